@@ -1,0 +1,77 @@
+/**
+ * Looks at the package as a stranger would get it: everything that package.json promises is in the tarball, nothing
+ * else is, and its types resolve. The accident that it prevents: a subpath that works here, from src/, and nowhere else.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+execFileSync(process.execPath, ['scripts/build.mjs'], { cwd: root, stdio: 'inherit' });
+
+if (readFileSync(`${root}package-lock.json`, 'utf8').includes('"resolved":')) {
+  throw new Error('package-lock.json names a registry: install with omit-lockfile-registry-resolved');
+}
+
+await importAll();
+const directory = mkdtempSync(join(tmpdir(), 'package-'));
+try {
+  const { filename, files } = pack(directory);
+  checkFiles(new Set(files.map((file) => file.path)));
+  npx('publint', 'run', join(directory, filename), '--strict');
+  npx('attw', join(directory, filename), '--profile', 'esm-only');
+  console.log(`The package is in order: ${files.length} files.`);
+} finally {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+/** Each subpath as a user imports it: a package may import itself by its name, through its `exports`. */
+async function importAll() {
+  const manifest = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+  for (const subpath of Object.keys(manifest.exports).filter((name) => !name.endsWith('.json'))) {
+    await import(manifest.name + subpath.slice(1));
+  }
+}
+
+/** The tarball that would be published. @param {string} destination @returns {{ filename: string, files: { path: string }[] }} */
+function pack(destination) {
+  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', destination];
+  const output = execFileSync('npm', args, {
+    cwd: root,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  return JSON.parse(output)[0];
+}
+
+/** @param {Set<string>} packed */
+function checkFiles(packed) {
+  const manifest = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+  const promised = [
+    ...targets(manifest.exports),
+    ...targets(manifest.bin),
+    'README.md',
+    'CHANGELOG.md',
+    'LICENSE',
+  ];
+  const missing = promised.filter((file) => !packed.has(file));
+  const stray = [...packed].filter(
+    (file) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|[A-Z]+\.md)$/.test(file),
+  );
+  if (missing.length > 0) throw new Error(`promised but not packed: ${missing.join(', ')}`);
+  if (stray.length > 0) throw new Error(`packed but not meant to be: ${stray.join(', ')}`);
+}
+
+/** Every file that a part of package.json names. @param {unknown} value @returns {string[]} */
+function targets(value) {
+  if (typeof value === 'string') return [value.replace(/^\.\//, '')];
+  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(targets) : [];
+}
+
+/** @param {string[]} args */
+function npx(...args) {
+  execFileSync('npx', ['--no-install', ...args], { cwd: root, stdio: 'inherit' });
+}
