@@ -1,0 +1,39 @@
+/**
+ * Whether a path really lies below a root, after links: the check before anything is written, read for a peer,
+ * or deleted. It compares by relative path, because `/builds/kitchen2` begins with `/builds/kitchen` and lies
+ * elsewhere, and it resolves the deepest ancestor that exists, because the file itself may be yet to come.
+ */
+import { realpath } from 'node:fs/promises';
+import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
+
+import { ReceiverError, systemCode } from '../errors.js';
+
+/** True when `path` lies strictly below `root`; both may be reached through links, and `path` need not exist. */
+export async function isInside(root: string, path: string): Promise<boolean> {
+  return isBelow(await realPlace(root), await realPlace(path));
+}
+
+/** As {@link isInside}, throwing `TRAVERSAL`. `what` names the path for people. */
+export async function assertInside(root: string, path: string, what: string): Promise<void> {
+  if (await isInside(root, path)) return;
+  throw new ReceiverError('TRAVERSAL', `${what} lies outside its directory`, { root, path });
+}
+
+/** The same comparison for two paths without links. */
+export function isBelow(root: string, path: string): boolean {
+  const way = relative(root, path);
+  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+/** Resolves the links of the deepest existing ancestor; what is below it is taken as it stands. */
+async function realPlace(path: string): Promise<string> {
+  const missing: string[] = [];
+  for (let at = resolve(path); ; at = dirname(at)) {
+    try {
+      return resolve(await realpath(at), ...missing);
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT' || dirname(at) === at) throw error;
+      missing.unshift(at.slice(dirname(at).length).replace(/^[\\/]/, ''));
+    }
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * Opens a file that somebody else's build may have put there: a link is not followed, and a FIFO or a device,
+ * which could make the reader wait for ever, is refused.
+ */
+import { constants } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+
+import { ReceiverError } from '../errors.js';
+
+export interface RegularFile {
+  readonly handle: FileHandle;
+  /** In bytes, when it was opened. */
+  readonly size: number;
+}
+
+/** Opens a regular file for reading. Throws `STORAGE` for anything else, and system errors (`ELOOP` for a link). */
+export async function openRegular(path: string): Promise<RegularFile> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const stat = await handle.stat();
+    if (stat.isFile()) return { handle, size: stat.size };
+    throw new ReceiverError('STORAGE', 'a file is needed and something else is there', { path });
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** The whole content of a regular file. Throws as {@link openRegular}, and `STORAGE` over `maxBytes`. */
+export async function readRegular(path: string, maxBytes: number): Promise<Buffer> {
+  const { handle, size } = await openRegular(path);
+  try {
+    if (size > maxBytes)
+      throw new ReceiverError('STORAGE', `a file is over ${maxBytes} bytes`, { path, size });
+    const bytes = Buffer.alloc(size);
+    const { bytesRead } = await handle.read(bytes, 0, size, 0);
+    return bytes.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}

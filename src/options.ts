@@ -1,0 +1,104 @@
+/**
+ * What a host may wish, checked once at the start and never again.
+ *
+ * A contradiction is refused when the receiver is made, in a sentence that quotes the value, and not hours later
+ * in the middle of somebody's build. The caller's object is never changed; what the parts read is a new one.
+ */
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+
+import { z } from 'zod';
+
+import { ReceiverError } from './errors.js';
+import { silentLog, type Log } from './log.js';
+
+export interface CoreOptions {
+  /** The directory of the host's YAML files. Needed. */
+  readonly configDir: string;
+  /** Where remote builds live; put it on the big volume. Default: `<configDir>/.esphome/.remote_builds`. */
+  readonly buildsDir?: string | undefined;
+  /** ESPHome's data directory of the host's own configurations. Default: what ESPHome itself would take. */
+  readonly dataDir?: string | undefined;
+  /** Where the identity and the paired peers are kept. Default: `<configDir>/.esphome-receiver`. */
+  readonly stateDir?: string | undefined;
+  /** The compiler: a command or its words. Default: `ESPHOME_COMMAND`, then `esphome` on the PATH. */
+  readonly esphome?: string | readonly string[] | undefined;
+  /** The environment of the host's own builds, from which remote builds see an allow-list. Default: `process.env`. */
+  readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
+  /** Further variables of it that remote builds may see. Default: none. */
+  readonly passEnvironment?: readonly string[] | undefined;
+  /** The machine's name as clients show it, at most 128 characters. Default: the host name. */
+  readonly friendlyName?: string | undefined;
+  /** Whether this is a Home Assistant add-on; clients show it. Default: false. */
+  readonly haAddon?: boolean | undefined;
+  /** Whether clients are told that pairing needs the key which `armOneTimeKey` shows. Default: false. */
+  readonly pairingByKey?: boolean | undefined;
+  /** How many builds run at once. Default: 1. */
+  readonly slots?: number | undefined;
+  /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
+  readonly compileTimeoutMs?: number | undefined;
+  /** Default: says nothing. */
+  readonly log?: Log | undefined;
+}
+
+export interface ResolvedOptions {
+  readonly configDir: string;
+  readonly buildsDir: string | undefined;
+  readonly dataDir: string | undefined;
+  readonly stateDir: string;
+  readonly esphome: string | readonly string[] | undefined;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly passEnvironment: readonly string[];
+  readonly friendlyName: string;
+  readonly haAddon: boolean;
+  readonly pairingByKey: boolean;
+  readonly slots: number;
+  readonly compileTimeoutMs: number;
+  readonly log: Log;
+}
+
+const place = z
+  .string()
+  .min(1)
+  .refine((text) => !text.includes('\0'), 'a path holds no NUL');
+
+const schema = z.strictObject({
+  configDir: place,
+  buildsDir: place.optional(),
+  dataDir: place.optional(),
+  stateDir: place.optional(),
+  esphome: z.union([z.string().min(1), z.array(z.string()).min(1)]).optional(),
+  environment: z.record(z.string(), z.string().optional()).optional(),
+  passEnvironment: z.array(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/)).default([]),
+  friendlyName: z.string().max(128).optional(),
+  haAddon: z.boolean().default(false),
+  pairingByKey: z.boolean().default(false),
+  slots: z.int().min(1).max(64).default(1),
+  compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
+  log: z.custom<Log>(isLog, 'a log needs debug, info, warn and error').optional(),
+});
+
+/** Checks the options and fills in the defaults. Throws `OPTIONS`, naming the field. */
+export function resolveOptions(options: CoreOptions): ResolvedOptions {
+  const result = schema.safeParse(options);
+  if (!result.success) throw new ReceiverError('OPTIONS', z.prettifyError(result.error));
+  const read = result.data;
+  return Object.freeze({
+    ...read,
+    configDir: resolve(read.configDir),
+    buildsDir: read.buildsDir,
+    dataDir: read.dataDir,
+    stateDir: resolve(read.stateDir ?? resolve(read.configDir, '.esphome-receiver')),
+    esphome: read.esphome,
+    environment: read.environment ?? { ...process.env },
+    friendlyName: read.friendlyName ?? hostname().slice(0, 128),
+    log: read.log ?? silentLog,
+  });
+}
+
+function isLog(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return (['debug', 'info', 'warn', 'error'] as const).every(
+    (level) => typeof Reflect.get(value, level) === 'function',
+  );
+}

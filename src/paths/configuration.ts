@@ -1,0 +1,152 @@
+/**
+ * The string that names a build everywhere: in job records, in the resolver, in logs, in the host's routes.
+ *
+ * A remote one is always spelled `.esphome/.remote_builds/<dashboard_id>/<device>/config/<file>.yaml`, wherever
+ * the builds really are. Reading one has three answers: a key; `null` for an ordinary configuration of the host;
+ * an error for anything shaped like a traversal. There is no fourth: a malformed remote string that passes for a
+ * local one is how one side of an earlier design wrote where the other did not look.
+ */
+import { TraversalError } from '../errors.js';
+import { buildsDirName, esphomeDirName, isWindowsDevice, looksLikeSeparator } from './reserved.js';
+import {
+  dashboardId,
+  deviceFromFile,
+  deviceSegment,
+  fileName,
+  nameFault,
+  type DashboardId,
+  type DeviceSegment,
+  type FileName,
+} from './segments.js';
+
+declare const brand: unique symbol;
+
+/** A configuration string made by {@link formatConfiguration}. */
+export type Configuration = string & { readonly [brand]: 'Configuration' };
+
+/** What one build directory belongs to. */
+export interface RemoteKey {
+  readonly dashboardId: DashboardId;
+  readonly device: DeviceSegment;
+}
+
+/** A parsed remote configuration: its key, and its place below the subtree as checked segments. */
+export interface RemoteConfiguration extends RemoteKey {
+  /** Directories between the subtree and the file; `['config']` for the form that we write. */
+  readonly folders: readonly string[];
+  readonly file: FileName;
+}
+
+const prefix = `${esphomeDirName}/${buildsDirName}/`;
+const maxLength = 4096;
+const maxSegments = 64;
+
+const plainLocal = /^[a-z0-9][a-z0-9_-]{0,62}\.yaml$/;
+const plainRemote =
+  /^\.esphome\/\.remote_builds\/([A-Za-z0-9_-]{8,64})\/([a-z0-9][a-z0-9_-]{0,62}|_[0-9a-f]{32})\/config\/([a-z0-9][a-z0-9_-]{0,62}\.yaml)$/;
+const configFolder: readonly string[] = Object.freeze(['config']);
+
+/** Spells the configuration of a build. Throws {@link TraversalError} when a part does not fit. */
+export function formatConfiguration(key: RemoteKey, file: string): Configuration {
+  const id = dashboardId(key.dashboardId);
+  return `${prefix}${id}/${deviceSegment(key.device)}/config/${fileName(file)}` as Configuration;
+}
+
+/**
+ * Reads a configuration string: a remote one with its parts, or null for an ordinary local one. Total and
+ * linear: any text gives one of the two or a {@link TraversalError}.
+ */
+export function readConfiguration(text: string): RemoteConfiguration | null {
+  if (typeof text !== 'string') throw new TraversalError('the configuration', text, 'a string is needed');
+  if (plainLocal.test(text) && !isWindowsDevice(text)) return null;
+  const plain = plainRemote.exec(text);
+  if (plain) {
+    return {
+      dashboardId: plain[1] as DashboardId,
+      device: deviceSegment(plain[2] as string),
+      folders: configFolder,
+      file: fileName(plain[3]),
+    };
+  }
+  const segments = checkedSegments(text);
+  if (text.startsWith(prefix)) return readRemote(text, segments);
+  if (segments.some((segment) => fold(segment) === buildsDirName)) {
+    throw new TraversalError('the configuration', text, 'it names remote builds in another spelling');
+  }
+  return readFlat(segments);
+}
+
+/** Refuses what is shaped like a traversal, wherever it stands; gives the segments otherwise. */
+function checkedSegments(text: string): string[] {
+  const refuse = (rule: string): never => {
+    throw new TraversalError('the configuration', text, rule);
+  };
+  if (text.length > maxLength) refuse(`over ${maxLength} characters`);
+  if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(text)) refuse('it holds control characters');
+  if (/\p{Cs}/u.test(text)) refuse('it holds an unpaired surrogate');
+  if (/\p{Cf}/u.test(text)) refuse('it holds invisible or direction characters');
+  if (/[\\:]/.test(text)) refuse('it holds a backslash or a colon');
+  if (/%[0-9a-f]{2}/i.test(text)) refuse('it holds a percent form');
+  if (looksLikeSeparator.test(text)) refuse('it holds a character that looks like a separator');
+  const segments = text.split('/');
+  if (segments.length > maxSegments) refuse(`over ${maxSegments} segments`);
+  for (const segment of segments) {
+    if (segment === '') refuse('it is absolute or holds an empty segment');
+    const folded = fold(segment);
+    if (folded === '') refuse('it holds a dot segment');
+    if (/[\\/:]/.test(folded)) refuse('it holds a character that looks like a separator');
+    if (segment.startsWith('~')) refuse('it names a home directory');
+    if (isWindowsDevice(folded)) refuse('it holds a device name of Windows');
+  }
+  return segments;
+}
+
+/**
+ * What a careless file system may make of a segment: compatibility form, lower case, ignorable characters and
+ * trailing dots and spaces gone. A dot segment folds to nothing.
+ */
+function fold(segment: string): string {
+  const bare = segment.normalize('NFKC').replace(/\p{Default_Ignorable_Code_Point}/gu, '');
+  let end = bare.length;
+  while (end > 0 && (bare[end - 1] === '.' || bare[end - 1] === ' ')) end -= 1;
+  return bare.slice(0, end).trimStart().toLowerCase();
+}
+
+function readRemote(text: string, segments: readonly string[]): RemoteConfiguration {
+  const [, , id, device, ...rest] = segments;
+  const last = rest.pop();
+  if (id === undefined || device === undefined || last === undefined) {
+    throw new TraversalError(
+      'the configuration',
+      text,
+      'a remote one needs a dashboard id, a device and a file',
+    );
+  }
+  for (const folder of rest) {
+    const fault = nameFault(folder);
+    if (fault !== null) throw new TraversalError('the folder', folder, fault);
+  }
+  return {
+    dashboardId: dashboardId(id),
+    device: deviceSegment(device),
+    folders: rest.length === 0 ? configFolder : rest,
+    file: fileName(last),
+  };
+}
+
+/** The short form `<dashboard_id>/<device>/<file>.yaml`: remote only when its three parts belong together. */
+function readFlat(segments: readonly string[]): RemoteConfiguration | null {
+  const [id, device, last] = segments;
+  if (segments.length !== 3 || id === undefined || device === undefined || last === undefined) return null;
+  try {
+    if (deviceFromFile(last) !== device) return null;
+    return {
+      dashboardId: dashboardId(id),
+      device: deviceSegment(device),
+      folders: configFolder,
+      file: fileName(last),
+    };
+  } catch {
+    return null;
+  }
+}

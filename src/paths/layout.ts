@@ -1,0 +1,45 @@
+/**
+ * Where everything of ours lies below the builds directory. Pure strings; nothing here touches a disk.
+ *
+ * A device's subtree is its `ESPHOME_DATA_DIR`, and the uploaded configuration lies in it as `config/`, so that
+ * replacing the one never touches ESPHome's caches beside it. What belongs to no device is below `.receiver`: an
+ * id cannot begin with a dot, so no peer's directory can be that one.
+ */
+import type { PlatformPath } from 'node:path';
+
+import type { RemoteKey } from './configuration.js';
+
+export interface Layout {
+  readonly buildsDir: string;
+  readonly receiverDir: string;
+  readonly locksDir: string;
+  readonly uploadsDir: string;
+  readonly jobsDir: string;
+  readonly artifactsDir: string;
+  readonly trashDir: string;
+  readonly venvsDir: string;
+  readonly toolchainsDir: string;
+  /** The data directory of one device of one peer. */
+  subtree(key: RemoteKey): string;
+  /** The uploaded configuration of that device. */
+  configTree(key: RemoteKey): string;
+}
+
+/** `buildsDir` must be absolute. */
+export function createLayout(buildsDir: string, path: PlatformPath): Layout {
+  const receiverDir = path.join(buildsDir, '.receiver');
+  const subtree = (key: RemoteKey): string => [buildsDir, key.dashboardId, key.device].join(path.sep);
+  return Object.freeze({
+    buildsDir,
+    receiverDir,
+    locksDir: path.join(receiverDir, 'locks'),
+    uploadsDir: path.join(receiverDir, 'uploads'),
+    jobsDir: path.join(receiverDir, 'jobs'),
+    artifactsDir: path.join(receiverDir, 'artifacts'),
+    trashDir: path.join(receiverDir, 'trash'),
+    venvsDir: path.join(receiverDir, 'venvs'),
+    toolchainsDir: path.join(receiverDir, 'toolchains'),
+    subtree,
+    configTree: (key: RemoteKey) => subtree(key) + path.sep + 'config',
+  });
+}

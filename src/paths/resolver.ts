@@ -1,0 +1,139 @@
+/**
+ * The one answer to "where is this file?", for the writer, for our readers and for the host's own routes.
+ *
+ * A local configuration gets ESPHome's own answer, unchanged; a remote one gets a place below its own subtree.
+ * Two sides that each joined paths by themselves once built firmware in one directory and looked for it in
+ * another; whoever asks here cannot.
+ */
+import nativePath, { type PlatformPath } from 'node:path';
+
+import { TraversalError } from '../errors.js';
+import {
+  formatConfiguration,
+  readConfiguration,
+  type Configuration,
+  type RemoteKey,
+} from './configuration.js';
+import { createLayout, type Layout } from './layout.js';
+import { buildsDirName, esphomeDirName } from './reserved.js';
+import { nodeName } from './segments.js';
+
+export interface PathsOptions {
+  /** The directory of the host's YAML files. A relative one is resolved once, against the working directory. */
+  readonly configDir: string;
+  /** Where remote builds live. Default: `<configDir>/.esphome/.remote_builds`. */
+  readonly buildsDir?: string | undefined;
+  /**
+   * The data directory of all local configurations. Default: `.esphome` beside each YAML, as ESPHome has it;
+   * {@link explicitDataDir} reads what the environment says instead.
+   */
+  readonly dataDir?: string | undefined;
+  /** `ESPHOME_BUILD_PATH` of local builds, relative to the data directory unless absolute. Default: `build`. */
+  readonly buildPath?: string | undefined;
+  /** The path rules to follow. Default: this platform's. */
+  readonly path?: PlatformPath | undefined;
+}
+
+export interface Paths {
+  readonly configDir: string;
+  readonly buildsDir: string;
+  readonly layout: Layout;
+  /** A remote build's key, `null` for a local configuration. Throws `TRAVERSAL` for anything traversal-shaped. */
+  parseConfiguration(text: string): RemoteKey | null;
+  /** The configuration string of a remote build. Throws `TRAVERSAL`. */
+  formatConfiguration(key: RemoteKey, file: string): Configuration;
+  /** `ESPHOME_DATA_DIR` of the configuration. Throws `TRAVERSAL`, as all below. */
+  resolveDataDir(configuration: string): string;
+  /** The YAML file itself. */
+  resolveConfigPath(configuration: string): string;
+  /** The StorageJSON sidecar, keyed on the YAML's base name as ESPHome does. */
+  resolveStoragePath(configuration: string): string;
+  /** The validated-configuration cache: `json` since ESPHome 2026.8, `yaml` in 2026.6 and 2026.7. */
+  resolveValidatedPath(configuration: string, format?: 'json' | 'yaml'): string;
+  /** The idedata cache; `name` and `toolchain` as they stand in the sidecar. */
+  resolveIdedataPath(
+    configuration: string,
+    build: { readonly name: string; readonly toolchain?: string | null | undefined },
+  ): string;
+  /** Where ESPHome builds the node `name` unless the YAML itself says otherwise. */
+  resolveBuildPath(configuration: string, build: { readonly name: string }): string;
+}
+
+/** Makes the resolver. Touches no disk. */
+export function createPaths(options: PathsOptions): Paths {
+  const path = options.path ?? nativePath;
+  const configDir = path.resolve(options.configDir);
+  const explicitData = options.dataDir === undefined ? undefined : path.resolve(options.dataDir);
+  const defaultData = explicitData ?? path.join(configDir, esphomeDirName);
+  const buildsDir =
+    options.buildsDir === undefined
+      ? path.join(configDir, esphomeDirName, buildsDirName)
+      : path.resolve(options.buildsDir);
+  const layout = createLayout(buildsDir, path);
+  const { sep } = path;
+
+  /** The data directory of a configuration, and the base name that ESPHome keys its files on. */
+  function locate(configuration: string): { data: string; base: string; isRemote: boolean } {
+    const remote = readConfiguration(configuration);
+    if (remote !== null) return { data: layout.subtree(remote), base: remote.file, isRemote: true };
+    const slash = configuration.lastIndexOf('/');
+    if (slash < 0) return { data: defaultData, base: configuration, isRemote: false };
+    const folders = configuration.slice(0, slash).split('/');
+    const data = explicitData ?? path.join(configDir, ...folders, esphomeDirName);
+    return { data, base: configuration.slice(slash + 1), isRemote: false };
+  }
+
+  function storageFile(configuration: string, suffix: string): string {
+    const { data, base } = locate(configuration);
+    return `${data}${sep}storage${sep}${base}${suffix}`;
+  }
+
+  return Object.freeze({
+    configDir,
+    buildsDir,
+    layout,
+    parseConfiguration(text: string) {
+      const remote = readConfiguration(text);
+      return remote && Object.freeze({ dashboardId: remote.dashboardId, device: remote.device });
+    },
+    formatConfiguration,
+    resolveDataDir: (configuration: string) => locate(configuration).data,
+    resolveConfigPath(configuration: string) {
+      const remote = readConfiguration(configuration);
+      if (remote === null) return path.join(configDir, ...configuration.split('/'));
+      return [layout.subtree(remote), ...remote.folders, remote.file].join(sep);
+    },
+    resolveStoragePath: (configuration: string) => storageFile(configuration, '.json'),
+    resolveValidatedPath: (configuration: string, format: 'json' | 'yaml' = 'json') =>
+      storageFile(configuration, `.validated.${format}`),
+    resolveIdedataPath(configuration, { name, toolchain }) {
+      const suffix = toolchain === 'arduino' ? '.arduino.json' : '.json';
+      return `${locate(configuration).data}${sep}idedata${sep}${nodeName(name)}${suffix}`;
+    },
+    resolveBuildPath(configuration, { name }) {
+      const { data, isRemote } = locate(configuration);
+      const root = isRemote ? 'build' : (options.buildPath ?? 'build');
+      return path.join(path.isAbsolute(root) ? root : path.join(data, root), nodeName(name));
+    },
+  } satisfies Paths);
+}
+
+/**
+ * The data directory that the environment names for all of the host's own configurations, by ESPHome's rules
+ * (2026.10): `/data` when `ESPHOME_IS_HA_ADDON` is true, else `ESPHOME_DATA_DIR` when present, else none: then it is
+ * `.esphome` beside each YAML. Throws {@link TraversalError} for a value that no path can hold.
+ */
+export function explicitDataDir(env: Readonly<Record<string, string | undefined>>): string | undefined {
+  if (isTrue(env['ESPHOME_IS_HA_ADDON'] ?? '')) return '/data';
+  const explicit = env['ESPHOME_DATA_DIR'];
+  if (explicit === undefined) return undefined;
+  if (explicit.includes('\0')) throw new TraversalError('ESPHOME_DATA_DIR', explicit, 'it holds a NUL');
+  return nativePath.resolve(explicit);
+}
+
+const falseWords = new Set(['', '0', 'false', 'no', 'off', 'disable']);
+
+/** ESPHome takes any other word for true. */
+function isTrue(value: string): boolean {
+  return !falseWords.has(value.toLowerCase());
+}

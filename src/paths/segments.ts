@@ -1,0 +1,115 @@
+/**
+ * Strings from outside to path segments: the only place where that happens.
+ *
+ * What is accepted here is a branded type, and only branded types are joined to a path. Everything dangerous is
+ * refused and nothing is repaired: a name that is quietly mended reaches another file than the one its sender
+ * meant, and two senders' names may then reach the same one.
+ */
+import { createHash } from 'node:crypto';
+
+import { TraversalError } from '../errors.js';
+import { isNeverConfiguration, isWindowsDevice, looksLikeSeparator } from './reserved.js';
+
+declare const brand: unique symbol;
+
+/** The id that a peer chose for itself: 8 to 64 of `A-Z a-z 0-9 _ -`. Names the peer's directory. */
+export type DashboardId = string & { readonly [brand]: 'DashboardId' };
+/** The directory of one device of one peer. Lower-case ASCII, at most 63 characters. */
+export type DeviceSegment = string & { readonly [brand]: 'DeviceSegment' };
+/** The leaf name of a YAML file that passed {@link fileName}. */
+export type FileName = string & { readonly [brand]: 'FileName' };
+
+const idShape = /^[A-Za-z0-9_-]{8,64}$/;
+const plainFile = /^([a-z0-9][a-z0-9_-]{0,62})\.yaml$/;
+const plainDevice = /^[a-z0-9][a-z0-9_-]{0,62}$/;
+const hashedDevice = /^_[0-9a-f]{32}$/;
+const yamlEnding = /\.ya?ml$/i;
+
+/** Letters, marks and digits of any script, the plain space, and three signs. */
+const allowedInNames = /^[\p{L}\p{M}\p{N} ._-]+$/u;
+/** Characters without a picture: joiners, fillers, direction marks, variation selectors. */
+const invisible = /\p{Default_Ignorable_Code_Point}/u;
+export const maxNameBytes = 200;
+
+/** Checks a peer's id. Throws {@link TraversalError}. */
+export function dashboardId(text: unknown): DashboardId {
+  if (typeof text !== 'string' || !idShape.test(text)) {
+    throw new TraversalError('the dashboard id', text, '8 to 64 characters of A-Z a-z 0-9 _ - are allowed');
+  }
+  return text as DashboardId;
+}
+
+/**
+ * Checks the leaf name of a YAML file. Accepts letters of any script and spaces inside; see {@link nameFault}
+ * for what is refused. Throws {@link TraversalError}.
+ */
+export function fileName(text: unknown): FileName {
+  if (typeof text === 'string' && plainFile.test(text) && !isReservedFile(text)) return text as FileName;
+  const fault = fileFault(text);
+  if (fault !== null) throw new TraversalError('the file name', text, fault);
+  return text as FileName;
+}
+
+function isReservedFile(folded: string): boolean {
+  return isWindowsDevice(folded) || isNeverConfiguration(folded);
+}
+
+function fileFault(text: unknown): string | null {
+  if (typeof text !== 'string') return 'a string is needed';
+  const fault = nameFault(text);
+  if (fault !== null) return fault;
+  if (!yamlEnding.test(text)) return 'it must end in .yaml or .yml';
+  const stem = text.replace(yamlEnding, '');
+  if (/[. ]$/.test(stem)) return 'the name before the ending must not end in a dot or a space';
+  return isNeverConfiguration(text.normalize('NFKC').toLowerCase()) ? 'it holds secrets, not a device' : null;
+}
+
+/** The rule that a single name (of a file or a directory) breaks, or null. Linear in the length, and bounded. */
+export function nameFault(text: string): string | null {
+  if (text === '') return 'it is empty';
+  if (text.length > maxNameBytes || Buffer.byteLength(text) > maxNameBytes)
+    return `over ${maxNameBytes} bytes`;
+  if (!allowedInNames.test(text)) return 'only letters, digits, spaces inside, and . _ - are allowed';
+  if (invisible.test(text)) return 'it holds invisible characters';
+  if (looksLikeSeparator.test(text)) return 'it holds a character that looks like a separator';
+  if (/^[.\- ]/.test(text)) return 'it must not begin with a dot, a dash or a space';
+  if (/[. ]$/.test(text)) return 'it must not end in a dot or a space';
+  const folded = text.normalize('NFKC').toLowerCase();
+  if (!allowedInNames.test(folded)) return 'its compatibility form holds other characters';
+  return isWindowsDevice(folded) ? 'it is a device name of Windows' : null;
+}
+
+/**
+ * The device segment of a YAML file name: the stem itself for a plain lower-case `stem.yaml`, else `_` and 128
+ * bits of the hash of the whole name. So two names share a directory on no file system, whatever it folds, and
+ * no build path holds a space or a letter outside ASCII, in which ESP-IDF cannot compile.
+ * Throws {@link TraversalError}.
+ */
+export function deviceFromFile(file: string): DeviceSegment {
+  const name = fileName(file);
+  const plain = plainFile.exec(name);
+  if (plain) return plain[1] as DeviceSegment;
+  return `_${createHash('sha256').update(name).digest('hex').slice(0, 32)}` as DeviceSegment;
+}
+
+/** Checks a segment that claims to be a device's directory. Throws {@link TraversalError}. */
+export function deviceSegment(text: string): DeviceSegment {
+  const plain = plainDevice.test(text) && !isReservedFile(`${text}.yaml`);
+  if (!plain && !hashedDevice.test(text)) {
+    throw new TraversalError('the device', text, 'it is not a name that a device directory can have');
+  }
+  return text as DeviceSegment;
+}
+
+const nodeNameShape = /^[A-Za-z0-9_-]{1,128}$/;
+
+/**
+ * Checks `esphome.name` as it stands in a sidecar before it becomes part of a path: the sidecar is written by
+ * code that the peer controls. Throws {@link TraversalError}.
+ */
+export function nodeName(text: unknown): string {
+  if (typeof text !== 'string' || !nodeNameShape.test(text)) {
+    throw new TraversalError('the node name', text, 'only A-Z a-z 0-9 _ - are allowed');
+  }
+  return text;
+}

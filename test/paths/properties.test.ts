@@ -1,0 +1,25 @@
+import { test } from 'node:test';
+
+import * as properties from './properties.js';
+
+const runs = 10_000;
+
+test('any text gives a key, null or a typed error, and what is accepted stays inside, on both platforms', () => {
+  properties.parsesTotallyAndStaysInside(runs);
+});
+
+test('a traversal-shaped mutation of a good configuration never resolves to another place', () => {
+  properties.mutationsNeverReachAnother(runs);
+});
+
+test('parsing what was formatted gives the key back', () => {
+  properties.roundTrips(runs);
+});
+
+test('two different accepted names never share a directory, whatever a file system folds', () => {
+  properties.namesNeverShareADirectory(runs);
+});
+
+test('a good configuration is accepted, and a deeper file has the same key', () => {
+  properties.goodStringsAreAccepted(runs);
+});

@@ -1,0 +1,13 @@
+/** A port for a program that cannot be told to choose one itself. Ours always can: they listen on port 0. */
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+
+/** A TCP port that nobody listens on at 127.0.0.1 in this moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}

@@ -1,0 +1,90 @@
+/** A whole receiver with the stand-in compiler and a client of ours that is paired with it, over real sockets. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { createReceiver, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import {
+  createOffloader,
+  dial,
+  loadOffloaderIdentity,
+  makeBundle,
+  type Offloader,
+  type OffloaderSession,
+} from '../../src/mount/offloader.js';
+import { standInEsphome } from '../../src/testing/index.js';
+import { tempDir, type Cleanups } from './temp-dir.js';
+
+const host = '127.0.0.1';
+
+export interface Whole {
+  readonly receiver: Receiver;
+  readonly port: number;
+  readonly base: string;
+}
+
+/** A receiver that listens on a free port. */
+export async function startReceiver(t: Cleanups, options: Partial<ReceiverOptions> = {}): Promise<Whole> {
+  const base = await tempDir(t);
+  const configDir = join(base, 'config');
+  await mkdir(configDir);
+  const receiver = await createReceiver({ configDir, esphome: standInEsphome, ...options });
+  t.after(() => receiver.close());
+  return { receiver, port: await receiver.listen(0, host), base };
+}
+
+export interface Client {
+  readonly offloader: Offloader;
+  readonly dashboardId: string;
+  openSession(): Promise<OffloaderSession>;
+  /** The bundle of one YAML with this text. */
+  bundle(file: string, text: string): Promise<Buffer>;
+}
+
+/** A client with an identity of its own, not yet paired. */
+export async function newClient(
+  t: Cleanups,
+  whole: Whole,
+  name = 'client',
+  port = whole.port,
+): Promise<Client> {
+  const directory = join(await tempDir(t), name);
+  const identity = await loadOffloaderIdentity(directory);
+  const offloader = createOffloader({ identity, connect: () => dial({ host, port }), label: name });
+  return {
+    offloader,
+    dashboardId: identity.dashboardId,
+    async openSession() {
+      const session = await offloader.openSession({ pin: whole.receiver.pin });
+      t.after(() => session.close());
+      return session;
+    },
+    async bundle(file, text) {
+      const configDir = join(directory, 'yaml');
+      await mkdir(configDir, { recursive: true });
+      await writeFile(join(configDir, file), text);
+      return (await makeBundle({ configDir, file })).bytes;
+    },
+  };
+}
+
+/** The same, paired by an operator who approves what he sees. */
+export async function pairedClient(
+  t: Cleanups,
+  whole: Whole,
+  name = 'client',
+  port = whole.port,
+): Promise<Client> {
+  const { pairing, pin } = whole.receiver;
+  const client = await newClient(t, whole, name, port);
+  pairing.open();
+  await client.offloader.requestPairing({ pin });
+  const request = pairing.requests().find(({ dashboardId }) => dashboardId === client.dashboardId);
+  if (!request) throw new Error('the pairing request has not arrived');
+  await pairing.approve(request.dashboardId, request.pin);
+  return client;
+}
+
+/** A `host:` configuration for the stand-in, with what it shall be told. */
+export function yaml(name: string, knobs = ''): string {
+  return `# stand-in: ${knobs}\nesphome:\n  name: ${name}\nhost:\n`;
+}
