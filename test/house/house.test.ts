@@ -1,0 +1,131 @@
+/** The rules of the house over the project's own files. Each is also shown to fail on a planted violation. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { test } from 'node:test';
+
+import { errorCodes } from '../../src/errors.js';
+import { importViolations } from './imports.js';
+import { joinViolations } from './joins.js';
+import { readSources, readText, type Sources } from './sources.js';
+
+const maxLines = 300;
+
+test('Imports run downwards only, and only the mount and the program know Koa and ws', () => {
+  assert.deepEqual(importViolations(readSources('src')), []);
+});
+
+test('A planted import upwards, sideways, in a circle or of a host library is found', () => {
+  const found = (planted: Record<string, string>): string[] =>
+    importViolations(new Map(Object.entries(planted)));
+  const leaf = "export const leaf = 'from';\n";
+
+  assert.deepEqual(
+    found({ 'src/jobs/a.ts': "import { leaf } from '../locks/b.js';\n", 'src/locks/b.ts': leaf }),
+    [],
+  );
+  assert.deepEqual(
+    found({ 'src/locks/a.ts': "import {\n  leaf,\n} from '../jobs/b.js';\n", 'src/jobs/b.ts': leaf }),
+    ['src/locks/a.ts imports src/jobs/b.ts, which is not below it'],
+  );
+  assert.deepEqual(found({ 'src/locks/a.ts': "export * from '../peers/b.js';\n", 'src/peers/b.ts': leaf }), [
+    'src/locks/a.ts imports src/peers/b.ts, which is not below it',
+  ]);
+  assert.deepEqual(
+    found({ 'src/log.ts': "const { leaf } = await import('./disk/b.js');\n", 'src/disk/b.ts': leaf }),
+    ['src/log.ts imports src/disk/b.ts, which is not below it'],
+  );
+  assert.deepEqual(
+    found({ 'src/disk/a.ts': "import './b.js';\n", 'src/disk/b.ts': "import type { A } from './a.js';\n" }),
+    ['a circle: src/disk/a.ts -> src/disk/b.ts -> src/disk/a.ts'],
+  );
+  assert.deepEqual(
+    found({ 'src/link/a.ts': "import type { WebSocket } from 'ws';\nimport type W from 'wsx';\n" }),
+    ['src/link/a.ts imports ws'],
+  );
+  assert.deepEqual(found({ 'src/paths/a.ts': "import { z } from 'zod';\nimport 'node:path';\n" }), [
+    'src/paths/a.ts imports zod',
+  ]);
+  assert.deepEqual(found({ 'src/utils/a.ts': leaf, 'src/disk/b.ts': "import './gone.js';\n" }), [
+    'src/utils/a.ts is on no floor',
+    'src/disk/b.ts imports src/disk/gone.ts, which does not exist',
+  ]);
+});
+
+test('Only src/paths builds a path from what a peer has said', () => {
+  assert.deepEqual(joinViolations(readSources('src')), []);
+});
+
+test('A planted path that is built from a field of a peer is found', () => {
+  const found = (text: string): number => joinViolations(new Map([['src/jobs/a.ts', text]])).length;
+
+  for (const planted of [
+    'join(root, frame.device_name)',
+    'path.join(root, job.peerJobId)',
+    'join(\n  root,\n  key.dashboardId,\n)',
+    'posix.resolve(request.file)',
+    'resolve(root, fileName)',
+    "join(root, 'x', `${jobId}.json`)",
+    '`${root}/${job.file}`',
+    '`${dashboardId}/x`',
+  ]) {
+    assert.equal(found(planted), 1, planted);
+    assert.equal(joinViolations(new Map([['src/paths/a.ts', planted]])).length, 0, planted);
+  }
+  for (const innocent of [
+    "join(layout.subtree(key), 'device')",
+    "names.join(', ')",
+    'new Promise((resolve) => resolve(file))',
+    'join(layout.jobsDir, record.id)',
+    'join(folder, file)',
+    "join(locksDir, lockName('subtree', key.dashboardId))",
+    'join(directory, profile)',
+    '`compiling ${file} now`',
+  ]) {
+    assert.equal(found(innocent), 0, innocent);
+  }
+});
+
+test('Every module begins with why it exists and is short', () => {
+  assert.deepEqual(shapeViolations(readSources('src', 'scripts', 'test', 'examples', 'bench')), []);
+});
+
+test('A planted module without its reason, or with too many lines, is found', () => {
+  const found = (path: string, text: string): string[] => shapeViolations(new Map([[path, text]]));
+  assert.deepEqual(found('src/a.ts', '#!/usr/bin/env node\n/** Why. */\n'), []);
+  assert.deepEqual(found('src/a.ts', "import 'node:fs';\n/** Why. */\n"), [
+    'src/a.ts does not begin with /**',
+  ]);
+  assert.deepEqual(found('src/a.ts', `/** Why. */${'\n'.repeat(300)}`), []);
+  assert.deepEqual(found('src/a.ts', `/** Why. */${'\n'.repeat(301)}`), ['src/a.ts has 301 lines']);
+});
+
+/** Tests may be longer than the module that they test: three short files of tests cost more than one long one. */
+function shapeViolations(sources: Sources): string[] {
+  return [...sources]
+    .filter(([path]) => !path.endsWith('.test.ts'))
+    .flatMap(([path, text]) => {
+      const lines = text.split('\n').length - 1;
+      return [
+        ...(/^(#!.*\n)?\/\*\*/.test(text) ? [] : [`${path} does not begin with /**`]),
+        ...(lines > maxLines ? [`${path} has ${lines} lines`] : []),
+      ];
+    });
+}
+
+test('The lock file names no registry, so that it installs from whichever one npm is set up for', () => {
+  const { packages } = JSON.parse(readText('package-lock.json')) as {
+    packages: Record<string, { resolved?: string }>;
+  };
+  assert.ok(Object.keys(packages).length > 50);
+  assert.deepEqual(
+    Object.keys(packages).filter((name) => packages[name]?.resolved !== undefined),
+    [],
+  );
+});
+
+test('The error table of the README is the one of the source', (t) => {
+  const readme = existsSync('README.md') ? readText('README.md') : '';
+  const rows = [...readme.matchAll(/^\| `([A-Z_]+)`\s+\|/gm)].map(([, code]) => code);
+  if (rows.length === 0) return t.skip('the README has no such table yet');
+  assert.deepEqual(rows, Object.keys(errorCodes));
+});
