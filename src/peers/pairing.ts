@@ -1,0 +1,241 @@
+/**
+ * The desk: who is let in, who must wait, who is refused (Device Builder 1.26).
+ *
+ * Trust hangs on the key that was seen in the handshake, never on the id, the label or the address that came with
+ * it. A key is never replaced, neither in an approved row nor in a waiting one, and an approval names the pin that
+ * the person has seen: between looking and clicking, a stranger could otherwise put himself in the row's place.
+ */
+import { ReceiverError } from '../errors.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import type { Clock } from './clock.js';
+import { cleanLabel } from './label.js';
+import { createListeners } from './listeners.js';
+import { createOneTimeKey, oneTimeKeyMs, type OneTimeKey } from './one-time-key.js';
+import type { NewPeer, Peer, PeerChanges } from './peer-row.js';
+import type { PeerTable } from './peers.js';
+import { createPendingRows, type PendingPeer } from './pending.js';
+import { pinOf } from './pin.js';
+import { createPairingWindow, type PairingWindow } from './window.js';
+
+/** A peer that proved its key and says who it is. */
+export interface Caller {
+  readonly dashboardId: DashboardId;
+  readonly publicKey: Uint8Array;
+  readonly label: string;
+  readonly labelAuto: boolean;
+  readonly friendlyName: string;
+  readonly haAddon: boolean;
+  readonly address: string;
+  readonly connectBackPort: number;
+  readonly pairingKey?: string;
+}
+
+/** The words of the wire. */
+export interface PairingAnswer {
+  readonly response: 'ok' | 'approved' | 'pending' | 'rejected' | 'no_pairing_window';
+  readonly reason?: 'no_approved_peer' | 'pin_mismatch' | 'pending_not_approved' | 'bad_dashboard_id';
+}
+
+export type PairingEvent =
+  | { readonly type: 'requested'; readonly request: PendingPeer }
+  | { readonly type: 'approved'; readonly peer: Peer }
+  /** A waiting request was rejected, or went with the window. */
+  | { readonly type: 'withdrawn'; readonly dashboardId: DashboardId }
+  /** An approved peer no longer is one: end its session and its jobs. */
+  | { readonly type: 'revoked'; readonly dashboardId: DashboardId }
+  | { readonly type: 'window'; readonly isOpen: boolean; readonly closesInMs: number };
+
+export interface PairingDesk {
+  readonly window: PairingWindow;
+  pairRequest(caller: Caller): Promise<PairingAnswer>;
+  /** Whether the caller may open a session now. */
+  peerLink(caller: Caller): PairingAnswer;
+  /** Waits while the request is undecided. Undefined when the signal aborted, or too many wait for the same row. */
+  pairStatus(caller: Caller, signal: AbortSignal): Promise<PairingAnswer | undefined>;
+  /**
+   * Looks again after the answer, since an approval may be withdrawn meanwhile, and takes over what the peer says about
+   * itself. Undefined when it may not open a session any more.
+   */
+  seen(caller: Caller): Peer | undefined;
+  pending(): readonly PendingPeer[];
+  /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`. */
+  approve(id: DashboardId, pin: string): Promise<Peer>;
+  /** Drops a waiting request. False when there is none. */
+  reject(id: DashboardId): boolean;
+  /** Ends an approval, at once in memory. False when there is no such peer. */
+  revoke(id: DashboardId): Promise<boolean>;
+  /**
+   * Opens the window for one pairing by a printed key, for a server without a screen. The window's end forgets the
+   * key. Throws `STATE` when somebody is paired already.
+   */
+  armOneTimeKey(show: (key: string) => void): void;
+  subscribe(listener: (event: PairingEvent) => void): () => void;
+  /** Closes the window and answers everybody who waits. */
+  close(): void;
+}
+
+export interface PairingDeskOptions {
+  readonly peers: PeerTable;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const bootstrap = 'one-time-key';
+
+export function createPairingDesk({ peers, clock, log }: PairingDeskOptions): PairingDesk {
+  const pending = createPendingRows();
+  const approving = new Set<DashboardId>();
+  const events = createListeners<PairingEvent>(log);
+  let oneTimeKey: OneTimeKey | undefined;
+  const window = createPairingWindow(clock, () => {
+    if (!window.isOpen()) {
+      oneTimeKey?.disarm();
+      for (const { dashboardId } of pending.list()) withdraw(dashboardId);
+    }
+    events.emit({ type: 'window', isOpen: window.isOpen(), closesInMs: window.closesInMs() });
+  });
+
+  /** A request whose approval is on its way to the disk can no longer be withdrawn. */
+  function withdraw(id: DashboardId): boolean {
+    if (approving.has(id) || !pending.remove(id)) return false;
+    events.emit({ type: 'withdrawn', dashboardId: id });
+    return true;
+  }
+
+  async function pairRequest(caller: Caller): Promise<PairingAnswer> {
+    const id = caller.dashboardId;
+    const pin = pinOf(caller.publicKey);
+    const peer = peers.get(id);
+    if (peer) {
+      if (peer.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };
+      const label = cleanLabel(caller.label);
+      peers.refresh(id, { ...presence(caller), ...(label && { label, labelAuto: caller.labelAuto }) });
+      return { response: 'approved' };
+    }
+    if (!window.isOpen()) return { response: 'no_pairing_window' };
+    if (oneTimeKey?.isArmed() && peers.list().length === 0) return pairByKey(oneTimeKey, caller);
+    if (peers.hasTwin(id) || pending.hasTwin(id)) return { response: 'rejected', reason: 'bad_dashboard_id' };
+    const waiting = pending.get(id);
+    if (waiting && waiting.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };
+    if (approving.has(id)) return { response: 'pending' };
+    const request = { ...newPeer(caller), pin };
+    if (!pending.put(request)) {
+      log.warn({ address: caller.address }, 'a pairing request was refused: too many are waiting');
+      return { response: 'no_pairing_window' };
+    }
+    events.emit({ type: 'requested', request });
+    return { response: 'pending' };
+  }
+
+  async function pairByKey(key: OneTimeKey, caller: Caller): Promise<PairingAnswer> {
+    // Spending forgets the key before the disk is waited for: exactly one pairing.
+    if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
+    await admit(newPeer(caller));
+    window.close(bootstrap);
+    return { response: 'approved' };
+  }
+
+  /** The waiting row comes before the approved one. */
+  function lookUp(caller: Caller): PairingAnswer {
+    const pin = pinOf(caller.publicKey);
+    const waiting = pending.get(caller.dashboardId);
+    const known = waiting ?? peers.get(caller.dashboardId);
+    if (!known) return { response: 'rejected', reason: 'no_approved_peer' };
+    if (known.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };
+    return waiting ? { response: 'pending', reason: 'pending_not_approved' } : { response: 'ok' };
+  }
+
+  async function pairStatus(caller: Caller, signal: AbortSignal): Promise<PairingAnswer | undefined> {
+    for (;;) {
+      const watch = pending.watch(caller.dashboardId, signal);
+      const answer = lookUp(caller);
+      if (answer.response !== 'pending') {
+        watch.stop();
+        return answer.response === 'ok' ? { response: 'approved' } : answer;
+      }
+      if (!(await watch.removed)) return undefined;
+    }
+  }
+
+  async function approve(id: DashboardId, pin: string): Promise<Peer> {
+    const request = pending.get(id);
+    if (!request || approving.has(id)) {
+      const approved = approving.has(id) || peers.get(id) !== undefined;
+      throw new ReceiverError(
+        'PAIRING',
+        approved ? 'this dashboard is approved already' : 'there is no such pairing request',
+      );
+    }
+    if (request.pin !== pin) {
+      throw new ReceiverError('PAIRING', 'the request does not have the fingerprint that was shown');
+    }
+    approving.add(id);
+    try {
+      return await admit(request);
+    } finally {
+      approving.delete(id);
+      if (!window.isOpen()) withdraw(id);
+    }
+  }
+
+  async function admit(newcomer: NewPeer): Promise<Peer> {
+    const peer = await peers.add(newcomer);
+    pending.remove(peer.dashboardId);
+    events.emit({ type: 'approved', peer });
+    return peer;
+  }
+
+  return {
+    window,
+    pairRequest,
+    peerLink: lookUp,
+    pairStatus,
+    seen(caller) {
+      if (lookUp(caller).response !== 'ok') return undefined;
+      peers.refresh(caller.dashboardId, presence(caller));
+      return peers.get(caller.dashboardId);
+    },
+    pending: () => pending.list(),
+    approve,
+    reject: withdraw,
+    async revoke(id) {
+      if (!peers.get(id)) return false;
+      const removal = peers.remove(id);
+      events.emit({ type: 'revoked', dashboardId: id });
+      return removal;
+    },
+    armOneTimeKey(show) {
+      if (peers.list().length > 0) throw new ReceiverError('STATE', 'a dashboard is paired already');
+      window.open(bootstrap, oneTimeKeyMs);
+      oneTimeKey = createOneTimeKey(clock, show);
+    },
+    subscribe: (listener) => events.subscribe(listener),
+    close: () => window.closeAll(),
+  };
+}
+
+/** What every connection renews: absent names and addresses leave the old ones. */
+function presence(caller: Caller): PeerChanges {
+  const friendlyName = cleanLabel(caller.friendlyName);
+  return {
+    haAddon: caller.haAddon,
+    ...(friendlyName && { friendlyName }),
+    ...(caller.address && { address: caller.address }),
+    ...(caller.connectBackPort > 0 && { connectBackPort: caller.connectBackPort }),
+  };
+}
+
+function newPeer(caller: Caller): NewPeer {
+  return {
+    dashboardId: caller.dashboardId,
+    publicKey: caller.publicKey,
+    label: cleanLabel(caller.label),
+    labelAuto: caller.labelAuto,
+    pairedAt: Date.now() / 1000,
+    address: caller.address,
+    connectBackPort: caller.connectBackPort,
+    friendlyName: cleanLabel(caller.friendlyName),
+    haAddon: caller.haAddon,
+  };
+}

@@ -1,0 +1,128 @@
+/**
+ * One row of the peers file, and the file as a whole (Device Builder 1.26).
+ *
+ * A row is kept as it was found and only read through {@link peerOf}, so that a field of another release survives.
+ * The pin is what authorises; the public key is carried along for the other program and never trusted.
+ */
+import { z } from 'zod';
+
+import { ReceiverError } from '../errors.js';
+import type { DashboardId } from '../paths/index.js';
+import { idOrUndefined } from './dashboard-id.js';
+import { cleanLabel } from './label.js';
+import { pinOf } from './pin.js';
+
+export interface Peer {
+  readonly dashboardId: DashboardId;
+  /** SHA-256 of the peer's public key in lower-case hex: what the key of every connection is compared with. */
+  readonly pin: string;
+  readonly label: string;
+  /** Whether the peer made its label up by itself. */
+  readonly labelAuto: boolean;
+  /** When it asked to pair, in seconds since 1970. */
+  readonly pairedAt: number;
+  /** Where it was last seen, '' when unknown. */
+  readonly address: string;
+  /** The port of its own listener, 0 when it has none. */
+  readonly connectBackPort: number;
+  readonly friendlyName: string;
+  readonly haAddon: boolean;
+}
+
+/** A peer to be approved: the pin follows from the key. */
+export interface NewPeer extends Omit<Peer, 'pin'> {
+  readonly publicKey: Uint8Array;
+}
+
+/** What a peer says about itself whenever it connects. An absent field stays as it was. */
+export type PeerChanges = Partial<
+  Pick<Peer, 'label' | 'labelAuto' | 'address' | 'friendlyName' | 'haAddon' | 'connectBackPort'>
+>;
+
+const rowSchema = z.looseObject({
+  dashboard_id: z.custom<DashboardId>((id) => idOrUndefined(id) !== undefined),
+  pin_sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  static_x25519_pub: z.string(),
+  label: z.string(),
+  paired_at: z.number(),
+  peer_ip: z.string().default(''),
+  connect_back_port: z.number().default(0),
+  friendly_name: z.string().default(''),
+  ha_addon: z.boolean().default(false),
+  label_auto: z.boolean().default(false),
+});
+
+export type Row = Readonly<z.infer<typeof rowSchema>>;
+
+const fileSchema = z.object({ version: z.int().default(1), peers: z.array(z.unknown()) });
+
+/** The good rows of a peers file and how many were bad; undefined when the whole is damaged. Throws `STATE`. */
+export function readPeersFile(
+  content: Buffer,
+): { readonly rows: Row[]; readonly badRows: number } | undefined {
+  const document = fileSchema.safeParse(parseJson(content.toString('utf8')));
+  if (!document.success) return undefined;
+  const { version, peers } = document.data;
+  if (version > 1)
+    throw new ReceiverError('STATE', 'the peers file was written by a newer release', { version });
+  const rows = peers.map((row) => rowSchema.safeParse(row)).flatMap(({ data }) => (data ? [data] : []));
+  return { rows, badRows: peers.length - rows.length };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+export function peerOf(row: Row): Peer {
+  return {
+    dashboardId: row.dashboard_id,
+    pin: row.pin_sha256,
+    label: cleanLabel(row.label),
+    labelAuto: row.label_auto,
+    pairedAt: row.paired_at,
+    address: row.peer_ip,
+    connectBackPort: isPort(row.connect_back_port) ? row.connect_back_port : 0,
+    friendlyName: cleanLabel(row.friendly_name),
+    haAddon: row.ha_addon,
+  };
+}
+
+/** The row of a new peer, its fields in the order of Device Builder's. */
+export function newRow(peer: NewPeer): Row {
+  return {
+    dashboard_id: peer.dashboardId,
+    pin_sha256: pinOf(peer.publicKey),
+    // Python's MIME encoding, which ends in a newline.
+    static_x25519_pub: `${Buffer.from(peer.publicKey).toString('base64')}\n`,
+    label: peer.label,
+    paired_at: peer.pairedAt,
+    peer_ip: peer.address,
+    connect_back_port: peer.connectBackPort,
+    friendly_name: peer.friendlyName,
+    ha_addon: peer.haAddon,
+    label_auto: peer.labelAuto,
+  };
+}
+
+/** The row with the changes, or the same row when they change nothing. */
+export function changeRow(row: Row, changes: PeerChanges): Row {
+  const changed = {
+    ...row,
+    label: changes.label ?? row.label,
+    label_auto: changes.labelAuto ?? row.label_auto,
+    peer_ip: changes.address ?? row.peer_ip,
+    connect_back_port: changes.connectBackPort ?? row.connect_back_port,
+    friendly_name: changes.friendlyName ?? row.friendly_name,
+    ha_addon: changes.haAddon ?? row.ha_addon,
+  };
+  return JSON.stringify(changed) === JSON.stringify(row) ? row : changed;
+}
+
+/** Whether a value is a TCP port that one can connect to. */
+export function isPort(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 65_535;
+}

@@ -1,0 +1,135 @@
+/**
+ * The approved peers: in memory for every look-up, in `peers.json` for the next start.
+ *
+ * An approval is on disk before anybody hears of it, a revocation holds before it is on disk. The file has Device
+ * Builder's rows (1.26), so its file can be taken over and given back: fields that we do not know stay, a bad row
+ * costs that row and not all pairings, and what cannot be read is set aside, never overwritten.
+ */
+import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { writeAtomic } from '../disk/atomic-write.js';
+import { ReceiverError } from '../errors.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import { asideName, readIfAny } from './kept-file.js';
+import {
+  changeRow,
+  newRow,
+  peerOf,
+  readPeersFile,
+  type NewPeer,
+  type Peer,
+  type PeerChanges,
+  type Row,
+} from './peer-row.js';
+
+export interface PeerTable {
+  list(): readonly Peer[];
+  get(id: DashboardId): Peer | undefined;
+  /** Whether another peer has this id in another case, so that both could mean one directory. */
+  hasTwin(id: DashboardId): boolean;
+  /** Resolves when the peer is on disk, and only then is it in the table. Throws `PAIRING` when the id is taken. */
+  add(peer: NewPeer): Promise<Peer>;
+  /** Takes over what the peer says now; saved soon. Unknown ids are ignored. */
+  refresh(id: DashboardId, changes: PeerChanges): void;
+  /** Removes the peer at once; resolves when that is on disk. False when there was none. */
+  remove(id: DashboardId): Promise<boolean>;
+  /** Resolves when all changes are on disk. */
+  close(): Promise<void>;
+}
+
+/** Reads `peers.json` in the directory. Throws `STATE` for a file of a newer release, and system errors. */
+export async function openPeerTable(directory: string, log: Log): Promise<PeerTable> {
+  const file = join(directory, 'peers.json');
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const rows = new Map<string, Row>();
+  let last: Promise<unknown> = Promise.resolve();
+  let refreshes = false;
+
+  /** Runs disk work one after the other; a failure is the caller's and does not stop what follows. */
+  function enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const result = last.then(work);
+    last = result.catch(() => {});
+    return result;
+  }
+
+  function save(all: Iterable<Row>): Promise<void> {
+    return writeAtomic(file, JSON.stringify({ version: 1, peers: [...all] }), { mode: 0o600 });
+  }
+
+  function rowOf(id: DashboardId): Row | undefined {
+    const row = rows.get(fold(id));
+    return row?.dashboard_id === id ? row : undefined;
+  }
+
+  async function load(): Promise<void> {
+    const content = await readIfAny(file);
+    if (content === undefined) return;
+    const found = readPeersFile(content);
+    const aside = asideName(file);
+    if (found === undefined) {
+      await rename(file, aside);
+      return log.warn(
+        { file, aside },
+        'the peers file is damaged: it is set aside, all peers must pair again',
+      );
+    }
+    let lost = found.badRows;
+    for (const row of found.rows) {
+      if (rows.has(fold(row.dashboard_id))) lost += 1;
+      else rows.set(fold(row.dashboard_id), row);
+    }
+    if (lost === 0) return;
+    await copyFile(file, aside);
+    await save(rows.values());
+    log.warn({ file, aside, lost }, 'bad rows of the peers file are left out, their peers must pair again');
+  }
+
+  await load();
+
+  return {
+    list: () => [...rows.values()].map(peerOf),
+    get(id) {
+      const row = rowOf(id);
+      return row && peerOf(row);
+    },
+    hasTwin: (id) => rows.has(fold(id)) && rowOf(id) === undefined,
+    add(peer) {
+      return enqueue(async () => {
+        const key = fold(peer.dashboardId);
+        if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
+        const row = newRow(peer);
+        await save([...rows.values(), row]);
+        rows.set(key, row);
+        return peerOf(row);
+      });
+    },
+    refresh(id, changes) {
+      const row = rowOf(id);
+      const changed = row && changeRow(row, changes);
+      if (!changed || changed === row) return;
+      rows.set(fold(id), changed);
+      if (refreshes) return;
+      refreshes = true;
+      enqueue(() => {
+        refreshes = false;
+        return save(rows.values());
+      }).catch((error: unknown) => log.error({ file, error }, 'the peers file was not saved'));
+    },
+    async remove(id) {
+      if (rowOf(id) === undefined) return false;
+      rows.delete(fold(id));
+      await enqueue(() => save(rows.values()));
+      return true;
+    },
+    async close() {
+      await last;
+    },
+  };
+}
+
+/** Ids name directories, and some file systems do not tell `A` from `a`. */
+function fold(id: string): string {
+  return id.toLowerCase();
+}

@@ -1,0 +1,80 @@
+/**
+ * Requests to pair that wait for a person, and the connections that wait with them for the answer.
+ *
+ * They live in memory only and die with the pairing window. Rows and waiters are bounded, because anybody on the
+ * network can make them while the window is open.
+ */
+import type { DashboardId } from '../paths/index.js';
+import type { NewPeer } from './peer-row.js';
+
+/** A request as the operator sees it. The pin is that of the key which asked. */
+export interface PendingPeer extends NewPeer {
+  readonly pin: string;
+}
+
+export const maxPending = 32;
+/** Connections that may wait for one row; the oldest gives way, since its client has most likely gone. */
+export const maxWaiters = 4;
+
+export interface PendingRows {
+  list(): readonly PendingPeer[];
+  get(id: DashboardId): PendingPeer | undefined;
+  /** Whether another row has this id in another case. */
+  hasTwin(id: DashboardId): boolean;
+  /** Adds or replaces the row of that id. False when it is a new one and there are too many. */
+  put(row: PendingPeer): boolean;
+  /** Removes the row and wakes who waits for it. False when there was none. */
+  remove(id: DashboardId): boolean;
+  /**
+   * Begins to watch a row. `removed` becomes true when it goes, false when the signal aborts or a newer watcher takes
+   * this one's place. Call `stop` on every way out.
+   */
+  watch(id: DashboardId, signal: AbortSignal): { readonly removed: Promise<boolean>; stop(): void };
+}
+
+export function createPendingRows(): PendingRows {
+  const rows = new Map<DashboardId, PendingPeer>();
+  const waiters = new Map<DashboardId, Set<(removed: boolean) => void>>();
+
+  return {
+    list: () => [...rows.values()],
+    get: (id) => rows.get(id),
+    hasTwin: (id) =>
+      [...rows.keys()].some((other) => other !== id && other.toLowerCase() === id.toLowerCase()),
+    put(row) {
+      if (!rows.has(row.dashboardId) && rows.size >= maxPending) return false;
+      rows.set(row.dashboardId, row);
+      return true;
+    },
+    remove(id) {
+      if (!rows.delete(id)) return false;
+      for (const settle of [...(waiters.get(id) ?? [])]) settle(true);
+      return true;
+    },
+    watch(id, signal) {
+      const all = waiters.get(id) ?? new Set();
+      const { promise, resolve } = withResolvers<boolean>();
+      const settle = (removed: boolean): void => {
+        resolve(removed);
+        signal.removeEventListener('abort', gone);
+        all.delete(settle);
+        if (all.size === 0 && waiters.get(id) === all) waiters.delete(id);
+      };
+      const gone = (): void => settle(false);
+      signal.addEventListener('abort', gone);
+      waiters.set(id, all.add(settle));
+      if (signal.aborted) gone();
+      const [oldest] = all;
+      if (all.size > maxWaiters) oldest?.(false);
+      return { removed: promise, stop: gone };
+    },
+  };
+}
+
+function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}

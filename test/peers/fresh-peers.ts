@@ -1,0 +1,18 @@
+/** A peer table that is real in all but its place: a fresh directory that goes with the test. */
+import { silentLog } from '../../src/log.js';
+import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
+
+/** Registers its own closing, so that no write outlives the directory. */
+export async function freshPeers(t: Cleanups): Promise<PeerTable> {
+  let peers: PeerTable | undefined;
+  const directory = await tempDir({
+    after: (remove) =>
+      t.after(async () => {
+        await peers?.close();
+        await remove();
+      }),
+  });
+  peers = await openPeerTable(directory, silentLog);
+  return peers;
+}

@@ -1,0 +1,118 @@
+/** The key, the pin as people see it, the dashboard id, and the names that strangers give to themselves. */
+import assert from 'node:assert/strict';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { silentLog } from '../../src/log.js';
+import { loadDashboardId, newDashboardId } from '../../src/peers/dashboard-id.js';
+import { identityOf, loadIdentity } from '../../src/peers/identity.js';
+import { cleanLabel } from '../../src/peers/label.js';
+import { pictures, pinOf, pinPictures, pinText } from '../../src/peers/pin.js';
+import { tempDir } from '../support/temp-dir.js';
+import { recordingLog } from './recording-log.js';
+
+const ramp = (first: number): Buffer => Buffer.from(Array.from({ length: 32 }, (_, n) => first + n));
+
+const vectors = [
+  {
+    who: 'initiator',
+    identity: identityOf(ramp(0x00)),
+    publicKey: '8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f',
+    pin: 'eedd883da0a9451593dc0a38e583fb770fa27dbbed209c20404e075e68c4f0c9',
+    names: 'Bell, Scissors, Rocket, Panda, Flower, Corn, Lion',
+  },
+  {
+    who: 'responder',
+    identity: identityOf(ramp(0x20)),
+    publicKey: '358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254',
+    pin: 'a0289810032eb417274eebc4a38e6899b935321d53554e32ec6322f0fa1e724e',
+    names: 'Gift, Lion, Wrench, Apple, Unicorn, Dog, Fish',
+  },
+];
+
+for (const { who, identity, publicKey, pin, names } of vectors) {
+  test(`The ${who}'s public key, pin and pictures are those of the published vector`, () => {
+    assert.equal(identity.publicKey.toString('hex'), publicKey);
+    assert.equal(identity.pin, pin);
+    assert.equal(pinOf(Buffer.from(publicKey, 'hex')), pin);
+    const shown = pinPictures(pin).map(({ name }) => name);
+    assert.equal(shown.join(', '), names);
+  });
+}
+
+test('There are 64 pictures, each with an emoji and a name of its own', () => {
+  assert.equal(new Set(pictures.map(({ emoji }) => emoji)).size, 64);
+  assert.equal(new Set(pictures.map(({ name }) => name)).size, 64);
+  const byIndex = [0, 21, 36, 49, 60, 63].map((index) => pictures[index]);
+  assert.deepEqual(byIndex, [
+    { emoji: '\u{1f436}', name: 'Dog' },
+    { emoji: '\u2601\ufe0f', name: 'Cloud' },
+    { emoji: '\u{1f44d}', name: 'Thumbs up' },
+    { emoji: '\u260e\ufe0f', name: 'Telephone' },
+    { emoji: '\u2693\ufe0f', name: 'Anchor' },
+    { emoji: '\u{1f4cc}', name: 'Pin' },
+  ]);
+});
+
+test('A pin is shown as 32 pairs with single spaces', () => {
+  assert.match(pinText(pinOf(ramp(1))), /^([0-9a-f]{2} ){31}[0-9a-f]{2}$/);
+});
+
+test('The key is made once, is private to its owner, and stays the same', async (t) => {
+  const directory = join(await tempDir(t), 'receiver');
+  const first = await loadIdentity(directory, silentLog);
+  const file = join(directory, 'identity.key');
+  assert.deepEqual(await readFile(file), first.privateKey);
+  assert.equal((await stat(file)).mode & 0o777, 0o600);
+  const second = await loadIdentity(directory, silentLog);
+  assert.equal(second.pin, first.pin);
+  assert.deepEqual(await readdir(directory), ['identity.key']);
+});
+
+test('A key file of the wrong length is set aside whole and replaced, with a warning', async (t) => {
+  const directory = await tempDir(t);
+  await writeFile(join(directory, 'identity.key'), 'short');
+  const log = recordingLog();
+  const identity = await loadIdentity(directory, log);
+  assert.equal(identity.privateKey.length, 32);
+  const aside = (await readdir(directory)).find((name) => name.startsWith('identity.key.unusable-'));
+  assert.equal(await readFile(join(directory, aside ?? ''), 'utf8'), 'short');
+  assert.deepEqual(log.entries, [
+    'warn: the identity key was unusable: it is set aside and replaced by a new one',
+  ]);
+});
+
+test('A key file that cannot be read at all is an error, and no new key is made', async (t) => {
+  const directory = await tempDir(t);
+  await mkdir(join(directory, 'identity.key'));
+  await assert.rejects(loadIdentity(directory, silentLog), { code: 'EISDIR' });
+  assert.deepEqual(await readdir(directory), ['identity.key']);
+});
+
+test('The dashboard id is 32 characters of base64url, made once, and replaced when damaged', async (t) => {
+  const directory = await tempDir(t);
+  const id = await loadDashboardId(directory, silentLog);
+  assert.match(id, /^[A-Za-z0-9_-]{32}$/);
+  assert.equal(await loadDashboardId(directory, silentLog), id);
+  assert.notEqual(newDashboardId(), newDashboardId());
+  await writeFile(join(directory, 'dashboard-id'), '../../etc');
+  assert.notEqual(await loadDashboardId(directory, silentLog), id);
+  assert.equal((await readdir(directory)).length, 2);
+});
+
+const labels: readonly [title: string, text: unknown, shown: string][] = [
+  ['no string is an empty label', 42, ''],
+  ['white space around a label goes', '  Home \n', 'Home'],
+  ['line breaks and tabs become single spaces', 'Home\r\n\tserver', 'Home server'],
+  ['control characters go', 'Ho\u0007me\u001b[31m', 'Home[31m'],
+  ['direction marks go', 'Home\u202etxe.\u2066x\u200f', 'Hometxe.x'],
+  ['letters without a picture go', 'H\u200bo\u3164m\u034fe\u2800\ufe0f', 'Home'],
+  ['an unpaired surrogate goes', 'Home\ud83d', 'Home'],
+  ['letters of other scripts and emoji stay', 'Küche 厨房 🔥', 'Küche 厨房 🔥'],
+  ['128 characters are kept, not code units', '🔥'.repeat(200), '🔥'.repeat(128)],
+];
+
+for (const [title, text, shown] of labels) {
+  test(`In labels, ${title}`, () => assert.equal(cleanLabel(text), shown));
+}

@@ -1,0 +1,499 @@
+/** The desk, the window and the one-time key, rule by rule, and any history of strangers and operators. */
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+
+import * as fc from 'fast-check';
+
+import { silentLog } from '../../src/log.js';
+import { dashboardId, type DashboardId } from '../../src/paths/index.js';
+import { createOneTimeKey } from '../../src/peers/one-time-key.js';
+import {
+  createPairingDesk,
+  type Caller,
+  type PairingAnswer,
+  type PairingDesk,
+  type PairingEvent,
+} from '../../src/peers/pairing.js';
+import type { PeerTable } from '../../src/peers/peers.js';
+import { maxPending, maxWaiters } from '../../src/peers/pending.js';
+import { pinOf } from '../../src/peers/pin.js';
+import { createPairingWindow, windowMs } from '../../src/peers/window.js';
+import type { Cleanups } from '../support/temp-dir.js';
+import { freshPeers } from './fresh-peers.js';
+import { manualClock, type ManualClock } from './manual-clock.js';
+
+const keyA = Buffer.alloc(32, 1);
+const keyB = Buffer.alloc(32, 2);
+const pinA = pinOf(keyA);
+const id = dashboardId('Dashboard-1');
+
+const caller = (changes: Partial<Caller> = {}): Caller => ({
+  dashboardId: id,
+  publicKey: keyA,
+  label: 'Home',
+  labelAuto: false,
+  friendlyName: 'hass',
+  haAddon: false,
+  address: '192.0.2.10',
+  connectBackPort: 0,
+  ...changes,
+});
+
+interface Setting {
+  readonly desk: PairingDesk;
+  readonly peers: PeerTable;
+  readonly clock: ManualClock;
+  readonly events: PairingEvent[];
+  readonly types: () => string[];
+}
+
+async function setting(t: Cleanups): Promise<Setting> {
+  const peers = await freshPeers(t);
+  const clock = manualClock();
+  const desk = createPairingDesk({ peers, clock, log: silentLog });
+  const events: PairingEvent[] = [];
+  desk.subscribe((event) => events.push(event));
+  return { desk, peers, clock, events, types: () => events.map(({ type }) => type) };
+}
+
+/** What was there before the call: an approved row of key A, a waiting row of key A, both, or none. */
+type Before = 'nobody' | 'approved' | 'waiting';
+
+async function prepare({ desk }: Setting, before: Before, isOpen: boolean): Promise<void> {
+  if (before !== 'nobody') {
+    desk.window.open('page');
+    await desk.pairRequest(caller());
+    if (before === 'approved') await desk.approve(id, pinA);
+    if (!isOpen) desk.window.close('page');
+  } else if (isOpen) desk.window.open('page');
+}
+
+const requests: readonly [rule: string, before: Before, isOpen: boolean, Partial<Caller>, PairingAnswer][] = [
+  ['approved with the same key: approved, window or not', 'approved', false, {}, { response: 'approved' }],
+  [
+    'approved with another key: pin_mismatch, though the window is open',
+    'approved',
+    true,
+    { publicKey: keyB },
+    { response: 'rejected', reason: 'pin_mismatch' },
+  ],
+  ['the window is closed: no_pairing_window', 'nobody', false, {}, { response: 'no_pairing_window' }],
+  ['the window is open: pending', 'nobody', true, {}, { response: 'pending' }],
+  ['the same key asks again: pending', 'waiting', true, {}, { response: 'pending' }],
+  [
+    'another key asks for a waiting id: pin_mismatch',
+    'waiting',
+    true,
+    { publicKey: keyB },
+    { response: 'rejected', reason: 'pin_mismatch' },
+  ],
+  [
+    'an id that differs from a waiting one in case only: bad_dashboard_id',
+    'waiting',
+    true,
+    { dashboardId: dashboardId('DASHBOARD-1'), publicKey: keyB },
+    { response: 'rejected', reason: 'bad_dashboard_id' },
+  ],
+  [
+    'an id that differs from an approved one in case only: bad_dashboard_id',
+    'approved',
+    true,
+    { dashboardId: dashboardId('DASHBOARD-1'), publicKey: keyB },
+    { response: 'rejected', reason: 'bad_dashboard_id' },
+  ],
+  [
+    'the same with a closed window: no_pairing_window, as for every stranger',
+    'approved',
+    false,
+    { dashboardId: dashboardId('DASHBOARD-1'), publicKey: keyB },
+    { response: 'no_pairing_window' },
+  ],
+];
+
+suite('pair_request', () => {
+  for (const [rule, before, isOpen, changes, answer] of requests) {
+    test(rule, async (t) => {
+      const set = await setting(t);
+      await prepare(set, before, isOpen);
+      assert.deepEqual(await set.desk.pairRequest(caller(changes)), answer);
+      if (before === 'waiting') assert.equal(set.desk.pending()[0]?.pin, pinA, 'the waiting key stays');
+    });
+  }
+
+  test('An approved peer renews its names and address, but an empty one leaves the old', async (t) => {
+    const set = await setting(t);
+    await prepare(set, 'approved', false);
+    const pairedAt = set.peers.get(id)?.pairedAt;
+    await set.desk.pairRequest(
+      caller({ label: 'New\u202e', labelAuto: true, friendlyName: '', haAddon: true, address: '' }),
+    );
+    const peer = set.peers.get(id);
+    assert.deepEqual(
+      [peer?.label, peer?.labelAuto, peer?.friendlyName, peer?.haAddon, peer?.address, peer?.pairedAt],
+      ['New', true, 'hass', true, '192.0.2.10', pairedAt],
+    );
+  });
+
+  test('Waiting requests are bounded, and one more is told no more than a closed window tells', async (t) => {
+    const { desk } = await setting(t);
+    desk.window.open('page');
+    for (let n = 0; n < maxPending; n += 1) {
+      await desk.pairRequest(caller({ dashboardId: dashboardId(`stranger-${n}`) }));
+    }
+    assert.deepEqual(await desk.pairRequest(caller()), { response: 'no_pairing_window' });
+    assert.equal(desk.pending().length, maxPending);
+    const known = await desk.pairRequest(caller({ dashboardId: dashboardId('stranger-0') }));
+    assert.deepEqual(known, { response: 'pending' });
+  });
+});
+
+const lookUps: readonly [rule: string, Before, Partial<Caller>, link: PairingAnswer, status: string][] = [
+  [
+    'unknown: no_approved_peer',
+    'nobody',
+    {},
+    { response: 'rejected', reason: 'no_approved_peer' },
+    'rejected',
+  ],
+  [
+    'approved with the same key: ok, and approved for pair_status',
+    'approved',
+    {},
+    { response: 'ok' },
+    'approved',
+  ],
+  [
+    'approved with another key: pin_mismatch',
+    'approved',
+    { publicKey: keyB },
+    { response: 'rejected', reason: 'pin_mismatch' },
+    'rejected',
+  ],
+  [
+    'waiting with the same key: pending_not_approved, and pair_status waits',
+    'waiting',
+    {},
+    { response: 'pending', reason: 'pending_not_approved' },
+    'waits',
+  ],
+  [
+    'waiting with another key: pin_mismatch',
+    'waiting',
+    { publicKey: keyB },
+    { response: 'rejected', reason: 'pin_mismatch' },
+    'rejected',
+  ],
+];
+
+suite('peer_link and pair_status', () => {
+  for (const [rule, before, changes, link, status] of lookUps) {
+    test(rule, async (t) => {
+      const set = await setting(t);
+      await prepare(set, before, true);
+      assert.deepEqual(set.desk.peerLink(caller(changes)), link);
+      const leaving = new AbortController();
+      const answer = set.desk.pairStatus(caller(changes), leaving.signal);
+      const first = await Promise.race([answer, new Promise((resolve) => setImmediate(resolve, 'waits'))]);
+      assert.equal(typeof first === 'string' ? first : (first as PairingAnswer).response, status);
+      leaving.abort();
+      if (status === 'waits') assert.equal(await answer, undefined);
+    });
+  }
+
+  const endings: readonly [rule: string, end: (set: Setting) => unknown, PairingAnswer][] = [
+    ['approve answers approved', ({ desk }) => desk.approve(id, pinA), { response: 'approved' }],
+    [
+      'reject answers no_approved_peer',
+      ({ desk }) => desk.reject(id),
+      { response: 'rejected', reason: 'no_approved_peer' },
+    ],
+    [
+      'the end of the window answers no_approved_peer',
+      ({ clock }) => clock.advance(windowMs),
+      { response: 'rejected', reason: 'no_approved_peer' },
+    ],
+    [
+      'shutdown answers no_approved_peer',
+      ({ desk }) => desk.close(),
+      { response: 'rejected', reason: 'no_approved_peer' },
+    ],
+  ];
+  for (const [rule, end, expected] of endings) {
+    test(`A waiting pair_status is answered once: ${rule}`, async (t) => {
+      const set = await setting(t);
+      await prepare(set, 'waiting', true);
+      const answers = [1, 2].map(() => set.desk.pairStatus(caller(), new AbortController().signal));
+      await end(set);
+      assert.deepEqual(await Promise.all(answers), [expected, expected]);
+      assert.deepEqual(set.desk.pending(), []);
+    });
+  }
+
+  test('Of too many that wait for one row the oldest gives way', async (t) => {
+    const set = await setting(t);
+    await prepare(set, 'waiting', true);
+    const never = new AbortController().signal;
+    const answers = Array.from({ length: maxWaiters + 1 }, () => set.desk.pairStatus(caller(), never));
+    assert.equal(await answers[0], undefined);
+    set.desk.reject(id);
+    assert.equal((await Promise.all(answers.slice(1))).length, maxWaiters);
+  });
+});
+
+suite('The operator', () => {
+  test('Approving needs the pin that was shown', async (t) => {
+    const set = await setting(t);
+    await prepare(set, 'waiting', true);
+    await assert.rejects(set.desk.approve(id, pinOf(keyB)), { code: 'PAIRING', message: /fingerprint/ });
+    assert.equal(set.peers.get(id), undefined);
+    assert.equal((await set.desk.approve(id, pinA)).pin, pinA);
+    assert.deepEqual(set.types(), ['window', 'requested', 'approved']);
+  });
+
+  test('Approving twice says that it is done already, approving nobody that there is no request', async (t) => {
+    const set = await setting(t);
+    await assert.rejects(set.desk.approve(id, pinA), { code: 'PAIRING', message: /no such/ });
+    await prepare(set, 'waiting', true);
+    const [first, second] = await Promise.allSettled([
+      set.desk.approve(id, pinA),
+      set.desk.approve(id, pinA),
+    ]);
+    assert.equal(first.status, 'fulfilled');
+    assert.match(String(second.status === 'rejected' && second.reason), /approved already/);
+    await assert.rejects(set.desk.approve(id, pinA), { code: 'PAIRING', message: /approved already/ });
+  });
+
+  test('A window that closes while an approval is being written does not undo it', async (t) => {
+    const set = await setting(t);
+    await prepare(set, 'waiting', true);
+    const status = set.desk.pairStatus(caller(), new AbortController().signal);
+    const approval = set.desk.approve(id, pinA);
+    set.desk.window.closeAll();
+    assert.equal(set.desk.reject(id), false);
+    await approval;
+    assert.deepEqual(await status, { response: 'approved' });
+    assert.deepEqual(set.desk.pending(), []);
+  });
+
+  test('Revoking takes effect at once and is told before it is on disk', async (t) => {
+    const set = await setting(t);
+    await prepare(set, 'approved', true);
+    const revoking = set.desk.revoke(id);
+    assert.deepEqual(set.desk.peerLink(caller()), { response: 'rejected', reason: 'no_approved_peer' });
+    assert.deepEqual(set.events.at(-1), { type: 'revoked', dashboardId: id });
+    assert.equal(await revoking, true);
+    assert.equal(await set.desk.revoke(id), false);
+  });
+
+  test('A listener that throws undoes nothing', async (t) => {
+    const set = await setting(t);
+    set.desk.subscribe(() => {
+      throw new Error('a broken panel');
+    });
+    await prepare(set, 'approved', true);
+    assert.equal(set.peers.list().length, 1);
+  });
+});
+
+suite('The pairing window', () => {
+  function openWindow() {
+    const clock = manualClock();
+    const states: boolean[] = [];
+    const window = createPairingWindow(clock, () => states.push(window.isOpen()));
+    return { clock, window, states };
+  }
+
+  test('It closes by itself after 300 s, is told so once, and leaves no timer', () => {
+    const { clock, window, states } = openWindow();
+    window.open('a');
+    clock.advance(299_999);
+    assert.equal(window.isOpen(), true);
+    assert.equal(window.closesInMs(), 1);
+    clock.advance(1);
+    assert.deepEqual([window.isOpen(), states, clock.waiting], [false, [true, false], 0]);
+  });
+
+  test('Extending counts from now', () => {
+    const { clock, window, states } = openWindow();
+    window.open('a');
+    clock.advance(200_000);
+    window.open('a');
+    clock.advance(200_000);
+    assert.equal(window.isOpen(), true);
+    clock.advance(100_000);
+    assert.deepEqual(states, [true, true, false]);
+  });
+
+  test('One client that closes does not shut the window of another', () => {
+    const { clock, window, states } = openWindow();
+    window.open('a');
+    clock.advance(100_000);
+    window.open('b');
+    window.close('a');
+    window.close('a');
+    assert.equal(window.isOpen(), true);
+    window.close('b');
+    assert.deepEqual([states, clock.waiting], [[true, true, false], 0]);
+  });
+
+  test('When the longest share is given up the next longest decides', () => {
+    const { clock, window } = openWindow();
+    window.open('long', 900_000);
+    window.open('short');
+    window.close('long');
+    assert.equal(window.closesInMs(), 300_000);
+    clock.advance(300_000);
+    assert.equal(window.isOpen(), false);
+  });
+
+  test('A timer of a closed window does not touch the next one', () => {
+    const { clock, window } = openWindow();
+    window.open('a');
+    clock.advance(200_000);
+    window.close('a');
+    window.open('a');
+    clock.advance(299_000);
+    assert.equal(window.isOpen(), true);
+  });
+});
+
+suite('The one-time key', () => {
+  test('It is shown once, in four groups of letters and digits that cannot be mixed up', () => {
+    const shown: string[] = [];
+    createOneTimeKey(manualClock(), (key) => shown.push(key));
+    assert.equal(shown.length, 1);
+    assert.match(shown[0] ?? '', /^([A-HJKMNP-TV-Z2-9]{4}-){3}[A-HJKMNP-TV-Z2-9]{4}$/);
+  });
+
+  const forms: readonly [rule: string, present: (key: string) => string, matches: boolean][] = [
+    ['as printed', (key) => key, true],
+    ['in lower case with other separators', (key) => ` ${key.toLowerCase().replaceAll('-', ' . ')}\n`, true],
+    ['nothing', () => '', false],
+    ['one letter short', (key) => key.slice(1), false],
+    ['with more than 256 characters', (key) => key.padEnd(257, '-'), false],
+    ['with exactly 256 characters', (key) => key.padEnd(256, '-'), true],
+  ];
+  for (const [rule, present, matches] of forms) {
+    test(`${matches ? 'It fits' : 'It does not fit'} ${rule}`, () => {
+      let key = '';
+      const oneTime = createOneTimeKey(manualClock(), (text) => (key = text));
+      assert.equal(oneTime.spend(present(key)), matches);
+      assert.equal(oneTime.isArmed(), !matches, 'a wrong key does not disarm');
+      assert.equal(oneTime.spend(key), !matches, 'a right key is spent');
+    });
+  }
+
+  async function armed(t: Cleanups) {
+    const set = await setting(t);
+    let key = '';
+    set.desk.armOneTimeKey((text) => (key = text));
+    return { ...set, pairingKey: key };
+  }
+
+  test('The right key approves at once, durably, closes the window, and works for nobody else', async (t) => {
+    const { desk, peers, pairingKey } = await armed(t);
+    const other = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB, pairingKey });
+    const answers = await Promise.all([desk.pairRequest(caller({ pairingKey })), desk.pairRequest(other)]);
+    assert.deepEqual(answers[0], { response: 'approved' });
+    assert.notEqual(answers[1]?.response, 'approved');
+    assert.equal(desk.window.isOpen(), false);
+    assert.deepEqual([peers.list().map((peer) => peer.dashboardId), desk.pending()], [[id], []]);
+    assert.deepEqual(await desk.pairRequest(other), { response: 'no_pairing_window' });
+    assert.throws(() => desk.armOneTimeKey(() => {}), { code: 'STATE' });
+  });
+
+  test('A wrong or missing key is told nothing, makes no request and costs no try', async (t) => {
+    const { desk, pairingKey } = await armed(t);
+    for (const wrong of [{}, { pairingKey: 'ABCD' }]) {
+      assert.deepEqual(await desk.pairRequest(caller(wrong)), { response: 'no_pairing_window' });
+    }
+    assert.deepEqual(desk.pending(), []);
+    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'approved' });
+  });
+
+  test('When the window is closed for all, the key is forgotten with it', async (t) => {
+    const { desk, pairingKey } = await armed(t);
+    desk.window.closeAll();
+    desk.window.open('page');
+    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'pending' });
+  });
+
+  test('After 900 s the window closes and the key is forgotten', async (t) => {
+    const { desk, clock, pairingKey, types } = await armed(t);
+    clock.advance(899_999);
+    assert.equal(desk.window.isOpen(), true);
+    clock.advance(1);
+    assert.deepEqual(types(), ['window', 'window']);
+    desk.window.open('page');
+    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'pending' });
+  });
+});
+
+interface Operation {
+  readonly kind: string;
+  readonly id: DashboardId;
+  readonly publicKey: Buffer;
+}
+
+test('Whatever strangers and operators do, no row ever changes its key and only shown pins are approved', async () => {
+  const ids = ['dashboard-1', 'DASHBOARD-1', 'dashboard-2'].map((text) => dashboardId(text));
+  const operation: fc.Arbitrary<Operation> = fc.record({
+    kind: fc.constantFrom(
+      'request',
+      'link',
+      'status',
+      'approve',
+      'reject',
+      'revoke',
+      'open',
+      'close',
+      'wait',
+    ),
+    id: fc.constantFrom(...ids),
+    publicKey: fc.constantFrom(keyA, keyB),
+  });
+  const check = async (operations: readonly Operation[], settled: boolean): Promise<void> => {
+    const cleanups: (() => Promise<void> | void)[] = [];
+    const { desk, peers, clock } = await setting({ after: (cleanup) => cleanups.push(cleanup) });
+    const approved = new Set<string>();
+    const leaving = new AbortController();
+    const running: Promise<unknown>[] = [];
+    try {
+      for (const { kind, id: dashboard, publicKey } of operations) {
+        const pin = pinOf(publicKey);
+        const who = caller({ dashboardId: dashboard, publicKey });
+        const before = desk.pending().find((row) => row.dashboardId === dashboard);
+        const wasPeer = peers.get(dashboard);
+        if (kind === 'request') running.push(desk.pairRequest(who));
+        if (kind === 'status') running.push(desk.pairStatus(who, leaving.signal));
+        if (kind === 'approve') {
+          if (before?.pin === pin) approved.add(`${dashboard} ${pin}`);
+          running.push(desk.approve(dashboard, pin).catch(() => {}));
+        }
+        if (kind === 'reject') desk.reject(dashboard);
+        if (kind === 'revoke') running.push(desk.revoke(dashboard));
+        if (kind === 'open') desk.window.open('page');
+        if (kind === 'close') desk.window.close('page');
+        if (kind === 'wait') clock.advance(100_000);
+        if (settled && kind !== 'status') await running.at(-1);
+        const after = desk.pending().find((row) => row.dashboardId === dashboard);
+        if (before && after) assert.equal(after.pin, before.pin);
+        const isPeer = peers.get(dashboard);
+        if (wasPeer && isPeer) assert.equal(isPeer.pin, wasPeer.pin);
+        const isLinked = desk.peerLink(who).response === 'ok';
+        if (isLinked) assert.ok(approved.has(`${dashboard} ${pin}`));
+        const folded = peers.list().map((peer) => peer.dashboardId.toLowerCase());
+        assert.equal(new Set(folded).size, folded.length);
+      }
+      desk.close();
+      leaving.abort();
+      await Promise.all(running);
+      assert.deepEqual([desk.pending(), clock.waiting], [[], 0]);
+    } finally {
+      for (const cleanup of cleanups) await cleanup();
+    }
+  };
+  await fc.assert(fc.asyncProperty(fc.array(operation, { maxLength: 25 }), fc.boolean(), check), {
+    numRuns: 60,
+  });
+});

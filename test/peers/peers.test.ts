@@ -1,0 +1,187 @@
+/** The table of approved peers and its file. */
+import assert from 'node:assert/strict';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { silentLog } from '../../src/log.js';
+import { dashboardId } from '../../src/paths/index.js';
+import type { NewPeer } from '../../src/peers/peer-row.js';
+import { openPeerTable } from '../../src/peers/peers.js';
+import { pinOf } from '../../src/peers/pin.js';
+import { tempDir } from '../support/temp-dir.js';
+import { recordingLog } from './recording-log.js';
+
+const publicKey = Buffer.from(Array.from({ length: 32 }, (_, n) => n));
+const id = dashboardId('k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG');
+const home: NewPeer = {
+  dashboardId: id,
+  publicKey,
+  label: 'Home',
+  labelAuto: false,
+  pairedAt: 1_788_000_000.5,
+  address: '192.0.2.10',
+  connectBackPort: 6055,
+  friendlyName: 'hass',
+  haAddon: true,
+};
+const row = {
+  dashboard_id: id,
+  pin_sha256: pinOf(publicKey),
+  static_x25519_pub: 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n',
+  label: 'Home',
+  paired_at: 1_788_000_000.5,
+  peer_ip: '192.0.2.10',
+  connect_back_port: 6055,
+  friendly_name: 'hass',
+  ha_addon: true,
+  label_auto: false,
+};
+
+const read = async (directory: string): Promise<unknown> =>
+  JSON.parse(await readFile(join(directory, 'peers.json'), 'utf8'));
+const write = (directory: string, content: unknown): Promise<void> =>
+  writeFile(join(directory, 'peers.json'), JSON.stringify(content));
+
+test("An approved peer is on disk in Device Builder's form, private to its owner, when add resolves", async (t) => {
+  const directory = await tempDir(t);
+  const peers = await openPeerTable(directory, silentLog);
+  const adding = peers.add(home);
+  assert.equal(peers.get(id), undefined, 'nobody may meet the peer before it is on disk');
+  await adding;
+  const text = await readFile(join(directory, 'peers.json'), 'utf8');
+  assert.equal(text, JSON.stringify({ version: 1, peers: [row] }));
+  assert.equal((await stat(join(directory, 'peers.json'))).mode & 0o777, 0o600);
+  const again = await openPeerTable(directory, silentLog);
+  const { publicKey: _, ...rest } = home;
+  assert.deepEqual(again.list(), [{ ...rest, pin: pinOf(publicKey) }]);
+});
+
+test("Device Builder's own file is read, and fields of another release survive a change", async (t) => {
+  const directory = await tempDir(t);
+  await write(directory, { peers: [{ ...row, groups: ['lab'] }] });
+  const peers = await openPeerTable(directory, silentLog);
+  peers.refresh(id, { friendlyName: 'attic', connectBackPort: 6056 });
+  await peers.close();
+  assert.deepEqual(await read(directory), {
+    version: 1,
+    peers: [{ ...row, groups: ['lab'], friendly_name: 'attic', connect_back_port: 6056 }],
+  });
+});
+
+test('A row with nothing but the required fields gets the defaults, and a useless port is none', async (t) => {
+  const directory = await tempDir(t);
+  const { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at } = row;
+  const bare = { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at, connect_back_port: 70_000 };
+  await write(directory, { peers: [bare] });
+  const peer = (await openPeerTable(directory, silentLog)).get(id);
+  assert.deepEqual(
+    [peer?.address, peer?.connectBackPort, peer?.friendlyName, peer?.haAddon, peer?.labelAuto],
+    ['', 0, '', false, false],
+  );
+});
+
+test('One bad row costs that row: the others stay, and the whole file is kept aside', async (t) => {
+  const directory = await tempDir(t);
+  const other = { ...row, dashboard_id: 'another-dashboard' };
+  const bad = [
+    { ...row, dashboard_id: 'missing-the-pin-here', pin_sha256: undefined },
+    { ...row, dashboard_id: '../../escape' },
+    { ...row, dashboard_id: id.toLowerCase(), label: 'differs from the first in case only' },
+    null,
+    'text',
+  ];
+  await write(directory, { peers: [row, ...bad, other] });
+  const before = await readFile(join(directory, 'peers.json'), 'utf8');
+  const log = recordingLog();
+  const peers = await openPeerTable(directory, log);
+  assert.deepEqual(
+    peers.list().map((peer) => peer.dashboardId),
+    [id, 'another-dashboard'],
+  );
+  assert.equal(log.entries.length, 1);
+  const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
+  assert.equal(await readFile(join(directory, aside), 'utf8'), before);
+  await openPeerTable(directory, log);
+  assert.equal(log.entries.length, 1, 'the cleaned file is not complained about again');
+});
+
+for (const [what, content] of [
+  ['half a file', '{"peers":[{"dashboard_id"'],
+  ['a list', '[]'],
+  ['an empty file', ''],
+] as const) {
+  test(`A peers file that is ${what} is set aside and never overwritten`, async (t) => {
+    const directory = await tempDir(t);
+    await writeFile(join(directory, 'peers.json'), content);
+    const log = recordingLog();
+    const peers = await openPeerTable(directory, log);
+    await peers.add(home);
+    assert.match(log.entries.join(), /^warn: the peers file is damaged/);
+    const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
+    assert.equal(await readFile(join(directory, aside), 'utf8'), content);
+  });
+}
+
+test('A file of a newer release is left alone and refused', async (t) => {
+  const directory = await tempDir(t);
+  await write(directory, { version: 2, peers: [row] });
+  await assert.rejects(openPeerTable(directory, silentLog), { code: 'STATE' });
+  assert.deepEqual(await read(directory), { version: 2, peers: [row] });
+});
+
+test('A second peer whose id differs in case only is refused', async (t) => {
+  const peers = await openPeerTable(await tempDir(t), silentLog);
+  await peers.add(home);
+  const twin = dashboardId(id.toUpperCase());
+  assert.equal(peers.hasTwin(twin), true);
+  assert.equal(peers.hasTwin(id), false);
+  assert.equal(peers.get(twin), undefined);
+  await assert.rejects(peers.add({ ...home, dashboardId: twin }), { code: 'PAIRING' });
+});
+
+test('A revocation holds before it is on disk, and a refresh that changes nothing writes nothing', async (t) => {
+  const directory = await tempDir(t);
+  const peers = await openPeerTable(directory, silentLog);
+  await peers.add(home);
+  const { mtimeMs } = await stat(join(directory, 'peers.json'));
+  peers.refresh(id, { label: 'Home', haAddon: true });
+  await peers.close();
+  assert.equal((await stat(join(directory, 'peers.json'))).mtimeMs, mtimeMs);
+  const removing = peers.remove(id);
+  assert.equal(peers.get(id), undefined);
+  assert.equal(await removing, true);
+  assert.deepEqual(await read(directory), { version: 1, peers: [] });
+  assert.equal(await peers.remove(id), false);
+});
+
+test('Changes made at once all reach the disk, and two approvals of one id give one peer', async (t) => {
+  const directory = await tempDir(t);
+  const peers = await openPeerTable(directory, silentLog);
+  const ids = Array.from({ length: 10 }, (_, n) => dashboardId(`dashboard-${n}`));
+  const results = await Promise.allSettled([
+    ...ids.map((dashboard) => peers.add({ ...home, dashboardId: dashboard })),
+    peers.add(home),
+    peers.add(home),
+  ]);
+  assert.equal(results.filter(({ status }) => status === 'rejected').length, 1);
+  for (const dashboard of ids) peers.refresh(dashboard, { label: `now ${dashboard}` });
+  await Promise.all(ids.slice(5).map((dashboard) => peers.remove(dashboard)));
+  const found = (await openPeerTable(directory, silentLog)).list();
+  assert.deepEqual(found.map(({ label }) => label).toSorted(), [
+    'Home',
+    ...ids.slice(0, 5).map((dashboard) => `now ${dashboard}`),
+  ]);
+});
+
+test('An approval that cannot be written is no approval', async (t) => {
+  const directory = join(await tempDir(t), 'gone');
+  await mkdir(directory);
+  const peers = await openPeerTable(directory, silentLog);
+  await rm(directory, { recursive: true });
+  await assert.rejects(peers.add(home), { code: 'ENOENT' });
+  assert.equal(peers.get(id), undefined);
+  await mkdir(directory);
+  await peers.add(home);
+  assert.equal(peers.get(id)?.label, 'Home');
+});

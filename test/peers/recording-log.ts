@@ -1,0 +1,16 @@
+/** A logger that keeps what it was told, for tests that want a warning or want none. */
+import type { Log } from '../../src/log.js';
+
+export interface RecordingLog extends Log {
+  /** `level: text` of every entry, in order. */
+  readonly entries: readonly string[];
+}
+
+export function recordingLog(): RecordingLog {
+  const entries: string[] = [];
+  const write =
+    (level: string) =>
+    (_facts: unknown, text: string): void =>
+      void entries.push(`${level}: ${text}`);
+  return { entries, debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
+}
