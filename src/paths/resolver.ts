@@ -16,7 +16,7 @@ import {
 } from './configuration.js';
 import { createLayout, type Layout } from './layout.js';
 import { buildsDirName, esphomeDirName } from './reserved.js';
-import { nodeName } from './segments.js';
+import { dashboardId, deviceFromFile, nodeName, type DashboardId, type DeviceSegment } from './segments.js';
 
 export interface PathsOptions {
   /** The directory of the host's YAML files. A relative one is resolved once, against the working directory. */
@@ -42,6 +42,10 @@ export interface Paths {
   parseConfiguration(text: string): RemoteKey | null;
   /** The configuration string of a remote build. Throws `TRAVERSAL`. */
   formatConfiguration(key: RemoteKey, file: string): Configuration;
+  /** Checks a peer's id. Throws `TRAVERSAL`. */
+  dashboardId(text: unknown): DashboardId;
+  /** The device segment of a YAML file name. Throws `TRAVERSAL`. */
+  deviceFromFile(fileName: string): DeviceSegment;
   /** `ESPHOME_DATA_DIR` of the configuration. Throws `TRAVERSAL`, as all below. */
   resolveDataDir(configuration: string): string;
   /** The YAML file itself. */
@@ -97,6 +101,8 @@ export function createPaths(options: PathsOptions): Paths {
       return remote && Object.freeze({ dashboardId: remote.dashboardId, device: remote.device });
     },
     formatConfiguration,
+    dashboardId,
+    deviceFromFile,
     resolveDataDir: (configuration: string) => locate(configuration).data,
     resolveConfigPath(configuration: string) {
       const remote = readConfiguration(configuration);

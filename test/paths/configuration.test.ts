@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { isReceiverError } from '../../src/errors.js';
-import { createPaths, dashboardId, deviceFromFile, formatConfiguration } from '../../src/paths/index.js';
+import { createPaths, formatConfiguration } from '../../src/paths/index.js';
 import { exampleId } from '../support/hostile.js';
 
-const { parseConfiguration } = createPaths({ configDir: '/config' });
+const { parseConfiguration, dashboardId, deviceFromFile } = createPaths({ configDir: '/config' });
 const remote = `.esphome/.remote_builds/${exampleId}/kitchen`;
 const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile('kitchen.yaml') };
 
