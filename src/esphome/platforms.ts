@@ -1,0 +1,118 @@
+/**
+ * What a build of each platform leaves for its client, and which files each toolchain writes: the tables that
+ * Device Builder 1.26 has, so that its client finds what it demands, and rows for the builds that Device Builder
+ * itself cannot deliver. Data only; a new platform of ESPHome's is a new row.
+ */
+
+export interface PlatformRow {
+  /** Below the build path, in the order of the archive. `{name}` is the node's name. */
+  readonly files: readonly string[];
+  /** Files beside the firmware that the dashboard offers for download. */
+  readonly downloads: readonly string[];
+  /** A file beside the firmware that lists more of them. */
+  readonly downloadList?: string;
+  /** The one of `files` that is a program to run. */
+  readonly program?: string;
+  /** Beside the firmware: the first that exists stands in when the build has no file at `firmware_bin_path`. */
+  readonly insteadOfFirmware?: readonly string[];
+}
+
+const inEnvironment = (...files: readonly string[]): readonly string[] =>
+  files.map((file) => `.pioenvs/{name}/${file}`);
+
+const libreTiny: PlatformRow = {
+  files: inEnvironment('firmware.uf2', 'firmware.bin', 'firmware.elf', 'firmware.json'),
+  downloads: ['firmware.uf2'],
+  downloadList: 'firmware.json',
+};
+
+export const platformRows = {
+  esp32: {
+    files: [
+      ...inEnvironment('firmware.bin', 'firmware.elf', 'firmware.factory.bin', 'firmware.ota.bin'),
+      ...inEnvironment('bootloader.bin', 'partitions.bin', 'ota_data_initial.bin'),
+      ...['build/firmware.factory.bin', 'build/{name}.bin', 'build/firmware.elf'],
+      ...['build/bootloader/bootloader.bin', 'build/partition_table/partition-table.bin'],
+      'build/ota_data_initial.bin',
+    ],
+    downloads: ['firmware.factory.bin', 'firmware.ota.bin'],
+  },
+  esp8266: { files: inEnvironment('firmware.bin', 'firmware.elf'), downloads: ['firmware.bin'] },
+  rp2: {
+    files: inEnvironment('firmware.bin', 'firmware.uf2', 'firmware.ota.bin', 'firmware.elf'),
+    downloads: ['firmware.uf2', 'firmware.ota.bin'],
+  },
+  bk72xx: libreTiny,
+  rtl87xx: libreTiny,
+  ln882x: libreTiny,
+  nrf52: {
+    files: [
+      ...inEnvironment(
+        'firmware.bin',
+        'firmware.elf',
+        'zephyr/zephyr.uf2',
+        'firmware.zip',
+        'zephyr/zephyr.hex',
+      ),
+      ...inEnvironment('zephyr/merged.hex', 'zephyr/app_update.bin', 'zephyr/zephyr.elf'),
+    ],
+    downloads: [],
+    // The native toolchain writes no firmware.bin, which the client demands. The image for updates comes first,
+    // then the plain one where SDK 2.9.2 and later put it, then where older ones do. Not tried on a device.
+    insteadOfFirmware: ['zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin', 'zephyr/zephyr.bin'],
+  },
+  host: {
+    files: inEnvironment('program'),
+    downloads: [],
+    program: '.pioenvs/{name}/program',
+  },
+} as const satisfies Readonly<Record<string, PlatformRow>>;
+
+export type PlatformKey = keyof typeof platformRows;
+
+/** The row for `esp_platform` of a sidecar, which holds a variant such as `ESP32C6`; null when there is none. */
+export function platformRow(espPlatform: string | null): PlatformRow | null {
+  const key = platformKey(espPlatform);
+  return key === null ? null : platformRows[key];
+}
+
+/** The family of `esp_platform`, in any case; `rp2040` is what older releases wrote for `rp2`. */
+export function platformKey(espPlatform: string | null): PlatformKey | null {
+  const name = espPlatform?.toLowerCase() ?? '';
+  if (name === 'rp2040') return 'rp2';
+  if (Object.hasOwn(platformRows, name)) return name as PlatformKey;
+  return name.startsWith('esp32') ? 'esp32' : null;
+}
+
+/** Where a browser flasher puts the firmware. */
+export type FirmwareOffset = '0x10000' | '0x0';
+
+export function firmwareOffset(espPlatform: string | null): FirmwareOffset {
+  return platformKey(espPlatform) === 'esp32' ? '0x10000' : '0x0';
+}
+
+/**
+ * `required`: the client refuses an archive without it, and ESPHome writes it. `optional`: sent when it is there.
+ * `supplied`: the client demands it and ESPHome writes none, so an empty one is sent instead.
+ */
+export type Need = 'required' | 'optional' | 'supplied';
+
+export interface ToolchainRow {
+  readonly idedata: Need;
+  readonly platformioIni: Need;
+}
+
+const platformio: ToolchainRow = { idedata: 'required', platformioIni: 'required' };
+
+export const toolchainRows: ReadonlyMap<string, ToolchainRow> = new Map<string, ToolchainRow>([
+  ['platformio', platformio],
+  ['esp-idf', { idedata: 'optional', platformioIni: 'optional' }],
+  ['arduino', { idedata: 'required', platformioIni: 'optional' }],
+  ['sdk-nrf', { idedata: 'supplied', platformioIni: 'required' }],
+  ['host', { idedata: 'supplied', platformioIni: 'supplied' }],
+]);
+
+/** The row for `toolchain` of a sidecar. An unknown one and none count as PlatformIO, as on the client's side. */
+export function toolchainRow(toolchain: string | null): ToolchainRow {
+  return toolchainRows.get(toolchain ?? '') ?? platformio;
+}

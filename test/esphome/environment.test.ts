@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { createEnvironment } from '../../src/esphome/environment.js';
+import { createPaths } from '../../src/paths/index.js';
+import { exampleId } from '../support/hostile.js';
+
+const paths = createPaths({ configDir: '/config' });
+const subtree = `/config/.esphome/.remote_builds/${exampleId}/kitchen`;
+const remote = `.esphome/.remote_builds/${exampleId}/kitchen/config/kitchen.yaml`;
+
+const hostEnvironment = {
+  PATH: '/usr/bin',
+  HOME: '/root',
+  TZ: 'Europe/Berlin',
+  ESPHOME_IS_HA_ADDON: '1',
+  ESPHOME_DATA_DIR: '/data',
+  ESPHOME_BUILD_PATH: '/elsewhere',
+  ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT: '',
+  IDF_PATH: '/old/idf',
+  PLATFORMIO_LIBDEPS_DIR: '/libs',
+  NINJA_STATUS: '[x]',
+  CC: 'clang',
+  SUPERVISOR_TOKEN: 'secret-token',
+  AWS_SECRET_ACCESS_KEY: 'secret-key',
+  https_proxy: 'http://user:secret@proxy:3128',
+  http_proxy: 'http://proxy:3128',
+  EMPTY: undefined,
+};
+
+test("a local configuration keeps the host's environment unchanged", () => {
+  const compose = createEnvironment({ paths, hostEnvironment });
+  const { EMPTY: _, ...defined } = hostEnvironment;
+  assert.deepEqual(compose('kitchen.yaml'), defined);
+});
+
+test("a remote configuration is pinned to its subtree and sees none of the host's secrets", () => {
+  const environment = createEnvironment({ paths, hostEnvironment })(remote);
+  assert.equal(environment['ESPHOME_DATA_DIR'], subtree);
+  assert.equal(environment['PATH'], '/usr/bin');
+  assert.equal(environment['TZ'], 'Europe/Berlin');
+  assert.equal(environment['http_proxy'], 'http://proxy:3128');
+  assert.equal(environment['ESPHOME_NOGITIGNORE'], '1');
+  assert.ok(!JSON.stringify(environment).includes('secret'));
+  for (const name of [
+    'ESPHOME_IS_HA_ADDON',
+    'ESPHOME_BUILD_PATH',
+    'IDF_PATH',
+    'PLATFORMIO_LIBDEPS_DIR',
+    'NINJA_STATUS',
+    'CC',
+    'ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT',
+    'https_proxy',
+  ]) {
+    assert.ok(!(name in environment), name);
+  }
+});
+
+test('the same input gives the same bytes, in whatever order the host has its variables', () => {
+  const reversed = Object.fromEntries(Object.entries(hostEnvironment).toReversed());
+  const first = JSON.stringify(createEnvironment({ paths, hostEnvironment })(remote));
+  assert.equal(JSON.stringify(createEnvironment({ paths, hostEnvironment: reversed })(remote)), first);
+});
+
+test('tools are shared: two devices differ in their data and temporary directories only', () => {
+  const compose = createEnvironment({ paths, hostEnvironment });
+  const one = compose(remote);
+  const two = compose(remote.replaceAll('kitchen', 'hall'));
+  const differing = Object.keys(one).filter((name) => one[name] !== two[name]);
+  assert.deepEqual(differing, ['ESPHOME_DATA_DIR', 'TMPDIR']);
+});
+
+test('a variable that the operator names passes, also a proxy with credentials', () => {
+  const compose = createEnvironment({ paths, hostEnvironment, pass: ['SUPERVISOR_TOKEN', 'https_proxy'] });
+  assert.equal(compose(remote)['SUPERVISOR_TOKEN'], 'secret-token');
+  assert.equal(compose(remote)['https_proxy'], 'http://user:secret@proxy:3128');
+});
+
+test('a value with a NUL or a line end is refused by name, without its content', () => {
+  for (const value of ['/bin\n/evil', '/bin\0']) {
+    const compose = createEnvironment({ paths, hostEnvironment: { PATH: value } });
+    assert.throws(
+      () => compose(remote),
+      (error: Error) => error.message.includes('PATH') && !error.message.includes('evil'),
+    );
+  }
+});
+
+test('a host without a PATH gives its builds the usual one', () => {
+  assert.match(createEnvironment({ paths, hostEnvironment: {} })(remote)['PATH'] ?? '', /\/usr\/bin/);
+});
+
+test('a traversal-shaped configuration gets no environment', () => {
+  assert.throws(() => createEnvironment({ paths, hostEnvironment })('../x.yaml'), { code: 'TRAVERSAL' });
+});

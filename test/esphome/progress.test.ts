@@ -1,0 +1,148 @@
+/** Progress of a compile, read from its output. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import fc from 'fast-check';
+
+import {
+  compilePhases,
+  plainText,
+  readProgress,
+  startOfProgress,
+  type Progress,
+} from '../../src/esphome/progress.js';
+
+function run(lines: readonly string[], expected = 0): Progress {
+  return lines.reduce(readProgress, startOfProgress(expected));
+}
+
+function trail(lines: readonly string[], expected = 0): string[] {
+  let progress = startOfProgress(expected);
+  return lines.map((line) => {
+    progress = readProgress(progress, line);
+    return progress.percent === null ? progress.phase : `${progress.phase} ${progress.percent}`;
+  });
+}
+
+const opening = [
+  '\\033[32mINFO ESPHome 2026.10.0\\033[0m\n',
+  '\\033[32mINFO Reading configuration /c/kitchen.yaml...\\033[0m\n',
+  '\x1b[32mINFO Generating C++ source...\x1b[0m\n',
+  '\\033[32mINFO Compiling app... Build path: /d/build/kitchen\\033[0m\n',
+];
+
+test('A small host build goes through its phases and counts from its first step', () => {
+  const lines = [
+    ...opening,
+    '[1/28] PCH esphome_pch.h.gch\n',
+    '[14/28] CXX obj/src/a.cpp.o\n',
+    '[28/28] LINK program\n',
+  ];
+  assert.deepEqual(trail([...lines, "INFO Successfully compiled program to path '/d/program'\n"]), [
+    ...['starting', 'validating', 'generating', 'preparing'],
+    ...['compiling 3', 'compiling 50', 'compiling 100', 'done 100'],
+  ]);
+});
+
+test("CMake's re-runs and sub-builds do not move the bar; its main build does, with carriage returns and codes", () => {
+  const lines = [
+    ...opening,
+    'INFO Checking ESP-IDF 5.5.6 framework...\n',
+    'INFO Reading CMake configuration\n',
+    '\r[0/1] Re-running CMake...\\033[K',
+    '\r[1/1] Re-running CMake...\\033[K',
+    '\r[300/1200] Building CXX object esp-idf/a.cpp.obj\\033[K',
+    '[130/131] Linking C executable bootloader.elf\n',
+    '\r[301/1200] Building CXX object esp-idf/b.cpp.obj\\033[K',
+    '\r[1200/1200] Generating binary image\\033[K',
+  ];
+  assert.deepEqual(trail(lines).slice(4), [
+    ...['toolchain', 'configuring', 'configuring', 'configuring'],
+    ...['compiling 25', 'compiling 25', 'compiling 25', 'compiling 100'],
+  ]);
+});
+
+test('PlatformIO is measured by what the build before has compiled, and stays below the end', () => {
+  const lines = [
+    'Library Manager: Installing x\n',
+    ...Array.from({ length: 12 }, (_, n) => `Compiling .pioenvs/k/${n}.o\n`),
+  ];
+  assert.deepEqual(trail(lines, 10).slice(0, 3), ['toolchain', 'compiling 10', 'compiling 20']);
+  assert.equal(run(lines, 10).percent, 99);
+  assert.equal(run(lines).percent, null);
+  assert.equal(run(lines).compiled, 12);
+});
+
+test('Sizes, unpacking and memory use are no progress, a percentage in leading brackets is', () => {
+  const before = run([...opening, '[ 42%] Building\n']);
+  assert.equal(before.percent, 42);
+  for (const line of [
+    'RAM:   [=  ]  11.3% (used 37152 bytes)',
+    'Unpacking [##] 50%',
+    '[900%] x',
+    '[3/2] CXX a',
+    '[0/0] CXX a',
+    '[1/x] CXX',
+  ]) {
+    assert.equal(readProgress(before, line), before, line);
+  }
+});
+
+test('A line without news gives the same object', () => {
+  const progress = run(opening);
+  for (const line of [
+    '',
+    'hello\n',
+    'INFO Reading configuration again\n',
+    '[1/2] sub-build\n',
+    'Downloading\0',
+  ]) {
+    if (line.startsWith('Downloading')) continue;
+    assert.equal(readProgress(progress, line), progress, line);
+  }
+});
+
+test('Both spellings of the escape character are removed, and only whole codes', () => {
+  assert.equal(plainText('\\033[1;31mERROR\\033[0m \x1b[2Kx\x1b[K'), 'ERROR x');
+  assert.equal(plainText('\\033[31'), '\\033[31');
+});
+
+test('Whatever a build prints, neither the phase nor the percentage of a phase goes back', () => {
+  const line = fc.oneof(
+    fc.constantFrom(
+      ...opening,
+      'Downloading x',
+      'Compiling a.o',
+      'ninja: no work to do.',
+      'INFO Successfully compiled program.',
+    ),
+    fc
+      .tuple(fc.nat(300), fc.nat(300), fc.constantFrom('CXX a', 'Building'))
+      .map(([n, m, text]) => `[${n}/${m}] ${text}`),
+    fc.nat(120).map((n) => `[${String(n).padStart(3)}%] x`),
+    fc.string(),
+  );
+  fc.assert(
+    fc.property(fc.array(line, { maxLength: 40 }), fc.nat(20), (lines, expected) => {
+      let before = startOfProgress(expected);
+      for (const text of lines) {
+        const after = readProgress(before, text);
+        const [from, to] = [before, after].map(({ phase }) => compilePhases.indexOf(phase)) as [
+          number,
+          number,
+        ];
+        assert.ok(to >= from);
+        if (to === from) assert.ok((after.percent ?? -1) >= (before.percent ?? -1));
+        assert.ok(after.percent === null || (after.percent >= 0 && after.percent <= 100));
+        before = after;
+      }
+    }),
+  );
+});
+
+test('A line made to be slow is not', () => {
+  const start = performance.now();
+  for (const piece of ['\\033[', '\x1b[0;', '[1/', 'Compiling', '[ 1%'])
+    readProgress(startOfProgress(), piece.repeat(20_000));
+  assert.ok(performance.now() - start < 1_000);
+});
