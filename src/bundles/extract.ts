@@ -1,0 +1,103 @@
+/**
+ * Writes the members of an archive into a directory that nobody else uses, each checked before its first byte.
+ *
+ * A file is created exclusively and never through a link, with a mode of 0644 or 0755 and the time of now: owners,
+ * other bits and times of the archive (a future one confuses ninja for ever) are not taken over. So whatever the
+ * archive says, only plain files below that directory can come of it.
+ */
+import { constants } from 'node:fs';
+import { mkdir, open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { ReceiverError, quote } from '../errors.js';
+import { manifestFile } from '../esphome/manifest.js';
+import { createHintScanner, type Hints } from './hints.js';
+import type { BundleLimits } from './limits.js';
+import { createMemberTree, type MemberTree } from './member-names.js';
+import { readTar, type TarMember } from './tar-reader.js';
+
+export interface Extracted {
+  /** `manifest.json` of the root. */
+  readonly manifest: Buffer;
+  /** Sum of the files' sizes. */
+  readonly bytes: number;
+  readonly members: number;
+  readonly hints: Hints;
+  /** Whether exactly this path is a file of the tree. */
+  readonly hasFile: (path: string) => boolean;
+}
+
+/**
+ * Unpacks into `directory`, which must be empty, and looks at the result once more. Throws `BUNDLE` for what the
+ * archive holds and system errors for what the disk says; the directory is then in no defined state.
+ */
+export async function extract(
+  stream: AsyncIterable<Buffer>,
+  directory: string,
+  limits: BundleLimits,
+): Promise<Extracted> {
+  const tree = createMemberTree(limits);
+  const scanner = createHintScanner();
+  const manifest: Buffer[] = [];
+  let bytes = 0;
+  let members = 0;
+  for await (const member of readTar(stream)) {
+    members += 1;
+    if (members > limits.members) throw refused(`the bundle has more than ${limits.members} members`);
+    await makeDirectories(directory, tree.admit(member.path, member.kind));
+    if (member.kind === 'directory') continue;
+    bytes += member.size;
+    if (bytes > limits.unpackedBytes)
+      throw refused(`the bundle holds more than ${limits.unpackedBytes} bytes`);
+    const isManifest = member.path === manifestFile;
+    if (isManifest && member.size > limits.manifestBytes) {
+      throw refused(`the manifest is over ${limits.manifestBytes} bytes`);
+    }
+    const scan = scanner.member(member.path);
+    await writeMember(join(directory, member.path), member, (piece) => {
+      scan(piece);
+      if (isManifest) manifest.push(Buffer.from(piece));
+    });
+  }
+  if (!tree.hasFile(manifestFile)) throw refused(`the bundle has no ${manifestFile}`);
+  await checkTree(directory, tree);
+  return {
+    manifest: Buffer.concat(manifest),
+    bytes,
+    members,
+    hints: scanner.hints(),
+    hasFile: (path) => tree.hasFile(path),
+  };
+}
+
+async function makeDirectories(root: string, directories: readonly string[]): Promise<void> {
+  for (const directory of directories) await mkdir(join(root, directory), { mode: 0o755 });
+}
+
+const createOnly = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+async function writeMember(path: string, member: TarMember, read: (piece: Buffer) => void): Promise<void> {
+  const handle = await open(path, createOnly, member.executable ? 0o755 : 0o644);
+  try {
+    for await (const piece of member.body()) {
+      read(piece);
+      await handle.writeFile(piece);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The last look: what lies there is what was admitted, and nothing but files and directories. */
+async function checkTree(directory: string, tree: MemberTree): Promise<void> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());
+  if (odd !== undefined) throw refused(`the unpacked ${quote(odd.name)} is neither a file nor a directory`);
+  if (entries.length !== tree.size) {
+    throw refused(`the unpacked tree has ${entries.length} entries where ${tree.size} were sent`);
+  }
+}
+
+function refused(message: string): ReceiverError {
+  return new ReceiverError('BUNDLE', message);
+}

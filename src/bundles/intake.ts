@@ -1,0 +1,149 @@
+/**
+ * Takes a bundle in while it arrives: gunzip, tar, checks and files in one stream, in a fresh private directory.
+ * The archive itself is stored nowhere and memory stays flat, whatever its size.
+ *
+ * However it ends, there is either a complete tree that its caller owns, or nothing: a failed, cancelled or
+ * half-received upload leaves no file behind, and the previous build is never touched.
+ */
+import { mkdir, mkdtemp } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { removeTree } from '../disk/remove.js';
+import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
+import { parseManifest, type Manifest } from '../esphome/manifest.js';
+import { silentLog, type Log } from '../log.js';
+import type { FileName } from '../paths/index.js';
+import { extract, type Extracted } from './extract.js';
+import { createInflater, type Inflater } from './inflate.js';
+import { defaultBundleLimits, type BundleLimits } from './limits.js';
+import { stagedBundle, type StagedBundle } from './staged.js';
+
+export interface IntakeOptions {
+  /** Where the staging directory is made; itself made when missing. On the file system of the builds. */
+  readonly uploadsDir: string;
+  /** The YAML that the bundle was announced for; its manifest must name the same. */
+  readonly configurationFilename: FileName;
+  /** Default: {@link defaultBundleLimits}. */
+  readonly limits?: BundleLimits | undefined;
+  /** Its abort counts as {@link BundleIntake.abort}; await that to know that the directory is gone. */
+  readonly signal?: AbortSignal | undefined;
+  readonly log?: Log | undefined;
+}
+
+/** Its owner ends every intake with `finish` or `abort`. */
+export interface BundleIntake {
+  /**
+   * Takes the next bytes of the archive, which must not change afterwards. Never throws: an error shows in
+   * `finish`, and further bytes are dropped. False asks the caller to wait for `drain`.
+   */
+  write(bytes: Buffer): boolean;
+  /** Resolves when there is room again, or when the intake is over. Never rejects. */
+  drain(): Promise<void>;
+  /**
+   * Once, after the last bytes. Throws `BUNDLE`, `CANCELLED` after an abort, and system errors when the disk cannot
+   * hold it; the directory is gone by then.
+   */
+  finish(): Promise<StagedBundle>;
+  /** Gives up and removes what there is, unless `finish` has handed it over. Never rejects. */
+  abort(): Promise<void>;
+}
+
+type Outcome = { readonly staged: StagedBundle } | { readonly error: unknown };
+
+/** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
+export function openIntake(options: IntakeOptions): BundleIntake {
+  const { limits = defaultBundleLimits, signal, log = silentLog } = options;
+  const inflater = createInflater(limits);
+  const outcome = unpack(inflater, limits, log, options);
+  let cancelling: Promise<void> | null = null;
+  let handedOver = false;
+
+  async function removeStaged(): Promise<void> {
+    const result = await outcome;
+    if ('staged' in result) await removeOrWarn(result.staged.directory, log);
+  }
+
+  async function cancel(): Promise<void> {
+    inflater.destroy();
+    await (cancelling ??= removeStaged());
+  }
+
+  const onAbort = (): void => void cancel();
+  signal?.addEventListener('abort', onAbort, { once: true });
+  if (signal?.aborted) onAbort();
+
+  return {
+    write: (bytes) => inflater.write(bytes),
+    drain: () => inflater.room(),
+    async finish() {
+      inflater.end();
+      const result = await outcome;
+      signal?.removeEventListener('abort', onAbort);
+      if (cancelling !== null) {
+        await cancelling;
+        throw new ReceiverError('CANCELLED', 'the upload was cancelled');
+      }
+      if ('error' in result) throw result.error;
+      const fault = inflater.fault();
+      if (fault !== null) {
+        await cancel();
+        throw new ReceiverError('BUNDLE', `the archive is damaged: ${fault}`);
+      }
+      handedOver = true;
+      return result.staged;
+    },
+    async abort() {
+      signal?.removeEventListener('abort', onAbort);
+      if (!handedOver) await cancel();
+    },
+  };
+}
+
+/** Never rejects; after an error nothing is left in the uploads directory. */
+async function unpack(
+  inflater: Inflater,
+  limits: BundleLimits,
+  log: Log,
+  { uploadsDir, configurationFilename }: IntakeOptions,
+): Promise<Outcome> {
+  let directory: string | null = null;
+  try {
+    await mkdir(uploadsDir, { recursive: true, mode: 0o700 });
+    directory = await mkdtemp(join(uploadsDir, 'bundle-'));
+    const extracted = await extract(inflater.pieces(), directory, limits);
+    const manifest = parseManifest(extracted.manifest);
+    checkConfiguration(manifest, configurationFilename, extracted);
+    const { bytes, members, hints } = extracted;
+    return { staged: stagedBundle({ directory, manifest, bytes, members, hints }) };
+  } catch (cause) {
+    inflater.destroy();
+    if (directory !== null) await removeOrWarn(directory, log);
+    return { error: toBundleError(cause) };
+  }
+}
+
+function checkConfiguration({ configFilename }: Manifest, announced: FileName, { hasFile }: Extracted): void {
+  if (configFilename !== announced) {
+    const names = `${quote(configFilename)} and not ${quote(announced)}`;
+    throw new ReceiverError('BUNDLE', `the manifest names ${names}, for which the bundle was announced`);
+  }
+  if (!hasFile(configFilename)) {
+    throw new ReceiverError('BUNDLE', `the bundle does not hold the configuration ${quote(configFilename)}`);
+  }
+}
+
+async function removeOrWarn(directory: string, log: Log): Promise<void> {
+  try {
+    await removeTree(directory);
+  } catch (error) {
+    log.warn({ error, directory }, 'an uploaded bundle could not be removed; the sweep will try again');
+  }
+}
+
+/** What zlib throws, in words for the peer. What the disk throws stays: a full one is not the bundle's fault. */
+function toBundleError(cause: unknown): unknown {
+  const code = systemCode(cause);
+  if (isReceiverError(cause) || !code?.startsWith('Z_')) return cause;
+  const how = code === 'Z_BUF_ERROR' ? 'truncated' : 'damaged';
+  return new ReceiverError('BUNDLE', `the gzip stream is ${how}`, { code }, { cause });
+}

@@ -1,0 +1,34 @@
+/**
+ * A complete, checked bundle that waits in its staging directory for its turn. Its facts are plain data, so that a
+ * job record can hold them and a restarted receiver can go on with what was already received.
+ */
+import { removeTree } from '../disk/remove.js';
+import type { Manifest } from '../esphome/manifest.js';
+import type { FileName } from '../paths/index.js';
+import type { Hints } from './hints.js';
+
+export interface StagedFacts {
+  /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
+  readonly directory: string;
+  readonly manifest: Manifest;
+  /** Sum of the files' sizes. */
+  readonly bytes: number;
+  readonly members: number;
+  readonly hints: Hints;
+}
+
+export interface StagedBundle extends StagedFacts {
+  /** The YAML to compile: a file in the root of the directory. */
+  readonly configFile: FileName;
+  /** Removes the directory. Once the bundle has been swapped in there is nothing left to remove. */
+  discard(): Promise<void>;
+}
+
+/** Makes the bundle from its facts, fresh or remembered. */
+export function stagedBundle(facts: StagedFacts): StagedBundle {
+  return Object.freeze({
+    ...facts,
+    configFile: facts.manifest.configFilename,
+    discard: () => removeTree(facts.directory),
+  });
+}

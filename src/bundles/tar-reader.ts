@@ -1,0 +1,156 @@
+/**
+ * Reads a tar archive as a stream of members, strictly: what ESPHome and Python's tarfile write (ustar headers,
+ * PAX and GNU long names), and nothing else.
+ *
+ * The header block is decoded by the `tar` package; the stream around it is read here, because that package's
+ * parser decodes a long name piece by piece, so that a letter cut by a chunk's end silently brings another name,
+ * and it keeps whatever follows the end of the archive in memory.
+ */
+import { Header } from 'tar';
+
+import { ReceiverError, quote } from '../errors.js';
+import { createByteSource, type ByteSource } from './byte-source.js';
+import { noOverrides, parsePax, type Overrides } from './pax.js';
+
+export interface TarMember {
+  /** As it stands in the archive; only the one trailing slash of a directory is gone. Not checked. */
+  readonly path: string;
+  readonly kind: 'file' | 'directory';
+  /** In bytes. */
+  readonly size: number;
+  /** Whether the owner may execute it. */
+  readonly executable: boolean;
+  /** The bytes, once, before the next member is asked for. */
+  body(): AsyncGenerator<Buffer, void>;
+}
+
+const blockBytes = 512;
+/** PAX records or a GNU long name of one member. */
+const maxExtensionBytes = 64 * 1024;
+
+/**
+ * Yields the members in order. Throws `BUNDLE` for a link, a device, any other kind than file and directory, a
+ * damaged or incomplete archive, and for bytes after its end.
+ */
+export async function* readTar(stream: AsyncIterable<Buffer>): AsyncGenerator<TarMember, void> {
+  const source = createByteSource(stream);
+  let overrides: Overrides | null = null;
+  for (;;) {
+    const block = await source.take(blockBytes);
+    if (isZero(block)) break;
+    const header = decodeHeader(block);
+    const extension = await readExtension(source, header);
+    if (extension !== null) {
+      if (extension.forNext && overrides !== null) throw damaged('two extended headers for one member');
+      overrides = extension.forNext ?? overrides;
+      continue;
+    }
+    const member = toMember(source, header, overrides ?? noOverrides);
+    overrides = null;
+    yield member;
+    await skip(member.body());
+    await source.take(padding(member.size));
+  }
+  if (overrides !== null) throw damaged('an extended header without its member');
+  await readEnd(source);
+}
+
+function decodeHeader(block: Buffer): Header {
+  let header: Header;
+  try {
+    header = new Header(block);
+  } catch (cause) {
+    throw new ReceiverError('BUNDLE', 'the archive is damaged: a header cannot be read', {}, { cause });
+  }
+  if (!header.cksumValid) throw damaged('the checksum of a header is wrong');
+  return header;
+}
+
+/** The overrides that a header of metadata holds: `forNext` is null when there are none. Null for a member. */
+async function readExtension(
+  source: ByteSource,
+  header: Header,
+): Promise<{ forNext: Overrides | null } | null> {
+  const { type } = header;
+  if (type !== 'ExtendedHeader' && type !== 'GlobalExtendedHeader' && type !== 'NextFileHasLongPath')
+    return null;
+  const size = sizeOf(header.size);
+  if (size > maxExtensionBytes) throw damaged('an extended header is too long');
+  const bytes = Buffer.from(await source.take(size));
+  await source.take(padding(size));
+  if (type === 'NextFileHasLongPath') return { forNext: { path: longName(bytes), size: null } };
+  const read = parsePax(bytes);
+  if (type === 'ExtendedHeader') return { forNext: read };
+  if (read.path !== null || read.size !== null) throw damaged('a global header names a member');
+  return { forNext: null };
+}
+
+function longName(bytes: Buffer): string {
+  const end = bytes.indexOf(0);
+  return bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
+}
+
+function toMember(source: ByteSource, header: Header, overrides: Overrides): TarMember {
+  const path = overrides.path ?? header.path ?? '';
+  const kind = kindOf(header.type, path);
+  if (header.linkpath) throw new ReceiverError('BUNDLE', `the member ${quote(path)} is a link`);
+  const size = kind === 'file' ? (overrides.size ?? sizeOf(header.size)) : 0;
+  let left = size;
+  return {
+    path: kind === 'directory' && path.endsWith('/') ? path.slice(0, -1) : path,
+    kind,
+    size,
+    executable: ((header.mode ?? 0) & 0o100) !== 0,
+    async *body() {
+      while (left > 0) {
+        const piece = await source.takeUpTo(left);
+        left -= piece.length;
+        yield piece;
+      }
+    },
+  };
+}
+
+function kindOf(type: string, path: string): TarMember['kind'] {
+  if (type === 'File' || type === 'OldFile') return path.endsWith('/') ? 'directory' : 'file';
+  if (type === 'Directory') return 'directory';
+  const links = ['Link', 'SymbolicLink', 'NextFileHasLongLinkpath'];
+  const what = links.includes(type) ? 'a link' : 'neither a file nor a directory';
+  throw new ReceiverError('BUNDLE', `the member ${quote(path)} is ${what}`, { type });
+}
+
+function sizeOf(size: number | undefined): number {
+  if (size === undefined || !Number.isSafeInteger(size) || size < 0) throw damaged('a size is not a number');
+  return size;
+}
+
+async function skip(body: AsyncGenerator<Buffer, void>): Promise<void> {
+  while (!(await body.next()).done);
+}
+
+/** The second block of zeros must come; all that follows up to the end must be zeros too. */
+async function readEnd(source: ByteSource): Promise<void> {
+  let last = await source.take(blockBytes);
+  while (last.length > 0) {
+    if (!isZero(last)) throw damaged('there are bytes after its end');
+    last = await source.takeAny();
+  }
+}
+
+function padding(size: number): number {
+  return (blockBytes - (size % blockBytes)) % blockBytes;
+}
+
+const zeros = Buffer.alloc(64 * 1024);
+
+function isZero(bytes: Buffer): boolean {
+  for (let at = 0; at < bytes.length; at += zeros.length) {
+    const piece = bytes.subarray(at, at + zeros.length);
+    if (!piece.equals(zeros.subarray(0, piece.length))) return false;
+  }
+  return true;
+}
+
+function damaged(how: string): ReceiverError {
+  return new ReceiverError('BUNDLE', `the archive is damaged: ${how}`);
+}

@@ -1,0 +1,100 @@
+/**
+ * Archives for tests: honest ones, and those that no honest program writes. The hostile headers are made block by
+ * block, because every tar library refuses to write some of them.
+ */
+import { lstat, readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+
+export interface HeaderFields {
+  readonly name: string | Buffer;
+  readonly type?: string;
+  readonly mode?: number;
+  readonly linkname?: string;
+  readonly prefix?: string;
+  /** The field as it stands, when it is not the length of the body. */
+  readonly sizeField?: string | Buffer;
+}
+
+/** One member: a header with a right checksum, the body, padding. */
+export function member(fields: HeaderFields, body: string | Buffer = ''): Buffer {
+  const bytes = Buffer.from(body);
+  const block = Buffer.alloc(512);
+  Buffer.from(fields.name).copy(block, 0);
+  block.write((fields.mode ?? 0o644).toString(8).padStart(7, '0'), 100);
+  block.write('0000000\x000000000\0', 108);
+  Buffer.from(fields.sizeField ?? bytes.length.toString(8).padStart(11, '0')).copy(block, 124);
+  block.write('00000000000', 136);
+  block.write(fields.type ?? '0', 156);
+  block.write(fields.linkname ?? '', 157);
+  block.write('ustar\x0000', 257);
+  block.write(fields.prefix ?? '', 345);
+  block.fill(' ', 148, 156);
+  block.write(
+    `${block
+      .reduce((sum, byte) => sum + byte, 0)
+      .toString(8)
+      .padStart(6, '0')}\0 `,
+    148,
+  );
+  return Buffer.concat([block, bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]);
+}
+
+export function file(name: string | Buffer, body: string | Buffer = 'x'): Buffer {
+  return member({ name }, body);
+}
+
+export function directory(name: string): Buffer {
+  return member({ name, type: '5', mode: 0o755 });
+}
+
+/** PAX records by their byte lengths. */
+export function records(values: Readonly<Record<string, string>>): string {
+  return Object.entries(values)
+    .map(([key, value]) => {
+      const rest = Buffer.byteLength(` ${key}=${value}\n`);
+      let length = rest;
+      while (`${length}`.length + rest !== length) length = `${length}`.length + rest;
+      return `${length} ${key}=${value}\n`;
+    })
+    .join('');
+}
+
+export function pax(values: Readonly<Record<string, string>>, type = 'x'): Buffer {
+  return member({ name: 'PaxHeader', type }, records(values));
+}
+
+export const end = Buffer.alloc(1024);
+
+/** The bytes of a whole archive: the members, then the end. */
+export function tar(...members: readonly Buffer[]): Buffer {
+  return Buffer.concat([...members, end]);
+}
+
+export const configName = 'kitchen.yaml';
+
+export function manifest(changes: Readonly<Record<string, unknown>> = {}): Buffer {
+  return file(
+    'manifest.json',
+    JSON.stringify({ manifest_version: 1, config_filename: configName, ...changes }),
+  );
+}
+
+export const config = file(configName, 'esphome: { name: kitchen }\nhost:\n');
+
+/** A bundle that is right but for the members given. */
+export function bundle(...members: readonly Buffer[]): Buffer {
+  return gzipSync(tar(manifest(), config, ...members));
+}
+
+/** Every file below a directory with its content; directories end in a slash. Sorted. */
+export async function treeOf(root: string): Promise<ReadonlyMap<string, string>> {
+  const tree = new Map<string, string>();
+  for (const path of (await readdir(root, { recursive: true })).toSorted()) {
+    const stat = await lstat(join(root, path));
+    if (stat.isDirectory()) tree.set(`${path}/`, '');
+    else if (stat.isFile()) tree.set(path, await readFile(join(root, path), 'latin1'));
+    else tree.set(path, 'neither a file nor a directory');
+  }
+  return tree;
+}
