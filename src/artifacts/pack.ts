@@ -1,0 +1,97 @@
+/**
+ * Writes the archive that a client downloads: a gzip tar, hashed while it is written, never in memory as a whole.
+ * Compression runs off the event loop and at its fastest, because a firmware hardly gets smaller and a peer's
+ * heartbeat waits for nobody.
+ */
+import { createHash } from 'node:crypto';
+import { open, rm } from 'node:fs/promises';
+import { pipeline } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
+
+import { Header } from 'tar';
+
+import { openRegular } from '../disk/open-regular.js';
+import { quote } from '../errors.js';
+import type { BuildArtifacts } from './collect.js';
+import type { ArtifactMember } from './member.js';
+import { artifactsError } from './refusal.js';
+
+export interface PackedArtifacts {
+  /** Of the archive. */
+  readonly bytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+}
+
+const blockBytes = 512;
+const readBytes = 256 * 1024;
+
+/**
+ * Packs the members into a new file. Throws `ARTIFACTS` when a member is not what it was when it was collected or
+ * the archive grows too large, and system errors; the new file is then gone.
+ */
+export async function packArtifacts(build: BuildArtifacts, destination: string): Promise<PackedArtifacts> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  async function* measure(packed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const piece of packed) {
+      bytes += piece.length;
+      if (bytes > build.maxBytes) {
+        throw artifactsError('pack_failed', `the archive is over ${build.maxBytes} bytes`);
+      }
+      hash.update(piece);
+      yield piece;
+    }
+  }
+  const file = await open(destination, 'wx', 0o600);
+  try {
+    const gzip = createGzip({ level: 1, chunkSize: readBytes });
+    await pipeline(tarOf(build.members), gzip, measure, file.createWriteStream({ flush: true }));
+  } catch (error) {
+    await rm(destination, { force: true });
+    throw error;
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}
+
+async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer> {
+  for (const member of members) {
+    yield headerOf(member);
+    if (typeof member.source === 'string') yield* contentOf(member, member.source);
+    else yield member.source;
+    yield Buffer.alloc((blockBytes - (member.size % blockBytes)) % blockBytes);
+  }
+  yield Buffer.alloc(2 * blockBytes);
+}
+
+/** Owner, group and time are the same for all, so that equal builds make equal archives. */
+function headerOf({ name, size, executable }: ArtifactMember): Buffer {
+  const header = new Header({
+    ...{ path: name, size, type: 'File', mode: executable ? 0o755 : 0o644 },
+    ...{ uid: 0, gid: 0, mtime: new Date(0) },
+  });
+  const block = Buffer.alloc(blockBytes);
+  if (header.encode(block))
+    throw artifactsError('pack_failed', `the name ${quote(name)} does not fit into an archive`);
+  return block;
+}
+
+/** Exactly the bytes that the header announced. */
+async function* contentOf({ name, size }: ArtifactMember, path: string): AsyncGenerator<Buffer> {
+  const { handle, size: present } = await openRegular(path);
+  try {
+    if (present !== size) throw changed(name);
+    for (let left = size; left > 0;) {
+      const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(Math.min(left, readBytes)));
+      if (bytesRead === 0) throw changed(name);
+      left -= bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+function changed(name: string): Error {
+  return artifactsError('pack_failed', `${quote(name)} changed while it was packed`);
+}

@@ -1,0 +1,21 @@
+/**
+ * The one error of this folder, with the two words that the peer link has for it. Its message travels to the peer
+ * as it stands, so it holds no path of the host and at most 256 characters.
+ */
+import { ReceiverError, type Facts } from '../errors.js';
+
+/** As the wire has them (Device Builder 1.26). */
+export type ArtifactsFault = 'build_dir_missing' | 'pack_failed';
+
+const maxDetailLength = 256;
+
+/** An `ARTIFACTS` error whose facts hold `reason` and `detail` for the wire. */
+export function artifactsError(
+  reason: ArtifactsFault,
+  text: string,
+  facts: Facts = {},
+  cause?: unknown,
+): ReceiverError {
+  const detail = text.slice(0, maxDetailLength);
+  return new ReceiverError('ARTIFACTS', detail, { ...facts, reason, detail }, { cause });
+}
