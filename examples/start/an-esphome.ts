@@ -1,0 +1,26 @@
+/** The ESPHome of this machine, or one that is installed into the user's cache and found again by every clone. */
+import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
+import { provisionEsphome } from '../../src/esphome/provision.js';
+import { probeVersion } from '../../src/esphome/version.js';
+
+const version = '2026.10.0';
+/** Older releases need a registry to compile a `host:` configuration. */
+const env = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' };
+
+/** The option, `ESPHOME_COMMAND`, `esphome` on the PATH, or an installed one. Throws `PROVISION`. */
+export async function anEsphome(option: string | undefined): Promise<EsphomeCommand> {
+  const found = await findEsphome({ option, env: process.env });
+  if (found !== null) {
+    console.log(`   ${found.join(' ')} (${await probeVersion(found, { env })})`);
+    return found;
+  }
+  console.log(
+    `   none found; ESPHome ${version} from the cache, or from PyPI (1 to 2 minutes the first time)`,
+  );
+  const command = await provisionEsphome({
+    version,
+    onLine: (line) => void process.stdout.write(`   ${line}`),
+  });
+  console.log(`   ${command.join(' ')}`);
+  return command;
+}

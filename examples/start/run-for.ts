@@ -1,0 +1,18 @@
+/** Runs a program for a while, ends it, and tells what it printed. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+
+/** Its first lines, at most six. Throws when it does not live that long. */
+export async function runFor(program: string, ms: number): Promise<string[]> {
+  const child = spawn(program, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => (output += text));
+  }
+  const timer = setTimeout(() => child.kill('SIGKILL'), ms);
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  clearTimeout(timer);
+  if (signal !== 'SIGKILL')
+    throw new Error(`the program has ended by itself (${code ?? signal}):\n${output}`);
+  return output.trim().split('\n').slice(-6);
+}

@@ -1,0 +1,43 @@
+/** What the demonstration draws: numbered steps, and a build's log above a bar. */
+import { plainText, readProgress, startOfProgress } from '../../src/esphome/progress.js';
+
+const width = 30;
+
+export function say(step: string, text: string): void {
+  console.log(`\n${step}. ${text}`);
+}
+
+export interface BuildScreen {
+  line(this: void, text: string): void;
+  end(): void;
+}
+
+/** Shows each line of a build as it comes; on a terminal with a bar below, elsewhere without. */
+export function showBuild(): BuildScreen {
+  const { stdout } = process;
+  let progress = startOfProgress();
+  let drawn = false;
+
+  function clearBar(): void {
+    if (drawn) stdout.write('\r\x1b[K');
+    drawn = false;
+  }
+
+  return {
+    line(text) {
+      progress = readProgress(progress, text);
+      clearBar();
+      stdout.write(
+        `   ${plainText(text)
+          .trimEnd()
+          .slice(0, (stdout.columns ?? 120) - 4)}\n`,
+      );
+      if (!stdout.isTTY) return;
+      const percent = progress.percent ?? 0;
+      const full = Math.round((percent / 100) * width);
+      stdout.write(`   [${'#'.repeat(full)}${'.'.repeat(width - full)}] ${percent} % ${progress.phase}`);
+      drawn = true;
+    },
+    end: clearBar,
+  };
+}
