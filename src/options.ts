@@ -37,6 +37,11 @@ export interface CoreOptions {
   readonly slots?: number | undefined;
   /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
   readonly compileTimeoutMs?: number | undefined;
+  /**
+   * After how long without a sign of life the lock of a receiver that has died or stands still is free, in
+   * milliseconds. From 2,000 to 600,000; the receivers of one builds directory must agree. Default: 10,000.
+   */
+  readonly lockStaleMs?: number | undefined;
   /** Default: says nothing. */
   readonly log?: Log | undefined;
 }
@@ -54,6 +59,7 @@ export interface ResolvedOptions {
   readonly pairingByKey: boolean;
   readonly slots: number;
   readonly compileTimeoutMs: number;
+  readonly lockStaleMs: number;
   readonly log: Log;
 }
 
@@ -75,6 +81,7 @@ const schema = z.strictObject({
   pairingByKey: z.boolean().default(false),
   slots: z.int().min(1).max(64).default(1),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
+  lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),
   log: z.custom<Log>(isLog, 'a log needs debug, info, warn and error').optional(),
 });
 

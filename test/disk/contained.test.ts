@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { assertInside, isInside } from '../../src/disk/contained.js';
+import { assertInside, assertUnlinked, isInside } from '../../src/disk/contained.js';
 
 let base = '';
 before(async () => {
@@ -15,6 +15,8 @@ before(async () => {
   await symlink(join(base, 'outside'), join(base, 'root', 'way-out'));
   await symlink(join(base, 'root'), join(base, 'alias'));
   await symlink('nowhere', join(base, 'root', 'dangling'));
+  await symlink('../outside/new', join(base, 'root', 'dangling-out'));
+  await symlink('circle', join(base, 'root', 'circle'));
 });
 after(() => rm(base, { recursive: true }));
 
@@ -29,6 +31,8 @@ const inside: readonly (readonly [string, string, string, boolean])[] = [
   ['a place behind a link', 'root', 'root/way-out', false],
   ['a file yet to come behind a link', 'root', 'root/way-out/x/y', false],
   ['a path that climbs out', 'root', 'root/kitchen/../../outside', false],
+  ['a link that leads nowhere yet, inside', 'root', 'root/dangling/x', true],
+  ['a link that leads nowhere yet, outside', 'root', 'root/dangling-out/x', false],
   ['a name that begins with two dots', 'root', 'root/..kitchen', true],
 ];
 
@@ -47,4 +51,18 @@ test('a path outside is refused without its name in the message', async () => {
       return true;
     },
   );
+});
+
+test('a path through a link is refused even if the link stays inside, a plain one is not', async () => {
+  await symlink('kitchen', join(base, 'root', 'twin'));
+  await assertUnlinked(join(base, 'root'), join(base, 'root', 'kitchen', 'new'));
+  await assertUnlinked(join(base, 'alias'), join(base, 'alias', 'kitchen'));
+  await assert.rejects(assertUnlinked(join(base, 'root'), join(base, 'root', 'twin')), { code: 'TRAVERSAL' });
+  await assert.rejects(assertUnlinked(join(base, 'root'), join(base, 'root', 'twin', 'new')), {
+    code: 'TRAVERSAL',
+  });
+});
+
+test('a circle of links is an error and no endless walk', async () => {
+  await assert.rejects(isInside(join(base, 'root'), join(base, 'root', 'circle')), { code: 'ELOOP' });
 });
