@@ -1,0 +1,74 @@
+/**
+ * Cuts a program's output into lines over raw bytes: LF, CR and CRLF each end one, and a line keeps its end.
+ * Memory stays bounded by one line's limit, however the bytes arrive. The accidents that this prevents: a
+ * program that never ends its line fills the memory, a letter cut between two chunks turns into rubbish, and a
+ * CRLF cut between two chunks counts as two lines.
+ */
+
+export interface LineSplitterOptions {
+  /** A longer line comes in pieces of at most this many bytes of input, cut between code points. At least 4. */
+  readonly maxLineBytes: number;
+  /** Gets each line or piece with its terminator, invalid UTF-8 replaced by U+FFFD. Must not throw. */
+  readonly onLine: (line: string) => void;
+}
+
+export interface LineSplitter {
+  push(chunk: Buffer): void;
+  /** Delivers what stands without a terminator. */
+  end(): void;
+}
+
+const lf = 10;
+const cr = 13;
+
+/** Whatever the chunks, the lines together are the input decoded as UTF-8. Chunks are not kept after the call. */
+export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions): LineSplitter {
+  let rest = Buffer.alloc(0);
+
+  /** The pieces of a line that is over its limit; returns where the remaining part begins. */
+  function shed(bytes: Buffer, from: number, to: number): number {
+    let at = from;
+    while (to - at > maxLineBytes) {
+      const cut = cutBefore(bytes, at + maxLineBytes);
+      onLine(bytes.toString('utf8', at, cut));
+      at = cut;
+    }
+    return at;
+  }
+
+  return {
+    push(chunk) {
+      const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+      let at = 0;
+      // The rest holds no terminator, except a CR at its very end which waits for its LF.
+      let nextLf = bytes.indexOf(lf, Math.max(0, rest.length - 1));
+      let nextCr = bytes.indexOf(cr, Math.max(0, rest.length - 1));
+      for (;;) {
+        if (nextLf !== -1 && nextLf < at) nextLf = bytes.indexOf(lf, at);
+        if (nextCr !== -1 && nextCr < at) nextCr = bytes.indexOf(cr, at);
+        const stop = nextCr === -1 || (nextLf !== -1 && nextLf < nextCr) ? nextLf : nextCr;
+        if (stop === -1) break;
+        if (stop === nextCr && stop + 1 === bytes.length) break;
+        const end = nextLf === stop + 1 ? stop + 2 : stop + 1;
+        at = shed(bytes, at, end);
+        onLine(bytes.toString('utf8', at, end));
+        at = end;
+      }
+      at = shed(bytes, at, bytes.length);
+      rest = Buffer.from(bytes.subarray(at));
+    },
+    end() {
+      if (rest.length > 0) onLine(rest.toString('utf8'));
+      rest = Buffer.alloc(0);
+    },
+  };
+}
+
+/** The last place at or before `at` that splits neither a code point nor a CRLF; `at` itself in what is no UTF-8. */
+function cutBefore(bytes: Buffer, at: number): number {
+  if (bytes[at] === lf && bytes[at - 1] === cr) return at - 1;
+  for (let back = 0; back < 4; back += 1) {
+    if ((bytes[at - back]! & 0xc0) !== 0x80) return at - back;
+  }
+  return at;
+}

@@ -1,0 +1,156 @@
+/**
+ * Runs one command in a session of its own and knows when the last process of it is gone. Node's `close` event
+ * proves neither that compilers have ended nor that they have not: it watches pipes. The accidents that this
+ * prevents: a slot or a lock that is given on while compilers still write, and a promise that never settles
+ * because a grandchild holds the output.
+ */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { ReceiverError } from '../errors.js';
+import type { Log } from '../log.js';
+import { hasProc, identify } from './identity.js';
+import { assertRunnable } from './runnable.js';
+import { markerVariable, type SessionIdentity } from './session-scan.js';
+import { awaitEnd, terminateGroup, type StopReport } from './stop.js';
+import { goLine, holdScript, shell, watch, type Watchdog } from './watchdog.js';
+
+export interface SessionOptions {
+  /** Absolute, must exist. */
+  readonly cwd: string;
+  /** The command's whole environment; the marker of the session is added. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Gets stdout and stderr as one stream, in order. Must not throw. */
+  readonly onOutput: (chunk: Buffer) => void;
+  /**
+   * Called when the session exists and the command has not begun: the moment to write the identity down. When
+   * it rejects, the command never runs and the error is passed on.
+   */
+  readonly beforeStart?: (identity: SessionIdentity) => Promise<void>;
+  readonly log: Log;
+}
+
+export interface ExitStatus {
+  /** Null when a signal ended the command. */
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface SessionProcess {
+  /** The pid is the command's, and the number of its group and its session. */
+  readonly identity: SessionIdentity;
+  /**
+   * How the command itself ended. Resolves after all output was delivered and what the command left behind was
+   * ended. Never rejects.
+   */
+  readonly exited: Promise<ExitStatus>;
+  /**
+   * TERM to the group, up to `graceMs` for all to go, then KILL to every process. Takes at most 6 s beyond the
+   * grace. May be called again, also to shorten the grace.
+   */
+  stop(options: { readonly graceMs: number }): Promise<StopReport>;
+  /** Waits until no live process of the session is left, however long a survivor takes. */
+  settled(): Promise<void>;
+}
+
+/** What the command leaves running has this long to go by itself, for instance a `tee` with the last lines. */
+const stragglerMs = 250;
+/** How long the pipe may stay open after the last known process has gone. */
+const outputMs = 1_000;
+const survivorPauseMs = 1_000;
+
+/** Starts a command. Throws SPAWN when it cannot be run at all, and whatever `beforeStart` throws. */
+export async function spawnSession(
+  command: readonly [string, ...string[]],
+  { cwd, env, onOutput, beforeStart, log }: SessionOptions,
+): Promise<SessionProcess> {
+  await assertRunnable(command[0], { cwd, path: env['PATH'] });
+  if (!hasProc()) warnOnce(log);
+  const { execa } = await import('execa');
+  const marker = randomUUID();
+  const child = execa(shell, ['-c', holdScript, 'sh', ...command], {
+    cwd,
+    env: { ...env, [markerVariable]: marker },
+    extendEnv: false,
+    detached: true,
+    buffer: false,
+    reject: false,
+    encoding: 'buffer',
+    stdin: 'pipe',
+    stdout: 'pipe',
+    stderr: 'ignore',
+  });
+  const { pid } = child;
+  if (pid === undefined)
+    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, await child);
+  const left = new Promise<ExitStatus>((resolve) => {
+    child.once('exit', (code, signal) => resolve({ code, signal }));
+  });
+  const closed = new Promise<void>((resolve) => child.stdout.once('close', resolve));
+  child.stdout.on('data', onOutput);
+  child.stdin.on('error', () => {});
+
+  const identity = { ...(identify(pid) ?? { pid, startTime: 0, bootId: '' }), marker };
+  let watchdog: Watchdog | undefined;
+  try {
+    watchdog = await watch(identity, log);
+    await beforeStart?.(identity);
+  } catch (error) {
+    child.stdin.destroy();
+    await Promise.all([left, child, watchdog?.done()]);
+    throw error;
+  }
+  child.stdin.end(goLine);
+
+  const watched = watchdog;
+  let killAt = Infinity;
+  let ending: Promise<StopReport> | undefined;
+  const end = (graceMs: number): Promise<StopReport> => {
+    killAt = Math.min(killAt, performance.now() + graceMs);
+    ending ??= finish();
+    return ending;
+  };
+  const finish = async (): Promise<StopReport> => {
+    const report = await awaitEnd(identity, () => killAt);
+    if (report.survivors === 0) await watched.done();
+    await within(outputMs, closed);
+    child.stdout.destroy();
+    return report;
+  };
+  const exited = left.then(async (status) => {
+    await (ending ?? end(stragglerMs));
+    await child;
+    return status;
+  });
+
+  return {
+    identity,
+    exited,
+    stop({ graceMs }) {
+      if (ending === undefined) terminateGroup(identity);
+      return end(graceMs);
+    },
+    async settled() {
+      await exited;
+      const { survivors } = await end(0);
+      if (survivors === 0) return;
+      log.error({ pid, survivors }, 'processes of a build cannot be ended; waiting for them');
+      while ((await awaitEnd(identity, () => 0)).survivors > 0) await sleep(survivorPauseMs);
+      await watched.done();
+    },
+  };
+}
+
+async function within(ms: number, promise: Promise<void>): Promise<void> {
+  const timer = new AbortController();
+  await Promise.race([promise, sleep(ms, undefined, { signal: timer.signal }).catch(() => {})]);
+  timer.abort();
+}
+
+let warned = false;
+
+function warnOnce(log: Log): void {
+  if (warned) return;
+  warned = true;
+  log.warn({}, 'there is no /proc: only the process group of a build can be ended, not its whole session');
+}
