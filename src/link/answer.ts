@@ -1,0 +1,71 @@
+/**
+ * The one answer that follows the handshake: what the caller wants, and whether it gets it (Device Builder 1.26).
+ *
+ * The words matter: after `no_approved_peer` or `pin_mismatch` a client stops for good and its user must pair again.
+ */
+import { idOrUndefined } from '../peers/dashboard-id.js';
+import type { Caller, PairingDesk } from '../peers/pairing.js';
+import type { Responded } from './handshake.js';
+import type { IntentAnswer } from './hello.js';
+import type { IntentResponse, RejectReason } from './names.js';
+
+/** What the receiver says about itself in every answer. */
+export interface About {
+  /** The name of the machine for people. */
+  readonly friendlyName: string;
+  readonly haAddon: boolean;
+  /** Whether a pairing needs the printed key; only a preview says so. */
+  readonly requiresPairingKey: boolean;
+}
+
+export interface Decision {
+  readonly response: IntentResponse;
+  readonly reason?: RejectReason;
+  /** The caller that may open a session. */
+  readonly granted?: Caller;
+}
+
+/** Decides about a caller. May take as long as a person takes; undefined when there is nothing to say any more. */
+export async function decide(responded: Responded, desk: PairingDesk): Promise<Decision | undefined> {
+  const { intent, channel } = responded;
+  switch (intent) {
+    case undefined:
+      return { response: 'rejected', reason: 'bad_intent' };
+    case 'preview':
+      return { response: 'ok' };
+    case 'connect_back':
+      return { response: 'rejected', reason: 'no_approved_peer' };
+    default:
+      break;
+  }
+  const caller = callerOf(responded);
+  if (!caller) return { response: 'rejected', reason: 'bad_dashboard_id' };
+  if (intent === 'pair_request') return desk.pairRequest(caller);
+  if (intent === 'pair_status') return desk.pairStatus(caller, channel.signal);
+  const answer = desk.peerLink(caller);
+  return answer.response === 'ok' ? { ...answer, granted: caller } : answer;
+}
+
+function callerOf({ hello, peerStaticKey, channel }: Responded): Caller | undefined {
+  const dashboardId = idOrUndefined(hello.dashboardId);
+  return dashboardId && { ...hello, dashboardId, publicKey: peerStaticKey, address: channel.remoteAddress };
+}
+
+/** The decision as it stands on the wire. `version` is that of the installed ESPHome, '' when unknown. */
+export function answerOf(
+  { response, reason }: Decision,
+  responded: Responded,
+  about: About,
+  version: string,
+): IntentAnswer {
+  return {
+    intent_response: response,
+    esphome_version: version,
+    auto_provision_supported: false,
+    reset_build_env_supported: false,
+    friendly_name: about.friendlyName,
+    ha_addon: about.haAddon,
+    ...(reason && { reason }),
+    ...(responded.intent === 'preview' && about.requiresPairingKey && { requires_pairing_key: true }),
+  };
+}

@@ -1,0 +1,148 @@
+/**
+ * The receiver's side of the peer link: takes connections, answers them, and leads the sessions.
+ *
+ * It knows transports and no sockets, so that a host may bring the connections from wherever it has them.
+ */
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import { systemClock, type Clock } from '../peers/clock.js';
+import type { Identity } from '../peers/identity.js';
+import type { Caller, PairingDesk } from '../peers/pairing.js';
+import { answerOf, decide, type About } from './answer.js';
+import type { ReceiverChannel } from './channel.js';
+import { startFanOut } from './fan-out.js';
+import { createGate, defaultGateLimits, type GateLimits, type LeaveGate } from './gate.js';
+import type { HidePlaces } from './hide-places.js';
+import { respond } from './handshake.js';
+import { queueStatusFrame } from './job-frames.js';
+import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import { closeGraceMs, openSession } from './session.js';
+import { createSessions, type SessionEvent } from './sessions.js';
+import type { Transport } from './transport.js';
+
+export interface LinkOptions {
+  readonly identity: Identity;
+  readonly desk: PairingDesk;
+  readonly jobs: LinkJobs;
+  readonly openIntake: OpenIntake;
+  readonly isPlaceSafe: IsPlaceSafe;
+  readonly about: About;
+  /** Applied to each line of output. Default: none. */
+  readonly hidePlaces?: HidePlaces;
+  /** The version of the installed ESPHome. Asked for each connection, so it must answer within seconds. */
+  readonly esphomeVersion: () => Promise<string>;
+  readonly log: Log;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
+  readonly limits?: GateLimits;
+}
+
+export interface Link {
+  /** Takes a connection over, for good. Never throws. */
+  accept(transport: Transport): void;
+  isConnected(id: DashboardId): boolean;
+  subscribe(listener: (event: SessionEvent) => void): () => void;
+  /** Closes the desk, tells all peers that the receiver ends, and waits until they are gone, at most 5 s. */
+  close(): Promise<void>;
+}
+
+export function createLink(options: LinkOptions): Link {
+  const { desk, jobs, log, clock = systemClock, limits = defaultGateLimits } = options;
+  const gate = createGate(limits);
+  const sessions = createSessions(log);
+  const fanOut = startFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
+  const stopping = new AbortController();
+  /** Every accepted connection until it is gone. */
+  const connections = new Map<Transport, Promise<void>>();
+  const unsubscribe = desk.subscribe((event) => {
+    if (event.type === 'revoked') sessions.get(event.dashboardId)?.end('cut');
+  });
+
+  function accept(transport: Transport): void {
+    const leave = stopping.signal.aborted ? undefined : gate.enter(transport.remoteAddress);
+    if (!leave) return transport.destroy();
+    const served = serve(transport, leave)
+      .catch((error: unknown) => {
+        log.debug({ error, address: transport.remoteAddress }, 'a connection failed');
+        transport.destroy();
+      })
+      .finally(() => {
+        leave();
+        connections.delete(transport);
+      });
+    connections.set(transport, served);
+  }
+
+  async function serve(transport: Transport, leave: LeaveGate): Promise<void> {
+    const { signal } = stopping;
+    const responded = await respond(transport, options.identity, { timeoutMs: limits.handshakeMs, signal });
+    const { channel, intent } = responded;
+    const version = await esphomeVersion();
+    const decision = await decide(responded, desk);
+    if (decision) {
+      const { response, reason } = decision;
+      log.info({ intent, response, reason, address: channel.remoteAddress }, 'a connection was answered');
+      channel.answer(answerOf(decision, responded, options.about, version));
+      if (decision.granted && (await lead(channel, decision.granted, leave))) return;
+    }
+    channel.close();
+    await gone(channel);
+  }
+
+  async function esphomeVersion(): Promise<string> {
+    try {
+      return await options.esphomeVersion();
+    } catch (error) {
+      log.warn({ error }, 'the version of ESPHome is not known');
+      return '';
+    }
+  }
+
+  /** Leads the session to its end. False when the approval was withdrawn after the answer. */
+  async function lead(channel: ReceiverChannel, caller: Caller, leave: LeaveGate): Promise<boolean> {
+    const peer = desk.seen(caller);
+    if (!peer || stopping.signal.aborted) return false;
+    const { dashboardId } = caller;
+    const peerLabel = peer.friendlyName || peer.label || dashboardId;
+    const session = openSession({ ...options, dashboardId, peerLabel, channel, mute: fanOut.mute, clock });
+    leave();
+    sessions.register(session);
+    session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus()));
+    await session.ended;
+    sessions.remove(session);
+    return true;
+  }
+
+  /** Waits for the other side to close as well, and cuts the connection when it does not. */
+  async function gone(channel: ReceiverChannel): Promise<void> {
+    const cancelCut = clock.after(closeGraceMs, () => channel.destroy());
+    if (!channel.signal.aborted) {
+      await new Promise((resolve) => channel.signal.addEventListener('abort', resolve, { once: true }));
+    }
+    cancelCut();
+  }
+
+  async function close(): Promise<void> {
+    stopping.abort();
+    desk.close();
+    for (const session of sessions.list()) session.end('server_shutting_down');
+    let cancelCut = (): void => {};
+    const cut = new Promise<void>((resolve) => {
+      cancelCut = clock.after(closeGraceMs, () => {
+        for (const transport of connections.keys()) transport.destroy();
+        resolve();
+      });
+    });
+    await Promise.race([Promise.all(connections.values()), cut]);
+    cancelCut();
+    unsubscribe();
+    fanOut.stop();
+  }
+
+  return {
+    accept,
+    isConnected: (id) => sessions.get(id) !== undefined,
+    subscribe: (listener) => sessions.subscribe(listener),
+    close,
+  };
+}

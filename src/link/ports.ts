@@ -1,0 +1,18 @@
+/**
+ * What the link needs of the parts below it, and nothing more, so that a test can stand in for each of them and
+ * no frame of the wire leaks into a job.
+ */
+import type { Jobs } from '../jobs/jobs.js';
+import type { BundleIntake } from '../bundles/intake.js';
+import type { FileName, RemoteKey } from '../paths/index.js';
+
+export type LinkJobs = Pick<
+  Jobs,
+  'submit' | 'cancel' | 'cancelByPeer' | 'find' | 'queueStatus' | 'subscribe' | 'openArtifacts'
+>;
+
+/** Begins to take a bundle in. */
+export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
+
+/** Whether a device's directory really lies below the builds directory, links resolved. */
+export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;

@@ -1,0 +1,165 @@
+/**
+ * The long session with one approved peer: what each of its frames does, and one way to end it from whichever side
+ * and for whatever reason (Device Builder 1.26).
+ *
+ * Frames are handled in order and never waited for, so a ping is answered while a bundle is unpacked and firmware
+ * is sent. When the session ends, its uploads, downloads and timers end with it; jobs do not, they belong to the
+ * peer and not to its connection.
+ */
+import { quote } from '../errors.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import type { Clock } from '../peers/clock.js';
+import type { ReceiverChannel } from './channel.js';
+import { createDelivering } from './deliver.js';
+import type { Parsed, ToReceiver } from './frames.js';
+import { startHeartbeat } from './heartbeat.js';
+import type { TerminateReason } from './names.js';
+import { createOutbox, type Outbox } from './outbox.js';
+import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import { createReceiving } from './receive.js';
+
+/** How long the other side may take to close its end before ours is cut. */
+export const closeGraceMs = 5_000;
+
+/** Unread answers at which a peer that only asks is cut off. All that we send by ourselves waits long before. */
+const maxUnreadBytes = 1_048_576;
+
+export interface Session {
+  readonly dashboardId: DashboardId;
+  /** The frames about this peer's jobs. */
+  readonly outbox: Outbox;
+  /**
+   * Ends the session: with a `terminate` of that reason as the last frame, `closed` without a frame and in good
+   * order, or `cut` at once. Only the first call counts.
+   */
+  end(how: TerminateReason | 'closed' | 'cut'): void;
+  /** Resolves when the connection has ended and nothing of the session runs any more. */
+  readonly ended: Promise<void>;
+}
+
+export interface SessionParts {
+  readonly dashboardId: DashboardId;
+  /** For people: whose jobs these are. */
+  readonly peerLabel: string;
+  readonly channel: ReceiverChannel;
+  readonly jobs: LinkJobs;
+  readonly openIntake: OpenIntake;
+  readonly isPlaceSafe: IsPlaceSafe;
+  /** From now on nothing is sent about that job. */
+  readonly mute: (jobId: string) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+type Frame = Exclude<Parsed<ToReceiver>, { kind: 'malformed' }>;
+
+/** Opens the session on a channel that has answered `ok`. */
+export function openSession(parts: SessionParts): Session {
+  const { channel, clock, dashboardId, log } = parts;
+  const outbox = createOutbox(channel);
+  const breach = (): void => end('malformed_frame');
+  const receiving = createReceiving({ ...parts, outbox, breach });
+  const delivering = createDelivering(parts);
+  const heartbeat = startHeartbeat({
+    clock,
+    ping: (nonce) => channel.send({ type: 'ping', nonce }),
+    dead: () => end('heartbeat_timeout'),
+    isPaused: receiving.isPaused,
+  });
+  let work: Promise<unknown> | undefined;
+  let cancelCut = (): void => {};
+
+  function end(how: TerminateReason | 'closed' | 'cut'): void {
+    if (work) return;
+    heartbeat.stop();
+    outbox.end();
+    work = Promise.all([receiving.end(), delivering.end()]);
+    if (how === 'cut') return channel.destroy();
+    cancelCut = clock.after(closeGraceMs, () => channel.destroy());
+    if (how === 'closed') channel.close();
+    else channel.terminate(how);
+  }
+
+  const ended = new Promise<void>((resolve) => {
+    channel.open({
+      anyDecryptedFrame: () => heartbeat.alive(),
+      frame(parsed) {
+        try {
+          if (channel.bufferedBytes > maxUnreadBytes) return end('cut');
+          handle(parsed);
+        } catch (error) {
+          log.error({ error, dashboardId }, 'a frame could not be handled');
+          end('closed');
+        }
+      },
+      malformed: breach,
+      closed() {
+        end('cut');
+        cancelCut();
+        void work?.then(() => resolve());
+      },
+    });
+  });
+
+  function handle(parsed: Frame): void {
+    switch (parsed.kind) {
+      case 'frame':
+        return handleFrame(parsed.frame);
+      case 'invalid':
+        return handleInvalid(parsed);
+      case 'unknown':
+        return log.debug({ type: quote(parsed.type), dashboardId }, 'a frame of an unknown type is ignored');
+    }
+  }
+
+  function handleFrame(frame: ToReceiver): void {
+    switch (frame.type) {
+      case 'ping':
+        channel.send({ type: 'pong', nonce: frame.nonce });
+        return;
+      case 'pong':
+        return;
+      case 'terminate':
+        return end('closed');
+      case 'submit_job':
+        return receiving.header(frame);
+      case 'submit_job_chunk':
+        return receiving.chunk(frame);
+      case 'cancel_job':
+        return receiving.cancel(frame.job_id);
+      case 'download_artifacts':
+        return delivering.start(frame.job_id);
+      case 'reset_build_env':
+        // Never advertised: one peer would empty the caches of all.
+        channel.send({
+          type: 'reset_build_env_ack',
+          job_id: frame.job_id,
+          accepted: false,
+          reason: 'not_ready',
+        });
+    }
+  }
+
+  function handleInvalid({ type, jobId }: Extract<Frame, { kind: 'invalid' }>): void {
+    switch (type) {
+      case 'submit_job':
+      case 'submit_job_chunk':
+        return receiving.invalid(type, jobId);
+      case 'download_artifacts':
+        return breach();
+      case 'reset_build_env':
+        channel.send({
+          type: 'reset_build_env_ack',
+          job_id: jobId,
+          accepted: false,
+          reason: 'invalid_frame',
+        });
+        return breach();
+      default:
+        return log.debug({ type, dashboardId }, 'a malformed frame is ignored');
+    }
+  }
+
+  return { dashboardId, outbox, end, ended };
+}

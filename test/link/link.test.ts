@@ -1,0 +1,346 @@
+/** The link from the first byte of a stranger to its own end: answers, sessions, limits, closing. */
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+
+import { createGate } from '../../src/link/gate.js';
+import { initiate } from '../../src/link/handshake.js';
+import { memoryTransportPair, type MemoryTransport } from '../../src/link/memory-transport.js';
+import type { Intent } from '../../src/link/names.js';
+import { dashboardId } from '../../src/paths/index.js';
+import { identityOf } from '../../src/peers/identity.js';
+import { upload } from './bundle-frames.js';
+import { linkSetting, offloaderId, offloaderIdentity, settled, until, type Setting } from './setting.js';
+
+const otherIdentity = identityOf(Buffer.alloc(32, 11));
+const otherId = dashboardId('another-dashboard');
+const hello = { dashboardId: offloaderId, label: 'Home', friendlyName: 'hass' };
+
+type Prepare = (setting: Setting) => unknown;
+const nothing: Prepare = () => {};
+const approved: Prepare = ({ approve }) => approve();
+const foreignKey: Prepare = ({ approve }) => approve(offloaderId, otherIdentity);
+const windowOpen: Prepare = ({ desk }) => desk.window.open('page');
+const waiting: Prepare = async (setting) => {
+  setting.desk.window.open('page');
+  await setting.connect('pair_request', hello);
+};
+
+const answers: readonly [
+  rule: string,
+  Intent,
+  Prepare,
+  changes: object,
+  response: string,
+  reason?: string,
+][] = [
+  ['preview: always ok', 'preview', nothing, { dashboardId: '' }, 'ok'],
+  ['an unknown intent: bad_intent', 'dance' as Intent, approved, {}, 'rejected', 'bad_intent'],
+  [
+    'connect_back: no_approved_peer, without a look at the id',
+    'connect_back',
+    nothing,
+    { dashboardId: '' },
+    'rejected',
+    'no_approved_peer',
+  ],
+  ['pair_request, closed window', 'pair_request', nothing, {}, 'no_pairing_window'],
+  ['pair_request, open window', 'pair_request', windowOpen, {}, 'pending'],
+  ['pair_request, approved', 'pair_request', approved, {}, 'approved'],
+  ['pair_request, another key', 'pair_request', foreignKey, {}, 'rejected', 'pin_mismatch'],
+  [
+    'pair_request, bad id',
+    'pair_request',
+    windowOpen,
+    { dashboardId: '../../../../etc' },
+    'rejected',
+    'bad_dashboard_id',
+  ],
+  ['pair_status, nobody', 'pair_status', nothing, {}, 'rejected', 'no_approved_peer'],
+  ['pair_status, approved', 'pair_status', approved, {}, 'approved'],
+  ['pair_status, bad id', 'pair_status', nothing, { dashboardId: 'short' }, 'rejected', 'bad_dashboard_id'],
+  ['peer_link, nobody', 'peer_link', nothing, {}, 'rejected', 'no_approved_peer'],
+  ['peer_link, waiting', 'peer_link', waiting, {}, 'pending', 'pending_not_approved'],
+  ['peer_link, another key', 'peer_link', foreignKey, {}, 'rejected', 'pin_mismatch'],
+  [
+    'peer_link, bad id',
+    'peer_link',
+    approved,
+    { dashboardId: `${offloaderId}=` },
+    'rejected',
+    'bad_dashboard_id',
+  ],
+];
+
+suite('Intents', () => {
+  for (const [rule, intent, prepare, changes, response, reason] of answers) {
+    test(`${rule}: ${reason ?? response}, and the connection closes`, async (t) => {
+      const setting = await linkSetting(t);
+      await prepare(setting);
+      const client = await setting.connect(intent, { ...hello, ...changes });
+      assert.deepEqual([client.answer.intent_response, client.answer.reason], [response, reason]);
+      await until(() => client.isClosed(), 'the end of the connection');
+      assert.deepEqual(client.frames, []);
+      assert.equal(setting.link.isConnected(offloaderId), false);
+    });
+  }
+
+  test('Every answer tells the version and who we are, and claims no ability that we lack', async (t) => {
+    const { connect } = await linkSetting(t);
+    const { answer } = await connect('preview');
+    assert.deepEqual(answer, {
+      intent_response: 'ok',
+      esphome_version: '2026.10.0',
+      auto_provision_supported: false,
+      reset_build_env_supported: false,
+      friendly_name: 'buildbox',
+      ha_addon: false,
+    });
+  });
+
+  test('Only a preview says that a pairing key is needed', async (t) => {
+    const about = { friendlyName: 'buildbox', haAddon: true, requiresPairingKey: true };
+    const { connect } = await linkSetting(t, { about });
+    assert.equal((await connect('preview')).answer.requires_pairing_key, true);
+    const refused = await connect('pair_request', hello);
+    assert.deepEqual([refused.answer.requires_pairing_key, refused.answer.ha_addon], [undefined, true]);
+  });
+
+  test('A receiver that does not know its ESPHome still answers', async (t) => {
+    const esphomeVersion = () => Promise.reject(new Error('no such program'));
+    const { connect } = await linkSetting(t, { esphomeVersion });
+    assert.deepEqual((await connect('preview')).answer.esphome_version, '');
+  });
+
+  test('The printed key travels inside the handshake and pairs', async (t) => {
+    const { desk, connect, peers } = await linkSetting(t);
+    let key = '';
+    desk.armOneTimeKey((text) => (key = text));
+    assert.equal((await connect('pair_request', hello)).answer.intent_response, 'no_pairing_window');
+    const right = await connect('pair_request', { ...hello, pairingKey: key.toLowerCase() });
+    assert.equal(right.answer.intent_response, 'approved');
+    assert.deepEqual(peers.get(offloaderId)?.pin, offloaderIdentity.pin);
+  });
+
+  test('A parked pair_status hears of the approval, and the session can open', async (t) => {
+    const setting = await linkSetting(t);
+    await waiting(setting);
+    const parked = setting.connect('pair_status', hello);
+    await settled();
+    const [request] = setting.desk.pending();
+    await setting.desk.approve(offloaderId, request?.pin ?? '');
+    assert.equal((await parked).answer.intent_response, 'approved');
+    await setting.session();
+  });
+
+  test('A parked pair_status whose socket closes leaves no one waiting', async (t) => {
+    const setting = await linkSetting(t);
+    await waiting(setting);
+    const [mine, theirs] = memoryTransportPair();
+    setting.link.accept(theirs);
+    const parked = initiate(mine, offloaderIdentity, { intent: 'pair_status', hello });
+    await settled();
+    mine.destroy();
+    await assert.rejects(parked, { code: 'PROTOCOL' });
+    await settled();
+    assert.equal(setting.clock.waiting, 1, 'the timer of the window alone');
+  });
+});
+
+suite('Sessions', () => {
+  test('The session begins with the state of the queue, and what the peer says of itself is kept', async (t) => {
+    const setting = await linkSetting(t);
+    await setting.approve();
+    const events: string[] = [];
+    setting.link.subscribe(({ dashboardId: id, connected }) => events.push(`${id} ${connected}`));
+    const client = await setting.connect('peer_link', {
+      ...hello,
+      friendlyName: 'attic',
+      haAddon: true,
+      connectBackPort: 6056,
+    });
+    const status = { type: 'queue_status', idle: true, running: false, queue_depth: 0 };
+    assert.deepEqual(await client.next('queue_status'), status);
+    const peer = setting.peers.get(offloaderId);
+    assert.deepEqual(
+      [peer?.label, peer?.friendlyName, peer?.haAddon, peer?.address, peer?.connectBackPort],
+      ['Home', 'attic', true, '192.0.2.10', 6056],
+    );
+    client.hangUp();
+    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    assert.deepEqual(events, [`${offloaderId} true`, `${offloaderId} false`]);
+    assert.deepEqual(
+      setting.log.entries.filter((entry) => !entry.startsWith('info')),
+      [],
+    );
+  });
+
+  test('The newest session wins: only the older hears superseded, and its end does not evict the newer', async (t) => {
+    const setting = await linkSetting(t);
+    const older = await setting.session();
+    const newer = await setting.session();
+    assert.equal((await older.next('terminate')).reason, 'superseded');
+    await until(() => older.isClosed(), 'the end of the older');
+    await settled();
+    assert.equal(setting.link.isConnected(offloaderId), true);
+    upload(newer, Buffer.from('bundle'));
+    assert.equal((await newer.next('job_state_changed')).status, 'queued');
+    assert.deepEqual([newer.all('terminate'), older.all('job_state_changed')], [[], []]);
+  });
+
+  test('Two peers with one job id hear of their own jobs alone; the queue is told to both', async (t) => {
+    const setting = await linkSetting(t);
+    const mine = await setting.session();
+    await setting.approve(otherId, otherIdentity);
+    const other = await setting.connect('peer_link', { dashboardId: otherId }, otherIdentity);
+    await other.next('queue_status');
+    upload(mine, Buffer.from('bundle'));
+    await mine.next('job_state_changed');
+    other.send({ type: 'cancel_job', job_id: '4be1c09a77d2' });
+    other.send({ type: 'download_artifacts', job_id: '4be1c09a77d2' });
+    assert.equal((await other.next('artifacts_end')).reason, 'unknown_job');
+    const status = { idle: false, running: true, queue_depth: 2 };
+    setting.jobs.emit({ type: 'queue', status });
+    for (const client of [mine, other]) {
+      assert.deepEqual(await client.next('queue_status'), { type: 'queue_status', ...status });
+    }
+    assert.equal(setting.jobs.records()[0]?.state, 'queued');
+    assert.deepEqual(other.all('job_state_changed'), []);
+  });
+
+  test('Jobs go on while their peer is away, and their later frames go to its next session', async (t) => {
+    const setting = await linkSetting(t);
+    const first = await setting.session();
+    upload(first, Buffer.from('bundle'));
+    await first.next('job_state_changed');
+    first.transport.destroy();
+    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    setting.jobs.move({ state: 'running' });
+    const second = await setting.session();
+    setting.jobs.move({ state: 'completed' });
+    assert.equal((await second.next('job_state_changed')).status, 'completed');
+  });
+
+  test('A revoked peer loses its session at once, and is refused when it comes back', async (t) => {
+    const setting = await linkSetting(t);
+    const client = await setting.session();
+    await setting.desk.revoke(offloaderId);
+    await until(() => client.isClosed(), 'the end of the session');
+    const again = await setting.connect('peer_link', hello);
+    assert.equal(again.answer.reason, 'no_approved_peer');
+  });
+
+  test('A peer that is revoked between the look-up and the answer gets no session', async (t) => {
+    let setting: Setting | undefined;
+    const revoking = {
+      friendlyName: 'buildbox',
+      haAddon: false,
+      get requiresPairingKey() {
+        return false;
+      },
+    };
+    setting = await linkSetting(t, { about: revoking });
+    await setting.approve();
+    const { desk } = setting;
+    Object.defineProperty(revoking, 'friendlyName', {
+      get: () => {
+        void desk.revoke(offloaderId);
+        return 'buildbox';
+      },
+    });
+    const client = await setting.connect('peer_link', hello);
+    assert.equal(client.answer.intent_response, 'ok');
+    await until(() => client.isClosed(), 'the end of the connection');
+    assert.deepEqual([client.frames, setting.link.isConnected(offloaderId)], [[], false]);
+  });
+});
+
+suite('Before authentication', () => {
+  /** A stranger who connects and says nothing. */
+  function silent(
+    setting: Setting,
+    address: string,
+  ): { readonly transport: MemoryTransport; closed: boolean } {
+    const [transport, theirs] = memoryTransportPair(address);
+    const stranger = { transport, closed: false };
+    transport.start({ message() {}, text() {}, closed: () => (stranger.closed = true) });
+    setting.link.accept(theirs);
+    return stranger;
+  }
+  const limits = { maxStrangers: 3, maxPerAddress: 2, handshakeMs: 10_000 };
+
+  test('Silent strangers are bounded in number and for each address, and a place that is left is free', async (t) => {
+    const setting = await linkSetting(t, { limits });
+    const strangers = ['a', 'a', 'a', 'b', 'c'].map((address) => silent(setting, address));
+    await settled();
+    assert.deepEqual(
+      strangers.map(({ closed }) => closed),
+      [false, false, true, false, true],
+    );
+    strangers[0]?.transport.destroy();
+    await settled();
+    const next = silent(setting, 'c');
+    await settled();
+    assert.equal(next.closed, false);
+  });
+
+  test('An open session takes no place among the strangers', async (t) => {
+    const setting = await linkSetting(t, { limits: { ...limits, maxStrangers: 1 } });
+    await setting.session();
+    const stranger = silent(setting, 'a');
+    await settled();
+    assert.equal(stranger.closed, false);
+  });
+
+  test('A stranger who does not speak in time is closed without a word', async (t) => {
+    const setting = await linkSetting(t, { limits: { ...limits, handshakeMs: 20 } });
+    const stranger = silent(setting, 'a');
+    await until(() => stranger.closed, 'the end of the connection');
+  });
+
+  test('Leaving twice frees one place', () => {
+    const gate = createGate(limits);
+    const [first] = [gate.enter('a'), gate.enter('a')];
+    first?.();
+    first?.();
+    assert.ok(gate.enter('a'));
+    assert.equal(gate.enter('a'), undefined);
+  });
+});
+
+suite('Closing', () => {
+  test('Peers hear server_shutting_down, waiters are answered, strangers go, and nothing is left', async (t) => {
+    const setting = await linkSetting(t);
+    const client = await setting.session();
+    setting.desk.window.open('page');
+    const asking = { ...hello, dashboardId: otherId };
+    await setting.connect('pair_request', asking, otherIdentity);
+    const parked = setting.connect('pair_status', asking, otherIdentity);
+    const [stranger, theirs] = memoryTransportPair();
+    let strangerClosed = false;
+    stranger.start({ message() {}, text() {}, closed: () => (strangerClosed = true) });
+    setting.link.accept(theirs);
+    await settled();
+    await setting.link.close();
+    assert.equal((await client.next('terminate')).reason, 'server_shutting_down');
+    assert.equal((await parked).answer.reason, 'no_approved_peer');
+    await until(() => strangerClosed && client.isClosed(), 'the end of all');
+    assert.deepEqual([setting.clock.waiting, setting.jobs.listening], [0, 0]);
+    const [late, lateEnd] = memoryTransportPair();
+    let lateClosed = false;
+    late.start({ message() {}, text() {}, closed: () => (lateClosed = true) });
+    setting.link.accept(lateEnd);
+    await until(() => lateClosed, 'the refusal');
+  });
+
+  test('A peer that does not close its end is cut after 5 s', async (t) => {
+    const setting = await linkSetting(t);
+    const client = await setting.session();
+    client.freeze();
+    const closing = setting.link.close();
+    await settled();
+    setting.clock.advance(5_000);
+    await closing;
+    await settled();
+    assert.equal(setting.clock.waiting, 0);
+  });
+});

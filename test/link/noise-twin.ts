@@ -1,0 +1,112 @@
+/**
+ * The same handshake a second time, on the noble libraries and written from the specification's text in another
+ * style, so that a mistake of one is not repeated by the other. For tests only: it is slow and checks nothing twice.
+ */
+import { chacha20poly1305 } from '@noble/ciphers/chacha.js';
+import { x25519 } from '@noble/curves/ed25519.js';
+import { hmac } from '@noble/hashes/hmac.js';
+import { sha256 } from '@noble/hashes/sha2.js';
+import { concatBytes } from '@noble/hashes/utils.js';
+
+const none = new Uint8Array();
+
+export interface TwinKeys {
+  readonly s: Uint8Array;
+  readonly e: Uint8Array;
+  readonly prologue: Uint8Array;
+}
+
+/** One side of the handshake, driven message by message: `write` and `read` in turn, three in all. */
+export class Twin {
+  hash: Uint8Array = new TextEncoder().encode('Noise_XX_25519_ChaChaPoly_SHA256');
+  chain: Uint8Array = this.hash;
+  key: Uint8Array | undefined;
+  nonce = 0n;
+  remoteE: Uint8Array = none;
+  remoteS: Uint8Array = none;
+  message = 0;
+  readonly keys: TwinKeys;
+  readonly initiator: boolean;
+
+  constructor(keys: TwinKeys, initiator: boolean) {
+    this.keys = keys;
+    this.initiator = initiator;
+    this.mixHash(keys.prologue);
+  }
+
+  write(payload: Uint8Array): Uint8Array {
+    const { s, e } = this.keys;
+    const parts: Uint8Array[] = [];
+    if (this.message < 2) {
+      parts.push(x25519.getPublicKey(e));
+      this.mixHash(x25519.getPublicKey(e));
+    }
+    if (this.message === 1) this.mixKey(x25519.getSharedSecret(e, this.remoteE));
+    if (this.message > 0) {
+      parts.push(this.seal(x25519.getPublicKey(s)));
+      // es for the responder's message, se for the initiator's: in both the writer's static key.
+      this.mixKey(x25519.getSharedSecret(s, this.remoteE));
+    }
+    parts.push(this.seal(payload));
+    this.message++;
+    return concatBytes(...parts);
+  }
+
+  read(message: Uint8Array): Uint8Array {
+    const { e } = this.keys;
+    let at = 0;
+    if (this.message < 2) {
+      this.remoteE = message.slice(0, (at = 32));
+      this.mixHash(this.remoteE);
+    }
+    if (this.message === 1) this.mixKey(x25519.getSharedSecret(e, this.remoteE));
+    if (this.message > 0) {
+      this.remoteS = this.unseal(message.slice(at, at + 48));
+      at += 48;
+      this.mixKey(x25519.getSharedSecret(e, this.remoteS));
+    }
+    this.message++;
+    return this.unseal(message.slice(at));
+  }
+
+  /** The keys of both directions, the initiator's first. */
+  split(): readonly [Uint8Array, Uint8Array] {
+    return this.derive(none);
+  }
+
+  private mixHash(data: Uint8Array): void {
+    this.hash = sha256(concatBytes(this.hash, data));
+  }
+
+  private mixKey(secret: Uint8Array): void {
+    [this.chain, this.key] = this.derive(secret);
+    this.nonce = 0n;
+  }
+
+  private derive(secret: Uint8Array): readonly [Uint8Array, Uint8Array] {
+    const temporary = hmac(sha256, this.chain, secret);
+    const first = hmac(sha256, temporary, Uint8Array.of(1));
+    return [first, hmac(sha256, temporary, concatBytes(first, Uint8Array.of(2)))];
+  }
+
+  private seal(plaintext: Uint8Array): Uint8Array {
+    const sealed =
+      this.key === undefined ? plaintext : twinCipher(this.key, this.nonce++, this.hash).encrypt(plaintext);
+    this.mixHash(sealed);
+    return sealed;
+  }
+
+  private unseal(sealed: Uint8Array): Uint8Array {
+    const plaintext =
+      this.key === undefined ? sealed : twinCipher(this.key, this.nonce++, this.hash).decrypt(sealed);
+    this.mixHash(sealed);
+    return plaintext;
+  }
+}
+
+/** The cipher of one message. */
+export function twinCipher(key: Uint8Array, count: bigint, associated: Uint8Array = none) {
+  const nonce = new Uint8Array(12);
+  new DataView(nonce.buffer).setBigUint64(4, count, true);
+  return chacha20poly1305(key, nonce, associated);
+}
