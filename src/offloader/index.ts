@@ -1,0 +1,14 @@
+/**
+ * The door of `koa-esphome-receiver/offloader`: a client for build servers of the peer link, ours and Device
+ * Builder's. It knows no sockets; `connect` brings the transport.
+ */
+export { createOffloader, type Offloader, type OffloaderOptions } from './offloader.js';
+export { loadOffloaderIdentity, type OffloaderIdentity } from './identity.js';
+export type { ReceiverInfo } from './receiver-info.js';
+export type { OffloaderSession, QueueStatus } from './session.js';
+export type { AnnouncedBundle, BuildRequest, BuildResult, Bundle } from './build-request.js';
+export type { Artifacts, SavedArtifacts } from './downloads.js';
+export { makeBundle, type BundleOptions, type MadeBundle } from './bundle.js';
+export { unpackArtifacts, type UnpackedArtifacts } from './artifacts.js';
+export type { Transport, TransportEvents } from '../link/transport.js';
+export { memoryTransportPair, type MemoryTransport } from '../link/memory-transport.js';
