@@ -1,0 +1,113 @@
+/**
+ * First layer of the lock: within one process the wishes for one key stand in line. So at most one of them deals
+ * with the lock on disk, waiting costs nothing, nobody is overtaken, and a wait can be cancelled.
+ *
+ * A place is given on only when its holder leaves it, whatever happens to the lock on disk meanwhile: a holder
+ * that has lost its lock has first to end its build. Not promised: anything about other processes.
+ */
+import { ReceiverError } from '../errors.js';
+
+/** Somebody else would like to have what is held. */
+export interface Wish {
+  readonly reason: string;
+}
+
+export interface Place {
+  /** Tells of everybody who waits behind this place, now and later. The listener must not throw. */
+  onWish(listener: (wish: Wish) => void): void;
+  /** Gives the place to the next. Idempotent. */
+  leave(): void;
+}
+
+export interface EnterOptions {
+  readonly reason: string;
+  /** Ends the wait with CANCELLED. */
+  readonly signal?: AbortSignal | undefined;
+  /** A time of `performance.now()` that ends the wait with LOCK_TIMEOUT. */
+  readonly until?: number | undefined;
+  /** Called once when there is a wait, with the reason of the present holder. */
+  readonly onBlocked?: ((holder: Wish) => void) | undefined;
+}
+
+interface Waiter extends Wish {
+  enter(): void;
+}
+
+interface Line {
+  holder: Wish;
+  listener: ((wish: Wish) => void) | undefined;
+  readonly waiting: Set<Waiter>;
+}
+
+const lines = new Map<string, Line>();
+
+/** Resolves when it is this caller's turn. Throws CANCELLED, LOCK_TIMEOUT. */
+export async function enterLine(key: string, options: EnterOptions): Promise<Place> {
+  const { reason, signal, until = Infinity, onBlocked } = options;
+  if (signal?.aborted) throw cancelled();
+  const line = lines.get(key);
+  if (!line) {
+    const fresh: Line = { holder: { reason }, listener: undefined, waiting: new Set() };
+    lines.set(key, fresh);
+    return placeIn(key, fresh);
+  }
+  await turn(line, { reason, signal, until, onBlocked });
+  line.holder = { reason };
+  line.listener = undefined;
+  return placeIn(key, line);
+}
+
+function turn(line: Line, { reason, signal, until = Infinity, onBlocked }: EnterOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const giveUp = (error: ReceiverError): void => {
+      stopWaiting();
+      reject(error);
+    };
+    const onAbort = (): void => giveUp(cancelled());
+    const timer = Number.isFinite(until)
+      ? setTimeout(() => giveUp(timedOut(line.holder)), Math.max(0, until - performance.now()))
+      : undefined;
+    const waiter: Waiter = {
+      reason,
+      enter() {
+        stopWaiting();
+        resolve();
+      },
+    };
+    const stopWaiting = (): void => {
+      line.waiting.delete(waiter);
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    line.waiting.add(waiter);
+    signal?.addEventListener('abort', onAbort);
+    onBlocked?.(line.holder);
+    line.listener?.(waiter);
+  });
+}
+
+function placeIn(key: string, line: Line): Place {
+  let left = false;
+  return {
+    onWish(listener) {
+      line.listener = listener;
+      for (const { reason } of line.waiting) listener({ reason });
+    },
+    leave() {
+      if (left) return;
+      left = true;
+      line.listener = undefined;
+      const [next] = line.waiting;
+      if (next) next.enter();
+      else lines.delete(key);
+    },
+  };
+}
+
+export function cancelled(): ReceiverError {
+  return new ReceiverError('CANCELLED', 'the wait for a lock was cancelled');
+}
+
+export function timedOut(holder: Wish | null): ReceiverError {
+  return new ReceiverError('LOCK_TIMEOUT', 'the lock was not free in time', { heldFor: holder?.reason });
+}

@@ -1,0 +1,70 @@
+/**
+ * Second layer of the lock: proper-lockfile with every option said. It keeps other processes out as long as its
+ * heartbeat runs, and lets them in when the holder has died.
+ *
+ * Promised: one holder at a time as far as clocks and the file system allow; a crashed holder's lock is free
+ * after `staleMs` and at most 2 s; `onLost` is called at most once, never after `release` has begun, and nothing
+ * is ever thrown from a timer (the library's default for a lost lock ends the host's process). Not promised: that
+ * a holder that stood still for longer than `staleMs` knows at once that it has a successor.
+ */
+import { join } from 'node:path';
+
+import lockfile from 'proper-lockfile';
+
+import { systemCode } from '../errors.js';
+import { guardedFs, type GuardOptions } from './guarded-fs.js';
+
+export interface FileLockOptions {
+  /** A lock that old is taken for left behind. The library's least is 2 s. */
+  readonly staleMs: number;
+  /** Time between heartbeats, at most half of `staleMs`. The library's least is 1 s. */
+  readonly updateMs: number;
+  readonly onLost: (cause: Error) => void;
+  /** See {@link GuardOptions.ageOf}. */
+  readonly ageOf?: GuardOptions['ageOf'];
+}
+
+export interface FileLock {
+  /** Idempotent. A lock that was lost is left alone. Throws system errors; the lock then goes stale. */
+  release(): Promise<void>;
+}
+
+/**
+ * One attempt to lock an absolute, existing directory, by making `lock` in it. Null when somebody else has it.
+ * Throws system errors. Nothing may ever be put into `lock` itself: it could not be removed then.
+ */
+export async function tryFileLock(
+  directory: string,
+  { staleMs, updateMs, onLost, ageOf }: FileLockOptions,
+): Promise<FileLock | null> {
+  let releasing: Promise<void> | undefined;
+  let unlock: () => Promise<void>;
+  try {
+    // The library keys its list of held locks by the first argument, so that must differ for each lock.
+    unlock = await lockfile.lock(directory, {
+      lockfilePath: join(directory, 'lock'),
+      realpath: false,
+      retries: 0,
+      stale: staleMs,
+      update: updateMs,
+      fs: guardedFs({ staleMs, ageOf }),
+      onCompromised(cause) {
+        if (!releasing) onLost(cause);
+      },
+    });
+  } catch (error) {
+    if (systemCode(error) === 'ELOCKED') return null;
+    throw error;
+  }
+  return {
+    release() {
+      releasing ??= unlock().catch((error: unknown) => {
+        if (!lostCodes.has(systemCode(error))) throw error;
+      });
+      return releasing;
+    },
+  };
+}
+
+/** How the library says that there was nothing (of ours) to release. */
+const lostCodes: ReadonlySet<string | undefined> = new Set(['ERELEASED', 'ENOTACQUIRED', 'ENOENT']);

@@ -1,0 +1,186 @@
+/**
+ * The lock as a whole, on one directory. A lease is had in this order, and given back in the reverse:
+ *
+ * 1. a place in the line of this process (fifo.ts), then the turn among processes (turns.ts);
+ * 2. the lock on disk (file-lock.ts, through guarded-fs.ts), which keeps others out while its heartbeat runs;
+ * 3. a number higher than all before (fence.ts);
+ * 4. the end of whatever build an older owner has left running, and a record of the new owner (owner-record.ts).
+ *
+ * Promised to a holder that calls `recordBuild` before its build begins (`beforeStart` of a session) and
+ * `release` after it has ended: no other holder's build runs at the same time, through crashes, kills, and
+ * processes that stand still for any time at any place. The lock alone cannot promise that; steps 3 and 4 do.
+ * Not promised: that a lease is never lost. Its signal tells, and the holder then ends its build and releases.
+ */
+import { mkdir } from 'node:fs/promises';
+
+import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
+import type { Log } from '../log.js';
+import { identify } from '../process/identity.js';
+import type { SessionIdentity } from '../process/session-scan.js';
+import { endSession } from '../process/stop.js';
+import { openFence } from './fence.js';
+import { enterLine, type Place, type Wish } from './fifo.js';
+import { endPredecessors, removeRecord, writeRecord, type OwnerRecord } from './owner-record.js';
+import { listenForWishes } from './turns.js';
+import { waitForFileLock } from './wait.js';
+
+export interface LockTiming {
+  /** A lock without a heartbeat for so long is free. At least 2000. */
+  readonly staleMs: number;
+  /** Time between heartbeats. At least 1000, at most half of `staleMs`. */
+  readonly updateMs: number;
+}
+
+export const defaultTiming: LockTiming = Object.freeze({ staleMs: 10_000, updateMs: 2_500 });
+
+export interface AcquireOptions {
+  /** Shown to those who wait for this lease. */
+  readonly reason: string;
+  /** Ends the wait with CANCELLED. */
+  readonly signal?: AbortSignal | undefined;
+  /** The longest wait, in ms; by default there is no limit. */
+  readonly deadlineMs?: number | undefined;
+  readonly log: Log;
+  /**
+   * Called for each wish that waits behind this lease, in this process at once, in others within a heartbeat. A
+   * request and not an order: the holder lets go when it likes. Must not throw.
+   */
+  readonly onAsked?: ((wish: Wish) => void) | undefined;
+  /** Called when there is a wait, with the reason of the present holder where it is known. Must not throw. */
+  readonly onBlocked?: ((holder: Wish) => void) | undefined;
+  readonly timing?: LockTiming | undefined;
+}
+
+export interface Lease {
+  /** Aborts with a LOCK_LOST error when the lock has gone to somebody else. */
+  readonly signal: AbortSignal;
+  /** Higher than that of every earlier lease. */
+  readonly fence: number;
+  /**
+   * Writes down the build that is about to begin under this lease, or null after it has ended. When it rejects,
+   * the build must not begin: FENCED when there is a newer owner, LOCK_LOST when the loss was known before.
+   * Not to be called while another call is under way.
+   */
+  recordBuild(build: SessionIdentity | null): Promise<void>;
+  /**
+   * Asks the disk whether this lease still stands; throws as `recordBuild` does. For the moment before something
+   * is replaced, and for telling a compiler that failed from one that a successor has ended.
+   */
+  confirm(): Promise<void>;
+  /** Runs `act` as the fence says: what was done in the name of an old lease is refused with FENCED. */
+  publish<T>(act: () => Promise<T>): Promise<T>;
+  /** Ends a recorded build that still runs, then lets the next one in. Idempotent, never rejects. */
+  release(): Promise<void>;
+}
+
+/**
+ * Waits for the lock on `directory`, which is made when missing and holds nothing else. Throws CANCELLED,
+ * LOCK_TIMEOUT, and STORAGE when the directory cannot be used.
+ */
+export async function acquireAt(directory: string, options: AcquireOptions): Promise<Lease> {
+  const { reason, signal, deadlineMs = Infinity, onBlocked } = options;
+  const until = performance.now() + deadlineMs;
+  const place = await enterLine(directory, { reason, signal, until, onBlocked });
+  try {
+    for (;;) {
+      const lease = await usable(directory, () => enter(directory, place, until, options));
+      if (lease) return lease;
+    }
+  } catch (error) {
+    place.leave();
+    throw error;
+  }
+}
+
+/** Null when the lock was lost on the way in. */
+async function enter(
+  directory: string,
+  place: Place,
+  until: number,
+  options: AcquireOptions,
+): Promise<Lease | null> {
+  const { reason, signal, log, onAsked, timing = defaultTiming } = options;
+  const loss = new AbortController();
+  let releasing: Promise<void> | undefined;
+  const lose = (cause?: unknown): void => {
+    if (releasing) return;
+    loss.abort(new ReceiverError('LOCK_LOST', errorText, { directory }, { cause }));
+  };
+
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const lock = await waitForFileLock(directory, { ...options, until, timing, onLost: lose });
+  const fence = openFence(directory);
+  let record: OwnerRecord;
+  try {
+    const number = await fence.next();
+    const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
+    record = { fence: number, owner, build: null, reason, since: Date.now() };
+    await endPredecessors(directory, number, { signal, until, foreignMs: timing.staleMs, log });
+    await fence.publish(number, () => writeRecord(directory, record));
+    loss.signal.throwIfAborted();
+  } catch (error) {
+    await lock.release();
+    if (isReceiverError(error, 'FENCED') || error === loss.signal.reason) return null;
+    throw error;
+  }
+
+  async function publish<T>(act: () => Promise<T>): Promise<T> {
+    if (releasing) throw new ReceiverError('STATE', 'the lease has been released');
+    loss.signal.throwIfAborted();
+    try {
+      return await fence.publish(record.fence, act);
+    } catch (error) {
+      if (isReceiverError(error, 'FENCED')) lose(error);
+      throw error;
+    }
+  }
+
+  async function release(): Promise<void> {
+    stopListening?.();
+    try {
+      const survivors = record.build ? (await endSession(record.build)).survivors : 0;
+      // With survivors the record stays: the next owner has to deal with them before it enters.
+      if (survivors > 0)
+        log.error({ directory, survivors }, 'a lock was released before its build had ended');
+      else await removeRecord(directory, record.fence);
+      await lock.release();
+    } catch (error) {
+      log.warn({ directory, error }, 'a lock could not be released; it is free when it has gone stale');
+    } finally {
+      place.leave();
+    }
+  }
+
+  const stopListening = onAsked && listenForWishes(directory, timing.updateMs, onAsked);
+  if (onAsked) place.onWish(onAsked);
+  return {
+    signal: loss.signal,
+    fence: record.fence,
+    publish,
+    confirm: () => publish(async () => {}),
+    recordBuild: (build) =>
+      usable(directory, () =>
+        publish(async () => {
+          record = { ...record, build };
+          await writeRecord(directory, record);
+        }),
+      ),
+    release() {
+      releasing ??= release();
+      return releasing;
+    },
+  };
+}
+
+const errorText = 'the lock on a build directory has gone to somebody else';
+
+/** System errors name host paths in their messages; ours do not. */
+export async function usable<T>(directory: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    if (isReceiverError(error)) throw error;
+    const code = systemCode(error) ?? 'unknown error';
+    throw new ReceiverError('STORAGE', `a lock cannot be used (${code})`, { directory }, { cause: error });
+  }
+}

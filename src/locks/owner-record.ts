@@ -1,0 +1,141 @@
+/**
+ * Who holds a lock, and which build runs under it: one small file for each owner, beside the lock directory (a
+ * file inside could not be removed with it) and named by the owner's fence number, so that a late writer can only
+ * overwrite its own.
+ *
+ * A lock may change hands while the old owner's build still runs: the owner was killed, or stood still for too
+ * long. The successor takes its number first, then reads the older records, ends what they name, and only then
+ * enters. An owner writes its build down before the build begins, and then looks whether its number is still the
+ * newest. Whichever of the two is late sees the other, so no build is missed by both.
+ */
+import { randomUUID } from 'node:crypto';
+import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { ReceiverError, systemCode } from '../errors.js';
+import type { Log } from '../log.js';
+import { isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
+import type { SessionIdentity } from '../process/session-scan.js';
+import { endSession } from '../process/stop.js';
+import { cancelled } from './fifo.js';
+
+export interface OwnerRecord {
+  readonly fence: number;
+  /** Zeros where there is no /proc. Never ended by anybody: only its build is. */
+  readonly owner: ProcessIdentity;
+  readonly build: SessionIdentity | null;
+  /** For people who wait. */
+  readonly reason: string;
+  /** When the lock was taken, in ms since 1970. */
+  readonly since: number;
+}
+
+export interface EndOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** A time of `performance.now()`. */
+  readonly until: number;
+  /** How long the build of an owner that cannot be looked at from here is given to end. */
+  readonly foreignMs: number;
+  readonly log: Log;
+}
+
+const pattern = /^owner-(\d{1,15})\.json/;
+const pauseMs = 100;
+
+/** Writes or replaces the record of `record.fence`. A reader sees the old or the new. Throws system errors. */
+export async function writeRecord(directory: string, record: OwnerRecord): Promise<void> {
+  const file = fileOf(directory, record.fence);
+  const temporary = `${file}.${randomUUID()}`;
+  await writeFile(temporary, JSON.stringify(record), { mode: 0o600 });
+  // Not synced: after a power cut no process of this boot is left to be ended.
+  await rename(temporary, file);
+}
+
+export async function removeRecord(directory: string, fence: number): Promise<void> {
+  await rm(fileOf(directory, fence), { force: true });
+}
+
+/** The record of the newest owner, or null. */
+export async function readHolder(directory: string): Promise<OwnerRecord | null> {
+  const newest = Math.max(0, ...(await recordsIn(directory)).map(({ fence }) => fence));
+  return newest === 0 ? null : readRecord(fileOf(directory, newest));
+}
+
+/**
+ * Ends every build that an older owner than `fence` has left running and removes its record. Only processes whose
+ * identity matches are touched. Throws CANCELLED, and LOCK_TIMEOUT when a build cannot be ended in time; its
+ * record then stays for the next owner.
+ */
+export async function endPredecessors(directory: string, fence: number, options: EndOptions): Promise<void> {
+  for (const { name, fence: older } of await recordsIn(directory)) {
+    if (older >= fence) continue;
+    const file = join(directory, name);
+    const record = await readRecord(file);
+    if (record?.build) await endBuild(file, record.build, options);
+    await rm(file, { force: true });
+  }
+}
+
+async function endBuild(file: string, build: SessionIdentity, options: EndOptions): Promise<void> {
+  const { signal, until, foreignMs, log } = options;
+  const foreignUntil = performance.now() + foreignMs;
+  for (let warned = false; ; warned = true) {
+    if (isOfThisBoot(build)) {
+      const { forced, survivors } = await endSession(build);
+      if (forced) log.warn({ pid: build.pid, survivors }, 'a build of an earlier owner was still running');
+      if (survivors === 0) return;
+    } else {
+      // Another boot, another machine or another container. An owner that still lives there learns of its loss
+      // with its next heartbeat, ends its build and removes the record.
+      if (!warned) log.info({ build }, 'waiting for a build that cannot be seen from here');
+      if (performance.now() > foreignUntil || (await readRecord(file)) === null) return;
+    }
+    if (signal?.aborted) throw cancelled();
+    if (performance.now() > until)
+      throw new ReceiverError('LOCK_TIMEOUT', 'a build of an earlier owner cannot be ended', { build });
+    await sleep(pauseMs);
+  }
+}
+
+function fileOf(directory: string, fence: number): string {
+  return join(directory, `owner-${fence}.json`);
+}
+
+/** Records and what half-written ones have left, with their numbers. */
+async function recordsIn(directory: string): Promise<{ readonly name: string; readonly fence: number }[]> {
+  return (await readdir(directory)).flatMap((name) => {
+    const found = pattern.exec(name);
+    return found ? [{ name, fence: Number(found[1]) }] : [];
+  });
+}
+
+/** Null when there is none, and for what a power cut has left: after one, nothing needs to be ended. */
+async function readRecord(file: string): Promise<OwnerRecord | null> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return null;
+    throw error;
+  }
+  try {
+    const record = JSON.parse(text) as OwnerRecord;
+    const whole =
+      isIdentity(record.owner) &&
+      (record.build === null || (isIdentity(record.build) && typeof record.build.marker === 'string')) &&
+      typeof record.reason === 'string';
+    return whole ? record : null;
+  } catch {
+    return null;
+  }
+}
+
+function isIdentity(value: ProcessIdentity | undefined): boolean {
+  return (
+    typeof value?.pid === 'number' &&
+    value.pid > 1 &&
+    typeof value.startTime === 'number' &&
+    typeof value.bootId === 'string'
+  );
+}

@@ -1,0 +1,142 @@
+/**
+ * Who may use the shared tools of one (platform, framework, version), and how. ESPHome installs them at the first
+ * build and has no lock for that: two first builds at once leave a half-installed toolchain which all later
+ * builds accept. So a build enters alone until a build has succeeded with these tools, and together with others
+ * from then on.
+ *
+ * A ready mark beside the tools says that they are whole. It is written last, so a holder that dies leaves none,
+ * and the next one enters alone again. Tools that are found broken later are renewed alone, too: the mark goes
+ * first, then all present users are waited for.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { writeAtomic } from '../disk/atomic-write.js';
+import { ReceiverError } from '../errors.js';
+import type { SessionIdentity } from '../process/session-scan.js';
+import { acquireAt, defaultTiming, usable, type AcquireOptions, type Lease } from './lease.js';
+import { lockName } from './subtree-lease.js';
+import { addUser, awaitNoUsers } from './toolchain-users.js';
+
+export interface ToolchainKey {
+  readonly platform: string;
+  readonly framework: string;
+  readonly version: string;
+}
+
+export interface GateOptions extends AcquireOptions {
+  /** Absolute: where locks are. */
+  readonly locksDir: string;
+  /** Absolute: where the tools are, so that the mark goes with them when somebody deletes them. */
+  readonly toolsDir: string;
+  readonly key: ToolchainKey;
+  /** The {@link Gate.stamp} under which the tools were found broken: enter alone unless they are new since. */
+  readonly broken?: string | undefined;
+}
+
+export interface Gate {
+  /** Names the installation that was found ready; null: alone, with tools that are yet to be installed. */
+  readonly stamp: string | null;
+  /** Aborts with LOCK_LOST when the holder is not alone any more. */
+  readonly signal: AbortSignal;
+  /** As that of a {@link Lease}, and for the same moment: a build that a dead holder has left is ended by the next. */
+  recordBuild(build: SessionIdentity | null): Promise<void>;
+  /** Says that the tools are whole: after a build has succeeded with them. Throws STATE unless alone. */
+  markReady(): Promise<void>;
+  /** Idempotent, never rejects. */
+  leave(): Promise<void>;
+}
+
+/** Waits until the tools may be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
+export async function enterToolchain(options: GateOptions): Promise<Gate> {
+  const { locksDir, toolsDir, key, broken, deadlineMs = Infinity } = options;
+  const name = lockName('toolchain', key.platform, key.framework, key.version);
+  const directory = join(locksDir, name);
+  const mark = join(toolsDir, `.ready-${name}`);
+  const until = performance.now() + deadlineMs;
+  const isReady = (stamp: string | null): stamp is string => stamp !== null && stamp !== broken;
+  return usable(directory, async () => {
+    for (;;) {
+      const together = await enterTogether(directory, mark, isReady, options);
+      if (together) return together;
+      const lease = await acquireAt(directory, { ...options, deadlineMs: until - performance.now() });
+      try {
+        if (!isReady(await readStamp(mark))) {
+          await rm(mark, { force: true });
+          const { signal, timing = defaultTiming } = options;
+          await awaitNoUsers(directory, timing, { until, signal });
+          return alone(lease, mark, key);
+        }
+      } catch (error) {
+        await lease.release();
+        throw error;
+      }
+      await lease.release();
+    }
+  });
+}
+
+/** Null unless the tools are ready before and after we can be seen: who takes the mark away may not have seen us. */
+async function enterTogether(
+  directory: string,
+  mark: string,
+  isReady: (stamp: string | null) => stamp is string,
+  { log, timing = defaultTiming }: GateOptions,
+): Promise<Gate | null> {
+  if (!isReady(await readStamp(mark))) return null;
+  const user = await addUser(directory, timing);
+  const stamp = await readStamp(mark);
+  if (!isReady(stamp)) {
+    await user.leave();
+    return null;
+  }
+  let leaving: Promise<void> | undefined;
+  return {
+    stamp,
+    signal: new AbortController().signal,
+    async recordBuild(build) {
+      await user.recordBuild(build);
+      if ((await readStamp(mark)) !== stamp)
+        throw new ReceiverError('FENCED', 'the tools of a build are being replaced', { stamp });
+    },
+    async markReady() {
+      throw new ReceiverError('STATE', 'the tools are ready already');
+    },
+    leave() {
+      leaving ??= user
+        .leave()
+        .catch((error: unknown) => log.warn({ error, directory }, 'a user of tools could not be removed'));
+      return leaving;
+    },
+  };
+}
+
+function alone(lease: Lease, mark: string, key: ToolchainKey): Gate {
+  return {
+    stamp: null,
+    signal: lease.signal,
+    recordBuild: lease.recordBuild,
+    async markReady() {
+      await mkdir(join(mark, '..'), { recursive: true });
+      try {
+        await lease.publish(() => writeAtomic(mark, JSON.stringify({ stamp: randomUUID(), ...key })));
+      } catch (error) {
+        // A newer holder may be installing: rather no mark than a wrong one.
+        await rm(mark, { force: true });
+        throw error;
+      }
+    },
+    leave: lease.release,
+  };
+}
+
+/** Null when the tools are not known to be whole. */
+async function readStamp(mark: string): Promise<string | null> {
+  try {
+    const { stamp } = JSON.parse(await readFile(mark, 'utf8')) as { stamp?: unknown };
+    return typeof stamp === 'string' ? stamp : null;
+  } catch {
+    return null;
+  }
+}
