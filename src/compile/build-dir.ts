@@ -1,0 +1,104 @@
+/**
+ * Makes a device's build directory fit for the next compile, and remembers when the last one may have left damage.
+ *
+ * Ninja takes a half-written precompiled header for finished, and every later compile then fails until somebody
+ * deletes it by hand. So a mark stands in the subtree while a compile runs; whoever finds it there (a killed
+ * receiver, a lost lease, a killed compiler) removes those headers first. The caller holds the lease.
+ */
+import { lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+
+import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
+import { removeTree } from '../disk/remove.js';
+import { loadStorage } from '../esphome/storage-json.js';
+import type { Paths } from '../paths/index.js';
+
+export interface BuildDir {
+  /** Ends the use. `trusted`: nothing was killed while it wrote. Removes the build's own temporary directory. */
+  close(options: { readonly trusted: boolean }): Promise<void>;
+}
+
+const markName = '.unfinished';
+/** Never part of a build, whatever a sidecar says. */
+const keptNames = ['config', 'storage'];
+const precompiled = /\.gch(?:\.sum)?$/;
+
+type BuildPlaces = Pick<Paths, 'buildsDir' | 'resolveDataDir' | 'resolveStoragePath'>;
+
+/**
+ * Repairs, marks, and makes the directories that the environment names. Throws `TRAVERSAL` when a build has put a
+ * link in the place of its directory, and system errors.
+ */
+export async function openBuildDir(
+  paths: BuildPlaces,
+  configuration: string,
+  env: Readonly<Record<string, string>>,
+): Promise<BuildDir> {
+  const subtree = paths.resolveDataDir(configuration);
+  const mark = join(subtree, markName);
+  await assertUnlinked(paths.buildsDir, subtree);
+  await mkdir(subtree, { recursive: true });
+  if (await exists(mark)) await removePrecompiled(subtree, paths.resolveStoragePath(configuration));
+  // A build may have planted a link here.
+  await removeTree(mark);
+  await writeFile(mark, '', { flag: 'wx' });
+  const { HOME: home, TMPDIR: temporary } = env;
+  for (const directory of [home, temporary]) {
+    if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
+  }
+  return {
+    async close({ trusted }) {
+      if (temporary !== undefined && isBelow(subtree, temporary)) await removeTree(temporary);
+      if (trusted) await removeTree(mark);
+    },
+  };
+}
+
+/**
+ * Removes what was built and what was learnt about it; the configuration and the sidecar stay. Throws as
+ * {@link openBuildDir}.
+ */
+export async function cleanBuildDir(paths: BuildPlaces, configuration: string): Promise<void> {
+  const subtree = paths.resolveDataDir(configuration);
+  await assertUnlinked(paths.buildsDir, subtree);
+  // A YAML may have put its build beside `build/`; it can only be below the subtree.
+  const elsewhere = await buildPathOf(subtree, paths.resolveStoragePath(configuration));
+  if (elsewhere !== null && !keptNames.some((name) => overlaps(join(subtree, name), elsewhere))) {
+    await removeTree(elsewhere);
+  }
+  for (const name of ['build', 'idedata', markName]) await removeTree(join(subtree, name));
+}
+
+function overlaps(kept: string, path: string): boolean {
+  return kept === path || isBelow(kept, path) || isBelow(path, kept);
+}
+
+/** Without a readable sidecar ESPHome empties the tree itself. */
+async function removePrecompiled(subtree: string, sidecar: string): Promise<void> {
+  const buildPath = await buildPathOf(subtree, sidecar);
+  if (buildPath === null) return;
+  for (const entry of await readdir(buildPath, { recursive: true, withFileTypes: true })) {
+    if (precompiled.test(entry.name)) await rm(join(entry.parentPath, entry.name), { force: true });
+  }
+}
+
+/** Where the tree lies is the sidecar's to say; null when it does not, or names a place that is not the device's. */
+async function buildPathOf(subtree: string, sidecar: string): Promise<string | null> {
+  const { buildPath } = await loadStorage(sidecar).catch(() => ({ buildPath: null }));
+  return buildPath !== null && (await isOwnDirectory(subtree, buildPath)) ? resolve(buildPath) : null;
+}
+
+async function isOwnDirectory(subtree: string, path: string): Promise<boolean> {
+  try {
+    return (await isInside(subtree, path)) && (await lstat(path)).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,54 @@
+/**
+ * Waiting for a bundle that is still being unpacked, without ever losing one: a bundle that arrives for a job
+ * which has been cancelled meanwhile is discarded, and somebody can wait for that.
+ */
+import type { StagedBundle } from '../bundles/staged.js';
+import { messageOf } from '../errors.js';
+import type { Log } from '../log.js';
+
+export interface BundleWait {
+  /** The bundle, or what `intake` rejected with, or the signal's reason as soon as it is aborted. */
+  receive(intake: Promise<StagedBundle>, signal: AbortSignal): Promise<StagedBundle>;
+  /** Removes a bundle's directory, if anything of it is left. Never rejects. */
+  discard(staged: StagedBundle): Promise<void>;
+  /** Resolves when every intake that nobody waits for any more has ended and is removed. */
+  settled(): Promise<void>;
+}
+
+export function createBundleWait(log: Log): BundleWait {
+  const late = new Set<Promise<void>>();
+
+  async function discard(staged: StagedBundle): Promise<void> {
+    await staged.discard().catch((error: unknown) => {
+      log.error({ directory: staged.directory, error: messageOf(error) }, 'a bundle could not be removed');
+    });
+  }
+
+  function discardLater(intake: Promise<StagedBundle>): void {
+    const done = intake.then(discard, () => {}).finally(() => late.delete(done));
+    late.add(done);
+  }
+
+  return {
+    discard,
+    async receive(intake, signal) {
+      const gone = new AbortController();
+      const aborted = new Promise<never>((_, reject) => {
+        const leave = (): void => reject(signal.reason);
+        if (signal.aborted) leave();
+        else signal.addEventListener('abort', leave, { once: true, signal: gone.signal });
+      });
+      try {
+        return await Promise.race([intake, aborted]);
+      } catch (error) {
+        discardLater(intake);
+        throw error;
+      } finally {
+        gone.abort();
+      }
+    },
+    async settled() {
+      await Promise.all(late);
+    },
+  };
+}

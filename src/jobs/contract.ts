@@ -1,0 +1,41 @@
+/**
+ * What the rest of the server may ask of its jobs.
+ *
+ * States are told in order, each once, and a terminal one only when nothing of the job runs and its slot is free.
+ * Whoever asks for a job again, by our id or by its peer's, gets the state of that moment.
+ */
+import type { StoredArtifacts } from '../artifacts/store.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import type { DashboardId } from '../paths/index.js';
+import type { JobListener, QueueStatus } from './events.js';
+import type { JobRecord, JobRequest } from './job.js';
+
+export interface Jobs {
+  /**
+   * Takes a job while its bundle is still being unpacked. When `intake` resolves, the job queues, and every older
+   * job of the same peer, device and target is cancelled; when it rejects, the job fails. `intake` must settle:
+   * `close()` waits for it. A bundle that is not used is discarded. Throws `STATE` after `close()`.
+   */
+  submit(request: JobRequest, intake: Promise<StagedBundle>): JobRecord;
+  /** Asks a job to end. False when there is none, or it has ended. Its terminal event is the confirmation. */
+  cancel(id: string): boolean;
+  cancelByPeer(dashboardId: DashboardId, peerJobId: string): boolean;
+  /** Cancels all jobs of one peer, for instance when it is revoked. Resolves when they have ended. */
+  cancelAllOf(dashboardId: DashboardId): Promise<void>;
+  /** The newest job that a peer knows by this id; looks past those that a stop or crash of this server ended. */
+  find(dashboardId: DashboardId, peerJobId: string): JobRecord | undefined;
+  /** Oldest first. */
+  list(): readonly JobRecord[];
+  get(id: string): JobRecord | undefined;
+  queueStatus(): QueueStatus;
+  /** Returns how to let go. */
+  subscribe(listener: JobListener): () => void;
+  /** Throws `NOT_FOUND` for an unknown job, `STATE` for one without artifacts. */
+  openArtifacts(id: string): Promise<StoredArtifacts>;
+  /** What the job has printed so far, up to 8 MiB. Throws `NOT_FOUND`. */
+  readLog(id: string): Promise<string>;
+  /** Forgets an ended job, its log and its artifacts. False when there is none, or it has not ended. */
+  remove(id: string): Promise<boolean>;
+  /** Ends all jobs and resolves when nothing of them runs and no bundle is left. */
+  close(): Promise<void>;
+}

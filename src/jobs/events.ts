@@ -1,0 +1,51 @@
+/**
+ * Who hears of jobs. A listener that throws is logged and harms neither the job nor the other listeners.
+ */
+import type { Log } from '../log.js';
+import type { JobRecord } from './job.js';
+
+/** In the words of the peer link; of the jobs that this server builds. */
+export interface QueueStatus {
+  readonly idle: boolean;
+  readonly running: boolean;
+  /** How many wait, without those that run. */
+  readonly queue_depth: number;
+}
+
+export type JobEvent =
+  /** The job has entered `job.state`; for a terminal state once, after its slot is free and nothing of it runs. */
+  | { readonly type: 'state'; readonly job: JobRecord }
+  /** Phase or percentage has changed. */
+  | { readonly type: 'progress'; readonly job: JobRecord }
+  /** One line with its terminator, as the build printed it. Never after the terminal state. */
+  | { readonly type: 'output'; readonly job: JobRecord; readonly line: string }
+  /** After every change of state. */
+  | { readonly type: 'queue'; readonly status: QueueStatus };
+
+export type JobListener = (event: JobEvent) => void;
+
+export interface Listeners {
+  /** Returns how to let go. */
+  add(listener: JobListener): () => void;
+  tell(event: JobEvent): void;
+}
+
+export function createListeners(log: Log): Listeners {
+  const listeners = new Set<{ readonly listener: JobListener }>();
+  return {
+    add(listener) {
+      const entry = { listener };
+      listeners.add(entry);
+      return () => void listeners.delete(entry);
+    },
+    tell(event) {
+      for (const { listener } of [...listeners]) {
+        try {
+          listener(event);
+        } catch (error) {
+          log.error({ error, type: event.type }, 'a listener of job events failed');
+        }
+      }
+    },
+  };
+}

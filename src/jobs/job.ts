@@ -1,0 +1,105 @@
+/**
+ * One job from its first byte to its end, as plain data, and the only function that may change its state.
+ *
+ * Every job has exactly one terminal state. A second one reported under the same id once told a client that its
+ * new build was over when an old one had been cancelled; here the second is no legal step and gives null.
+ */
+import type { ArtifactFacts } from '../artifacts/store.js';
+import type { Progress } from '../esphome/progress.js';
+import type { Configuration, DashboardId, DeviceSegment, FileName } from '../paths/index.js';
+
+export const jobStates = ['receiving', 'queued', 'running', 'completed', 'failed', 'cancelled'] as const;
+export type JobState = (typeof jobStates)[number];
+
+export const failureReasons = [
+  'bundle',
+  'config',
+  'toolchain',
+  'compile',
+  'resource',
+  'lock_lost',
+  'wrote_elsewhere',
+  'provision',
+  'internal',
+] as const;
+export type FailureReason = (typeof failureReasons)[number];
+
+/** What a peer asks for; every field is checked by who reads it from the wire. */
+export interface JobRequest {
+  readonly dashboardId: DashboardId;
+  readonly peerLabel: string;
+  /** The peer's own id for it. A peer may use one twice, after its session was lost. */
+  readonly peerJobId: string;
+  readonly file: FileName;
+  readonly device: DeviceSegment;
+  readonly target: 'compile' | 'clean';
+  readonly bundleSha256: string;
+  /** The ESPHome version to build with; empty for whichever is here. */
+  readonly targetVersion: string;
+  readonly skipBootloader: boolean;
+  readonly deviceName: string;
+  readonly deviceFriendlyName: string;
+}
+
+export interface JobRecord extends JobRequest {
+  /** Ours; a UUID. */
+  readonly id: string;
+  readonly configuration: Configuration;
+  readonly state: JobState;
+  /** Of a failed job; null otherwise. */
+  readonly failureReason: FailureReason | null;
+  /** Of a failed or cancelled job: a sentence for people, without host paths. Empty otherwise. */
+  readonly errorMessage: string;
+  /** Ended by this server's own stop or crash: its peer may submit it again under the same id. */
+  readonly interrupted: boolean;
+  /** Milliseconds since 1970, as the two below. */
+  readonly createdAt: number;
+  readonly startedAt: number | null;
+  readonly finishedAt: number | null;
+  /** The version that really built it; null before. */
+  readonly esphomeVersion: string | null;
+  readonly progress: Progress;
+  /** 2 when it was run again by itself after its lock was lost. */
+  readonly attempt: number;
+  /** Of a completed compile. */
+  readonly artifacts: ArtifactFacts | null;
+}
+
+export type Outcome =
+  | { readonly to: 'completed'; readonly artifacts: ArtifactFacts | null }
+  | { readonly to: 'failed'; readonly reason: FailureReason; readonly message: string }
+  | { readonly to: 'cancelled'; readonly message: string };
+
+export type Step = { readonly to: 'queued' } | { readonly to: 'running' } | Outcome;
+
+const nextStates: Readonly<Record<JobState, readonly JobState[]>> = {
+  receiving: ['queued', 'failed', 'cancelled'],
+  queued: ['running', 'failed', 'cancelled'],
+  running: ['completed', 'failed', 'cancelled'],
+  completed: [],
+  failed: [],
+  cancelled: [],
+};
+
+/** The record after the step at time `now` (milliseconds), or null when the step is not legal from here. */
+export function advance(record: JobRecord, step: Step, now: number): JobRecord | null {
+  if (!nextStates[record.state].includes(step.to)) return null;
+  return { ...record, state: step.to, ...factsOf(step, now) };
+}
+
+function factsOf(step: Step, now: number): Partial<JobRecord> {
+  if (step.to === 'queued') return {};
+  if (step.to === 'running') return { startedAt: now };
+  if (step.to === 'completed') return { finishedAt: now, artifacts: step.artifacts };
+  const failureReason = step.to === 'failed' ? step.reason : null;
+  return { finishedAt: now, failureReason, errorMessage: step.message };
+}
+
+export function isTerminal({ state }: Pick<JobRecord, 'state'>): boolean {
+  return nextStates[state].length === 0;
+}
+
+/** Whether the two are for the same work, so that the newer one replaces the older one. */
+export function isSameWork(a: JobRequest, b: JobRequest): boolean {
+  return a.dashboardId === b.dashboardId && a.device === b.device && a.target === b.target;
+}

@@ -1,0 +1,44 @@
+/**
+ * What a thrown error means for a job: a state, a reason to branch on, and a sentence for the peer's user.
+ *
+ * Only messages of our own errors travel, since those hold no host path; everything else becomes one general
+ * sentence here and goes to the log in full.
+ */
+import { isReceiverError, systemCode, type ErrorCode, type ReceiverError } from '../errors.js';
+import type { Log } from '../log.js';
+import type { FailureReason, Outcome } from './job.js';
+
+const reasons: Partial<Record<ErrorCode, FailureReason>> = {
+  BUNDLE: 'bundle',
+  TRAVERSAL: 'bundle',
+  ARTIFACTS: 'compile',
+  STORAGE: 'compile',
+  WROTE_ELSEWHERE: 'wrote_elsewhere',
+  LOCK_TIMEOUT: 'lock_lost',
+  LOCK_LOST: 'lock_lost',
+  FENCED: 'lock_lost',
+  SPAWN: 'toolchain',
+  PROVISION: 'provision',
+};
+
+const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
+
+/** A cancelled job is cancelled, whatever else went wrong on the way out. */
+export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcome {
+  if (signal.aborted) return cancelledBy(signal);
+  if (isReceiverError(error)) {
+    log.warn({ ...error.facts, code: error.code }, error.message);
+    const reason = reasons[error.code];
+    if (reason !== undefined) return { to: 'failed', reason, message: error.message };
+  }
+  if (fullDisk.has(systemCode(error) ?? '')) {
+    return { to: 'failed', reason: 'resource', message: 'the disk of the build server is full' };
+  }
+  log.error({ error }, 'a job failed for a reason of our own');
+  return { to: 'failed', reason: 'internal', message: 'the build server failed; its own log says why' };
+}
+
+/** The outcome of a job whose signal was aborted; the reason's message is for people. */
+export function cancelledBy(signal: AbortSignal): Outcome {
+  return { to: 'cancelled', message: (signal.reason as ReceiverError).message };
+}

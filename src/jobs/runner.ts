@@ -1,0 +1,248 @@
+/**
+ * One job's work from the moment it holds a slot: lease, configuration in place, compile, proof, packed result.
+ *
+ * Everything in the device's directory happens under one lease and ends before the lease is given back. A result
+ * counts only if the lease was still ours after it was packed; otherwise another builder may have written into it,
+ * and the work is done once more from the start.
+ */
+import { ReceiverError, isReceiverError } from '../errors.js';
+import type { ArtifactFacts } from '../artifacts/store.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import type { BuildDir } from '../compile/build-dir.js';
+import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
+import type { PrecheckRequest } from '../compile/precheck.js';
+import { judge, leavesDamage } from '../compile/verdict.js';
+import { compileArgs } from '../esphome/command.js';
+import type { Lease } from '../locks/lease.js';
+import type { Log } from '../log.js';
+import type { Paths, RemoteKey } from '../paths/index.js';
+import type { ChooseEsphome, ChosenEsphome } from './choose-esphome.js';
+import type { JobRecord, Outcome } from './job.js';
+import { outcomeOf } from './outcome.js';
+
+/** What the runner does to the world; each can be replaced, so that a test forces every moment. */
+export interface RunnerDeps {
+  readonly paths: Paths;
+  readonly chooseEsphome: ChooseEsphome;
+  /** The complete environment of the configuration's compile. */
+  readonly composeEnvironment: (configuration: string) => Readonly<Record<string, string>>;
+  /** Rejects with the signal's reason, or with `LOCK_TIMEOUT`. */
+  readonly acquireLease: (wish: LeaseWish) => Promise<Lease>;
+  /** Installs the bundle as `config/` of the device. */
+  readonly swapIn: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
+  readonly openBuildDir: (configuration: string, env: Readonly<Record<string, string>>) => Promise<BuildDir>;
+  readonly cleanBuildDir: (configuration: string) => Promise<void>;
+  readonly precheck: (request: PrecheckRequest) => Promise<CompileResult | null>;
+  readonly compile: (request: CompileRequest) => Promise<CompileResult>;
+  /** Throws `WROTE_ELSEWHERE`. */
+  readonly verify: (configuration: string) => Promise<unknown>;
+  /** Collects, packs and keeps the result under the job's id. */
+  readonly storeArtifacts: (id: string, configuration: string) => Promise<ArtifactFacts>;
+  /** Longest time of one compile, in milliseconds. */
+  readonly compileTimeoutMs: number;
+  readonly log: Log;
+}
+
+export interface LeaseWish {
+  readonly key: RemoteKey;
+  /** For people and for the present owner's log. */
+  readonly reason: string;
+  readonly signal: AbortSignal;
+}
+
+/** The job as its runner sees it. */
+export interface RunningJob {
+  readonly record: JobRecord;
+  readonly signal: AbortSignal;
+  output(line: string): void;
+  /** Notes facts in the record. */
+  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt'>>): void;
+}
+
+const maxAttempts = 2;
+
+/** Never rejects. A job that was cancelled meanwhile comes back as cancelled. */
+export async function runJob(job: RunningJob, staged: StagedBundle, deps: RunnerDeps): Promise<Outcome> {
+  try {
+    const { target, targetVersion } = job.record;
+    if (target === 'clean') return await againIfLost(job, deps, () => clean(job, deps));
+    const esphome = await deps.chooseEsphome(targetVersion, job.signal);
+    job.note({ esphomeVersion: esphome.version });
+    const install = installOnce(job, staged, deps);
+    return await againIfLost(job, deps, async (lease) => {
+      await install(lease);
+      return build(job, staged, esphome, lease, deps);
+    });
+  } catch (error) {
+    return outcomeOf(error, job.signal, deps.log);
+  }
+}
+
+/** Never `esphome clean`: it wipes what other devices share (ESPHome 2026.10). */
+async function clean(job: RunningJob, deps: RunnerDeps): Promise<Outcome> {
+  await deps.cleanBuildDir(job.record.configuration);
+  return { to: 'completed', artifacts: null };
+}
+
+/**
+ * A bundle can be installed once. Under a later lease it is still in its place only if nobody held the lock in
+ * between, which the fence tells.
+ */
+function installOnce(
+  job: RunningJob,
+  staged: StagedBundle,
+  deps: RunnerDeps,
+): (lease: Lease) => Promise<void> {
+  let installed: number | null = null;
+  return async (lease) => {
+    if (installed !== null && lease.fence !== installed + 1) {
+      throw new ReceiverError('LOCK_LOST', 'another build server has taken over this device meanwhile');
+    }
+    if (installed === null) {
+      await lease.publish(async () => {
+        await deps.swapIn(staged, job.record);
+        installed = lease.fence;
+      });
+    }
+    installed = lease.fence;
+  };
+}
+
+async function againIfLost(
+  job: RunningJob,
+  deps: RunnerDeps,
+  work: (lease: Lease) => Promise<Outcome>,
+): Promise<Outcome> {
+  for (let attempt = 1; ; attempt += 1) {
+    if (attempt > 1) job.note({ attempt });
+    try {
+      return await underLease(job, deps, work);
+    } catch (error) {
+      if (attempt === maxAttempts || job.signal.aborted || !isReceiverError(error, 'LOCK_LOST')) throw error;
+      deps.log.warn({ id: job.record.id }, 'a job lost its lock and is run again');
+      job.output('The lock on the build directory was lost; the job is run again.\n');
+    }
+  }
+}
+
+/** Runs the work under the device's lease. What was done under a lease that was lost meanwhile does not count. */
+async function underLease(
+  job: RunningJob,
+  deps: RunnerDeps,
+  work: (lease: Lease) => Promise<Outcome>,
+): Promise<Outcome> {
+  const { record, signal } = job;
+  const lease = await deps.acquireLease({ key: record, reason: `${record.target} ${record.id}`, signal });
+  try {
+    signal.throwIfAborted();
+    const result = await work(lease);
+    assertOurs(job, lease);
+    return result;
+  } catch (error) {
+    assertOurs(job, lease, error);
+    throw error;
+  } finally {
+    await lease.release();
+  }
+}
+
+/** Throws when the job was cancelled or the directory is no longer ours; called between any two steps. */
+function assertOurs(job: RunningJob, lease: Lease, cause?: unknown): void {
+  job.signal.throwIfAborted();
+  if (!lease.signal.aborted) return;
+  throw new ReceiverError(
+    'LOCK_LOST',
+    'the lock on the build directory was lost',
+    {},
+    { cause: cause ?? lease.signal.reason },
+  );
+}
+
+async function build(
+  job: RunningJob,
+  staged: StagedBundle,
+  esphome: ChosenEsphome,
+  lease: Lease,
+  deps: RunnerDeps,
+): Promise<Outcome> {
+  const { id, configuration } = job.record;
+  assertOurs(job, lease);
+  const env = deps.composeEnvironment(configuration);
+  const directory = await deps.openBuildDir(configuration, env);
+  let trusted = true;
+  try {
+    const common = {
+      ...{
+        cwd: deps.paths.resolveDataDir(configuration),
+        env,
+        signal: job.signal,
+        leaseSignal: lease.signal,
+      },
+      ...{ onLine: (line: string) => job.output(line), log: deps.log },
+      beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => lease.recordBuild(identity),
+    };
+    const refused = await look(job, staged, esphome, common, deps);
+    if (refused !== null) return refused;
+    assertOurs(job, lease);
+    trusted = false;
+    const result = await deps.compile({
+      ...common,
+      command: commandLine(job.record, esphome, deps.paths),
+      timeoutMs: deps.compileTimeoutMs,
+    });
+    trusted = !leavesDamage(result);
+    // Also tells a compiler that failed from one that the next owner of the lock has ended.
+    await lease.recordBuild(null);
+    const failed = outcomeOfRun(result, deps.compileTimeoutMs);
+    if (failed !== null) return failed;
+  } finally {
+    if (!lease.signal.aborted) await close(directory, trusted, deps.log);
+  }
+  assertOurs(job, lease);
+  await deps.verify(configuration);
+  assertOurs(job, lease);
+  return { to: 'completed', artifacts: await lease.publish(() => deps.storeArtifacts(id, configuration)) };
+}
+
+/** What a build makes hard to remove must not turn its success into a failure. */
+async function close(directory: BuildDir, trusted: boolean, log: Log): Promise<void> {
+  await directory.close({ trusted }).catch((error: unknown) => {
+    log.warn({ error }, 'a build directory could not be tidied');
+  });
+}
+
+/** Only a bundle that has the words in it is worth the 0.2 s. */
+async function look(
+  job: RunningJob,
+  staged: StagedBundle,
+  esphome: ChosenEsphome,
+  common: Omit<CompileRequest, 'command' | 'timeoutMs'>,
+  deps: RunnerDeps,
+): Promise<Outcome | null> {
+  const { buildPath, remoteParts } = staged.hints;
+  if (!buildPath && !remoteParts) return null;
+  const { configuration } = job.record;
+  const result = await deps.precheck({
+    ...common,
+    esphome: esphome.command,
+    yaml: deps.paths.resolveConfigPath(configuration),
+    dataDir: deps.paths.resolveDataDir(configuration),
+  });
+  return result && outcomeOfRun(result, deps.compileTimeoutMs);
+}
+
+function commandLine(
+  { configuration, skipBootloader }: JobRecord,
+  { command, version }: ChosenEsphome,
+  paths: Paths,
+) {
+  return compileArgs(command, paths.resolveConfigPath(configuration), { skipBootloader, version });
+}
+
+/** Null for a success. Throws `CANCELLED` or `LOCK_LOST` when that is how it ended. */
+function outcomeOfRun(result: CompileResult, timeoutMs: number): Outcome | null {
+  const ended = endingError(result);
+  if (ended !== null) throw ended;
+  const failure = judge(result, timeoutMs);
+  return failure && { to: 'failed', ...failure };
+}

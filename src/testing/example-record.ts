@@ -1,0 +1,24 @@
+/**
+ * A job record that is valid in every field, for tests of what keeps or shows records: each call gives a job of its
+ * own, and a test says only what it is about.
+ */
+import { randomUUID } from 'node:crypto';
+
+import { startOfProgress } from '../esphome/progress.js';
+import type { JobRecord } from '../jobs/job.js';
+import { dashboardId, deviceFromFile, fileName, formatConfiguration } from '../paths/index.js';
+
+export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
+  const file = fileName('kitchen.yaml');
+  const key = { dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), device: deviceFromFile(file) };
+  return {
+    ...key,
+    ...{ id: randomUUID(), configuration: formatConfiguration(key, file), file, target: 'compile' },
+    ...{ peerLabel: 'Living room', peerJobId: 'job-1', bundleSha256: 'ab'.repeat(32) },
+    ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
+    ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
+    ...{ createdAt: 1, startedAt: null, finishedAt: null, esphomeVersion: null },
+    ...{ progress: startOfProgress(), attempt: 1, artifacts: null },
+    ...facts,
+  };
+}

@@ -1,0 +1,197 @@
+/**
+ * What ESPHome 2026.10 leaves on disk for each platform: names, places and the sidecar's keys are the real ones,
+ * contents are short texts of our own. A STAND-IN for tests that need a build's files and not a firmware; the
+ * suite holds it against the real ESPHome where that is installed.
+ *
+ * Plain JavaScript, so that the stand-in starts without a loader.
+ */
+
+export const version = '2026.10.0';
+
+/**
+ * @typedef {object} Platform
+ * @property {string} espPlatform
+ * @property {string} core
+ * @property {string} framework
+ * @property {string} toolchain
+ * @property {string | null} frameworkVersion
+ * @property {readonly string[]} loads integrations that come by themselves
+ * @property {string} firmware below the build path
+ * @property {readonly string[]} project written before the build
+ * @property {readonly string[]} outputs written by the build, besides the firmware
+ */
+
+const idfProject = [
+  ...['CMakeLists.txt', 'src/CMakeLists.txt', 'src/idf_component.yml', 'partitions.csv', 'version.txt'],
+  ...['sdkconfig.{name}', 'sdkconfig.{name}.esphomeinternal', 'exclude_components.esphomeinternal'],
+];
+const idfOutputs = [
+  ...[
+    'build/firmware.factory.bin',
+    'build/firmware.ota.bin',
+    'build/firmware.elf',
+    'build/flasher_args.json',
+  ],
+  ...[
+    'build/bootloader/bootloader.bin',
+    'build/partition_table/partition-table.bin',
+    'build/ota_data_initial.bin',
+  ],
+  ...['build/compile_commands.json', 'dependencies.lock'],
+];
+const hostOutputs = [
+  ...['build.ninja', '.ninja_log', '.ninja_deps', 'compile_commands.json', '.compile_commands.stamp'],
+  ...[
+    'esphome_pch.h',
+    'esphome_pch_src.h',
+    'esphome_pch.h.gch',
+    'esphome_pch.h.gch.sum',
+    'obj/src/main.cpp.o',
+  ],
+].map(inEnv);
+const tinyOutputs = ['firmware.bin', 'firmware.elf', 'firmware.json'].map(inEnv);
+
+/** @type {ReadonlyMap<string, Platform>} by the platform's key in the YAML */
+export const platforms = new Map(
+  Object.entries({
+    host: platform('HOST', 'host', 'host', 'host', 'program', [], hostOutputs, ['mdns', 'network']),
+    esp8266: platform(
+      'ESP8266',
+      'esp8266',
+      'arduino',
+      'arduino',
+      'firmware.bin',
+      [],
+      [...['firmware.factory.bin', 'firmware.ota.bin', 'firmware.elf', 'build.ninja'].map(inEnv)],
+    ),
+    esp32: {
+      ...platform('ESP32', 'esp32', 'esp-idf', 'esp-idf', '', idfProject, idfOutputs),
+      firmware: 'build/{name}.bin',
+      frameworkVersion: '5.5.6',
+    },
+    rp2: platform(
+      'RP2',
+      'rp2',
+      'arduino',
+      'platformio',
+      'firmware.bin',
+      ['platformio.ini'],
+      [...['firmware.uf2', 'firmware.ota.bin', 'firmware.elf'].map(inEnv)],
+    ),
+    bk72xx: platform(
+      'BK72XX',
+      'bk72xx',
+      'arduino',
+      'platformio',
+      'firmware.uf2',
+      ['platformio.ini'],
+      tinyOutputs,
+    ),
+    rtl87xx: platform(
+      'RTL87XX',
+      'rtl87xx',
+      'arduino',
+      'platformio',
+      'firmware.uf2',
+      ['platformio.ini'],
+      tinyOutputs,
+    ),
+    ln882x: platform(
+      'LN882X',
+      'ln882x',
+      'arduino',
+      'platformio',
+      'firmware.uf2',
+      ['platformio.ini'],
+      tinyOutputs,
+    ),
+    nrf52: {
+      ...platform(
+        'NRF52',
+        'nrf52',
+        'zephyr',
+        'platformio',
+        'firmware.bin',
+        ['platformio.ini'],
+        [...['firmware.elf', 'firmware.zip', 'zephyr/zephyr.uf2', 'zephyr/zephyr.hex'].map(inEnv)],
+      ),
+      frameworkVersion: '2.9.2',
+    },
+  }),
+);
+
+/** Written for every platform before the build. */
+export const commonProject = ['README.txt', 'src/esphome.h', 'src/esphome/core/application.cpp'];
+
+/**
+ * @param {string} espPlatform
+ * @param {string} core
+ * @param {string} framework
+ * @param {string} toolchain
+ * @param {string} firmware a leaf below `.pioenvs/<name>`
+ * @param {readonly string[]} project
+ * @param {readonly string[]} outputs
+ * @param {readonly string[]} loads
+ * @returns {Platform}
+ */
+function platform(espPlatform, core, framework, toolchain, firmware, project, outputs, loads = []) {
+  return {
+    ...{ espPlatform, core, framework, toolchain, project, outputs },
+    firmware: inEnv(firmware),
+    loads: [...loads, 'preferences'],
+    frameworkVersion: null,
+  };
+}
+
+/** @param {string} leaf */
+function inEnv(leaf) {
+  return `.pioenvs/{name}/${leaf}`;
+}
+
+/**
+ * The sidecar, its keys in the order in which ESPHome writes them.
+ * @param {{ name: string, friendlyName: string | null, hasNetwork: boolean, integrations: readonly string[] }} node
+ * @param {Platform} target
+ * @param {string} buildPath
+ */
+export function storageJson(node, target, buildPath) {
+  return {
+    storage_version: 1,
+    name: node.name,
+    friendly_name: node.friendlyName,
+    comment: null,
+    esphome_version: version,
+    src_version: 1,
+    address: node.hasNetwork ? `${node.name}.local` : null,
+    web_port: null,
+    esp_platform: target.espPlatform,
+    build_path: buildPath,
+    firmware_bin_path: `${buildPath}/${target.firmware.replaceAll('{name}', node.name)}`,
+    loaded_integrations: [...new Set([...node.integrations, ...target.loads])].toSorted(),
+    loaded_platforms: [],
+    no_mdns: false,
+    framework: target.framework,
+    core_platform: target.core,
+    toolchain: target.toolchain,
+    area: null,
+    framework_version: target.frameworkVersion,
+  };
+}
+
+/**
+ * PlatformIO's own object, or the shape that the native toolchains share.
+ * @param {Platform} target
+ * @param {string} name
+ * @param {string} buildPath
+ */
+export function idedata(target, name, buildPath) {
+  const program = `${buildPath}/.pioenvs/${name}/${target.core === 'host' ? 'program' : 'firmware.elf'}`;
+  if (target.toolchain === 'platformio') {
+    return { prog_path: program, cc_path: '/usr/bin/gcc', defines: [], extra: { flash_images: [] } };
+  }
+  return {
+    ...{ cc_path: '/usr/bin/gcc', cxx_path: '/usr/bin/g++', cxx_flags: ['-std=gnu++20'], defines: [] },
+    includes: { build: [`${buildPath}/src`], toolchain: ['/usr/include'] },
+    prog_path: target.toolchain === 'esp-idf' ? `${buildPath}/build/firmware.elf` : program,
+  };
+}

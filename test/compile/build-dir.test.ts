@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
+import { createPaths, type Paths } from '../../src/paths/index.js';
+import { exampleId } from '../support/hostile.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const configuration = `.esphome/.remote_builds/${exampleId}/kitchen/config/kitchen.yaml`;
+
+/** A device with a configuration, a sidecar that names `buildPath`, a build there, and the usual directories. */
+async function device(t: TestContext, below: string): Promise<{ paths: Paths; subtree: string }> {
+  const paths = createPaths({ configDir: await tempDir(t) });
+  const subtree = paths.resolveDataDir(configuration);
+  const buildPath = join(subtree, below);
+  for (const directory of [
+    buildPath,
+    ...['config', 'storage', 'idedata', 'build/x'].map((name) => join(subtree, name)),
+  ]) {
+    await mkdir(directory, { recursive: true });
+    await writeFile(join(directory, 'file'), 'x');
+  }
+  const sidecar = JSON.stringify({ storage_version: 1, build_path: buildPath });
+  await writeFile(paths.resolveStoragePath(configuration), sidecar);
+  return { paths, subtree };
+}
+
+test('Cleaning removes the build, also one that the YAML has put elsewhere in the subtree, and keeps the rest', async (t) => {
+  for (const below of ['build/kitchen', 'out/of/the/way']) {
+    const { paths, subtree } = await device(t, below);
+    await cleanBuildDir(paths, configuration);
+    const left = await readdir(subtree, { recursive: true });
+    assert.deepEqual(
+      left.filter((name) => /^(build|idedata)|way/.test(name)),
+      [],
+    );
+    assert.ok(left.includes('config/file') && left.includes('storage/kitchen.yaml.json'));
+  }
+});
+
+test('A sidecar that names the configuration, the sidecars or another device does not make them go', async (t) => {
+  for (const below of ['config', 'storage', '.', 'config/deeper', '../hall/build']) {
+    const { paths, subtree } = await device(t, below);
+    await cleanBuildDir(paths, configuration);
+    const left = await readdir(subtree);
+    assert.ok(left.includes('config') && left.includes('storage'), below);
+    assert.ok((await readdir(join(subtree, below))).includes('file'), below);
+  }
+});
+
+test('A link that a build has put in the place of its directory is refused, and what it names stays', async (t) => {
+  const { paths } = await device(t, 'build/kitchen');
+  const twin = configuration.replaceAll('kitchen', 'twin');
+  await symlink(paths.resolveDataDir(configuration), paths.resolveDataDir(twin));
+  await assert.rejects(cleanBuildDir(paths, twin), { code: 'TRAVERSAL' });
+  await assert.rejects(openBuildDir(paths, twin, {}), { code: 'TRAVERSAL' });
+  assert.ok((await readdir(paths.resolveDataDir(configuration))).includes('build'));
+});

@@ -1,0 +1,230 @@
+/** One compile from its start to the end of its last process, by every way of ending; and what it is called. */
+import assert from 'node:assert/strict';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { runCompile, type CompileRequest, type CompileResult } from '../../src/compile/compile.js';
+import { noMarks, readMarks } from '../../src/compile/output.js';
+import { judge, leavesDamage } from '../../src/compile/verdict.js';
+import { isReceiverError } from '../../src/errors.js';
+import { silentLog } from '../../src/log.js';
+import { spawnSession } from '../../src/process/session.js';
+import { standInEsphome } from '../../src/testing/index.js';
+import { isAlive } from '../support/is-alive.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const timeoutMs = 30_000;
+const clean = {
+  exitCode: 0,
+  signal: null,
+  cancelled: false,
+  timedOut: false,
+  leaseLost: false,
+  forced: false,
+};
+
+interface Build {
+  readonly base: string;
+  readonly lines: string[];
+  readonly cancel: AbortController;
+  readonly lease: AbortController;
+  /** Resolves when a line matches. */
+  printed(pattern: RegExp): Promise<string>;
+  run(more?: Partial<CompileRequest>): Promise<CompileResult>;
+}
+
+async function build(t: TestContext, knobs: string): Promise<Build> {
+  const base = await tempDir(t);
+  const yaml = join(base, 'kitchen.yaml');
+  await writeFile(yaml, `# stand-in: ${knobs}\nesphome:\n  name: kitchen\nhost:\n`);
+  const lines: string[] = [];
+  const waiting = new Map<RegExp, (line: string) => void>();
+  const [cancel, lease] = [new AbortController(), new AbortController()];
+  return {
+    ...{ base, lines, cancel, lease },
+    printed: (pattern) => new Promise((resolve) => waiting.set(pattern, resolve)),
+    run: (more) =>
+      runCompile({
+        command: [...standInEsphome, '--dashboard', 'compile', yaml],
+        cwd: base,
+        env: { PATH: '/usr/bin:/bin', ESPHOME_DATA_DIR: join(base, 'data'), ESPHOME_NOGITIGNORE: '1' },
+        signal: cancel.signal,
+        leaseSignal: lease.signal,
+        timeoutMs,
+        onLine(line) {
+          lines.push(line);
+          for (const [pattern, resolve] of waiting) if (pattern.test(line)) resolve(line);
+        },
+        log: silentLog,
+        ...more,
+      }),
+  };
+}
+
+test('A compile that ends well gives every line with its end, and is a success', async (t) => {
+  const { run, lines } = await build(t, 'lines=10000');
+  const result = await run();
+  assert.deepEqual(result, { ...clean, marks: noMarks });
+  assert.equal(judge(result, timeoutMs), null);
+  assert.equal(leavesDamage(result), false);
+  assert.equal(lines.filter((line) => line.startsWith('stand-in: line ')).length, 10_000);
+  assert.match(lines.at(-1) ?? '', /INFO Successfully compiled program/);
+  assert.ok(lines.every((line) => line.endsWith('\n')));
+});
+
+test('A cancelled compile is ended politely, and its result says so', async (t) => {
+  const { run, cancel, printed } = await build(t, 'sleep=60000');
+  const running = run();
+  await printed(/stand-in: sleeping/);
+  cancel.abort();
+  const result = await running;
+  assert.deepEqual(result, { ...clean, exitCode: null, signal: 'SIGTERM', cancelled: true, marks: noMarks });
+  assert.equal(leavesDamage(result), false);
+});
+
+test('A child that ignores the polite signal, and what it has started in a group of its own, are gone at the end', async (t) => {
+  const { run, lease, printed } = await build(t, 'ignore-term fork sleep=60000');
+  const running = run({ graceMs: 100 });
+  const [forked] = await Promise.all([printed(/stand-in: forked \d+/), printed(/stand-in: sleeping/)]);
+  lease.abort();
+  const result = await running;
+  const { exitCode, signal, leaseLost, cancelled, forced } = result;
+  assert.deepEqual(
+    { exitCode, signal, leaseLost, cancelled, forced },
+    {
+      ...{ exitCode: null, signal: 'SIGKILL', leaseLost: true, cancelled: false, forced: true },
+    },
+  );
+  assert.equal(leavesDamage(result), true);
+  assert.equal(isAlive(Number(/\d+/.exec(forked)?.[0])), false);
+});
+
+test('What a compile leaves running after it has ended well is ended, and does not make it a failure', async (t) => {
+  const { run, lines } = await build(t, 'fork');
+  const result = await run();
+  assert.equal(judge(result, timeoutMs), null);
+  const forked = lines.find((line) => line.startsWith('stand-in: forked'));
+  assert.equal(isAlive(Number(/\d+/.exec(forked ?? '')?.[0])), false);
+});
+
+test('It is over when the last process is gone, and what was printed without a line end is not lost', async (t) => {
+  const { run, lines } = await build(t, '');
+  const left = { isGone: false };
+  const result = await run({
+    command: ['/bin/sh', '-c', 'printf "no end"'],
+    async spawn(command, options) {
+      const session = await spawnSession(command, options);
+      return {
+        ...session,
+        async settled() {
+          await session.settled();
+          left.isGone = true;
+        },
+      };
+    },
+  });
+  assert.equal(result.exitCode, 0);
+  assert.equal(left.isGone, true);
+  assert.deepEqual(lines, ['no end']);
+});
+
+test('A compile that takes too long is ended and called so', async (t) => {
+  const { run } = await build(t, 'sleep=60000');
+  const result = await run({ timeoutMs: 400 });
+  assert.deepEqual([result.timedOut, result.cancelled, result.signal], [true, false, 'SIGTERM']);
+  assert.deepEqual(judge(result, 3_600_000), {
+    reason: 'resource',
+    message: 'stopped: it took longer than 60 minutes',
+  });
+});
+
+test('Nothing is started for a job that was cancelled, or has lost its lease, before', async (t) => {
+  const { run, base } = await build(t, '');
+  const spawn = (): never => assert.fail('it was started');
+  const aborted = AbortSignal.abort();
+  assert.deepEqual((await run({ signal: aborted, spawn })).cancelled, true);
+  assert.deepEqual((await run({ leaseSignal: aborted, spawn })).leaseLost, true);
+  await assert.rejects(readFile(join(base, 'data')), { code: 'ENOENT' });
+});
+
+test('A cancel that comes while the command is being started ends it', async (t) => {
+  const { run, cancel, lines } = await build(t, 'sleep=60000');
+  const result = await run({
+    beforeStart() {
+      cancel.abort();
+      return Promise.resolve();
+    },
+  });
+  assert.equal(result.cancelled, true);
+  assert.equal(result.exitCode, null);
+  assert.deepEqual(lines, []);
+});
+
+test('When the identity cannot be written down the command never runs', async (t) => {
+  const { run, lines } = await build(t, '');
+  const error = new Error('the disk is full');
+  await assert.rejects(run({ beforeStart: () => Promise.reject(error) }), error);
+  assert.deepEqual(lines, []);
+});
+
+test('A command that does not exist is SPAWN', async (t) => {
+  const { run, base } = await build(t, '');
+  await assert.rejects(run({ command: [join(base, 'gone')] }), (error) => isReceiverError(error, 'SPAWN'));
+});
+
+test('Failures are told apart by what they need from the user', async (t) => {
+  const killed = 'print=g++:_fatal_error:_Killed_signal_terminated_program_cc1plus exit=1';
+  const cases: readonly (readonly [string, string, boolean])[] = [
+    ['exit=2', 'config: the configuration is invalid; the log says where', false],
+    ['exit=1', 'compile: the compile failed (exit code 1); the log says why', false],
+    ['exit=77', 'compile: the compile failed (exit code 77); the log says why', false],
+    [killed, 'resource: killed, probably out of memory', true],
+    ['signal=SIGKILL', 'resource: killed, probably out of memory', true],
+    ['signal=SIGSEGV', 'compile: ESPHome was ended by SIGSEGV', true],
+    [
+      'print=cannot_write_PCH_file:_No_space_left_on_device exit=1',
+      'resource: the disk of the build server is full',
+      true,
+    ],
+    [
+      'print=ERROR_Failed_to_download_x exit=1',
+      'toolchain: the build server could not download what the build needs',
+      false,
+    ],
+    [
+      'print=ModuleNotFoundError:_No_module_named_x',
+      'toolchain: ESPHome\'s installation is incomplete: it reported success after "ModuleNotFoundError"',
+      false,
+    ],
+    ['print=WARNING_ImportError:_not_important', 'success', false],
+  ];
+  await Promise.all(
+    cases.map(async ([knobs, expected, damage]) => {
+      const result = await (await build(t, knobs)).run();
+      const failure = judge(result, timeoutMs);
+      assert.equal(failure ? `${failure.reason}: ${failure.message}` : 'success', expected, knobs);
+      assert.equal(leavesDamage(result), damage, knobs);
+    }),
+  );
+});
+
+test('Marks are read through colours, and lines about other things set none', () => {
+  const colours = readMarks(noMarks, '\\033[33mWARNING command not found\\033[0m\n');
+  assert.equal(colours, noMarks);
+  assert.equal(
+    readMarks(noMarks, '\x1b[31msh: g++: command not found\x1b[0m\n').contradiction,
+    'command not found',
+  );
+  assert.equal(readMarks(noMarks, 'FAILED: [code=137] obj/a.o\n').killed, true);
+  assert.equal(readMarks(noMarks, '/bin/sh: line 1: 4711 Killed   g++ -c a.cpp\n').killed, true);
+  for (const line of ['  - name: "Killed Lights"\n', '[3/9] CXX obj/src/ImportErrors.o\n', 'space left\n']) {
+    assert.equal(readMarks(noMarks, line).killed, false, line);
+  }
+});
+
+test('The directory of a build may be missing its data directory: the compile makes it', async (t) => {
+  const { run, base } = await build(t, '');
+  await mkdir(join(base, 'data'));
+  assert.equal((await run()).exitCode, 0);
+});

@@ -1,0 +1,45 @@
+/** What a test hands to jobs: requests, bundles without files, and promises that it settles itself. */
+import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { JobRequest } from '../../src/jobs/job.js';
+import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
+import type { World } from './harness.js';
+
+let bundles = 0;
+
+/** A bundle in a world. The hints make the runner look before it compiles. */
+export function bundleIn(world: World): StagedBundle {
+  const directory = `/staging/${(bundles += 1)}`;
+  world.staging.add(directory);
+  return {
+    ...{ directory, bytes: 1, members: 1, hints: { buildPath: true, remoteParts: false } },
+    configFile: fileName('kitchen.yaml'),
+    manifest: {} as StagedBundle['manifest'],
+    async discard() {
+      await world.pass('discard');
+      world.staging.delete(directory);
+    },
+  };
+}
+
+export function exampleRequest(facts: Partial<JobRequest> & { readonly name?: string } = {}): JobRequest {
+  const { name = 'kitchen.yaml', ...rest } = facts;
+  const file = fileName(name);
+  return {
+    ...{ dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), peerLabel: 'Living room', peerJobId: 'job-1' },
+    ...{ file, device: deviceFromFile(file), target: 'compile', bundleSha256: 'ab'.repeat(32) },
+    ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
+    ...rest,
+  };
+}
+
+export interface Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve(value: T): void;
+  reject(error: unknown): void;
+}
+
+export function deferred<T = void>(): Deferred<T> {
+  let settle: Omit<Deferred<T>, 'promise'> | undefined;
+  const promise = new Promise<T>((resolve, reject) => (settle = { resolve, reject }));
+  return { promise, ...(settle as Omit<Deferred<T>, 'promise'>) };
+}

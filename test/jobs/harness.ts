@@ -1,0 +1,263 @@
+/**
+ * Jobs with the real runner and a world that is made of promises: every step that a job takes passes a gate, which
+ * a test may hold shut, so that each moment can be reached and kept. What must never happen is asserted in the
+ * world itself: two builds of one device at once, a lease that is not given back, an end that is told twice.
+ */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
+
+import type { CompileRequest, CompileResult } from '../../src/compile/compile.js';
+import { noMarks } from '../../src/compile/output.js';
+import { ReceiverError } from '../../src/errors.js';
+import { isTerminal, type JobRecord } from '../../src/jobs/job.js';
+import { createJobs, type JobEvent, type Jobs, type JobsDeps } from '../../src/jobs/jobs.js';
+import { createMemoryQueue } from '../../src/jobs/queue.js';
+import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
+import type { Lease } from '../../src/locks/lease.js';
+import { silentLog } from '../../src/log.js';
+import { createPaths } from '../../src/paths/index.js';
+
+/** The steps of a compile in their order; `put:` is the store, `end` of it the last record. */
+export const moments = [
+  ...['put:queued', 'slot', 'put:running', 'chooseEsphome', 'acquireLease', 'swapIn', 'openBuildDir'],
+  ...[
+    'precheck',
+    'compile',
+    'recordBuild',
+    'closeBuildDir',
+    'verify',
+    'storeArtifacts',
+    'release',
+    'discard',
+  ],
+] as const;
+export type Moment = (typeof moments)[number] | 'put:end' | 'removeArtifacts' | 'clean';
+
+export const cleanResult: CompileResult = Object.freeze({
+  ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, leaseLost: false, forced: false },
+  marks: noMarks,
+});
+
+export interface World {
+  readonly jobs: Jobs;
+  readonly store: JobStore;
+  readonly events: JobEvent[];
+  /** Names of the steps that were taken, in order. */
+  readonly steps: string[];
+  /** What was logged as an error. */
+  readonly errors: string[];
+  /** Leases that are out, by device, the newest last. */
+  readonly leases: Map<string, FakeLease>;
+  /** The number of the last lease, by device. */
+  readonly fences: Map<string, number>;
+  /** Ids of jobs whose artifacts are kept. */
+  readonly artifacts: Set<string>;
+  /** Staging directories that are not used up or removed. */
+  readonly staging: Set<string>;
+  /** Resolves with the job's record when its terminal event has come. */
+  ended(id: string): Promise<JobRecord>;
+  /** Takes a step through the gate. */
+  pass(moment: Moment, signal?: AbortSignal): Promise<void>;
+  /** Asserts what must hold when no job is left. */
+  assertAtRest(): void;
+}
+
+export interface FakeLease extends Lease {
+  lose(): void;
+  /** Somebody else has the lock, and only the disk knows as yet. */
+  steal(): void;
+}
+
+export interface WorldOptions {
+  readonly jobsDir: string;
+  /** Called at every step; the step goes on when it resolves. */
+  readonly gate?: (moment: Moment, signal?: AbortSignal) => Promise<void>;
+  readonly run?: Partial<RunnerDeps>;
+  readonly deps?: Partial<JobsDeps>;
+  readonly slots?: number;
+  readonly store?: JobStore;
+}
+
+export async function createWorld(options: WorldOptions): Promise<World> {
+  const { gate = async () => {}, jobsDir } = options;
+  const [steps, events]: [string[], JobEvent[]] = [[], []];
+  const [leases, fences] = [new Map<string, FakeLease>(), new Map<string, number>()];
+  const building = new Set<string>();
+  const [artifacts, staging] = [new Set<string>(), new Set<string>()];
+  const [faults, errors]: [string[], string[]] = [[], []];
+  const log = { ...silentLog, error: (_: unknown, text: string) => void errors.push(text) };
+  const store = options.store ?? createMemoryStore();
+  const queue = createMemoryQueue({ slots: options.slots ?? 1 });
+
+  async function pass(moment: Moment, signal?: AbortSignal): Promise<void> {
+    steps.push(moment);
+    await gate(moment, signal);
+  }
+
+  /** What `runCompile` does under signals, without a process. */
+  async function fakeRun(moment: Moment, { signal, leaseSignal, cwd }: FakeRun): Promise<CompileResult> {
+    if (building.has(cwd)) faults.push('two builds of one device at once');
+    building.add(cwd);
+    await pass(moment, AbortSignal.any([signal, leaseSignal])).finally(() => building.delete(cwd));
+    const [cancelled, leaseLost] = [signal.aborted, leaseSignal.aborted];
+    return cancelled || leaseLost ? { ...cleanResult, exitCode: null, cancelled, leaseLost } : cleanResult;
+  }
+
+  const runner: RunnerDeps = {
+    paths: createPaths({ configDir: join(jobsDir, 'config') }),
+    async chooseEsphome() {
+      await pass('chooseEsphome');
+      return { command: ['/bin/esphome'], version: '2026.10.0' };
+    },
+    composeEnvironment: () => ({}),
+    async acquireLease({ key, signal }) {
+      const name = `${key.dashboardId} ${key.device}`;
+      await pass('acquireLease', signal);
+      signal.throwIfAborted();
+      while (leases.has(name)) await turn();
+      signal.throwIfAborted();
+      const fence = (fences.get(name) ?? 0) + 1;
+      fences.set(name, fence);
+      const lease = fakeLease(fence, pass, async () => {
+        await pass('release');
+        leases.delete(name);
+      });
+      leases.set(name, lease);
+      return lease;
+    },
+    async swapIn(staged) {
+      await pass('swapIn');
+      if (!staging.delete(staged.directory)) faults.push('a bundle was installed twice');
+    },
+    async openBuildDir() {
+      await pass('openBuildDir');
+      return { close: () => pass('closeBuildDir') };
+    },
+    cleanBuildDir: () => pass('clean'),
+    async precheck(request) {
+      const result = await fakeRun('precheck', request);
+      return result.exitCode === 0 ? null : result;
+    },
+    async compile(request) {
+      request.onLine('[1/2] CXX a.o\n');
+      return fakeRun('compile', request);
+    },
+    verify: () => pass('verify'),
+    async storeArtifacts(id) {
+      await pass('storeArtifacts');
+      artifacts.add(id);
+      return { bytes: 3, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' };
+    },
+    compileTimeoutMs: 1_000,
+    log,
+    ...options.run,
+  };
+
+  const jobs = await createJobs({
+    store: {
+      ...store,
+      async put(record) {
+        await pass(isTerminal(record) ? 'put:end' : (`put:${record.state}` as Moment));
+        await store.put(record);
+      },
+    },
+    queue: {
+      ...queue,
+      async enter(id, { signal }) {
+        await pass('slot', signal);
+        return queue.enter(id, { signal });
+      },
+    },
+    run: (job, staged) => runJob(job, staged, runner),
+    openArtifacts: ({ artifacts: facts }) => {
+      assert.ok(facts);
+      return Promise.resolve({ ...facts, read: async function* () {} });
+    },
+    async removeArtifacts(id) {
+      await pass('removeArtifacts');
+      artifacts.delete(id);
+    },
+    jobsDir,
+    log,
+    ...options.deps,
+  });
+  jobs.subscribe((event) => {
+    events.push(event);
+    if (event.type !== 'state' || !isTerminal(event.job)) return;
+    if (queue.status().running.includes(event.job.id))
+      faults.push('an end was told before the slot was free');
+  });
+
+  return {
+    ...{ jobs, store, events, steps, errors, leases, fences, artifacts, staging, pass },
+    ended: (id) =>
+      new Promise((resolve) => {
+        const stop = jobs.subscribe((event) => {
+          if (event.type !== 'state' || event.job.id !== id || !isTerminal(event.job)) return;
+          stop();
+          resolve(event.job);
+        });
+      }),
+    assertAtRest() {
+      assert.deepEqual(faults, []);
+      assert.deepEqual(queue.status(), { running: [], waiting: [] });
+      assert.deepEqual([...leases.keys()], [], 'a lease was not given back');
+      assert.deepEqual([...staging], [], 'a bundle was left behind');
+      for (const job of jobs.list()) assertToldInOrder(job, events);
+      const completed = jobs.list().filter(({ artifacts: facts }) => facts !== null);
+      assert.deepEqual([...artifacts].toSorted(), completed.map(({ id }) => id).toSorted());
+    },
+  };
+}
+
+type FakeRun = Pick<CompileRequest, 'signal' | 'leaseSignal' | 'cwd'>;
+
+/** Each state once and in order, the present one last, exactly one of them terminal, and nothing after it. */
+function assertToldInOrder(job: JobRecord, events: readonly JobEvent[]): void {
+  const own = events.filter((event) => event.type !== 'queue').filter((event) => event.job.id === job.id);
+  const states = own.filter((event) => event.type === 'state').map((event) => event.job.state);
+  const places = states.map((state) => ['queued', 'running', job.state].indexOf(state));
+  assert.ok(isTerminal(job), 'a job has not ended');
+  assert.deepEqual(
+    places,
+    [...new Set(places)].toSorted((a, b) => a - b),
+    `its states were told as ${states.join()}`,
+  );
+  const last = own.at(-1);
+  assert.ok(last?.type === 'state' && isTerminal(last.job), 'something was told after the end');
+}
+
+function fakeLease(
+  fence: number,
+  pass: (moment: Moment) => Promise<void>,
+  release: () => Promise<void>,
+): FakeLease {
+  const loss = new AbortController();
+  const lose = (): void => loss.abort(new ReceiverError('LOCK_LOST', 'the lock has gone to somebody else'));
+  let isStolen = false;
+  let releasing: Promise<void> | undefined;
+  async function stand(moment?: Moment): Promise<void> {
+    if (moment) await pass(moment);
+    loss.signal.throwIfAborted();
+    if (!isStolen) return;
+    lose();
+    throw new ReceiverError('FENCED', 'a newer owner of the lock is at work');
+  }
+  return {
+    fence,
+    signal: loss.signal,
+    lose,
+    steal: () => void (isStolen = true),
+    confirm: () => stand(),
+    recordBuild: () => stand('recordBuild'),
+    async publish(act) {
+      await stand();
+      const result = await act();
+      await stand();
+      return result;
+    },
+    release: () => (releasing ??= release()),
+  };
+}

@@ -1,0 +1,549 @@
+/** The life of jobs, forced to each of its moments: cancel, loss of the lease, stop, replacement, restart. */
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { test, type TestContext } from 'node:test';
+
+import type { StagedBundle } from '../../src/bundles/staged.js';
+import { ReceiverError, isReceiverError } from '../../src/errors.js';
+import { maxJobLogBytes } from '../../src/jobs/job-log.js';
+import type { JobRecord } from '../../src/jobs/job.js';
+import type { JobEvent } from '../../src/jobs/jobs.js';
+import { createMemoryStore } from '../../src/jobs/store.js';
+import { dashboardId } from '../../src/paths/index.js';
+import { exampleRecord } from '../../src/testing/index.js';
+import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
+import { bundleIn, deferred, exampleRequest } from './examples.js';
+import { cleanResult, createWorld, moments, type Moment, type World, type WorldOptions } from './harness.js';
+
+interface Held extends World {
+  /** Resolves when a job has come to the moment, where it then stays. */
+  readonly reached: Promise<void>;
+  letGo(): void;
+}
+
+/** A world whose first step of the given name waits until it is let go, or until its own signal is aborted. */
+async function heldAt(t: TestContext, moment: Moment, options: Partial<WorldOptions> = {}): Promise<Held> {
+  const [reached, gone] = [deferred(), deferred()];
+  let isFirst = true;
+  const world = await createWorld({
+    jobsDir: await tempDir(t),
+    async gate(at, signal) {
+      if (at !== moment || !isFirst) return;
+      isFirst = false;
+      reached.resolve();
+      signal?.addEventListener('abort', () => gone.resolve());
+      if (!signal?.aborted) await gone.promise;
+    },
+    ...options,
+  });
+  return { ...world, reached: reached.promise, letGo: () => gone.resolve() };
+}
+
+function submitted(
+  world: World,
+  facts: Parameters<typeof exampleRequest>[0] = {},
+): { id: string; ended: Promise<JobRecord> } {
+  const { id } = world.jobs.submit(exampleRequest(facts), Promise.resolve(bundleIn(world)));
+  return { id, ended: world.ended(id) };
+}
+
+function statesTold(events: readonly JobEvent[], id: string): string[] {
+  return events.flatMap((event) => (event.type === 'state' && event.job.id === id ? [event.job.state] : []));
+}
+
+test('A job goes through its steps in order, and completes with its artifacts kept', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const { id, ended } = submitted(world);
+  assert.equal(world.jobs.get(id)?.state, 'receiving');
+  const job = await ended;
+  const { state, artifacts, esphomeVersion, attempt, errorMessage } = job;
+  assert.deepEqual(
+    { state, bytes: artifacts?.bytes, esphomeVersion, attempt, errorMessage },
+    { state: 'completed', bytes: 3, esphomeVersion: '2026.10.0', attempt: 1, errorMessage: '' },
+  );
+  assert.deepEqual(statesTold(world.events, id), ['queued', 'running', 'completed']);
+  const steps = moments.filter((moment) => moment !== 'recordBuild');
+  assert.deepEqual(
+    world.steps.filter((step) => step !== 'recordBuild'),
+    [...steps, 'put:end'],
+  );
+  assert.equal((await world.jobs.openArtifacts(id)).bytes, 3);
+  assert.equal(await world.jobs.readLog(id), '[1/2] CXX a.o\n');
+  world.assertAtRest();
+});
+
+for (const moment of moments) {
+  test(`A cancel at ${moment} ends the job as cancelled, once, and leaves nothing`, async (t) => {
+    const world = await heldAt(t, moment);
+    const { id, ended } = submitted(world);
+    await world.reached;
+    assert.equal(world.jobs.cancel(id), true);
+    assert.equal(world.jobs.cancel(id), true, 'asking twice is no error');
+    world.letGo();
+    const { state, errorMessage, artifacts } = await ended;
+    assert.deepEqual(
+      { state, errorMessage, artifacts },
+      { state: 'cancelled', errorMessage: 'cancelled', artifacts: null },
+    );
+    assert.equal(world.jobs.cancel(id), false);
+    await world.jobs.close();
+    assert.deepEqual(world.errors, []);
+    world.assertAtRest();
+  });
+
+  test(`A stop at ${moment} waits for the job, which may be submitted again afterwards`, async (t) => {
+    const world = await heldAt(t, moment);
+    const { id, ended } = submitted(world);
+    await world.reached;
+    const closing = world.jobs.close();
+    assert.throws(
+      () => submitted(world),
+      (error) => isReceiverError(error, 'STATE'),
+    );
+    world.staging.delete([...world.staging].at(-1) ?? '');
+    world.letGo();
+    await closing;
+    assert.deepEqual([(await ended).state, (await ended).interrupted], ['cancelled', true]);
+    assert.equal(world.jobs.find(exampleRequest().dashboardId, 'job-1'), undefined);
+    assert.equal(world.jobs.get(id)?.errorMessage, 'the build server is stopping');
+  });
+}
+
+test('A cancel while the bundle still arrives ends the job at once; the late bundle is removed', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const intake = deferred<StagedBundle>();
+  const { id } = world.jobs.submit(exampleRequest(), intake.promise);
+  const ended = world.ended(id);
+  assert.equal(world.jobs.cancelByPeer(exampleRequest().dashboardId, 'job-1'), true);
+  assert.equal((await ended).state, 'cancelled');
+  assert.deepEqual(statesTold(world.events, id), ['cancelled']);
+  let isClosed = false;
+  const closing = world.jobs.close().then(() => (isClosed = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(isClosed, false, 'it was closed while a bundle still arrived');
+  intake.resolve(bundleIn(world));
+  await closing;
+  world.assertAtRest();
+});
+
+test('A cancel after the decision comes too late and is told so', async (t) => {
+  const world = await heldAt(t, 'put:end');
+  const { id, ended } = submitted(world);
+  await world.reached;
+  assert.equal(world.jobs.cancel(id), false);
+  world.letGo();
+  assert.equal((await ended).state, 'completed');
+  world.assertAtRest();
+});
+
+test('A cancel of an unknown job is no error', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  assert.equal(world.jobs.cancel('gone'), false);
+  assert.equal(world.jobs.cancelByPeer(exampleRequest().dashboardId, 'gone'), false);
+});
+
+const underLease: readonly Moment[] = [
+  'swapIn',
+  'openBuildDir',
+  'precheck',
+  'compile',
+  'recordBuild',
+  'verify',
+  'storeArtifacts',
+];
+
+for (const moment of underLease) {
+  test(`A lease lost at ${moment} has the job run once more by itself`, async (t) => {
+    const world = await heldAt(t, moment);
+    const { id, ended } = submitted(world);
+    await world.reached;
+    for (const lease of world.leases.values()) lease.lose();
+    world.letGo();
+    const { state, attempt } = await ended;
+    assert.deepEqual({ state, attempt }, { state: 'completed', attempt: 2 });
+    assert.deepEqual(statesTold(world.events, id), ['queued', 'running', 'completed']);
+    assert.equal(world.steps.filter((step) => step === 'release').length, 2);
+    world.assertAtRest();
+  });
+}
+
+test('What was lost under the lease is not touched any more', async (t) => {
+  const world = await heldAt(t, 'compile');
+  const { ended } = submitted(world);
+  await world.reached;
+  for (const lease of world.leases.values()) lease.lose();
+  world.letGo();
+  await ended;
+  assert.equal(world.steps.filter((step) => step === 'openBuildDir').length, 2);
+  assert.equal(world.steps.filter((step) => step === 'closeBuildDir').length, 1);
+});
+
+for (const moment of underLease) {
+  test(`Another owner that comes at ${moment}, and is known only on disk, has the job run once more`, async (t) => {
+    const world = await heldAt(t, moment);
+    const { ended } = submitted(world);
+    await world.reached;
+    for (const lease of world.leases.values()) lease.steal();
+    world.letGo();
+    assert.deepEqual([(await ended).state, (await ended).attempt], ['completed', 2]);
+    world.assertAtRest();
+  });
+}
+
+test('A lease that is lost twice fails the job as lock_lost', async (t) => {
+  const world: World = await createWorld({
+    jobsDir: await tempDir(t),
+    async gate(at) {
+      if (at === 'compile') for (const lease of world.leases.values()) lease.lose();
+    },
+  });
+  const { state, failureReason, attempt } = await submitted(world).ended;
+  assert.deepEqual([state, failureReason, attempt], ['failed', 'lock_lost', 2]);
+  world.assertAtRest();
+});
+
+test('A job is not run again over the configuration of another owner that had the lock meanwhile', async (t) => {
+  const world: World = await createWorld({
+    jobsDir: await tempDir(t),
+    async gate(at) {
+      if (at === 'compile') for (const lease of world.leases.values()) lease.lose();
+      if (at === 'release') for (const [name, fence] of world.fences) world.fences.set(name, fence + 1);
+    },
+  });
+  const { failureReason, errorMessage } = await submitted(world).ended;
+  assert.deepEqual(
+    [failureReason, errorMessage],
+    ['lock_lost', 'another build server has taken over this device meanwhile'],
+  );
+  assert.equal(world.steps.filter((step) => step === 'compile').length, 1);
+});
+
+test('A clean that loses its lease is done once more', async (t) => {
+  const world = await heldAt(t, 'clean');
+  const { ended } = submitted(world, { target: 'clean' });
+  await world.reached;
+  for (const lease of world.leases.values()) lease.lose();
+  world.letGo();
+  assert.deepEqual([(await ended).state, (await ended).attempt], ['completed', 2]);
+  world.assertAtRest();
+});
+
+test('What goes wrong after the lease was lost goes wrong because of it', async (t) => {
+  const world: World = await createWorld({
+    jobsDir: await tempDir(t),
+    async gate(at) {
+      if (at !== 'verify' || world.steps.filter((step) => step === 'verify').length > 1) return;
+      for (const lease of world.leases.values()) lease.lose();
+      throw new ReceiverError('WROTE_ELSEWHERE', 'the other owner has wiped it');
+    },
+  });
+  const { state, attempt } = await submitted(world).ended;
+  assert.deepEqual([state, attempt], ['completed', 2]);
+});
+
+const failures: readonly (readonly [string, Partial<WorldOptions>, string])[] = [
+  [
+    'a lock that is not free in time',
+    throwing('acquireLease', new ReceiverError('LOCK_TIMEOUT', 'in use')),
+    'lock_lost: in use',
+  ],
+  [
+    'no ESPHome',
+    throwing('chooseEsphome', new ReceiverError('PROVISION', 'none here')),
+    'provision: none here',
+  ],
+  [
+    'a program that cannot start',
+    throwing('compile', new ReceiverError('SPAWN', 'no such')),
+    'toolchain: no such',
+  ],
+  [
+    'a build that went elsewhere',
+    throwing('verify', new ReceiverError('WROTE_ELSEWHERE', 'away')),
+    'wrote_elsewhere: away',
+  ],
+  [
+    'artifacts that are missing',
+    throwing('storeArtifacts', new ReceiverError('ARTIFACTS', 'no ini')),
+    'compile: no ini',
+  ],
+  [
+    'a full disk',
+    throwing('swapIn', Object.assign(new Error('ENOSPC: /srv'), { code: 'ENOSPC' })),
+    'resource: the disk of the build server is full',
+  ],
+  [
+    'a surprise',
+    throwing('openBuildDir', new Error('EPERM: /srv/secret')),
+    'internal: the build server failed; its own log says why',
+  ],
+  ['a bad bundle path', throwing('swapIn', new ReceiverError('TRAVERSAL', 'a link')), 'bundle: a link'],
+  [
+    'an invalid configuration',
+    { run: { compile: async () => ({ ...cleanResult, exitCode: 2 }) } },
+    'config: the configuration is invalid; the log says where',
+  ],
+  [
+    'a precheck that fails',
+    { run: { precheck: async () => ({ ...cleanResult, exitCode: 1 }) } },
+    'compile: the compile failed (exit code 1); the log says why',
+  ],
+  [
+    'a compile that is too slow',
+    { run: { compile: async () => ({ ...cleanResult, timedOut: true }) } },
+    'resource: stopped: it took longer than 1 seconds',
+  ],
+];
+
+function throwing(moment: Moment, error: Error): Partial<WorldOptions> {
+  return {
+    async gate(at) {
+      if (at === moment) throw error;
+    },
+  };
+}
+
+for (const [what, options, expected] of failures) {
+  test(`A job with ${what} fails for that reason, and the next job runs`, async (t) => {
+    const world = await createWorld({ jobsDir: await tempDir(t), ...options });
+    const { state, failureReason, errorMessage } = await submitted(world).ended;
+    assert.deepEqual([state, `${failureReason}: ${errorMessage}`], ['failed', expected]);
+    assert.deepEqual(world.jobs.queueStatus(), { idle: true, running: false, queue_depth: 0 });
+    await submitted(world, { peerJobId: 'job-2' }).ended;
+    world.assertAtRest();
+  });
+}
+
+test('A bundle that is refused fails its job before it queues', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const { id } = world.jobs.submit(
+    exampleRequest(),
+    Promise.reject(new ReceiverError('BUNDLE', 'the bundle is damaged')),
+  );
+  const { failureReason, errorMessage } = await world.ended(id);
+  assert.deepEqual([failureReason, errorMessage], ['bundle', 'the bundle is damaged']);
+  assert.deepEqual(statesTold(world.events, id), ['failed']);
+  world.assertAtRest();
+});
+
+test('A clean runs no ESPHome, installs no bundle and has no artifacts', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const { id, ended } = submitted(world, { target: 'clean', targetVersion: '1.2.3' });
+  assert.deepEqual([(await ended).state, (await ended).artifacts], ['completed', null]);
+  const expected = [
+    'put:queued',
+    'slot',
+    'put:running',
+    'acquireLease',
+    'clean',
+    'release',
+    'discard',
+    'put:end',
+  ];
+  assert.deepEqual(world.steps, expected);
+  await assert.rejects(world.jobs.openArtifacts(id), (error) => isReceiverError(error, 'STATE'));
+  await assert.rejects(world.jobs.openArtifacts('gone'), (error) => isReceiverError(error, 'NOT_FOUND'));
+  world.assertAtRest();
+});
+
+test('A newer job replaces the older one of the same peer, device and target, and no other', async (t) => {
+  const world = await heldAt(t, 'compile', { slots: 9 });
+  const running = submitted(world, { peerJobId: 'running' });
+  await world.reached;
+  const others = [
+    submitted(world, { peerJobId: 'other-target', target: 'clean', name: 'kitchen.yaml' }),
+    submitted(world, { peerJobId: 'other-device', name: 'bath.yaml' }),
+    submitted(world, { peerJobId: 'other-peer', dashboardId: dashboardId('another_peer') }),
+  ];
+  assert.equal((await others[1]?.ended)?.state, 'completed');
+  assert.equal((await others[2]?.ended)?.state, 'completed');
+  const newer = submitted(world, { peerJobId: 'newer' });
+  const replaced = await running.ended;
+  assert.deepEqual(
+    [replaced.state, replaced.errorMessage],
+    ['cancelled', 'replaced by a newer job for the same device'],
+  );
+  assert.equal((await newer.ended).state, 'completed');
+  assert.equal((await others[0]?.ended)?.state, 'completed');
+  world.assertAtRest();
+});
+
+test('A bundle that is bad replaces nothing, and an older job whose bundle comes later gives way', async (t) => {
+  const world = await heldAt(t, 'compile');
+  const slow = deferred<StagedBundle>();
+  const { id: slowId } = world.jobs.submit(exampleRequest({ peerJobId: 'slow' }), slow.promise);
+  const slowEnded = world.ended(slowId);
+  const running = submitted(world, { peerJobId: 'running' });
+  assert.equal((await slowEnded).state, 'cancelled');
+  await world.reached;
+  const bad = world.jobs.submit(exampleRequest(), Promise.reject(new ReceiverError('BUNDLE', 'bad')));
+  await world.ended(bad.id);
+  assert.equal(world.jobs.get(running.id)?.state, 'running');
+  world.letGo();
+  assert.equal((await running.ended).state, 'completed');
+  slow.resolve(bundleIn(world));
+  await world.jobs.close();
+  world.assertAtRest();
+});
+
+test("A peer's id that is used again means the newer job", async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const first = submitted(world);
+  await first.ended;
+  const second = submitted(world);
+  const found = world.jobs.find(exampleRequest().dashboardId, 'job-1');
+  assert.equal(found?.id, second.id);
+  assert.equal(world.jobs.find(dashboardId('another_peer'), 'job-1'), undefined);
+  await second.ended;
+});
+
+test('The queue is told at each change: busy while one runs, idle with the last end', async (t) => {
+  const world = await heldAt(t, 'compile');
+  const first = submitted(world);
+  await world.reached;
+  const second = submitted(world, { name: 'bath.yaml' });
+  await waitForStep(world, 'slot', 2);
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queue_depth: 1 });
+  world.letGo();
+  await Promise.all([first.ended, second.ended]);
+  const told = world.events.flatMap((event) =>
+    event.type === 'queue' ? [`${event.status.running} ${event.status.queue_depth}`] : [],
+  );
+  assert.deepEqual(told, ['false 1', 'true 0', 'true 1', 'false 1', 'true 0', 'false 0']);
+  assert.equal(world.events.at(-1)?.type, 'queue');
+});
+
+test('Output is told with its job and kept in a log that is bounded; progress is told when it changes', async (t) => {
+  const lines = [
+    'INFO Generating C++ source...\n',
+    '[1/2] CXX a.o\n',
+    '[1/2] CXX a.o\n',
+    '[2/2] LINK program\n',
+  ];
+  const jobsDir = await tempDir(t);
+  const world = await createWorld({
+    jobsDir,
+    run: {
+      async compile({ onLine }) {
+        for (const line of lines) onLine(line);
+        for (let n = 0; n < 1_100; n += 1) onLine(`${'x'.repeat(8_191)}\n`);
+        return cleanResult;
+      },
+    },
+  });
+  const { id, ended } = submitted(world);
+  await ended;
+  const output = world.events.flatMap((event) => (event.type === 'output' ? [event.line] : []));
+  assert.deepEqual([output.slice(0, 4), output.length], [lines, 1_104]);
+  const progress = world.events.flatMap((event) =>
+    event.type === 'progress' ? [event.job.progress.percent] : [],
+  );
+  assert.deepEqual(progress, [null, 50, 100]);
+  const log = await world.jobs.readLog(id);
+  assert.ok(log.startsWith(lines.join('')) && log.endsWith('[the rest of the output is not kept]\n'));
+  assert.equal(log.split('[the rest').length, 2);
+  assert.ok(log.length <= maxJobLogBytes + 100);
+  assert.equal(await world.jobs.remove(id), true);
+  assert.deepEqual(await readdir(jobsDir), []);
+  await assert.rejects(world.jobs.readLog(id), (error) => isReceiverError(error, 'NOT_FOUND'));
+});
+
+test('A listener that fails, a log and a store that cannot be written do not fail the job', async (t) => {
+  const refuse = (): Promise<never> => Promise.reject(new Error('the disk is gone'));
+  const world = await createWorld({
+    jobsDir: `${await tempDir(t)}/missing`,
+    store: { ...createMemoryStore(), put: refuse },
+    deps: { removeArtifacts: refuse },
+  });
+  const stop = world.jobs.subscribe(() => assert.fail('a bad listener'));
+  const { id, ended } = submitted(world);
+  assert.equal((await ended).state, 'completed');
+  assert.equal(await world.jobs.readLog(id), '');
+  stop();
+  assert.equal(world.jobs.cancel(submitted(world, { name: 'bath.yaml' }).id), true);
+  await world.jobs.close();
+});
+
+test('PlatformIO is measured by the largest build of the same device before', async (t) => {
+  const world = await createWorld({
+    jobsDir: await tempDir(t),
+    run: {
+      async compile({ onLine }) {
+        for (let n = 0; n < 4; n += 1) onLine('Compiling .pioenvs/k/a.o\n');
+        return cleanResult;
+      },
+    },
+  });
+  assert.equal((await submitted(world).ended).progress.percent, null);
+  assert.equal((await submitted(world, { name: 'bath.yaml' }).ended).progress.expected, 0);
+  const again = await submitted(world).ended;
+  assert.deepEqual([again.progress.expected, again.progress.percent], [4, 99]);
+});
+
+test('No peer can have too many jobs wait, or push the results of others out', async (t) => {
+  const world = await heldAt(t, 'compile', { deps: { maxLivePerPeer: 3, maxEndedPerPeer: 2 } });
+  const kept = submitted(world, { dashboardId: dashboardId('another_peer') });
+  await world.reached;
+  world.letGo();
+  await kept.ended;
+  const held = [1, 2, 3].map((n) => submitted(world, { name: `d${n}.yaml` }));
+  const refused = await submitted(world, { name: 'd4.yaml' }).ended;
+  assert.deepEqual([refused.failureReason, refused.startedAt], ['resource', null]);
+  for (const { ended } of held) assert.equal((await ended).state, 'completed');
+  await world.jobs.close();
+  assert.deepEqual(
+    world.jobs.list().map(({ id }) => id),
+    [kept.id, held[2]?.id, refused.id],
+  );
+  assert.equal((await world.store.load()).length, 3);
+  world.assertAtRest();
+});
+
+test('All jobs of one peer can be ended, and only those', async (t) => {
+  const world = await heldAt(t, 'compile', { slots: 1 });
+  const mine = [submitted(world), submitted(world, { name: 'bath.yaml' })];
+  const other = submitted(world, { dashboardId: dashboardId('another_peer') });
+  await world.reached;
+  await world.jobs.cancelAllOf(exampleRequest().dashboardId);
+  for (const { id } of mine) assert.equal(world.jobs.get(id)?.state, 'cancelled');
+  assert.equal((await other.ended).state, 'completed');
+  world.assertAtRest();
+});
+
+test('After a restart ended jobs are found; one that had not ended has failed, and may be submitted again', async (t) => {
+  const [store, jobsDir] = [createMemoryStore(), await tempDir(t)];
+  const artifacts = { bytes: 3, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' } as const;
+  const done = exampleRecord({ state: 'completed', peerJobId: 'done', finishedAt: 2, artifacts });
+  const cut = exampleRecord({ state: 'running', peerJobId: 'cut', createdAt: 3, startedAt: 4 });
+  await store.put(done);
+  await store.put(cut);
+  const world = await createWorld({ jobsDir, store, deps: { now: () => 9 } });
+  assert.deepEqual(world.jobs.find(done.dashboardId, 'done'), done);
+  assert.equal((await world.jobs.openArtifacts(done.id)).sha256, artifacts.sha256);
+  assert.equal(world.jobs.find(cut.dashboardId, 'cut'), undefined);
+  const { state, failureReason, errorMessage, finishedAt } = world.jobs.get(cut.id) ?? cut;
+  assert.deepEqual(
+    [state, failureReason, errorMessage, finishedAt],
+    ['failed', 'internal', 'the build server was restarted during this job', 9],
+  );
+  assert.equal((await store.load()).find(({ id }) => id === cut.id)?.state, 'failed');
+  assert.equal(world.jobs.cancel(cut.id), false);
+  assert.equal((await submitted(world, { peerJobId: 'cut' }).ended).state, 'completed');
+});
+
+test('A job that has not ended cannot be removed', async (t) => {
+  const world = await heldAt(t, 'compile');
+  const { id, ended } = submitted(world);
+  await world.reached;
+  assert.equal(await world.jobs.remove(id), false);
+  world.letGo();
+  await ended;
+  assert.equal(await world.jobs.remove(id), true);
+  assert.equal(await world.jobs.remove(id), false);
+  assert.deepEqual([world.jobs.list(), [...world.artifacts]], [[], []]);
+});
+
+async function waitForStep(world: World, step: Moment, times = 1): Promise<void> {
+  await waitFor(() => world.steps.filter((one) => one === step).length >= times);
+}
