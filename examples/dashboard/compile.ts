@@ -1,0 +1,42 @@
+/** Compiles one configuration as the receiver's `composeEnvironment` says, with the ESPHome of this machine if it has one. */
+import { execFile } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { promisify } from 'node:util';
+
+import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
+import type { Receiver } from '../../src/index.js';
+import { standInEsphome } from '../../src/testing/index.js';
+
+export interface Compiler {
+  readonly command: EsphomeCommand;
+  /** For people. */
+  readonly name: string;
+}
+
+/** `ESPHOME_COMMAND`, or `esphome` on the PATH, or the stand-in. */
+export async function findCompiler(): Promise<Compiler> {
+  const command = await findEsphome({ env: process.env });
+  if (command !== null) return { command, name: command.join(' ') };
+  if (process.env['ESPHOME_COMMAND']) throw new Error('ESPHOME_COMMAND leads to no program');
+  const name = 'the stand-in, which is no compiler (ESPHOME_COMMAND names a real one)';
+  return { command: standInEsphome, name };
+}
+
+/** The program that the compiler says it has made. Throws when it fails, with its output. */
+export async function compile(
+  { command }: Compiler,
+  { paths, composeEnvironment }: Receiver,
+  configuration: string,
+): Promise<string> {
+  const env = composeEnvironment(configuration);
+  const isRemote = paths.parseConfiguration(configuration) !== null;
+  for (const directory of isRemote ? [env['HOME'], env['TMPDIR']] : []) {
+    if (directory !== undefined) await mkdir(directory, { recursive: true });
+  }
+  const [program, ...args] = command;
+  const yaml = paths.resolveConfigPath(configuration);
+  const { stdout, stderr } = await promisify(execFile)(program, [...args, 'compile', yaml], { env });
+  const made = /Successfully compiled program to path '(.+)'/.exec(stdout + stderr)?.[1];
+  if (made === undefined) throw new Error(`the compiler names no program:\n${stdout}${stderr}`);
+  return made;
+}

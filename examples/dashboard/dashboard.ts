@@ -1,0 +1,56 @@
+/**
+ * The dashboard as a Koa application: who may come in, the receiver, and the routes of the dashboard's own.
+ *
+ * The receiver is mounted in one line. Its `authorize` hook asks the same question as the dashboard's own guard,
+ * and asks it of the request itself: the events come by WebSocket, where no middleware of `app.use` has run.
+ */
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+
+import Koa from 'koa';
+
+import { createReceiver, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { isFromOwnPage, operatorCheck } from './guard.js';
+import { dashboardRoutes } from './routes.js';
+
+const host = '127.0.0.1';
+
+export interface DashboardOptions {
+  readonly password: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly receiver: Omit<ReceiverOptions, 'authorize'>;
+}
+
+export interface Dashboard {
+  readonly url: string;
+  readonly receiver: Receiver;
+  close(): Promise<void>;
+}
+
+export async function startDashboard(options: DashboardOptions): Promise<Dashboard> {
+  const isOperator = operatorCheck(options.password);
+  const receiver = await createReceiver({ ...options.receiver, authorize: isOperator });
+  const app = new Koa();
+  app.use(async (ctx, next) => {
+    if (!isOperator(ctx)) {
+      ctx.set('www-authenticate', 'Basic realm="ESPHome", charset="UTF-8"');
+      ctx.status = 401;
+    } else if (isFromOwnPage(ctx)) await next();
+    else ctx.throw(403, 'requests from other sites are refused');
+  });
+  receiver.mount(app); // the admin routes below /esphome-receiver, the events, the peer link, ctx.esphomePaths
+  app.use(dashboardRoutes(receiver));
+
+  const server = app.listen(options.port, host);
+  await once(server, 'listening');
+  return {
+    url: `http://${host}:${(server.address() as AddressInfo).port}`,
+    receiver,
+    async close() {
+      await receiver.close();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}

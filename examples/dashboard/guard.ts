@@ -1,0 +1,30 @@
+/** Who may use the dashboard: whoever knows its password, and no page of another site in that person's browser. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+
+import type { Context } from 'koa';
+
+type Asking = Pick<Context, 'get' | 'method' | 'protocol' | 'host'>;
+
+/** Asks for HTTP Basic; the user name does not matter. The comparison takes the same time for every wrong password. */
+export function operatorCheck(password: string): (ctx: Asking) => boolean {
+  const wanted = digest(password);
+  return (ctx) => {
+    const credentials = /^Basic ([A-Za-z0-9+/=]+)$/i.exec(ctx.get('authorization'))?.[1];
+    if (credentials === undefined) return false;
+    const given = Buffer.from(credentials, 'base64').toString('utf8').split(':').slice(1).join(':');
+    return timingSafeEqual(digest(given), wanted);
+  };
+}
+
+/** A browser sends the password along with a form of another site, and names that site when it does. */
+export function isFromOwnPage(ctx: Asking): boolean {
+  if (ctx.method === 'GET' || ctx.method === 'HEAD') return true;
+  const site = ctx.get('sec-fetch-site');
+  const origin = ctx.get('origin');
+  if (site !== '' && site !== 'same-origin' && site !== 'none') return false;
+  return origin === '' || origin === `${ctx.protocol}://${ctx.host}`;
+}
+
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

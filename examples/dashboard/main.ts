@@ -1,0 +1,45 @@
+/**
+ * A small Koa dashboard with the receiver mounted: it shows its own devices and the builds of its peers in one list.
+ *
+ *     npx tsx examples/dashboard/main.ts DIR [--port 6052]     serves the YAML files of DIR until Ctrl-C
+ *     npx tsx examples/dashboard/main.ts --once                shows itself in a temporary directory and ends
+ *
+ * `DASHBOARD_PASSWORD` is the operator's password; without it one is made up and printed.
+ */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { parseArgs } from 'node:util';
+
+import { isReceiverError } from '../../src/index.js';
+import { startDashboard } from './dashboard.js';
+import { showOnce } from './once.js';
+
+const usage = 'Usage: main.ts DIR [--port 6052]  or  main.ts --once';
+
+async function serve(configDir: string, port: number): Promise<void> {
+  const password = process.env['DASHBOARD_PASSWORD'] || randomBytes(9).toString('base64url');
+  const dashboard = await startDashboard({ password, port, receiver: { configDir } });
+  console.log(`${dashboard.url} shows ${configDir}; Ctrl-C ends it`);
+  if (!process.env['DASHBOARD_PASSWORD']) console.log(`The password is ${password}; any user name will do`);
+  await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
+  await dashboard.close();
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { once: { type: 'boolean', default: false }, port: { type: 'string', default: '6052' } },
+});
+const [directory] = positionals;
+const port = Number(values.port);
+
+try {
+  if (values.once && positionals.length === 0) await showOnce();
+  else if (directory !== undefined && positionals.length === 1 && port <= 65_535)
+    await serve(directory, port);
+  else throw new Error(usage);
+} catch (error) {
+  console.error(
+    isReceiverError(error) || (error as Error).message === usage ? (error as Error).message : error,
+  );
+  process.exitCode = 1;
+}

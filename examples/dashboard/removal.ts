@@ -1,0 +1,27 @@
+/**
+ * Archiving and deleting. A peer's device goes as a whole, once its compile has ended. Of a device of our own the build
+ * goes first and the YAML last, so that one half removed is still in the list.
+ */
+import { constants } from 'node:fs';
+import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+
+import type { Receiver } from '../../src/index.js';
+
+/** Removes all that there is of a device. Throws `TRAVERSAL` and `LOCK_TIMEOUT` as the hook does. */
+export async function deleteDevice({ paths, hostPaths }: Receiver, configuration: string): Promise<void> {
+  if (paths.parseConfiguration(configuration) !== null) return hostPaths.removeRemote(configuration);
+  const places = await hostPaths.archivePaths(configuration);
+  await hostPaths.wipeBuild(configuration);
+  for (const sidecar of [places.storage, ...places.validated]) await rm(sidecar, { force: true });
+  await rm(places.config);
+}
+
+/** Keeps a copy of the YAML in `archive/`, as ESPHome's own dashboard did, and deletes the rest. Throws `EEXIST`. */
+export async function archiveDevice(receiver: Receiver, configuration: string): Promise<void> {
+  const { config } = await receiver.hostPaths.archivePaths(configuration);
+  const archive = join(receiver.paths.configDir, 'archive');
+  await mkdir(archive, { recursive: true });
+  await copyFile(config, join(archive, basename(config)), constants.COPYFILE_EXCL);
+  await deleteDevice(receiver, configuration);
+}

@@ -1,0 +1,84 @@
+/**
+ * `serve`: a build server without a screen, ended by a signal.
+ *
+ * With nobody paired it prints a key that pairs exactly one dashboard within 15 minutes, and ends when that time
+ * lapses, as the original does: a server that waits for ever for its first peer is a door that somebody forgot.
+ */
+import { once } from 'node:events';
+import { mkdir } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+
+import { ReceiverError, quote } from '../errors.js';
+import { createReceiver, type Receiver } from '../mount/create.js';
+import { oneTimeKeyMs } from '../peers/one-time-key.js';
+import { jsonReport, textReport, type Report } from './report.js';
+import { stderrLog } from './stderr-log.js';
+
+export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--json]
+            a build server for other dashboards; DIR keeps its key, peers and builds`;
+
+/** Runs until SIGTERM or SIGINT; resolves to the exit code. */
+export async function serve(args: string[]): Promise<number> {
+  const { directory, port, host, esphome, json } = readArguments(args);
+  await mkdir(directory, { recursive: true });
+  const receiver = await createReceiver({
+    configDir: directory,
+    esphome,
+    pairingByKey: true,
+    log: stderrLog,
+  });
+  const report = json ? jsonReport(process.stdout) : textReport(process.stdout);
+  try {
+    const bound = await receiver.listen(port, host);
+    report.listening({ host, port: bound, pin: receiver.pin });
+    receiver.subscribe(report.event);
+    return await Promise.race([signalled(), pairedInTime(receiver, report)]);
+  } finally {
+    await receiver.close();
+  }
+}
+
+function readArguments(args: string[]): {
+  directory: string;
+  port: number;
+  host: string;
+  esphome: string | undefined;
+  json: boolean;
+} {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      port: { type: 'string', default: '6055' },
+      host: { type: 'string', default: '0.0.0.0' },
+      esphome: { type: 'string' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const [directory, ...more] = positionals;
+  if (directory === undefined || more.length > 0)
+    throw new ReceiverError('OPTIONS', 'serve needs one directory');
+  const port = Number(values.port);
+  if (!/^\d+$/.test(values.port) || port > 65_535) {
+    throw new ReceiverError('OPTIONS', `the port ${quote(values.port)} is no number from 0 to 65535`);
+  }
+  return { directory, port, host: values.host, esphome: values.esphome, json: values.json };
+}
+
+async function signalled(): Promise<number> {
+  await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
+  return 0;
+}
+
+/** Resolves to 1 when nobody is paired and the key lapses; never otherwise. */
+function pairedInTime(receiver: Receiver, report: Report): Promise<number> {
+  return new Promise((resolve) => {
+    if (receiver.peers.list().length > 0) return;
+    receiver.pairing.armOneTimeKey((key) => report.pairingKey(key, oneTimeKeyMs));
+    receiver.subscribe((event) => {
+      if (event.type !== 'window' || event.isOpen || receiver.peers.list().length > 0) return;
+      report.lapsed();
+      resolve(1);
+    });
+  });
+}

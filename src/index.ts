@@ -1,0 +1,12 @@
+/**
+ * The door. Everything that a host needs is here; `./paths` is the resolver alone, `./offloader` the client and
+ * `./testing` the stand-in compiler.
+ */
+export { createReceiver, type Receiver, type ReceiverOptions } from './mount/create.js';
+export type { HostPaths } from './mount/host-paths.js';
+export type { Authorize } from './mount/authorize.js';
+export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './receiver.js';
+export type { JobRecord, JobState } from './jobs/job.js';
+export type { Log } from './log.js';
+export { errorCodes, isReceiverError, ReceiverError, TraversalError, type ErrorCode } from './errors.js';
+export * from './paths/index.js';

@@ -1,0 +1,121 @@
+/**
+ * The receiver as a host mounts it: the core with its routes, its sockets and its own port.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+
+import type Koa from 'koa';
+import type { Middleware } from 'koa';
+import websockify from 'koa-websocket';
+
+import { ReceiverError, quote } from '../errors.js';
+import type { Environment } from '../esphome/environment.js';
+import type { CoreOptions } from '../options.js';
+import type { Paths } from '../paths/index.js';
+import { openReceiver, type JobsView, type Pairing, type Peers, type ReceiverEvent } from '../receiver.js';
+import type { Authorize } from './authorize.js';
+import { createHostPaths, type HostPaths } from './host-paths.js';
+import { listenForPeers, type Listener } from './listen.js';
+import { createRoutes } from './routes.js';
+import { createSockets } from './sockets.js';
+import { createUpgrade } from './upgrade.js';
+
+export interface ReceiverOptions extends CoreOptions {
+  /**
+   * Decides who may use the admin routes and events; true lets in. Default: this machine only, by its loopback
+   * name. What it throws answers the request.
+   */
+  readonly authorize?: Authorize | undefined;
+  /** Where the admin routes live. Default: `/esphome-receiver`. */
+  readonly prefix?: string | undefined;
+}
+
+export interface Receiver {
+  /** The resolver, for code that has no context at hand. */
+  readonly paths: Paths;
+  /** The same look-ups as `ctx.esphomePaths`. */
+  readonly hostPaths: HostPaths;
+  readonly pin: string;
+  readonly pairing: Pairing;
+  readonly peers: Peers;
+  readonly jobs: JobsView;
+  /**
+   * The complete environment of a configuration's compile. Local: the host's own, unchanged. Remote: an allow-list
+   * of it, pinned to the build's data directory. Throws `TRAVERSAL`, `OPTIONS`.
+   */
+  composeEnvironment(configuration: string): Environment;
+  /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
+  routes(): Middleware;
+  /** Events, and the peer link when it shares the host's port, for `app.ws.use` of koa-websocket. */
+  sockets(): websockify.Middleware;
+  /** Does both for a host without wishes. Reuses `app.ws` when koa-websocket is there already. */
+  mount(app: Koa): void;
+  /** For a host that owns its server: takes an upgrade of the peer link over. False: not ours, nothing touched. */
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
+  /** Opens the peer link on a port of its own; resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
+  listen(port: number, host?: string): Promise<number>;
+  /** Follows jobs and pairing. The function that it returns ends that. */
+  subscribe(listener: (event: ReceiverEvent) => void): () => void;
+  /** Ends everything that was started: peers hear `server_shutting_down`, running builds are ended. */
+  close(): Promise<void>;
+}
+
+const maxEventMessageBytes = 1024 * 1024;
+const prefixShape = /^(\/[A-Za-z0-9._~-]+)+$/;
+
+/** Makes a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
+export async function createReceiver(options: ReceiverOptions): Promise<Receiver> {
+  const { authorize, prefix = '/esphome-receiver', ...coreOptions } = options;
+  if (!prefixShape.test(prefix))
+    throw new ReceiverError('OPTIONS', `the prefix ${quote(prefix)} is no path such as /builds`);
+  const core = await openReceiver(coreOptions);
+  const hostPaths = createHostPaths(core);
+  const upgrade = createUpgrade(core.accept);
+  const listeners: Listener[] = [];
+
+  const receiver: Receiver = {
+    paths: core.paths,
+    hostPaths,
+    pin: core.pin,
+    pairing: core.pairing,
+    peers: core.peers,
+    jobs: core.jobs,
+    composeEnvironment: core.composeEnvironment,
+    routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
+    sockets: () => createSockets({ core, prefix, authorize }),
+    mount(app) {
+      // Calling koa-websocket twice on one app lets any client crash the process.
+      const withSockets = 'ws' in app ? (app as websockify.App) : websockify(app, websocketOptions);
+      app.use(receiver.routes());
+      withSockets.ws.use(receiver.sockets());
+      handleServerErrors(withSockets.ws);
+    },
+    handleUpgrade: upgrade,
+    async listen(port, host = '0.0.0.0') {
+      const listener = await listenForPeers(port, host, upgrade);
+      listeners.push(listener);
+      return listener.port;
+    },
+    subscribe: core.subscribe,
+    async close() {
+      await core.close();
+      await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+    },
+  };
+  return receiver;
+}
+
+/**
+ * The socket server that koa-websocket makes repeats the errors of the HTTP server, such as a port that is taken,
+ * and crashes the process when nobody listens there too.
+ */
+function handleServerErrors(sockets: websockify.App['ws']): void {
+  const listen = sockets.listen.bind(sockets);
+  sockets.listen = (options) => {
+    const server = listen(options);
+    sockets.server?.on('error', () => {});
+    return server;
+  };
+}
+
+const websocketOptions = { perMessageDeflate: false, maxPayload: maxEventMessageBytes };

@@ -1,0 +1,52 @@
+/**
+ * The peer link on a port of its own, as the original build server has it: one path, everything else is 404.
+ */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+import { ReceiverError, systemCode } from '../errors.js';
+import type { HandleUpgrade } from './upgrade.js';
+
+const headersTimeoutMs = 10_000;
+
+export interface Listener {
+  /** The port that was really bound. */
+  readonly port: number;
+  /** Stops listening and drops what is still open. */
+  close(): Promise<void>;
+}
+
+/** Binds `host:port`; port 0 takes a free one. Throws `STATE` when the address is taken or not to be had. */
+export async function listenForPeers(
+  port: number,
+  host: string,
+  handleUpgrade: HandleUpgrade,
+): Promise<Listener> {
+  const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
+    response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
+  });
+  server.on('upgrade', (request, socket, head) => {
+    if (handleUpgrade(request, socket, head)) return;
+    socket.on('error', () => socket.destroy());
+    socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n');
+  });
+  await bind(server, port, host);
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function bind(server: Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      const why = systemCode(cause) === 'EADDRINUSE' ? 'is taken' : 'cannot be bound';
+      reject(new ReceiverError('STATE', `the address ${host}:${port} ${why}`, { host, port }, { cause }));
+    });
+    server.listen(port, host, resolve);
+  });
+}

@@ -1,0 +1,103 @@
+/**
+ * The admin routes under one prefix, and the resolver hook on every context of the host.
+ *
+ * Each route asks the authorize hook first; an error of ours becomes a status and its message, which by rule names
+ * no place of this machine.
+ */
+import { Router } from '@koa/router';
+import type { Context, Middleware } from 'koa';
+
+import { isReceiverError, ReceiverError, type ErrorCode } from '../errors.js';
+import type { ReceiverCore } from '../receiver.js';
+import { refusal, type Authorize } from './authorize.js';
+import { readJsonObject } from './body.js';
+import type { HostPaths } from './host-paths.js';
+import { peerView, requestView, stateOf } from './state.js';
+
+declare module 'koa' {
+  interface ExtendableContext {
+    /** Where things are, for local and remote configurations alike; set by `receiver.routes()`. */
+    esphomePaths: HostPaths;
+  }
+}
+
+const statusOf: Partial<Record<ErrorCode, number>> = {
+  TRAVERSAL: 400,
+  OPTIONS: 400,
+  PAIRING: 409,
+  STATE: 409,
+  NOT_FOUND: 404,
+};
+
+export interface RoutesOptions {
+  readonly core: ReceiverCore;
+  readonly hostPaths: HostPaths;
+  readonly prefix: string;
+  readonly authorize: Authorize | undefined;
+}
+
+/** One middleware for `app.use`. */
+export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
+  const router = new Router({ prefix });
+  router.use(async (ctx, next) => {
+    const refused = await refusal(ctx as unknown as Context, authorize);
+    if (refused) ctx.throw(refused.status, refused.message);
+    ctx.set('cache-control', 'no-store');
+    try {
+      await next();
+    } catch (error) {
+      if (!isReceiverError(error)) throw error;
+      ctx.status = statusOf[error.code] ?? 500;
+      ctx.body = { error: error.code, message: error.message };
+    }
+  });
+  addRoutes(router, core);
+  const routed = router.routes() as unknown as Middleware;
+  return function esphomeReceiver(ctx, next) {
+    ctx.esphomePaths = hostPaths;
+    return routed(ctx, next);
+  };
+}
+
+function addRoutes(router: Router, core: ReceiverCore): void {
+  const { pairing, peers, jobs } = core;
+  router.get('/state', (ctx) => {
+    ctx.body = stateOf(core);
+  });
+  router.post('/pairing/open', (ctx) => {
+    pairing.open();
+    ctx.body = { closes_in_ms: pairing.closesInMs() };
+  });
+  router.post('/pairing/close', (ctx) => {
+    pairing.close();
+    ctx.status = 204;
+  });
+  router.get('/pairing/requests', (ctx) => {
+    ctx.body = pairing.requests().map(requestView);
+  });
+  router.post('/pairing/requests/:id/approve', async (ctx) => {
+    const { pin } = await readJsonObject(ctx as unknown as Context);
+    if (typeof pin !== 'string') throw new ReceiverError('OPTIONS', 'the pin that was shown is needed');
+    const { dashboardId } = await pairing.approve(ctx.params['id'] ?? '', pin);
+    ctx.body = { dashboard_id: dashboardId };
+  });
+  router.post('/pairing/requests/:id/reject', (ctx) => {
+    ctx.status = pairing.reject(ctx.params['id'] ?? '') ? 204 : 404;
+  });
+  router.get('/peers', (ctx) => {
+    ctx.body = peers.list().map(peerView);
+  });
+  router.delete('/peers/:id', async (ctx) => {
+    ctx.status = (await peers.revoke(ctx.params['id'] ?? '')) ? 204 : 404;
+  });
+  router.get('/jobs', (ctx) => {
+    ctx.body = jobs.list();
+  });
+  router.get('/jobs/:id', (ctx) => {
+    const job = jobs.get(ctx.params['id'] ?? '');
+    if (job) ctx.body = job;
+  });
+  router.post('/jobs/:id/cancel', (ctx) => {
+    ctx.status = jobs.cancel(ctx.params['id'] ?? '') ? 202 : 404;
+  });
+}

@@ -1,0 +1,49 @@
+/**
+ * The WebSocket side for koa-websocket: events, and the peer link when it shares the host's port.
+ *
+ * koa-websocket leaves a socket open for ever when no route matched or a route threw, and loses what arrives
+ * before a listener is attached; so ours decides at once and closes what it refuses.
+ */
+import type websockify from 'koa-websocket';
+
+import { messageOf } from '../errors.js';
+import type { ReceiverCore } from '../receiver.js';
+import { refusal, type Authorize } from './authorize.js';
+import { sendEvents } from './events.js';
+import { peerLinkPath } from './peer-link-path.js';
+import { wsTransport } from './ws-transport.js';
+
+/** Close codes in the private range mirror the HTTP status. */
+const refusedCode = 4000;
+const brokenCode = 1011;
+
+export interface SocketsOptions {
+  readonly core: ReceiverCore;
+  readonly prefix: string;
+  readonly authorize: Authorize | undefined;
+}
+
+/** One middleware for `app.ws.use`. Other paths go on to the next. */
+export function createSockets({ core, prefix, authorize }: SocketsOptions): websockify.Middleware {
+  return async function esphomeReceiverSockets(ctx, next) {
+    const { websocket, path } = ctx;
+    if (path === peerLinkPath) {
+      core.accept(wsTransport(websocket, ctx.req.socket.remoteAddress ?? ''));
+      return;
+    }
+    if (path !== `${prefix}/events`) {
+      await next();
+      return;
+    }
+    websocket.on('error', () => websocket.terminate());
+    try {
+      const refused = await refusal(ctx, authorize);
+      if (refused) return websocket.close(refusedCode + refused.status, refused.message);
+      const job = typeof ctx.query['job'] === 'string' ? ctx.query['job'] : null;
+      sendEvents(core, websocket, job);
+    } catch (error) {
+      core.options.log.error({ cause: messageOf(error) }, 'the authorize hook failed on a socket');
+      websocket.close(brokenCode, 'internal error');
+    }
+  };
+}

@@ -1,0 +1,39 @@
+/** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
+import type { ReceiverCore } from '../receiver.js';
+
+export function stateOf(core: ReceiverCore): object {
+  return {
+    pin: core.pin,
+    friendly_name: core.options.friendlyName,
+    pairing: { closes_in_ms: core.pairing.closesInMs(), requests: core.pairing.requests().map(requestView) },
+    peers: core.peers.list().map(peerView),
+    jobs: core.jobs.list(),
+  };
+}
+
+type Request = ReturnType<ReceiverCore['pairing']['requests']>[number];
+type Peer = ReturnType<ReceiverCore['peers']['list']>[number];
+
+export function requestView({ dashboardId, pin, label, friendlyName, address }: Request): object {
+  return { dashboard_id: dashboardId, pin, label, friendly_name: friendlyName, address };
+}
+
+export function peerView({
+  dashboardId,
+  pin,
+  label,
+  friendlyName,
+  address,
+  pairedAt,
+  connected,
+}: Peer): object {
+  return {
+    dashboard_id: dashboardId,
+    pin,
+    label,
+    friendly_name: friendlyName,
+    address,
+    paired_at: pairedAt,
+    connected,
+  };
+}

@@ -1,0 +1,266 @@
+/**
+ * Wires the parts into a receiver and owns their life. It knows no Koa and no socket library: a mount gives it
+ * connections and shows what it says.
+ */
+import { mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+
+import { collectArtifacts } from './artifacts/collect.js';
+import { createArtifactStore } from './artifacts/store.js';
+import { openIntake } from './bundles/intake.js';
+import { swapIn } from './bundles/swap.js';
+import { cleanBuildDir, openBuildDir } from './compile/build-dir.js';
+import { runCompile } from './compile/compile.js';
+import { precheck } from './compile/precheck.js';
+import { verifyBuild } from './compile/verify.js';
+import { isInside } from './disk/contained.js';
+import { createEnvironment, type Environment } from './esphome/environment.js';
+import { createKnownVersion } from './esphome/known-version.js';
+import { chooseInstalled, type ChooseEsphome } from './jobs/choose-esphome.js';
+import { openDiskStore } from './jobs/disk-store.js';
+import { createJobs, type JobEvent, type JobRecord, type Jobs } from './jobs/jobs.js';
+import { createMemoryQueue } from './jobs/queue.js';
+import { runJob, type LeaseWish, type RunnerDeps } from './jobs/runner.js';
+import { createHidePlaces } from './link/hide-places.js';
+import { createLink, type Link } from './link/link.js';
+import type { Transport } from './link/transport.js';
+import type { Lease } from './locks/lease.js';
+import { acquireLease } from './locks/subtree-lease.js';
+import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
+import {
+  createPaths,
+  dashboardId,
+  explicitDataDir,
+  type Layout,
+  type Paths,
+  type RemoteKey,
+} from './paths/index.js';
+import { systemClock } from './peers/clock.js';
+import { loadIdentity } from './peers/identity.js';
+import { createPairingDesk, type PairingDesk, type PairingEvent } from './peers/pairing.js';
+import type { Peer } from './peers/peer-row.js';
+import { openPeerTable, type PeerTable } from './peers/peers.js';
+import type { PendingPeer } from './peers/pending.js';
+
+/** What a mount needs of a receiver. */
+export interface ReceiverCore {
+  readonly options: ResolvedOptions;
+  readonly paths: Paths;
+  /** SHA-256 of the receiver's public key in lower-case hex: what people compare. */
+  readonly pin: string;
+  readonly pairing: Pairing;
+  readonly peers: Peers;
+  readonly jobs: JobsView;
+  /**
+   * The complete environment of a configuration's compile: the host's own for a local one. The directories that it
+   * names for a remote one (`HOME`, `TMPDIR`) are made when a build begins. Throws `TRAVERSAL`.
+   */
+  composeEnvironment(configuration: string): Environment;
+  /** Runs `work` as the owner of a device's subtree, waiting for a build there to end. Throws `LOCK_TIMEOUT`. */
+  underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
+  /** Takes a connection of the peer link over. */
+  accept(transport: Transport): void;
+  subscribe(listener: (event: ReceiverEvent) => void): () => void;
+  /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
+  close(): Promise<void>;
+}
+
+/** The pairing window and its requests. */
+export interface Pairing {
+  /** Opens the window for five minutes, or extends it. */
+  open(): void;
+  /** Closes it and drops the requests that wait. */
+  close(): void;
+  /** When the window closes by itself, in milliseconds from now; 0 while it is closed. */
+  closesInMs(): number;
+  requests(): readonly PendingPeer[];
+  /** Approves the request that has this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for a bad id. */
+  approve(dashboardId: string, pin: string): Promise<Peer>;
+  /** Drops the request. False when there is none. Throws `TRAVERSAL` for a bad id. */
+  reject(dashboardId: string): boolean;
+  /**
+   * For a server without a screen: opens the window for 15 minutes for exactly one pairing, with a key that is
+   * shown once. Throws `STATE` when a dashboard is paired already.
+   */
+  armOneTimeKey(show: (key: string) => void): void;
+}
+
+/** The approved dashboards. */
+export interface Peers {
+  list(): readonly PeerView[];
+  /** Ends the approval, the peer's session and its jobs. False when there is no such peer. Throws `TRAVERSAL`. */
+  revoke(dashboardId: string): Promise<boolean>;
+}
+
+export interface PeerView extends Peer {
+  /** Whether its session is open now. */
+  readonly connected: boolean;
+}
+
+/** The builds, oldest first. */
+export interface JobsView {
+  list(): readonly JobRecord[];
+  get(id: string): JobRecord | undefined;
+  /** Asks the job to stop. False when there is none, or it has ended. */
+  cancel(id: string): boolean;
+}
+
+export type ReceiverEvent = JobEvent | PairingEvent;
+
+/** How long the host's own work waits for a build to end. */
+const leaseDeadlineMs = 30_000;
+/** The window's share of the operator: one for all pages of the host. */
+const operator = 'operator';
+
+/** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors. */
+export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
+  const options = resolveOptions(wishes);
+  const { log, environment } = options;
+  const paths = createPaths({
+    ...options,
+    dataDir: options.dataDir ?? explicitDataDir(environment),
+    buildPath: environment['ESPHOME_BUILD_PATH'],
+  });
+  const { layout } = paths;
+  for (const directory of [options.stateDir, ...ownDirectories(layout)]) {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  }
+  const composeEnvironment = createEnvironment({
+    paths,
+    hostEnvironment: environment,
+    pass: options.passEnvironment,
+  });
+  const chooseEsphome = chooseInstalled({
+    option: options.esphome,
+    env: environment,
+    probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.toolchainsDir },
+  });
+  const identity = await loadIdentity(options.stateDir, log);
+  const table = await openPeerTable(options.stateDir, log);
+  const desk = createPairingDesk({ peers: table, clock: systemClock, log });
+  const staleMs = options.lockStaleMs;
+  const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
+  const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
+    acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
+  const jobs = await openJobs({ options, paths, composeEnvironment, chooseEsphome, acquire });
+  const link = createLink({
+    identity,
+    desk,
+    jobs,
+    openIntake: (configurationFilename) =>
+      openIntake({ uploadsDir: layout.uploadsDir, configurationFilename, log }),
+    isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
+    about: {
+      friendlyName: options.friendlyName,
+      haAddon: options.haAddon,
+      requiresPairingKey: options.pairingByKey,
+    },
+    hidePlaces: createHidePlaces(layout, [paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
+    esphomeVersion: createKnownVersion(() => versionOf(chooseEsphome)),
+    log,
+  });
+
+  return Object.freeze({
+    options,
+    paths,
+    pin: identity.pin,
+    pairing: pairingOf(desk),
+    peers: peersOf(table, desk, link, jobs),
+    jobs: { list: jobs.list, get: jobs.get, cancel: jobs.cancel },
+    composeEnvironment,
+    async underLease(key, reason, work) {
+      const { signal } = new AbortController();
+      const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
+      try {
+        return await work();
+      } finally {
+        await lease.release();
+      }
+    },
+    accept: link.accept,
+    subscribe(listener) {
+      const stops = [jobs.subscribe(listener), desk.subscribe(listener)];
+      return () => stops.forEach((stop) => stop());
+    },
+    async close() {
+      await link.close();
+      await jobs.close();
+      await table.close();
+    },
+  } satisfies ReceiverCore);
+}
+
+function ownDirectories(layout: Layout): string[] {
+  const { locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir } = layout;
+  return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir];
+}
+
+interface JobParts {
+  readonly options: ResolvedOptions;
+  readonly paths: Paths;
+  readonly composeEnvironment: (configuration: string) => Environment;
+  readonly chooseEsphome: ChooseEsphome;
+  readonly acquire: (wish: LeaseWish) => Promise<Lease>;
+}
+
+/** The jobs with everything that they do to the world. */
+async function openJobs(parts: JobParts): Promise<Jobs> {
+  const { options, paths, composeEnvironment, chooseEsphome, acquire } = parts;
+  const { log, compileTimeoutMs } = options;
+  const { layout } = paths;
+  const artifacts = createArtifactStore(layout.artifactsDir);
+  const runner: RunnerDeps = {
+    paths,
+    chooseEsphome,
+    composeEnvironment,
+    acquireLease: acquire,
+    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
+    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
+    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
+    precheck,
+    compile: runCompile,
+    verify: (configuration) => verifyBuild(paths, configuration),
+    storeArtifacts: async (id, configuration) =>
+      artifacts.put(id, await collectArtifacts({ paths, configuration })),
+    compileTimeoutMs,
+    log,
+  };
+  return createJobs({
+    store: await openDiskStore({ dir: layout.jobsDir, log }),
+    queue: createMemoryQueue({ slots: options.slots }),
+    run: (job, staged) => runJob(job, staged, runner),
+    openArtifacts: ({ id }) => artifacts.open(id),
+    removeArtifacts: (id) => artifacts.remove(id),
+    jobsDir: layout.jobsDir,
+    log,
+  });
+}
+
+async function versionOf(chooseEsphome: ChooseEsphome): Promise<string> {
+  const { version } = await chooseEsphome('', new AbortController().signal);
+  return version;
+}
+
+function pairingOf(desk: PairingDesk): Pairing {
+  return Object.freeze({
+    open: () => desk.window.open(operator),
+    close: () => desk.window.closeAll(),
+    closesInMs: () => desk.window.closesInMs(),
+    requests: () => desk.pending(),
+    approve: async (id: string, pin: string) => desk.approve(dashboardId(id), pin),
+    reject: (id: string) => desk.reject(dashboardId(id)),
+    armOneTimeKey: (show: (key: string) => void) => desk.armOneTimeKey(show),
+  });
+}
+
+function peersOf(table: PeerTable, desk: PairingDesk, link: Link, jobs: Jobs): Peers {
+  return Object.freeze({
+    list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
+    async revoke(text: string) {
+      const id = dashboardId(text);
+      if (!(await desk.revoke(id))) return false;
+      await jobs.cancelAllOf(id);
+      return true;
+    },
+  });
+}

@@ -1,0 +1,91 @@
+/** `serve` as a program: what it prints for programs and people, one pairing by key, and its ends. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/mount/offloader.js';
+import { standInEsphome } from '../../src/testing/index.js';
+import { startChild, type Child } from '../support/child.js';
+import { tempDir } from '../support/temp-dir.js';
+import { yaml } from '../support/whole.js';
+import { mkdir, writeFile } from 'node:fs/promises';
+
+const main = new URL('../../src/cli/main.ts', import.meta.url).pathname;
+
+async function start(t: TestContext, ...args: string[]): Promise<Child> {
+  return startChild(t, [process.execPath, '--import', 'tsx', main, ...args]);
+}
+
+async function serve(t: TestContext, ...more: string[]): Promise<{ child: Child; directory: string }> {
+  const directory = join(await tempDir(t), 'new');
+  const esphome = standInEsphome.join(' ');
+  const words = ['serve', directory, '--port', '0', '--host', '127.0.0.1', '--esphome', esphome];
+  return { child: await start(t, ...words, ...more), directory };
+}
+
+/** The object of one event, once it has been printed. */
+async function event(child: Child, name: string): Promise<Record<string, unknown>> {
+  const [line] = await child.printed(new RegExp(`^\\{"event":"${name}".*\\}$`, 'm'), { deadlineMs: 20_000 });
+  return JSON.parse(line) as Record<string, unknown>;
+}
+
+test('With --json every event is one object: listening, the key, the pairing, the jobs; SIGTERM ends with 0', async (t) => {
+  const { child } = await serve(t, '--json');
+  const listening = await event(child, 'listening');
+  const { key } = await event(child, 'pairing_key');
+  assert.match(String(key), /^(?:[A-Z2-9]{4}-){3}[A-Z2-9]{4}$/);
+  assert.match(String(listening['pin']), /^[0-9a-f]{64}$/);
+
+  const home = await tempDir(t);
+  const identity = await loadOffloaderIdentity(home);
+  const where = { host: '127.0.0.1', port: Number(listening['port']) };
+  const offloader = createOffloader({ identity, connect: () => dial(where), label: 'by key' });
+  const { pin, requiresPairingKey } = await offloader.preview();
+  assert.equal(pin, listening['pin']);
+  assert.equal(requiresPairingKey, true);
+  await assert.rejects(offloader.requestPairing({ pin, pairingKey: 'AAAA-AAAA-AAAA-AAAA' }), {
+    code: 'REJECTED',
+  });
+  assert.equal(await offloader.requestPairing({ pin, pairingKey: String(key) }), 'approved');
+  assert.deepEqual(await event(child, 'paired'), {
+    event: 'paired',
+    dashboard_id: identity.dashboardId,
+    label: 'by key',
+    pin: (await event(child, 'paired'))['pin'],
+  });
+
+  const session = await offloader.openSession({ pin });
+  await mkdir(join(home, 'yaml'));
+  await writeFile(join(home, 'yaml', 'kitchen.yaml'), yaml('kitchen', 'sleep=60000'));
+  const { bytes } = await makeBundle({ configDir: join(home, 'yaml'), file: 'kitchen.yaml' });
+  const lost = assert.rejects(session.build({ file: 'kitchen.yaml', bundle: bytes }), { code: 'PROTOCOL' });
+  await child.printed(/"event":"job".*"state":"running"/, { deadlineMs: 20_000 });
+  assert.equal(await child.stop(), 0);
+  assert.equal(await session.ended, 'server_shutting_down');
+  await lost;
+  for (const line of child
+    .output()
+    .split('\n')
+    .filter((text) => text.startsWith('{')))
+    JSON.parse(line);
+});
+
+test('For people it prints pictures, their names, the full fingerprint and the key', async (t) => {
+  const { child } = await serve(t);
+  await child.printed(/Pairing key: (?:[A-Z2-9]{4}-){3}[A-Z2-9]{4}/, { deadlineMs: 20_000 });
+  assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
+  assert.equal(await child.stop(), 0);
+});
+
+test('A wrong command line ends with 2 and a sentence, a port that cannot be with 1', async (t) => {
+  for (const [words, code, text] of [
+    [['serve', 'dir', '--colour'], 2, /--colour/],
+    [['dance'], 2, /Usage/],
+    [['serve'], 1, /one directory/],
+    [['serve', 'dir', '--port', '70000'], 1, /70000/],
+  ] as const) {
+    const child = await start(t, ...words);
+    assert.equal(await child.ended, code, words.join(' '));
+    assert.match(child.output(), text);
+  }
+});

@@ -1,0 +1,252 @@
+/** The whole path with the stand-in compiler: real sockets, real processes, real files. */
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import Koa from 'koa';
+import websockify from 'koa-websocket';
+import { WebSocket } from 'ws';
+
+import { createReceiver } from '../../src/index.js';
+import { unpackArtifacts } from '../../src/mount/offloader.js';
+import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
+import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
+
+test('A build goes up, is compiled in a directory of its own, and its firmware comes down', async (t) => {
+  const whole = await startReceiver(t);
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  assert.equal(session.receiver.esphomeVersion, '2026.10.0');
+  const lines: string[] = [];
+  const states: string[] = [];
+  const result = await session.build({
+    file: 'kitchen.yaml',
+    bundle: await client.bundle('kitchen.yaml', yaml('kitchen')),
+    onOutput: (line) => lines.push(line),
+    onState: (state) => states.push(state),
+  });
+  assert.deepEqual([result.status, result.errorMessage], ['completed', '']);
+  assert.deepEqual(states, ['queued', 'running', 'completed']);
+  assert.ok(lines.some((line) => line.includes('stand-in')));
+
+  const [job] = receiver.jobs.list();
+  assert.ok(job);
+  const remote = `.esphome/.remote_builds/${client.dashboardId}/kitchen/config/kitchen.yaml`;
+  assert.equal(job.configuration, remote);
+  const subtree = receiver.paths.resolveDataDir(remote);
+  assert.ok((await stat(receiver.paths.resolveStoragePath(remote))).isFile());
+
+  const { bytes: archive } = await session.downloadArtifacts(result.jobId);
+  const unpacked = await unpackArtifacts(archive, join(whole.base, 'out'));
+  const program = await readFile(unpacked.firmwarePath);
+  assert.ok(program.equals(await readFile(join(subtree, 'build/kitchen/.pioenvs/kitchen/program'))));
+  assert.equal((await stat(unpacked.firmwarePath)).mode & 0o111, 0o111);
+  await nothingIsLeft(whole);
+});
+
+test('No line that a peer sees names a place of this machine', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const lines: string[] = [];
+  for (const knobs of ['', 'exit=1', 'exit=2', 'elsewhere']) {
+    const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', knobs));
+    const result = await session.build({
+      file: 'kitchen.yaml',
+      bundle,
+      onOutput: (line) => lines.push(line),
+    });
+    lines.push(result.errorMessage);
+  }
+  assert.ok(lines.length > 10);
+  assert.deepEqual(
+    lines.filter((line) => line.includes(whole.base)),
+    [],
+  );
+});
+
+test('A compile that ends well but wrote elsewhere fails and says so', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  for (const knob of ['elsewhere', 'no-sidecar', 'no-firmware', 'link-out']) {
+    const bundle = await client.bundle(`${knob}.yaml`, yaml('kitchen', knob));
+    const result = await session.build({ file: `${knob}.yaml`, bundle });
+    assert.equal(result.status, 'failed', knob);
+    assert.match(result.errorMessage, /wrote elsewhere/, knob);
+    assert.equal(whole.receiver.jobs.list().at(-1)?.failureReason, 'wrote_elsewhere', knob);
+  }
+});
+
+test('A bundle that is no archive is acknowledged by its hash, fails as a bundle, and leaves nothing', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const result = await session.build({ file: 'kitchen.yaml', bundle: Buffer.from('no archive at all') });
+  assert.equal(result.status, 'failed');
+  assert.equal(whole.receiver.jobs.list()[0]?.failureReason, 'bundle');
+  await nothingIsLeft(whole);
+});
+
+test('A manifest that names another file fails, and the other file is not built', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('other.yaml', yaml('other'));
+  const result = await session.build({ file: 'kitchen.yaml', bundle });
+  assert.equal(result.status, 'failed');
+  await assert.rejects(stat(join(whole.receiver.paths.buildsDir, client.dashboardId)), { code: 'ENOENT' });
+});
+
+test('A file name with the shape of a traversal is refused before its first chunk', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+  for (const file of [
+    '../kitchen.yaml',
+    '.esphome.yaml',
+    'con.yaml',
+    'a/b.yaml',
+    'kitchen.txt',
+    'secrets.yaml',
+  ]) {
+    await assert.rejects(session.build({ file, bundle }), { code: 'REJECTED' }, file);
+  }
+  assert.deepEqual(whole.receiver.jobs.list(), []);
+});
+
+test('Two peers with the same device name build side by side, each in its own directory', async (t) => {
+  const whole = await startReceiver(t, { slots: 2 });
+  const clients = await Promise.all([pairedClient(t, whole, 'one'), pairedClient(t, whole, 'two')]);
+  const programs = await Promise.all(
+    clients.map(async (client, index) => {
+      const session = await client.openSession();
+      const bundle = await client.bundle(
+        'kitchen.yaml',
+        `${yaml('kitchen')}logger: {level: ${index === 0 ? 'INFO' : 'DEBUG'}}\n`,
+      );
+      const { status, jobId } = await session.build({ file: 'kitchen.yaml', bundle });
+      assert.equal(status, 'completed');
+      const { bytes } = await session.downloadArtifacts(jobId);
+      const { firmwarePath } = await unpackArtifacts(bytes, join(whole.base, `out${index}`));
+      return readFile(firmwarePath, 'utf8');
+    }),
+  );
+  assert.notEqual(programs[0], programs[1]);
+});
+
+test('A cancelled build ends as cancelled and leaves no process', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', 'sleep=60000 fork'));
+  const building = session.build({
+    file: 'kitchen.yaml',
+    bundle,
+    jobId: 'aaaaaaaaaaaa',
+    onOutput: (line) => line.includes('[1/') && session.cancel('aaaaaaaaaaaa'),
+  });
+  assert.equal((await building).status, 'cancelled');
+  assert.equal(whole.receiver.jobs.list()[0]?.state, 'cancelled');
+});
+
+test('A revoked peer loses its session and its jobs, and may not come back', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', 'sleep=60000'));
+  const lost = assert.rejects(session.build({ file: 'kitchen.yaml', bundle }), { code: 'PROTOCOL' });
+  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running', { what: 'the build' });
+  assert.equal(await whole.receiver.peers.revoke(client.dashboardId), true);
+  await lost;
+  assert.equal(whole.receiver.jobs.list()[0]?.state, 'cancelled');
+  await assert.rejects(client.openSession(), { code: 'REJECTED' });
+  assert.equal(await whole.receiver.peers.revoke(client.dashboardId), false);
+});
+
+test('Closing the receiver tells the peer, ends its build, and leaves nothing running', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', 'sleep=60000'));
+  const lost = assert.rejects(session.build({ file: 'kitchen.yaml', bundle }), { code: 'PROTOCOL' });
+  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running', { what: 'the build' });
+  await whole.receiver.close();
+  await lost;
+  assert.equal(await session.ended, 'server_shutting_down');
+});
+
+test('The peer link works on the port of a host that uses koa-websocket already', async (t) => {
+  const whole = await startReceiver(t);
+  const app = websockify(new Koa());
+  whole.receiver.mount(app);
+  app.use((ctx) => {
+    ctx.body = ctx.esphomePaths.resolveStoragePath('kitchen.yaml');
+  });
+  const server = app.listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const client = await pairedClient(t, whole, 'shared', port);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+  assert.equal((await session.build({ file: 'kitchen.yaml', bundle })).status, 'completed');
+  const shown = await (await fetch(`http://127.0.0.1:${port}/`)).text();
+  assert.equal(shown, whole.receiver.paths.resolveStoragePath('kitchen.yaml'));
+});
+
+test('A host that owns its server hands upgrades over, and keeps those of other paths', async (t) => {
+  const whole = await startReceiver(t);
+  const server = createServer();
+  const foreign: string[] = [];
+  server.on('upgrade', (request, socket, head) => {
+    if (whole.receiver.handleUpgrade(request, socket, head)) return;
+    foreign.push(request.url ?? '');
+    socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
+  });
+  server.listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const client = await newClient(t, whole, 'own-server', port);
+  assert.equal((await client.offloader.preview()).pin, whole.receiver.pin);
+  const stranger = new WebSocket(`ws://127.0.0.1:${port}/other`);
+  await once(stranger, 'error');
+  assert.deepEqual(foreign, ['/other']);
+});
+
+test('Another path of the own port is 404, as page and as socket', async (t) => {
+  const { port } = await startReceiver(t);
+  assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/other`);
+  const [error] = (await once(socket, 'error')) as [Error];
+  assert.match(error.message, /404/);
+});
+
+test('A port that is taken is an error that says so, and options are checked at once', async (t) => {
+  const whole = await startReceiver(t);
+  await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /taken/ });
+  const configDir = await tempDir(t);
+  for (const wrong of [{ slots: 0 }, { prefix: 'builds' }, { esphome: 5 }, { unknown: true }, { log: {} }]) {
+    await assert.rejects(createReceiver({ configDir, ...wrong } as never), { code: 'OPTIONS' });
+  }
+  assert.deepEqual(await readdir(configDir), []);
+});
+
+async function nothingIsLeft({ receiver }: Whole): Promise<void> {
+  const { uploadsDir, trashDir } = receiver.paths.layout;
+  await waitFor(async () => (await readdir(uploadsDir)).length + (await readdir(trashDir)).length === 0, {
+    what: 'an empty staging area',
+  });
+}
+
+/** Compile-time: a host's context has the hook, typed. */
+export const typed = (ctx: Koa.Context, t: TestContext): Promise<unknown> =>
+  t ? ctx.esphomePaths.loadStorage('kitchen.yaml') : Promise.resolve();

@@ -1,0 +1,155 @@
+/** The admin surface as an operator's page uses it: HTTP routes and the socket of events. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { test, type TestContext } from 'node:test';
+
+import Koa from 'koa';
+import { WebSocket } from 'ws';
+
+import type { ReceiverOptions } from '../../src/index.js';
+import { waitFor } from '../support/wait-for.js';
+import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
+
+interface Host extends Whole {
+  readonly origin: string;
+  ask(method: string, path: string, body?: object): Promise<{ status: number; body: unknown }>;
+}
+
+async function startHost(t: TestContext, options: Partial<ReceiverOptions> = {}): Promise<Host> {
+  const whole = await startReceiver(t, options);
+  const app = new Koa();
+  app.silent = true;
+  whole.receiver.mount(app);
+  const server = app.listen(0, '127.0.0.1');
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, 'listening');
+  const origin = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return {
+    ...whole,
+    origin,
+    async ask(method, path, body) {
+      const response = await fetch(`http://${origin}/esphome-receiver/${path}`, {
+        method,
+        ...(body && { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+      });
+      const text = await response.text();
+      return {
+        status: response.status,
+        body: text.startsWith('{') || text.startsWith('[') ? JSON.parse(text) : text,
+      };
+    },
+  };
+}
+
+test('An operator opens the window, sees a request, approves exactly what he saw, and can take it back', async (t) => {
+  const host = await startHost(t);
+  const { pin } = host.receiver;
+  const client = await newClient(t, host, 'Home');
+  assert.equal((await host.ask('POST', 'pairing/open')).status, 200);
+  await client.offloader.requestPairing({ pin });
+
+  const { body: requests } = await host.ask('GET', 'pairing/requests');
+  const [request] = requests as { dashboard_id: string; pin: string; label: string }[];
+  assert.ok(request);
+  assert.deepEqual([request.dashboard_id, request.label], [client.dashboardId, 'Home']);
+
+  const approve = `pairing/requests/${client.dashboardId}/approve`;
+  assert.equal((await host.ask('POST', approve, {})).status, 400);
+  assert.deepEqual((await host.ask('POST', approve, { pin: 'f'.repeat(64) })).status, 409);
+  assert.equal((await host.ask('POST', approve, { pin: request.pin })).status, 200);
+  assert.equal((await host.ask('POST', approve, { pin: request.pin })).status, 409);
+  assert.equal((await host.ask('POST', 'pairing/close')).status, 204);
+
+  const { body: peers } = await host.ask('GET', 'peers');
+  assert.deepEqual(
+    (peers as { dashboard_id: string; connected: boolean }[]).map((peer) => [
+      peer.dashboard_id,
+      peer.connected,
+    ]),
+    [[client.dashboardId, false]],
+  );
+  assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 204);
+  assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 404);
+});
+
+test('A request can be rejected, and a bad id is refused with its rule', async (t) => {
+  const host = await startHost(t);
+  const client = await newClient(t, host);
+  await host.ask('POST', 'pairing/open');
+  await client.offloader.requestPairing({ pin: host.receiver.pin });
+  assert.equal((await host.ask('POST', `pairing/requests/${client.dashboardId}/reject`)).status, 204);
+  assert.equal((await host.ask('POST', `pairing/requests/${client.dashboardId}/reject`)).status, 404);
+  const bad = await host.ask('POST', 'pairing/requests/%2e%2e%2fx/reject');
+  assert.equal(bad.status, 400);
+  assert.equal((bad.body as { error: string }).error, 'TRAVERSAL');
+});
+
+test('Jobs are listed, shown and cancelled, and the events tell all of it as it happens', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const session = await client.openSession();
+  const events: { type: string; job?: { id: string; state: string } }[] = [];
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
+  t.after(() => socket.terminate());
+  socket.on('message', (data: Buffer) => events.push(JSON.parse(data.toString())));
+  await waitFor(() => events[0]?.type === 'snapshot', { what: 'the snapshot' });
+
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', 'sleep=60000'));
+  const building = session.build({ file: 'kitchen.yaml', bundle });
+  await waitFor(() => events.some(({ job }) => job?.state === 'running'), { what: 'the running job' });
+  const { body: jobs } = await host.ask('GET', 'jobs');
+  const [job] = jobs as { id: string; state: string }[];
+  assert.ok(job);
+  assert.equal(((await host.ask('GET', `jobs/${job.id}`)).body as typeof job).state, 'running');
+  assert.equal((await host.ask('GET', 'jobs/none')).status, 404);
+  assert.equal((await host.ask('POST', `jobs/${job.id}/cancel`)).status, 202);
+  assert.equal((await building).status, 'cancelled');
+  assert.equal((await host.ask('POST', `jobs/${job.id}/cancel`)).status, 404);
+  await waitFor(() => events.some((event) => event.job?.state === 'cancelled'), { what: 'the end' });
+  assert.ok(!events.some(({ type }) => type === 'output'), 'output is sent to who asks for that job only');
+});
+
+test('Nothing that the admin surface shows is a key or a place of this machine', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+  await session.build({ file: 'kitchen.yaml', bundle });
+  const { body } = await host.ask('GET', 'state');
+  const text = JSON.stringify(body);
+  assert.ok(text.includes('kitchen.yaml') && text.includes(host.receiver.pin));
+  assert.ok(!text.includes(host.base));
+});
+
+test('A page of another site and an operator who is not authorised are refused, as pages and as sockets', async (t) => {
+  const host = await startHost(t, { authorize: (ctx) => ctx.get('x-admin') === 'yes' });
+  assert.equal((await host.ask('GET', 'state')).status, 401);
+  const url = `http://${host.origin}/esphome-receiver/state`;
+  assert.equal((await fetch(url, { headers: { 'x-admin': 'yes' } })).status, 200);
+  const foreign = { 'x-admin': 'yes', origin: 'https://evil.example' };
+  assert.equal((await fetch(url, { headers: foreign })).status, 403);
+  for (const [headers, code] of [
+    [{}, 4401],
+    [foreign, 4403],
+  ] as const) {
+    const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`, { headers });
+    const [closed] = (await once(socket, 'close')) as [number];
+    assert.equal(closed, code);
+  }
+});
+
+test('A body that is too large or no object is refused', async (t) => {
+  const host = await startHost(t);
+  const url = `http://${host.origin}/esphome-receiver/pairing/requests/${'a'.repeat(32)}/approve`;
+  for (const [body, status] of [
+    ['[]', 400],
+    ['{', 400],
+    [`{"pin":"${'x'.repeat(70_000)}"}`, 413],
+  ] as const) {
+    assert.equal((await fetch(url, { method: 'POST', body })).status, status);
+  }
+});

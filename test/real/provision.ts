@@ -1,0 +1,19 @@
+/** Installs the real programs before the real tests, in the open: what they cost is theirs and no test's. */
+import { isReceiverError, messageOf } from '../../src/errors.js';
+import { realDeviceBuilder, realEsphome } from './support.js';
+
+const onLine = (line: string): void => void process.stdout.write(`  ${line}`);
+
+for (const [name, install] of Object.entries({ ESPHome: realEsphome, 'Device Builder': realDeviceBuilder })) {
+  const start = performance.now();
+  try {
+    const [program] = await install({ onLine });
+    console.log(`${name}: ${program} (${((performance.now() - start) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    console.error(
+      `${name} is not to be had. ${messageOf(error)}`,
+      isReceiverError(error) ? error.facts : error,
+    );
+    process.exit(1);
+  }
+}
