@@ -42,8 +42,9 @@ export async function removeRemote(
   });
 }
 
-function keyOf(paths: Paths, peer: string, device: string): RemoteKey | null {
-  return orNull(() => paths.parseConfiguration(`.esphome/.remote_builds/${peer}/${device}/any.yaml`));
+/** What the names of two directories mean together; the parser decides. */
+function keyOf(paths: Paths, peer: string, name: string): RemoteKey | null {
+  return orNull(() => paths.parseConfiguration(`.esphome/.remote_builds/${peer}/${name}/any.yaml`));
 }
 
 async function configurationsOf(paths: Paths, key: RemoteKey): Promise<Configuration[]> {
