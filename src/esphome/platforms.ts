@@ -37,7 +37,11 @@ export const platformRows = {
     ],
     downloads: ['firmware.factory.bin', 'firmware.ota.bin'],
   },
-  esp8266: { files: inEnvironment('firmware.bin', 'firmware.elf'), downloads: ['firmware.bin'] },
+  esp8266: {
+    // Device Builder sends the first two only; the native toolchain's upload over USB demands the factory image.
+    files: inEnvironment('firmware.bin', 'firmware.elf', 'firmware.factory.bin', 'firmware.ota.bin'),
+    downloads: ['firmware.bin'],
+  },
   rp2: {
     files: inEnvironment('firmware.bin', 'firmware.uf2', 'firmware.ota.bin', 'firmware.elf'),
     downloads: ['firmware.uf2', 'firmware.ota.bin'],

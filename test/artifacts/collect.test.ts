@@ -101,7 +101,10 @@ const shipments: readonly Shipment[] = [
     outputs: env('firmware.bin', 'firmware.elf', 'firmware.factory.bin', 'firmware.ota.bin'),
     idedata: `idedata/${node}.arduino.json`,
     hasIni: false,
-    members: ['idedata.json', 'build_info.json', ...env('firmware.bin', 'firmware.elf')],
+    members: [
+      ...['idedata.json', 'build_info.json'],
+      ...env('firmware.bin', 'firmware.elf', 'firmware.factory.bin', 'firmware.ota.bin'),
+    ],
   },
   {
     title: 'rp2 of an older release',
