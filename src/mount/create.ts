@@ -92,7 +92,7 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
     },
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
-      const listener = await listenForPeers(port, host, upgrade);
+      const listener = await listenForPeers(port, host, upgrade, core.options.log);
       listeners.push(listener);
       return listener.port;
     },

@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 import { ReceiverError, systemCode } from '../errors.js';
+import type { Log } from '../log.js';
 import type { HandleUpgrade } from './upgrade.js';
 
 const headersTimeoutMs = 10_000;
@@ -21,6 +22,7 @@ export async function listenForPeers(
   port: number,
   host: string,
   handleUpgrade: HandleUpgrade,
+  log: Log,
 ): Promise<Listener> {
   const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
@@ -31,6 +33,9 @@ export async function listenForPeers(
     socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n');
   });
   await bind(server, port, host);
+  server.on('error', (error) =>
+    log.error({ error, host, port }, 'the listener of the peer link has a fault'),
+  );
   return {
     port: (server.address() as AddressInfo).port,
     close: () =>
