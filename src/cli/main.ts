@@ -3,7 +3,7 @@
  * The command line: finds the command, and turns what goes wrong into one sentence and an exit code. A stack trace
  * is for us, not for somebody who gave a port that is taken.
  */
-import { isReceiverError } from '../errors.js';
+import { isReceiverError, messageOf, systemCode } from '../errors.js';
 import { serve, serveUsage } from './serve.js';
 
 const usage = `Usage: koa-esphome-receiver <command>
@@ -32,8 +32,10 @@ async function main([name, ...args]: string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  const misused = error instanceof TypeError && 'code' in error;
-  if (!isReceiverError(error) && !misused) throw error;
-  process.stderr.write(`koa-esphome-receiver: ${error.message}\n`);
+  const code = systemCode(error) ?? '';
+  const misused = code.startsWith('ERR_PARSE_ARGS_');
+  const isSystem = error instanceof Error && 'syscall' in error;
+  if (!isReceiverError(error) && !misused && !isSystem) throw error;
+  process.stderr.write(`koa-esphome-receiver: ${messageOf(error)}\n`);
   process.exitCode = misused ? 2 : 1;
 }

@@ -10,7 +10,7 @@ import type { IncomingMessage } from 'node:http';
 
 import type { Context } from 'koa';
 
-/** Decides about one request; true lets it in. What it throws is the answer to the request. */
+/** Decides about one request; any truthy answer lets it in. What it throws is the answer to the request. */
 export type Authorize = (ctx: Context) => unknown;
 
 /** Null when the request may pass, else the status and the sentence to refuse it with. */

@@ -14,6 +14,7 @@ import type { CoreOptions } from '../options.js';
 import type { Paths } from '../paths/index.js';
 import { openReceiver, type JobsView, type Pairing, type Peers, type ReceiverEvent } from '../receiver.js';
 import type { Authorize } from './authorize.js';
+import { createEvents } from './events.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
 import { listenForPeers, type Listener } from './listen.js';
 import { createRoutes } from './routes.js';
@@ -71,6 +72,7 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
   const core = await openReceiver(coreOptions);
   const hostPaths = createHostPaths(core);
   const upgrade = createUpgrade(core.accept);
+  const events = createEvents(core);
   const listeners: Listener[] = [];
 
   const receiver: Receiver = {
@@ -82,7 +84,7 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
     jobs: core.jobs,
     composeEnvironment: core.composeEnvironment,
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
-    sockets: () => createSockets({ core, prefix, authorize }),
+    sockets: () => createSockets({ core, events, prefix, authorize }),
     mount(app) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : websockify(app, websocketOptions);
@@ -98,6 +100,7 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
     },
     subscribe: core.subscribe,
     async close() {
+      events.close();
       await core.close();
       await Promise.all(listeners.splice(0).map((listener) => listener.close()));
     },

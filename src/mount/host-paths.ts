@@ -6,34 +6,38 @@
  * shrugs shows "0 bytes" for a build that lies somewhere else. A peer's build is code and may plant links: `config`
  * as one to the host's own YAMLs would have the host delete those, so a place that leads out of it is refused.
  */
-import { lstat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 
+import { withoutPlaces, type BuildFile } from '../artifacts/build-file.js';
+import { assertOwn, findBuild, findInBuild, missing, readSidecar } from '../artifacts/build-place.js';
+import { findFiles, findFirmware } from '../artifacts/firmware.js';
 import { cleanBuildDir } from '../compile/build-dir.js';
 import { assertInside } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { measure, type Usage } from '../disk/usage.js';
-import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
+import { isReceiverError, ReceiverError } from '../errors.js';
 import { parseJsonObject } from '../esphome/json-object.js';
-import { platformRow } from '../esphome/platforms.js';
-import { loadStorage, type StorageJson } from '../esphome/storage-json.js';
+import type { StorageJson } from '../esphome/storage-json.js';
 import type { Configuration, Paths } from '../paths/index.js';
 import type { ReceiverCore } from '../receiver.js';
 import { listRemote, removeRemote } from './remote-builds.js';
 
-export interface BuildFile {
+/** A file of a build, as a page offers it. */
+export interface HostFile {
+  /** The base name. */
   readonly name: string;
+  /** Absolute, without links. */
   readonly path: string;
   readonly bytes: number;
 }
 
-export interface BuildArtifacts {
+export interface HostArtifacts {
   readonly storage: StorageJson;
-  /** The file at `firmware_bin_path`. */
-  readonly firmware: BuildFile;
-  /** All files of the build that its platform offers, the firmware first. No name comes twice. */
-  readonly files: readonly BuildFile[];
+  /** The file at `firmware_bin_path`, or what stands in for it where the toolchain writes none. */
+  readonly firmware: HostFile;
+  /** The files that a peer would get too, the firmware first. No name comes twice. */
+  readonly files: readonly HostFile[];
 }
 
 /** The places that belong to a configuration, whether or not something is there. */
@@ -57,7 +61,7 @@ export interface HostPaths extends Pick<
   /** The sidecar. Throws `STORAGE` when it is missing or damaged. */
   loadStorage(configuration: string): Promise<StorageJson>;
   /** The firmware and what lies with it. Throws `STORAGE` naming what is missing, `TRAVERSAL` for a planted path. */
-  loadBuildArtifacts(configuration: string): Promise<BuildArtifacts>;
+  loadBuildArtifacts(configuration: string): Promise<HostArtifacts>;
   /** What the build directory holds. Throws `STORAGE` when there is no sidecar, or no build. */
   buildSize(configuration: string): Promise<Usage>;
   /** The hash of the configuration that was built, as ESPHome prints it: `0x1a2b3c4d`. Throws `STORAGE`. */
@@ -84,58 +88,30 @@ const maxBuildInfoBytes = 64 * 1024;
 export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>): HostPaths {
   const { paths } = core;
 
-  /** A peer's data directory, which must lie among the builds. */
-  async function subtreeOf(configuration: string): Promise<string> {
-    const subtree = paths.resolveDataDir(configuration);
-    await assertInside(paths.buildsDir, subtree, 'the data directory of the build');
-    return subtree;
-  }
-
-  /** The place itself; a peer's must lie in its subtree. */
-  async function checked(configuration: string, place: string, what: string): Promise<string> {
-    if (paths.parseConfiguration(configuration) !== null) {
-      await assertInside(await subtreeOf(configuration), place, what);
-    }
-    return place;
-  }
-
-  async function storageOf(configuration: string): Promise<StorageJson> {
-    const path = paths.resolveStoragePath(configuration);
-    return loadStorage(await checked(configuration, path, 'the sidecar of the build'));
-  }
-
-  async function buildPathOf(configuration: string, { buildPath }: StorageJson): Promise<string> {
-    if (buildPath === null) throw missing('the build', configuration);
-    return checked(configuration, buildPath, 'the build directory');
+  function storageOf(configuration: string): Promise<StorageJson> {
+    return readSidecar(paths, configuration);
   }
 
   function idedataOf(configuration: string, { name, toolchain }: StorageJson): string | null {
     return name === null ? null : paths.resolveIdedataPath(configuration, { name, toolchain });
   }
 
-  async function loadBuildArtifacts(configuration: string): Promise<BuildArtifacts> {
-    const storage = await storageOf(configuration);
-    const buildPath = await buildPathOf(configuration, storage);
-    const firmware = await firmwareOf(buildPath, storage);
-    if (firmware === null) throw missing('the firmware', configuration);
-    const files = new Map([[firmware.name, firmware]]);
-    for (const candidate of offered(storage, buildPath, firmware.path)) {
-      const file = await fileBelow(buildPath, candidate);
-      if (file !== null && !files.has(file.name)) files.set(file.name, file);
-    }
-    return { storage, firmware, files: [...files.values()] };
+  async function loadBuildArtifacts(configuration: string): Promise<HostArtifacts> {
+    const place = await findBuild(paths, configuration);
+    const found = await findFirmware(place);
+    const firmware = hostFile(found.file);
+    const others = (await findFiles(place, found)).map(hostFile);
+    const files = [firmware, ...others.filter(({ name }) => name !== firmware.name)];
+    return { storage: place.storage, firmware, files };
   }
 
   async function buildSize(configuration: string): Promise<Usage> {
-    const usage = await measure(await buildPathOf(configuration, await storageOf(configuration)));
-    if (usage.files === 0) throw missing('the build directory', configuration);
-    return usage;
+    return measure((await findBuild(paths, configuration)).path);
   }
 
   async function configHash(configuration: string): Promise<string> {
-    const buildPath = await buildPathOf(configuration, await storageOf(configuration));
-    const file = await fileBelow(buildPath, join(buildPath, 'build_info.json'));
-    if (file === null) throw missing('the build information (build_info.json)', configuration);
+    const file = await findInBuild(await findBuild(paths, configuration), 'build_info.json');
+    if (file === null) throw missing('the build information (build_info.json) is missing');
     const hash = parseJsonObject(await readRegular(file.path, maxBuildInfoBytes))?.get('config_hash');
     if (typeof hash === 'number') return `0x${(hash >>> 0).toString(16).padStart(8, '0')}`;
     const facts = { configuration, fault: 'damaged' };
@@ -146,7 +122,11 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
     const key = paths.parseConfiguration(configuration);
     if (key === null) return wipeLocal(configuration);
     await core.underLease(key, 'the build is being removed', async () => {
-      await subtreeOf(configuration);
+      await assertInside(
+        paths.buildsDir,
+        paths.resolveDataDir(configuration),
+        'the data directory of the build',
+      );
       await cleanBuildDir(paths, configuration);
     });
   }
@@ -156,7 +136,8 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
     if (storage === null) return;
     const { buildPath } = storage;
     if (buildPath !== null) {
-      const root = dirname(paths.resolveBuildPath(configuration, { name: basename(buildPath) }));
+      // Below it any name will do: the sidecar's own may be none that ESPHome would choose.
+      const root = dirname(paths.resolveBuildPath(configuration, { name: 'any' }));
       await assertInside(root, buildPath, 'the build directory');
       await removeTree(buildPath);
     }
@@ -174,7 +155,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
       build: storage && storage.buildPath,
     };
     for (const place of [found.config, found.storage, ...found.validated, found.idedata, found.build]) {
-      if (place !== null) await checked(configuration, place, 'a file of the build');
+      if (place !== null) await assertOwn(paths, configuration, place, 'a file of the build');
     }
     return found;
   }
@@ -185,74 +166,27 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
     resolveConfigPath: paths.resolveConfigPath,
     resolveStoragePath: paths.resolveStoragePath,
     resolveIdedataPath: paths.resolveIdedataPath,
-    loadStorage: withoutPlaces(storageOf),
-    loadBuildArtifacts: withoutPlaces(loadBuildArtifacts),
-    buildSize: withoutPlaces(buildSize),
-    configHash: withoutPlaces(configHash),
-    wipeBuild: withoutPlaces(wipeBuild),
-    archivePaths: withoutPlaces(archivePaths),
+    loadStorage: (configuration) => withoutPlaces(() => storageOf(configuration)),
+    loadBuildArtifacts: (configuration) => withoutPlaces(() => loadBuildArtifacts(configuration)),
+    buildSize: (configuration) => withoutPlaces(() => buildSize(configuration)),
+    configHash: (configuration) => withoutPlaces(() => configHash(configuration)),
+    wipeBuild: (configuration) => withoutPlaces(() => wipeBuild(configuration)),
+    archivePaths: (configuration) => withoutPlaces(() => archivePaths(configuration)),
     listRemote: () => listRemote(paths),
-    removeRemote: withoutPlaces((configuration) => removeRemote(core, configuration)),
+    removeRemote: (configuration) => withoutPlaces(() => removeRemote(core, configuration)),
   } satisfies HostPaths);
 }
 
-/** Messages travel, and those of the system name places. */
-function withoutPlaces<T>(
-  work: (configuration: string) => Promise<T>,
-): (configuration: string) => Promise<T> {
-  return async (configuration) => {
-    try {
-      return await work(configuration);
-    } catch (cause) {
-      const code = systemCode(cause);
-      if (isReceiverError(cause) || code === undefined) throw cause;
-      const facts = { configuration, fault: 'unreadable' };
-      throw new ReceiverError('STORAGE', `a file of the build cannot be used (${code})`, facts, { cause });
-    }
-  };
+function hostFile({ name, path, size }: BuildFile): HostFile {
+  return { name: basename(name), path, bytes: size };
 }
 
-function missing(what: string, configuration: string): ReceiverError {
-  return new ReceiverError('STORAGE', `${what} is missing`, { configuration, fault: 'missing' });
-}
-
-/** The file at `firmware_bin_path`, or what a platform has in its place. */
-async function firmwareOf(buildPath: string, storage: StorageJson): Promise<BuildFile | null> {
-  const path = storage.firmwareBinPath;
-  if (path === null) return null;
-  const others = platformRow(storage.espPlatform)?.insteadOfFirmware ?? [];
-  for (const candidate of [path, ...others.map((other) => join(dirname(path), other))]) {
-    const file = await fileBelow(buildPath, candidate);
-    if (file !== null) return file;
-  }
-  return null;
-}
-
-/** What the platform's row names, as places. */
-function offered(storage: StorageJson, buildPath: string, firmware: string): string[] {
-  const row = platformRow(storage.espPlatform);
-  if (row === null) return [];
-  const named = row.files.map((file) => join(buildPath, file.replaceAll('{name}', storage.name ?? '')));
-  return [...named, ...row.downloads.map((download) => join(dirname(firmware), download))];
-}
-
-/** The regular file at `path`, or null when there is none. Throws `TRAVERSAL` for what lies or leads outside the build. */
-async function fileBelow(buildPath: string, path: string): Promise<BuildFile | null> {
-  const stat = await ifAny(lstat(path));
-  if (stat === null) return null;
-  await assertInside(buildPath, path, 'a file of the build');
-  return stat.isFile() ? { name: basename(path), path, bytes: stat.size } : null;
-}
-
-/** Null where the file is not there; every other trouble is an error. */
-async function ifAny<T>(reading: Promise<T>): Promise<T | null> {
+/** Null where there is no sidecar; every other trouble is an error. */
+async function ifAny(reading: Promise<StorageJson>): Promise<StorageJson | null> {
   try {
     return await reading;
   } catch (error) {
-    const isAbsent =
-      systemCode(error) === 'ENOENT' ||
-      (isReceiverError(error, 'STORAGE') && error.facts['fault'] === 'missing');
-    if (isAbsent) return null;
+    if (isReceiverError(error, 'STORAGE') && error.facts['fault'] === 'missing') return null;
     throw error;
   }
 }

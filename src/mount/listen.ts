@@ -2,7 +2,7 @@
  * The peer link on a port of its own, as the original build server has it: one path, everything else is 404.
  */
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
@@ -27,10 +27,16 @@ export async function listenForPeers(
   const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
+  // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
+  const open = new Set<Socket>();
+  server.on('connection', (socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  });
   server.on('upgrade', (request, socket, head) => {
     if (handleUpgrade(request, socket, head)) return;
     socket.on('error', () => socket.destroy());
-    socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n');
+    socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n', () => socket.destroy());
   });
   await bind(server, port, host);
   server.on('error', (error) =>
@@ -41,7 +47,7 @@ export async function listenForPeers(
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        server.closeAllConnections();
+        for (const socket of open) socket.destroy();
       }),
   };
 }

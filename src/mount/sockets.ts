@@ -6,10 +6,9 @@
  */
 import type websockify from 'koa-websocket';
 
-import { messageOf } from '../errors.js';
 import type { ReceiverCore } from '../receiver.js';
 import { refusal, type Authorize } from './authorize.js';
-import { sendEvents } from './events.js';
+import type { Events } from './events.js';
 import { peerLinkPath } from './peer-link-path.js';
 import { wsTransport } from './ws-transport.js';
 
@@ -19,12 +18,13 @@ const brokenCode = 1011;
 
 export interface SocketsOptions {
   readonly core: ReceiverCore;
+  readonly events: Events;
   readonly prefix: string;
   readonly authorize: Authorize | undefined;
 }
 
 /** One middleware for `app.ws.use`. Other paths go on to the next. */
-export function createSockets({ core, prefix, authorize }: SocketsOptions): websockify.Middleware {
+export function createSockets({ core, events, prefix, authorize }: SocketsOptions): websockify.Middleware {
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
@@ -40,9 +40,9 @@ export function createSockets({ core, prefix, authorize }: SocketsOptions): webs
       const refused = await refusal(ctx, authorize);
       if (refused) return websocket.close(refusedCode + refused.status, refused.message);
       const job = typeof ctx.query['job'] === 'string' ? ctx.query['job'] : null;
-      sendEvents(core, websocket, job);
+      events.follow(websocket, job);
     } catch (error) {
-      core.options.log.error({ cause: messageOf(error) }, 'the authorize hook failed on a socket');
+      core.options.log.error({ error }, 'the authorize hook failed on a socket');
       websocket.close(brokenCode, 'internal error');
     }
   };

@@ -1,7 +1,7 @@
 /** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
 import type { ReceiverCore } from '../receiver.js';
 
-export function stateOf(core: ReceiverCore): object {
+export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>): object {
   return {
     pin: core.pin,
     friendly_name: core.options.friendlyName,

@@ -140,10 +140,11 @@ function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): 
       cancel();
       reject(cancelled());
     };
-    const cancel = clock.after(delayMs, () => {
+    const done = (): void => {
       signal?.removeEventListener('abort', onAbort);
       resolve();
-    });
+    };
+    const cancel = clock.after(delayMs, done, true);
     if (signal?.aborted === true) onAbort();
     else signal?.addEventListener('abort', onAbort, { once: true });
   });

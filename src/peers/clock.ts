@@ -5,16 +5,19 @@
 export interface Clock {
   /** Milliseconds since some fixed moment; never goes backwards. */
   now(): number;
-  /** Calls back once after `delayMs`, unless the returned function is called before. */
-  after(delayMs: number, callback: () => void): () => void;
+  /**
+   * Calls back once after `delayMs`, unless the returned function is called before. `keepsAlive` for a wait that a
+   * caller awaits: without it the timer does not keep the process alive.
+   */
+  after(delayMs: number, callback: () => void, keepsAlive?: boolean): () => void;
 }
 
-/** The machine's monotonic clock. A waiting timer does not keep the process alive. */
+/** The machine's monotonic clock. */
 export const systemClock: Clock = Object.freeze({
   now: () => performance.now(),
-  after(delayMs: number, callback: () => void) {
+  after(delayMs: number, callback: () => void, keepsAlive = false) {
     const timer = setTimeout(callback, delayMs);
-    timer.unref();
+    if (!keepsAlive) timer.unref();
     return () => clearTimeout(timer);
   },
 });

@@ -83,6 +83,7 @@ test('A wrong command line ends with 2 and a sentence, a port that cannot be wit
     [['dance'], 2, /Usage/],
     [['serve'], 1, /one directory/],
     [['serve', 'dir', '--port', '70000'], 1, /70000/],
+    [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
   ] as const) {
     const child = await start(t, ...words);
     assert.equal(await child.ended, code, words.join(' '));

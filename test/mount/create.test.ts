@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { readdir, readFile, stat } from 'node:fs/promises';
-import type { AddressInfo } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
@@ -228,6 +228,22 @@ test('Another path of the own port is 404, as page and as socket', async (t) => 
   const socket = new WebSocket(`ws://127.0.0.1:${port}/other`);
   const [error] = (await once(socket, 'error')) as [Error];
   assert.match(error.message, /404/);
+});
+
+test('A stranger who keeps a refused upgrade half open does not keep the receiver from ending', async (t) => {
+  const { receiver, port } = await startReceiver(t);
+  const sockets = await Promise.all(
+    Array.from({ length: 20 }, async () => {
+      const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+      t.after(() => socket.destroy());
+      await once(socket, 'connect');
+      socket.write('GET /other HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+      await once(socket, 'data');
+      return socket;
+    }),
+  );
+  assert.equal(sockets.length, 20);
+  await receiver.close();
 });
 
 test('A port that is taken is an error that says so, and options are checked at once', async (t) => {

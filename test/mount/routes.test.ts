@@ -153,3 +153,28 @@ test('A body that is too large or no object is refused', async (t) => {
     assert.equal((await fetch(url, { method: 'POST', body })).status, status);
   }
 });
+
+test('Closing the receiver closes the pages of events, so that the host can end', async (t) => {
+  const host = await startHost(t);
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
+  await once(socket, 'message');
+  const closed = once(socket, 'close') as Promise<[number]>;
+  await host.receiver.close();
+  assert.deepEqual((await closed)[0], 1001);
+});
+
+test("A page learns of a request without the peer's key in it", async (t) => {
+  const host = await startHost(t);
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
+  t.after(() => socket.terminate());
+  const texts: string[] = [];
+  socket.on('message', (data: Buffer) => texts.push(data.toString()));
+  await once(socket, 'message');
+  await pairedClient(t, host);
+  await waitFor(() => texts.some((text) => text.includes('"approved"')), { what: 'the approval' });
+  assert.ok(texts.some((text) => text.includes('"requested"')));
+  assert.deepEqual(
+    texts.filter((text) => /publicKey|"Buffer"/.test(text)),
+    [],
+  );
+});
