@@ -44,6 +44,10 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
   const file = join(directory, 'peers.json');
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const rows = new Map<string, Row>();
+  /** Keys that this receiver has revoked. */
+  const removed = new Set<string>();
+  /** Keys of the file as it was last seen here. */
+  let known = new Set<string>();
   let last: Promise<unknown> = Promise.resolve();
   let refreshes = false;
 
@@ -54,8 +58,25 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     return result;
   }
 
-  function save(all: Iterable<Row>): Promise<void> {
-    return writeAtomic(file, JSON.stringify({ version: 1, peers: [...all] }), { mode: 0o600 });
+  /** Writes the table, and `more` where that is about to join it. */
+  async function save(more: readonly Row[] = []): Promise<void> {
+    await takeOverChanges();
+    const all = [...rows.values(), ...more];
+    await writeAtomic(file, JSON.stringify({ version: 1, peers: all }), { mode: 0o600 });
+    known = new Set(all.map(keyOf));
+  }
+
+  /** Another receiver on this directory may have approved or revoked peers since the file was last seen here. */
+  async function takeOverChanges(): Promise<void> {
+    const content = await readIfAny(file);
+    const found = content && readPeersFile(content)?.rows;
+    if (!found) return;
+    const present = new Set(found.map(keyOf));
+    for (const key of known) if (!present.has(key)) rows.delete(key);
+    for (const row of found) {
+      const key = keyOf(row);
+      if (!known.has(key) && !rows.has(key) && !removed.has(key)) rows.set(key, row);
+    }
   }
 
   function rowOf(id: DashboardId): Row | undefined {
@@ -77,12 +98,13 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     }
     let lost = found.badRows;
     for (const row of found.rows) {
-      if (rows.has(fold(row.dashboard_id))) lost += 1;
-      else rows.set(fold(row.dashboard_id), row);
+      if (rows.has(keyOf(row))) lost += 1;
+      else rows.set(keyOf(row), row);
     }
+    known = new Set(rows.keys());
     if (lost === 0) return;
     await copyFile(file, aside);
-    await save(rows.values());
+    await save();
     log.warn({ file, aside, lost }, 'bad rows of the peers file are left out, their peers must pair again');
   }
 
@@ -100,8 +122,9 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
         const key = fold(peer.dashboardId);
         if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
         const row = newRow(peer);
-        await save([...rows.values(), row]);
+        await save([row]);
         rows.set(key, row);
+        removed.delete(key);
         return peerOf(row);
       });
     },
@@ -114,19 +137,24 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       refreshes = true;
       enqueue(() => {
         refreshes = false;
-        return save(rows.values());
+        return save();
       }).catch((error: unknown) => log.error({ file, error }, 'the peers file was not saved'));
     },
     async remove(id) {
       if (rowOf(id) === undefined) return false;
       rows.delete(fold(id));
-      await enqueue(() => save(rows.values()));
+      removed.add(fold(id));
+      await enqueue(() => save());
       return true;
     },
     async close() {
       await last;
     },
   };
+}
+
+function keyOf(row: Row): string {
+  return fold(row.dashboard_id);
 }
 
 /** Ids name directories, and some file systems do not tell `A` from `a`. */

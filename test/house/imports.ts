@@ -12,6 +12,7 @@ const floors: readonly (readonly string[])[] = [
   ['index'],
   ['mount'],
   ['receiver', 'offloader', 'testing'],
+  ['options'],
   ['link'],
   ['retention'],
   ['jobs'],
@@ -19,7 +20,7 @@ const floors: readonly (readonly string[])[] = [
   ['bundles', 'artifacts'],
   ['esphome'],
   ['peers', 'locks'],
-  ['disk', 'options', 'paths'],
+  ['disk', 'paths'],
   ['process'],
   ['log', 'errors'],
 ];

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { silentLog } from '../../src/log.js';
 import { dashboardId } from '../../src/paths/index.js';
 import type { NewPeer } from '../../src/peers/peer-row.js';
-import { openPeerTable } from '../../src/peers/peers.js';
+import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
 import { pinOf } from '../../src/peers/pin.js';
 import { tempDir } from '../support/temp-dir.js';
 import { recordingLog } from './recording-log.js';
@@ -184,4 +184,21 @@ test('An approval that cannot be written is no approval', async (t) => {
   await mkdir(directory);
   await peers.add(home);
   assert.equal(peers.get(id)?.label, 'Home');
+});
+
+test('Two receivers on one directory take over what the other has approved and revoked', async (t) => {
+  const directory = await tempDir(t);
+  const peer = (letter: string): NewPeer => ({ ...home, dashboardId: dashboardId(letter.repeat(32)) });
+  const idsOf = (table: PeerTable): string[] => table.list().map(({ dashboardId: key }) => key[0] ?? '');
+  const one = await openPeerTable(directory, silentLog);
+  await one.add(peer('a'));
+  const two = await openPeerTable(directory, silentLog);
+  await two.add(peer('b'));
+  await one.add(peer('c'));
+  assert.deepEqual(idsOf(one), ['a', 'b', 'c']);
+  await two.remove(peer('a').dashboardId);
+  assert.deepEqual(idsOf(two), ['b', 'c']);
+  await one.remove(peer('c').dashboardId);
+  assert.deepEqual(idsOf(one), ['b'], 'the revocation of the other is not undone');
+  assert.deepEqual(idsOf(await openPeerTable(directory, silentLog)), ['b']);
 });
