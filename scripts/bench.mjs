@@ -1,6 +1,6 @@
 /**
  * Runs the benchmarks: `node scripts/bench.mjs` all of bench/*.ts one after the other, `node scripts/bench.mjs
- * lock lines` those two. A name that does not exist is an error, and so is a benchmark that misses its limit.
+ * lock paths` those two. A name that does not exist is an error, and so is a benchmark that misses its limit.
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
