@@ -4,18 +4,19 @@
  * every reader, however wrong clocks and locks have been meanwhile.
  *
  * A number is a file made by exclusive creation. The newest few are kept; the newest is never removed, so the
- * directory must not be removed either, not even with the build that it guards.
+ * directory must not be removed either, not even with the build that it guards. The calls are synchronous: a
+ * handful of microseconds each, on a directory that has just answered.
  */
-import { open, readdir, rm } from 'node:fs/promises';
+import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ReceiverError, systemCode } from '../errors.js';
 
 export interface Fence {
   /** Takes a number that is higher than every number taken before. Throws system errors. */
-  next(): Promise<number>;
+  next(): number;
   /** The highest number taken so far, 0 when there is none. */
-  newest(): Promise<number>;
+  newest(): number;
   /**
    * Runs `act` for the owner of `number`, and throws FENCED when a newer owner exists: at once when it is known
    * before, and also when it came while `act` ran. Then what `act` did may or may not have been seen, so it must
@@ -33,37 +34,37 @@ const pattern = /^fence-(\d{1,15})$/;
 /** The fence in an existing directory. Any number of processes may open it. */
 export function openFence(directory: string): Fence {
   const fence: Fence = {
-    async next() {
+    next() {
       for (;;) {
-        const taken = await numbersIn(directory);
+        const taken = numbersIn(directory);
         const number = (taken.at(-1) ?? 0) + 1;
         const mine = join(directory, `fence-${number}`);
-        if (!(await create(mine))) continue;
+        if (!create(mine)) continue;
         // Between the look and the creation others may have taken this number, gone on and removed it again.
-        if ((await fence.newest()) !== number) {
-          await rm(mine, { force: true });
+        if (fence.newest() !== number) {
+          rmSync(mine, { force: true });
           continue;
         }
-        const old = taken.slice(0, 1 - keptNumbers);
-        await Promise.all(old.map((n) => rm(join(directory, `fence-${n}`), { force: true })));
+        for (const old of taken.slice(0, 1 - keptNumbers))
+          rmSync(join(directory, `fence-${old}`), { force: true });
         return number;
       }
     },
 
-    async newest() {
-      return (await numbersIn(directory)).at(-1) ?? 0;
+    newest() {
+      return numbersIn(directory).at(-1) ?? 0;
     },
 
     async publish(number, act) {
-      await refuseOld(number);
+      refuseOld(number);
       const result = await act();
-      await refuseOld(number);
+      refuseOld(number);
       return result;
     },
   };
 
-  async function refuseOld(number: number): Promise<void> {
-    const newest = await fence.newest();
+  function refuseOld(number: number): void {
+    const newest = fence.newest();
     // Lower than ours would mean that somebody has removed the directory: no reason to go on either.
     if (newest !== number)
       throw new ReceiverError('FENCED', 'a newer owner of the lock is at work', { number, newest });
@@ -72,17 +73,16 @@ export function openFence(directory: string): Fence {
   return fence;
 }
 
-async function numbersIn(directory: string): Promise<number[]> {
-  const names = await readdir(directory);
-  return names
+function numbersIn(directory: string): number[] {
+  return readdirSync(directory)
     .map((name) => Number(pattern.exec(name)?.[1] ?? Number.NaN))
     .filter((number) => Number.isSafeInteger(number))
     .toSorted((a, b) => a - b);
 }
 
-async function create(file: string): Promise<boolean> {
+function create(file: string): boolean {
   try {
-    await (await open(file, 'wx', 0o600)).close();
+    closeSync(openSync(file, 'wx', 0o600));
     return true;
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return false;

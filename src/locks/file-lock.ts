@@ -25,6 +25,8 @@ export interface FileLockOptions {
 }
 
 export interface FileLock {
+  /** Looks whether the lock is ours at this moment, without waiting for the heartbeat to tell. */
+  isHeld(): boolean;
   /** Idempotent. A lock that was lost is left alone. Throws system errors; the lock then goes stale. */
   release(): Promise<void>;
 }
@@ -37,17 +39,19 @@ export async function tryFileLock(
   directory: string,
   { staleMs, updateMs, onLost, ageOf }: FileLockOptions,
 ): Promise<FileLock | null> {
+  const path = join(directory, 'lock');
+  const fs = guardedFs({ staleMs, ageOf });
   let releasing: Promise<void> | undefined;
   let unlock: () => Promise<void>;
   try {
     // The library keys its list of held locks by the first argument, so that must differ for each lock.
     unlock = await lockfile.lock(directory, {
-      lockfilePath: join(directory, 'lock'),
+      lockfilePath: path,
       realpath: false,
       retries: 0,
       stale: staleMs,
       update: updateMs,
-      fs: guardedFs({ staleMs, ageOf }),
+      fs,
       onCompromised(cause) {
         if (!releasing) onLost(cause);
       },
@@ -57,6 +61,7 @@ export async function tryFileLock(
     throw error;
   }
   return {
+    isHeld: () => fs.isOurs(path),
     release() {
       releasing ??= unlock().catch((error: unknown) => {
         if (!lostCodes.has(systemCode(error))) throw error;

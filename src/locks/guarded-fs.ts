@@ -19,13 +19,15 @@ import { systemCode } from '../errors.js';
 type Done = (error: Error | null) => void;
 type Found = (error: Error | null, stats?: Pick<Stats, 'mtime'>) => void;
 
-/** The part of `node:fs` that proper-lockfile calls. */
+/** The part of `node:fs` that proper-lockfile calls, and one function more. */
 export interface LockFs {
   mkdir(path: string, done: Done): void;
   stat(path: string, found: Found): void;
   utimes(path: string, accessed: Date, modified: Date, done: Done): void;
   rmdir(path: string, done: Done): void;
   rmdirSync(path: string): void;
+  /** For us: whether the directory at `path` is the one that we made, with our last heartbeat. */
+  isOurs(path: string): boolean;
 }
 
 /** A guard is held for a few system calls. One that stands unchanged for so long was left by a crash. */
@@ -45,6 +47,11 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
   let mine: Stats | undefined;
   /** The directory that the library has looked at last, to judge its age. */
   let judged: Stats | undefined;
+  const isOurs = (path: string): boolean =>
+    same(
+      mine,
+      attempt(() => statSync(path)),
+    );
 
   return {
     mkdir(path, done) {
@@ -68,14 +75,7 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
     },
 
     utimes(path, accessed, modified, done) {
-      if (
-        !mine ||
-        !same(
-          mine,
-          attempt(() => statSync(path)),
-        )
-      )
-        return done(lost());
+      if (!mine || !isOurs(path)) return done(lost());
       try {
         utimesSync(path, accessed, modified);
         const now = statSync(path);
@@ -90,23 +90,22 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
 
     rmdir(path, done) {
       const meant = mine ?? judged;
-      underGuard(`${path}.guard`, done, () => {
+      const remove = (): void => {
         const now = statSync(path);
         if (same(meant, now)) rmdirSync(path);
         else if (mine) throw lost();
         // Otherwise somebody has taken the stale lock over; the library's next mkdir will say so.
-      });
+      };
+      // Nobody else removes a lock that has just had its heartbeat, so the usual release needs no guard.
+      if (mine && Date.now() - mine.mtimeMs < staleMs / 2) attemptTo(done, remove);
+      else underGuard(`${path}.guard`, done, remove);
     },
 
     rmdirSync(path) {
-      if (
-        same(
-          mine,
-          attempt(() => statSync(path)),
-        )
-      )
-        rmdirSync(path);
+      if (isOurs(path)) rmdirSync(path);
     },
+
+    isOurs,
   };
 }
 
@@ -136,16 +135,22 @@ function underGuard(guard: string, done: Done, act: () => void): void {
       setTimeout(enter, guardPauseMs * (0.5 + Math.random()));
       return;
     }
-    let failure: Error | null = null;
-    try {
-      act();
-    } catch (error) {
-      failure = error as Error;
-    }
-    if (performance.now() - now < guardStaleMs) attempt(() => rmdirSync(guard));
-    done(failure);
+    attemptTo((error) => {
+      if (performance.now() - now < guardStaleMs) attempt(() => rmdirSync(guard));
+      done(error);
+    }, act);
   };
   enter();
+}
+
+function attemptTo(done: Done, act: () => void): void {
+  let failure: Error | null = null;
+  try {
+    act();
+  } catch (error) {
+    failure = error as Error;
+  }
+  done(failure);
 }
 
 function attempt<T>(act: () => T): T | undefined {

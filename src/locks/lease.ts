@@ -11,8 +11,6 @@
  * processes that stand still for any time at any place. The lock alone cannot promise that; steps 3 and 4 do.
  * Not promised: that a lease is never lost. Its signal tells, and the holder then ends its build and releases.
  */
-import { mkdir } from 'node:fs/promises';
-
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import { identify } from '../process/identity.js';
@@ -104,23 +102,24 @@ async function enter(
   let releasing: Promise<void> | undefined;
   const lose = (cause?: unknown): void => {
     if (releasing) return;
-    loss.abort(new ReceiverError('LOCK_LOST', errorText, { directory }, { cause }));
+    loss.abort(lost(directory, cause));
   };
 
-  await mkdir(directory, { recursive: true, mode: 0o700 });
   const lock = await waitForFileLock(directory, { ...options, until, timing, onLost: lose });
   const fence = openFence(directory);
   let record: OwnerRecord;
   try {
-    const number = await fence.next();
+    // Who stood still since then must not take a number that would rob its successor.
+    if (!lock.isHeld()) throw lost(directory);
+    const number = fence.next();
     const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
     record = { fence: number, owner, build: null, reason, since: Date.now() };
     await endPredecessors(directory, number, { signal, until, foreignMs: timing.staleMs, log });
-    await fence.publish(number, () => writeRecord(directory, record));
+    await fence.publish(number, async () => writeRecord(directory, record));
     loss.signal.throwIfAborted();
   } catch (error) {
     await lock.release();
-    if (isReceiverError(error, 'FENCED') || error === loss.signal.reason) return null;
+    if (isReceiverError(error, 'FENCED') || isReceiverError(error, 'LOCK_LOST')) return null;
     throw error;
   }
 
@@ -142,7 +141,7 @@ async function enter(
       // With survivors the record stays: the next owner has to deal with them before it enters.
       if (survivors > 0)
         log.error({ directory, survivors }, 'a lock was released before its build had ended');
-      else await removeRecord(directory, record.fence);
+      else removeRecord(directory, record.fence);
       await lock.release();
     } catch (error) {
       log.warn({ directory, error }, 'a lock could not be released; it is free when it has gone stale');
@@ -162,7 +161,7 @@ async function enter(
       usable(directory, () =>
         publish(async () => {
           record = { ...record, build };
-          await writeRecord(directory, record);
+          writeRecord(directory, record);
         }),
       ),
     release() {
@@ -172,7 +171,10 @@ async function enter(
   };
 }
 
-const errorText = 'the lock on a build directory has gone to somebody else';
+function lost(directory: string, cause?: unknown): ReceiverError {
+  const text = 'the lock on a build directory has gone to somebody else';
+  return new ReceiverError('LOCK_LOST', text, { directory }, { cause });
+}
 
 /** System errors name host paths in their messages; ours do not. */
 export async function usable<T>(directory: string, act: () => Promise<T>): Promise<T> {

@@ -7,9 +7,11 @@
  * long. The successor takes its number first, then reads the older records, ends what they name, and only then
  * enters. An owner writes its build down before the build begins, and then looks whether its number is still the
  * newest. Whichever of the two is late sees the other, so no build is missed by both.
+ *
+ * The calls are synchronous: a handful of microseconds each, on a directory that has just answered.
  */
 import { randomUUID } from 'node:crypto';
-import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -44,21 +46,21 @@ const pattern = /^owner-(\d{1,15})\.json/;
 const pauseMs = 100;
 
 /** Writes or replaces the record of `record.fence`. A reader sees the old or the new. Throws system errors. */
-export async function writeRecord(directory: string, record: OwnerRecord): Promise<void> {
+export function writeRecord(directory: string, record: OwnerRecord): void {
   const file = fileOf(directory, record.fence);
   const temporary = `${file}.${randomUUID()}`;
-  await writeFile(temporary, JSON.stringify(record), { mode: 0o600 });
+  writeFileSync(temporary, JSON.stringify(record), { mode: 0o600 });
   // Not synced: after a power cut no process of this boot is left to be ended.
-  await rename(temporary, file);
+  renameSync(temporary, file);
 }
 
-export async function removeRecord(directory: string, fence: number): Promise<void> {
-  await rm(fileOf(directory, fence), { force: true });
+export function removeRecord(directory: string, fence: number): void {
+  rmSync(fileOf(directory, fence), { force: true });
 }
 
 /** The record of the newest owner, or null. */
-export async function readHolder(directory: string): Promise<OwnerRecord | null> {
-  const newest = Math.max(0, ...(await recordsIn(directory)).map(({ fence }) => fence));
+export function readHolder(directory: string): OwnerRecord | null {
+  const newest = Math.max(0, ...recordsIn(directory).map(({ fence }) => fence));
   return newest === 0 ? null : readRecord(fileOf(directory, newest));
 }
 
@@ -68,12 +70,12 @@ export async function readHolder(directory: string): Promise<OwnerRecord | null>
  * record then stays for the next owner.
  */
 export async function endPredecessors(directory: string, fence: number, options: EndOptions): Promise<void> {
-  for (const { name, fence: older } of await recordsIn(directory)) {
+  for (const { name, fence: older } of recordsIn(directory)) {
     if (older >= fence) continue;
     const file = join(directory, name);
-    const record = await readRecord(file);
+    const record = readRecord(file);
     if (record?.build) await endBuild(file, record.build, options);
-    await rm(file, { force: true });
+    rmSync(file, { force: true });
   }
 }
 
@@ -89,7 +91,7 @@ async function endBuild(file: string, build: SessionIdentity, options: EndOption
       // Another boot, another machine or another container. An owner that still lives there learns of its loss
       // with its next heartbeat, ends its build and removes the record.
       if (!warned) log.info({ build }, 'waiting for a build that cannot be seen from here');
-      if (performance.now() > foreignUntil || (await readRecord(file)) === null) return;
+      if (performance.now() > foreignUntil || readRecord(file) === null) return;
     }
     if (signal?.aborted) throw cancelled();
     if (performance.now() > until)
@@ -103,18 +105,18 @@ function fileOf(directory: string, fence: number): string {
 }
 
 /** Records and what half-written ones have left, with their numbers. */
-async function recordsIn(directory: string): Promise<{ readonly name: string; readonly fence: number }[]> {
-  return (await readdir(directory)).flatMap((name) => {
+function recordsIn(directory: string): readonly { readonly name: string; readonly fence: number }[] {
+  return readdirSync(directory).flatMap((name) => {
     const found = pattern.exec(name);
     return found ? [{ name, fence: Number(found[1]) }] : [];
   });
 }
 
 /** Null when there is none, and for what a power cut has left: after one, nothing needs to be ended. */
-async function readRecord(file: string): Promise<OwnerRecord | null> {
+function readRecord(file: string): OwnerRecord | null {
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = readFileSync(file, 'utf8');
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return null;
     throw error;

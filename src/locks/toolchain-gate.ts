@@ -9,7 +9,7 @@
  * first, then all present users are waited for.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
@@ -48,12 +48,14 @@ export interface Gate {
   leave(): Promise<void>;
 }
 
+const markPrefix = '.ready-';
+
 /** Waits until the tools may be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function enterToolchain(options: GateOptions): Promise<Gate> {
   const { locksDir, toolsDir, key, broken, deadlineMs = Infinity } = options;
   const name = lockName('toolchain', key.platform, key.framework, key.version);
   const directory = join(locksDir, name);
-  const mark = join(toolsDir, `.ready-${name}`);
+  const mark = join(toolsDir, markPrefix + name);
   const until = performance.now() + deadlineMs;
   const isReady = (stamp: string | null): stamp is string => stamp !== null && stamp !== broken;
   return usable(directory, async () => {
@@ -75,6 +77,15 @@ export async function enterToolchain(options: GateOptions): Promise<Gate> {
       await lease.release();
     }
   });
+}
+
+/** What is ready in a directory at this moment, in no order. Throws system errors. */
+export async function readyTools(
+  toolsDir: string,
+): Promise<{ readonly key: ToolchainKey; readonly stamp: string }[]> {
+  const names = (await readdir(toolsDir)).filter((name) => name.startsWith(markPrefix));
+  const marks = await Promise.all(names.map((name) => readMark(join(toolsDir, name))));
+  return marks.flatMap((mark) => mark ?? []);
 }
 
 /** Null unless the tools are ready before and after we can be seen: who takes the mark away may not have seen us. */
@@ -133,9 +144,13 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): Gate {
 
 /** Null when the tools are not known to be whole. */
 async function readStamp(mark: string): Promise<string | null> {
+  return (await readMark(mark))?.stamp ?? null;
+}
+
+async function readMark(mark: string): Promise<{ key: ToolchainKey; stamp: string } | null> {
   try {
-    const { stamp } = JSON.parse(await readFile(mark, 'utf8')) as { stamp?: unknown };
-    return typeof stamp === 'string' ? stamp : null;
+    const { stamp, ...key } = JSON.parse(await readFile(mark, 'utf8')) as ToolchainKey & { stamp?: unknown };
+    return typeof stamp === 'string' ? { key, stamp } : null;
   } catch {
     return null;
   }

@@ -7,7 +7,7 @@
  * that has died or stands still is passed over after two seconds, and nothing breaks when two think they are next.
  */
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { systemCode } from '../errors.js';
@@ -47,9 +47,9 @@ export async function takeTicket(directory: string, reason: string): Promise<Tic
   };
 }
 
-/** The tickets whose holders wait now, the oldest first. */
+/** The tickets whose holders wait now, the oldest first. Makes the directory when it is missing. */
 export async function freshTickets(directory: string): Promise<readonly string[]> {
-  const names = (await readdir(directory)).filter((name) => pattern.test(name)).toSorted();
+  const names = (await namesIn(directory)).filter((name) => pattern.test(name)).toSorted();
   const fresh: string[] = [];
   for (const name of names) {
     const file = join(directory, name);
@@ -61,6 +61,16 @@ export async function freshTickets(directory: string): Promise<readonly string[]
     else if (age > deadMs) await rm(file, { force: true });
   }
   return fresh;
+}
+
+async function namesIn(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    return [];
+  }
 }
 
 /** Why the holder of a ticket wants the lock, or null when it does not wait any more. */

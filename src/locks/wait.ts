@@ -21,22 +21,22 @@ export interface WaitOptions {
   readonly onBlocked?: ((holder: Wish) => void) | undefined;
 }
 
-/** First pauses between two looks, for the next in turn and for the others; they grow to the longest. */
-const nextPauseMs = 5;
-const otherPauseMs = 30;
+/** First pause between two looks, for each place in the order; it grows while nothing moves. */
+const pauseMs = 5;
 const longestPauseMs = 200;
 
-/** Locks an existing directory. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
+/** Locks a directory, which is made when missing. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
 export async function waitForFileLock(directory: string, options: WaitOptions): Promise<FileLock> {
   const { reason, signal, until, timing, onLost, onBlocked } = options;
   const lockOptions = { ...timing, onLost, ageOf: createAgeJudge(timing) };
-  const begun = performance.now();
   let ticket: Ticket | undefined;
+  let place = -1;
+  let placeSince = 0;
   try {
     for (;;) {
       if (signal?.aborted) throw cancelled();
-      const [first] = await freshTickets(directory);
-      const isNext = first === ticket?.name;
+      const order = await freshTickets(directory);
+      const isNext = order[0] === ticket?.name;
       const lock = isNext ? await attempt(directory, lockOptions) : null;
       if (lock) return lock;
 
@@ -44,12 +44,15 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
         await ticket.touch();
       } else {
         ticket = await takeTicket(directory, reason);
-        const holder = onBlocked && (await readHolder(directory));
+        const holder = onBlocked && readHolder(directory);
         if (holder) onBlocked({ reason: holder.reason });
       }
       const now = performance.now();
-      if (now >= until) throw timedOut(await readHolder(directory));
-      const pause = Math.min((isNext ? nextPauseMs : otherPauseMs) + (now - begun) / 20, longestPauseMs);
+      if (now >= until) throw timedOut(readHolder(directory));
+      const before = order.indexOf(ticket.name);
+      if (before !== place) placeSince = now;
+      place = before;
+      const pause = Math.min(pauseMs * (Math.abs(place) + 1) + (now - placeSince) / 20, longestPauseMs);
       await rest(Math.min(pause * (0.75 + Math.random() / 2), until - now), signal);
     }
   } finally {

@@ -34,7 +34,8 @@ async function isDirectory(path: string): Promise<boolean> {
   );
 }
 
-async function isExecutable(file: string): Promise<boolean> {
+/** Whether `file` is an executable file, and not a directory, which has the same bit. */
+export async function isExecutable(file: string): Promise<boolean> {
   try {
     await access(file, constants.X_OK);
     return (await stat(file)).isFile();

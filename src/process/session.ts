@@ -20,8 +20,11 @@ export interface SessionOptions {
   readonly cwd: string;
   /** The command's whole environment; the marker of the session is added. */
   readonly env: Readonly<Record<string, string>>;
-  /** Gets stdout and stderr as one stream, in order. Must not throw. */
-  readonly onOutput: (chunk: Buffer) => void;
+  /**
+   * Gets stdout and stderr as one stream, in order. Must neither throw nor reject; while what it returns is pending
+   * the command is not read, so that one that prints without end cannot take this process with it.
+   */
+  readonly onOutput: (chunk: Buffer) => void | Promise<void>;
   /**
    * Called when the session exists and the command has not begun: the moment to write the identity down. When
    * it rejects, the command never runs and the error is passed on.
@@ -87,7 +90,12 @@ export async function spawnSession(
     child.once('exit', (code, signal) => resolve({ code, signal }));
   });
   const closed = new Promise<void>((resolve) => child.stdout.once('close', resolve));
-  child.stdout.on('data', onOutput);
+  child.stdout.on('data', (chunk: Buffer) => {
+    const taken = onOutput(chunk);
+    if (taken === undefined) return;
+    child.stdout.pause();
+    void taken.then(() => child.stdout.resume());
+  });
   child.stdin.on('error', () => {});
 
   const identity = { ...(identify(pid) ?? { pid, startTime: 0, bootId: '' }), marker };

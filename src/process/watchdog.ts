@@ -87,9 +87,11 @@ export async function watch(session: SessionIdentity, log: Log): Promise<Watchdo
     env: { PATH: '/usr/bin:/bin' },
     stdio: ['pipe', 'ignore', 'ignore'],
   });
-  child.stdin.on('error', () => {});
   try {
-    await once(child, 'spawn');
+    // First of all: with no descriptor free there is no stdin, and the error of the spawn comes later.
+    const spawned = once(child, 'spawn');
+    child.stdin?.on('error', () => {});
+    await spawned;
   } catch (cause) {
     throw new ReceiverError('SPAWN', 'the watchdog of a build could not be started', {}, { cause });
   }

@@ -73,10 +73,12 @@ export async function buildsStayAlone(
   return report;
 }
 
-async function ownerOf(locksDir: string): Promise<number | undefined> {
-  const directory = join(locksDir, lockName('subtree', testKey.dashboardId, testKey.device));
-  const holder = await readHolder(directory).catch(() => null);
-  return holder?.owner.pid;
+function ownerOf(locksDir: string): number | undefined {
+  try {
+    return readHolder(join(locksDir, lockName('subtree', testKey.dashboardId, testKey.device)))?.owner.pid;
+  } catch {
+    return undefined;
+  }
 }
 
 async function assertFree(locksDir: string): Promise<void> {

@@ -14,13 +14,13 @@ const isFenced = (error: unknown): boolean => isReceiverError(error, 'FENCED');
 test('Numbers rise, are never given twice, and few of them are kept', async (t) => {
   const directory = await freshDir(t);
   const fences = [openFence(directory), openFence(directory), openFence(directory)];
-  assert.equal(await fences[0]!.newest(), 0);
+  assert.equal(fences[0]!.newest(), 0);
   const taken: number[] = [];
   for (let round = 0; round < 20; round += 1) {
-    taken.push(...(await Promise.all(fences.map((fence) => fence.next()))));
+    taken.push(...fences.map((fence) => fence.next()));
   }
   assert.equal(new Set(taken).size, 60);
-  assert.equal(await fences[0]!.newest(), Math.max(...taken));
+  assert.equal(fences[0]!.newest(), Math.max(...taken));
   assert.ok((await readdir(directory)).length <= 8);
 });
 
@@ -36,15 +36,15 @@ test('Foreign files among the numbers confuse nobody', async (t) => {
   ])
     await writeFile(join(directory, name), '');
   await mkdir(join(directory, 'lock'));
-  assert.equal(await openFence(directory).next(), 1);
+  assert.equal(openFence(directory).next(), 1);
 });
 
 test('An old owner is refused before it acts, and told when a newer one came while it acted', async (t) => {
   const fence = openFence(await freshDir(t));
-  const first = await fence.next();
+  const first = fence.next();
   assert.equal(await fence.publish(first, async () => 'done'), 'done');
   await assert.rejects(
-    fence.publish(first, async () => void (await fence.next())),
+    fence.publish(first, async () => void fence.next()),
     isFenced,
   );
   await assert.rejects(
@@ -56,7 +56,7 @@ test('An old owner is refused before it acts, and told when a newer one came whi
 test('A fence whose directory was emptied lets nobody publish', async (t) => {
   const directory = await freshDir(t);
   const fence = openFence(directory);
-  const number = await fence.next();
+  const number = fence.next();
   await rm(join(directory, `fence-${number}`));
   await assert.rejects(
     fence.publish(number, async () => {}),
@@ -78,7 +78,7 @@ test('Whatever the order of their steps, an old owner and its successor never mi
       const fence = openFence(directory);
       const step = <T>(name: string, act: () => Promise<T>): Promise<T> =>
         scheduler.schedule(Promise.resolve(), name).then(act);
-      const old = await fence.next();
+      const old = fence.next();
       let found = false;
       const outcome = step('old: publish', () =>
         fence.publish(old, async () => {
@@ -89,7 +89,7 @@ test('Whatever the order of their steps, an old owner and its successor never mi
         () => 'published',
         (error: unknown) => (isFenced(error) ? 'fenced' : Promise.reject(error as Error)),
       );
-      const successor = step('new: number', () => fence.next()).then(() =>
+      const successor = step('new: number', async () => fence.next()).then(() =>
         step('new: look', async () => {
           found = (await readdir(directory)).includes('note');
         }),

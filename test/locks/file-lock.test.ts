@@ -77,7 +77,9 @@ describe('The lock on disk', { concurrency: 12 }, () => {
     const directory = await freshDir(t);
     let told = 0;
     const lock = await held(directory, () => void (told += 1));
+    assert.equal(lock.isHeld(), true);
     await takeOver(directory);
+    assert.equal(lock.isHeld(), false);
     await lock.release();
     assert.deepEqual(await readdir(directory), ['lock']);
     await sleep(fast.updateMs * 1.5);
@@ -123,12 +125,14 @@ describe('The lock on disk', { concurrency: 12 }, () => {
     assert.deepEqual(await readdir(directory), ['lock'], 'nor does the clean-up at the exit of the process');
   });
 
-  test('Two removals wait for each other at the guard', async (t) => {
+  test('Two removals of a stale lock wait for each other at the guard', async (t) => {
     const directory = await freshDir(t);
     const path = lockOf(directory);
-    const fs = promised(guardedFs(fast));
-    await fs.mkdir(path);
+    await mkdir(path);
+    await makeOld(path);
     await mkdir(`${path}.guard`);
+    const fs = promised(guardedFs(fast));
+    await fs.stat(path);
     let removed = false;
     const removal = fs.rmdir(path).then(() => (removed = true));
     await sleep(50);

@@ -3,6 +3,8 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { systemCode } from '../../src/errors.js';
+
 export interface IncrementTask {
   readonly id: number;
   readonly locksDir: string;
@@ -13,13 +15,21 @@ export interface IncrementTask {
 /** By worker. */
 export type Counts = Readonly<Record<number, number>>;
 
-/** The state of the newest owner that has published. */
+/**
+ * The state of the newest owner that has published. A reader that stands still between look and reading finds its
+ * file removed by later owners, and looks again.
+ */
 export async function readState(stateDir: string): Promise<Counts> {
-  const names = await readdir(stateDir);
-  const newest = Math.max(0, ...names.flatMap((name) => Number(/^state-(\d+)$/.exec(name)?.[1] ?? [])));
-  return newest === 0
-    ? {}
-    : (JSON.parse(await readFile(join(stateDir, `state-${newest}`), 'utf8')) as Counts);
+  for (;;) {
+    const names = await readdir(stateDir);
+    const newest = Math.max(0, ...names.flatMap((name) => Number(/^state-(\d+)$/.exec(name)?.[1] ?? [])));
+    if (newest === 0) return {};
+    try {
+      return JSON.parse(await readFile(join(stateDir, `state-${newest}`), 'utf8')) as Counts;
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT') throw error;
+    }
+  }
 }
 
 export function noteSuccess(stateDir: string, id: number): void {

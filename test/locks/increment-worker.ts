@@ -25,7 +25,7 @@ async function incrementOnce({ id, locksDir, stateDir }: IncrementTask): Promise
   });
   try {
     const counts = await readState(stateDir);
-    await sleep(8);
+    await sleep(5);
     const temporary = join(stateDir, `new-${process.pid}`);
     await lease.publish(async () => {
       await writeFile(temporary, JSON.stringify({ ...counts, [id]: (counts[id] ?? 0) + 1 }));

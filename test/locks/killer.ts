@@ -14,7 +14,7 @@ export interface KillerOptions {
   /** One for each worker. */
   readonly tasks: readonly object[];
   /** The pid of the worker that is the most interesting victim now: most attacks are on that one. */
-  readonly favourite: () => Promise<number | undefined>;
+  readonly favourite: () => number | undefined;
   /** Time between two attacks, in ms, on average. */
   readonly everyMs: number;
   /** Standstills last up to so long. */
@@ -67,7 +67,7 @@ export async function runUnderAttack(t: TestContext, options: KillerOptions): Pr
   let stops = 0;
   const interesting = async (): Promise<ChildProcess | undefined> => {
     for (let look = 0; look < 1_000; look += 1) {
-      const pid = await favourite();
+      const pid = favourite();
       for (const child of running.values()) if (child.pid === pid) return child;
       await sleep(1);
     }

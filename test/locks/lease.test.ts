@@ -59,9 +59,9 @@ async function startBuild(t: TestContext, lease?: Lease): Promise<SessionProcess
 async function plantRecord(locksDir: string, build: SessionIdentity): Promise<void> {
   const directory = placeOf(locksDir);
   await mkdir(directory, { recursive: true });
-  const fence = await openFence(directory).next();
+  const fence = openFence(directory).next();
   const owner = { pid: 4_000_000, startTime: 1, bootId: build.bootId };
-  await writeRecord(directory, { fence, owner, build, reason: 'a build of yesterday', since: 0 });
+  writeRecord(directory, { fence, owner, build, reason: 'a build of yesterday', since: 0 });
 }
 
 const ask = (worker: Worker | undefined, question: LeaseQuestion): Promise<LeaseAnswer> =>
@@ -175,7 +175,7 @@ describe('A lease', { concurrency: 5 }, () => {
       key: { ...testKey, device: 'other' as typeof testKey.device },
     });
     assert.deepEqual([asked, blockedBy], [['compile 8'], ['compile 7']]);
-    assert.equal((await readHolder(placeOf(locksDir)))?.reason, 'compile 7');
+    assert.equal(readHolder(placeOf(locksDir))?.reason, 'compile 7');
     await first.release();
     await first.release();
     const second = await waiting;
@@ -200,7 +200,7 @@ describe('A lease', { concurrency: 5 }, () => {
     await told.release();
 
     const lease = await waiting;
-    await openFence(placeOf(locksDir)).next();
+    openFence(placeOf(locksDir)).next();
     await rejectsWith(startBuild(t, lease), 'FENCED');
     assert.ok(isReceiverError(lease.signal.reason, 'LOCK_LOST'));
     await rejectsWith(
@@ -237,11 +237,11 @@ describe('A lease', { concurrency: 5 }, () => {
   test('A build that cannot be seen from here is waited for: until its record goes, or for the stale time', async (t) => {
     const directory = await freshDir(t);
     const build = { pid: 12, startTime: 34, bootId: 'another machine', marker: 'm' };
-    const plant = (fence: number): Promise<void> =>
+    const plant = (fence: number): void =>
       writeRecord(directory, { fence, owner: build, build, reason: 'far away', since: 0 });
     const end = (foreignMs: number): Promise<void> =>
       endPredecessors(directory, 9, { until: Infinity, foreignMs, log: silentLog });
-    await plant(1);
+    plant(1);
     let done = false;
     const waiting = end(60_000).then(() => (done = true));
     await sleep(150);
@@ -249,7 +249,7 @@ describe('A lease', { concurrency: 5 }, () => {
     await rm(join(directory, 'owner-1.json'));
     await waiting;
 
-    await plant(2);
+    plant(2);
     const begun = performance.now();
     await end(200);
     assert.ok(performance.now() - begun >= 200);
@@ -260,7 +260,7 @@ describe('A lease', { concurrency: 5 }, () => {
     const locksDir = await freshDir(t);
     const directory = placeOf(locksDir);
     await mkdir(directory, { recursive: true });
-    for (let number = 0; number < 9; number += 1) await openFence(directory).next();
+    for (let number = 0; number < 9; number += 1) openFence(directory).next();
     const build = '{"pid":-1,"startTime":1,"bootId":"x","marker":"x"}';
     await writeFile(join(directory, 'owner-1.json'), '');
     await writeFile(join(directory, 'owner-2.json'), '{"owner":null}');
@@ -278,10 +278,10 @@ describe('A lease', { concurrency: 5 }, () => {
     const locksDir = await freshDir(t);
     const lease = await acquire(t, locksDir);
     const build = await startBuild(t, lease);
-    assert.deepEqual((await readHolder(placeOf(locksDir)))?.build, build.identity);
+    assert.deepEqual(readHolder(placeOf(locksDir))?.build, build.identity);
     await lease.release();
     assert.equal(sessionMembers(build.identity).length, 0);
-    assert.equal(await readHolder(placeOf(locksDir)), null);
+    assert.equal(readHolder(placeOf(locksDir)), null);
   });
 
   test('A place that cannot be used is refused with STORAGE and no path in the message', async (t) => {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -104,7 +106,9 @@ describe('A session', { concurrency: 4 }, () => {
   });
 
   test('Nothing runs before beforeStart has resolved, and nothing at all when it rejects', async (t) => {
-    const file = `/tmp/koa-esphome-receiver-${process.pid}`;
+    const directory = mkdtempSync(join(tmpdir(), 'koa-esphome-receiver-'));
+    t.after(() => rmSync(directory, { recursive: true, force: true }));
+    const file = join(directory, 'touched');
     let during: readonly unknown[] = [];
     const beforeStart = async (identity: SessionIdentity): Promise<void> => {
       await sleep(100);

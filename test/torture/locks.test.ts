@@ -16,7 +16,7 @@ const size = (name: string, otherwise: number): number => Number(process.env[nam
 
 test('Of 32 processes that find one stale lock exactly one gets it, where the bare library lets in several', async (t) => {
   const workers = await startWorkers(t, 'race-worker.ts', size('RACE_PROCESSES', 32));
-  const rounds = size('RACE_ROUNDS', 300);
+  const rounds = size('RACE_ROUNDS', 200);
   const bare = await raceForStaleLocks(workers, await freshDir(t), {
     rounds: Math.ceil(rounds / 3),
     bare: true,
@@ -30,14 +30,14 @@ test('Of 32 processes that find one stale lock exactly one gets it, where the ba
 test('No update is lost and nobody is stuck while owners are killed and stand still', async (t) => {
   const report = await incrementsSurvive(t, {
     ...{ workers: size('INCREMENT_WORKERS', 16), count: size('INCREMENTS', 200) },
-    ...{ attacks: size('INCREMENT_ATTACKS', 40), everyMs: 2_000, longestStopMs: 6_000, deadlineMs: 400_000 },
+    ...{ attacks: size('INCREMENT_ATTACKS', 30), everyMs: 1_500, longestStopMs: 6_000, deadlineMs: 400_000 },
   });
   t.diagnostic(JSON.stringify(report));
 });
 
 test('Two builds never run in one directory while receivers are killed and stand still', async (t) => {
   const report = await buildsStayAlone(t, {
-    ...{ workers: size('BUILD_WORKERS', 4), builds: size('BUILDS', 6) },
+    ...{ workers: size('BUILD_WORKERS', 4), builds: size('BUILDS', 4) },
     ...{ attacks: size('BUILD_ATTACKS', 30), everyMs: 1_500, longestStopMs: 10_000, deadlineMs: 400_000 },
   });
   t.diagnostic(JSON.stringify(report));
