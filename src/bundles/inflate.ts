@@ -24,7 +24,10 @@ export interface Inflater {
   fault(): string | null;
 }
 
-const buffering = { chunkSize: 64 * 1024, writableHighWaterMark: 256 * 1024 };
+/** Bytes that zlib's thread gets at a time; each hand-over costs as much as inflating some tens of kilobytes. */
+const batchBytes = 256 * 1024;
+/** A piece ends where a batch ends, so with the same size for both every batch would give two. */
+const buffering = { chunkSize: 2 * batchBytes, writableHighWaterMark: 2 * batchBytes };
 /** The last four bytes of a gzip stream: its unpacked length modulo 2^32. */
 const lengthBytes = 4;
 
@@ -35,14 +38,28 @@ export function createInflater(limits: BundleLimits): Inflater {
   let packed = 0;
   let unpacked = 0;
   let tail: Buffer = Buffer.alloc(0);
+  let batch: Buffer[] = [];
+  let batched = 0;
+
+  function flush(): boolean {
+    const bytes = Buffer.concat(batch, batched);
+    batch = [];
+    batched = 0;
+    return gunzip.destroyed || gunzip.writableEnded || gunzip.write(bytes);
+  }
 
   return {
     write(bytes) {
       packed += bytes.length;
       tail = Buffer.concat([tail, bytes.subarray(-lengthBytes)]).subarray(-lengthBytes);
-      return gunzip.destroyed || gunzip.writableEnded || gunzip.write(bytes);
+      batch.push(bytes);
+      batched += bytes.length;
+      return batched < batchBytes || flush();
     },
-    end: () => void gunzip.end(),
+    end() {
+      flush();
+      gunzip.end();
+    },
     async room() {
       if (!gunzip.writableNeedDrain) return;
       await new Promise<void>((resolve) => {

@@ -5,14 +5,16 @@
  * However it ends, there is either a complete tree that its caller owns, or nothing: a failed, cancelled or
  * half-received upload leaves no file behind, and the previous build is never touched.
  */
-import { mkdir, mkdtemp } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { removeTree } from '../disk/remove.js';
+import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
 import { parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';
 import type { FileName } from '../paths/index.js';
+import { systemClock, type Clock } from '../peers/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import { defaultBundleLimits, type BundleLimits } from './limits.js';
@@ -28,6 +30,8 @@ export interface IntakeOptions {
   /** Its abort counts as {@link BundleIntake.abort}; await that to know that the directory is gone. */
   readonly signal?: AbortSignal | undefined;
   readonly log?: Log | undefined;
+  /** Default: the machine's. */
+  readonly clock?: Clock | undefined;
 }
 
 /** Its owner ends every intake with `finish` or `abort`. */
@@ -40,7 +44,7 @@ export interface BundleIntake {
   /** Resolves when there is room again, or when the intake is over. Never rejects. */
   drain(): Promise<void>;
   /**
-   * Once, after the last bytes. Throws `BUNDLE`, `CANCELLED` after an abort, and system errors when the disk cannot
+   * Once, after the last bytes. Throws `BUNDLE`, also when it took too long, `CANCELLED` after an abort, and system errors when the disk cannot
    * hold it; the directory is gone by then.
    */
   finish(): Promise<StagedBundle>;
@@ -52,10 +56,11 @@ type Outcome = { readonly staged: StagedBundle } | { readonly error: unknown };
 
 /** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
 export function openIntake(options: IntakeOptions): BundleIntake {
-  const { limits = defaultBundleLimits, signal, log = silentLog } = options;
+  const { limits = defaultBundleLimits, signal, log = silentLog, clock = systemClock } = options;
   const inflater = createInflater(limits);
   const outcome = unpack(inflater, limits, log, options);
   let cancelling: Promise<void> | null = null;
+  let reason: ReceiverError | null = null;
   let handedOver = false;
 
   async function removeStaged(): Promise<void> {
@@ -63,11 +68,17 @@ export function openIntake(options: IntakeOptions): BundleIntake {
     if ('staged' in result) await removeOrWarn(result.staged.directory, log);
   }
 
-  async function cancel(): Promise<void> {
+  async function cancel(why = new ReceiverError('CANCELLED', 'the upload was cancelled')): Promise<void> {
+    reason ??= why;
     inflater.destroy();
     await (cancelling ??= removeStaged());
   }
 
+  const stopTimer = clock.after(limits.uploadTimeoutMs, () => {
+    const seconds = limits.uploadTimeoutMs / 1_000;
+    void cancel(new ReceiverError('BUNDLE', `the upload took over ${seconds} seconds`));
+  });
+  void outcome.then(stopTimer);
   const onAbort = (): void => void cancel();
   signal?.addEventListener('abort', onAbort, { once: true });
   if (signal?.aborted) onAbort();
@@ -81,7 +92,7 @@ export function openIntake(options: IntakeOptions): BundleIntake {
       signal?.removeEventListener('abort', onAbort);
       if (cancelling !== null) {
         await cancelling;
-        throw new ReceiverError('CANCELLED', 'the upload was cancelled');
+        throw reason;
       }
       if ('error' in result) throw result.error;
       const fault = inflater.fault();
@@ -109,7 +120,9 @@ async function unpack(
   let directory: string | null = null;
   try {
     await mkdir(uploadsDir, { recursive: true, mode: 0o700 });
-    directory = await mkdtemp(join(uploadsDir, 'bundle-'));
+    const fresh = join(uploadsDir, temporaryName());
+    await mkdir(fresh, { mode: 0o700 });
+    directory = fresh;
     const extracted = await extract(inflater.pieces(), directory, limits);
     const manifest = parseManifest(extracted.manifest);
     checkConfiguration(manifest, configurationFilename, extracted);

@@ -1,9 +1,13 @@
 /**
- * How much a bundle may be, once and with names. A few kilobytes of gzip can stand for a whole disk or for a
+ * How much a bundle may be and how long it may take, once and with names. A few kilobytes of gzip can stand for a whole disk or for a
  * million inodes, so everything that grows while unpacking has a limit that is checked while it grows.
  */
 
+import { maxBundleBytes } from './assembler.js';
+
 export interface BundleLimits {
+  /** The archive as it arrives, in bytes; checked when it is announced. Default, and the most: 128 MiB. */
+  readonly packedBytes: number;
   /** Sum of the files' sizes, in bytes. Default: 500 MiB, as ESPHome and Device Builder have it. */
   readonly unpackedBytes: number;
   /** Members of the archive, and also files and directories of the tree that it makes. Default: 20,000. */
@@ -20,11 +24,14 @@ export interface BundleLimits {
   readonly ratioFreeBytes: number;
   /** `manifest.json`, in bytes. Default: 1 MiB, as ESPHome has it. */
   readonly manifestBytes: number;
+  /** From the announcement to the complete tree, in milliseconds. Default: 900,000 (15 minutes). */
+  readonly uploadTimeoutMs: number;
 }
 
 const mebibyte = 1024 * 1024;
 
 export const defaultBundleLimits: BundleLimits = Object.freeze({
+  packedBytes: maxBundleBytes,
   unpackedBytes: 500 * mebibyte,
   members: 20_000,
   depth: 32,
@@ -33,6 +40,7 @@ export const defaultBundleLimits: BundleLimits = Object.freeze({
   ratio: 200,
   ratioFreeBytes: 32 * mebibyte,
   manifestBytes: mebibyte,
+  uploadTimeoutMs: 900_000,
 });
 
 /** Headers, padding and long names: what the stream may hold for each member beside its bytes. */

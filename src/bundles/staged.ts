@@ -1,6 +1,6 @@
 /**
- * A complete, checked bundle that waits in its staging directory for its turn. Its facts are plain data, so that a
- * job record can hold them and a restarted receiver can go on with what was already received.
+ * A complete, checked bundle that waits in its staging directory for its turn. Whoever holds it installs it
+ * or discards it; nothing else ever removes it while its receiver lives.
  */
 import { removeTree } from '../disk/remove.js';
 import type { Manifest } from '../esphome/manifest.js';

@@ -1,17 +1,18 @@
 /**
- * Puts a staged bundle in the place of a device's configuration, by two renames: the old tree goes to the trash,
- * the new one comes. ESPHome's own directories beside it keep their build caches.
+ * Puts a staged bundle in the place of a device's configuration, by renames: the old tree steps aside to
+ * `.config.old`, the new one comes, the old one goes. ESPHome's own directories beside it keep their build caches.
  *
- * A receiver that dies between the two leaves no configuration at all, never a mixed one; the next job of the
- * device brings its own, so there is nothing to repair. The caller holds the lock on the subtree.
+ * A receiver may be killed between any two steps, and what it leaves has one meaning: while `config` is missing,
+ * `.config.old` is the device's configuration, and once there is a `config`, it is rubbish. The caller holds the
+ * lock on the subtree.
  */
-import { mkdir, realpath, rename } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { lstat, mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
 
 import { syncDirectory } from '../disk/atomic-write.js';
-import { assertInside } from '../disk/contained.js';
+import { assertInside, assertUnlinked } from '../disk/contained.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { ReceiverError } from '../errors.js';
+import { messageOf, systemCode } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { StagedBundle } from './staged.js';
@@ -23,41 +24,70 @@ export interface SwapOptions {
 }
 
 /**
- * Installs the bundle; its directory is `<subtree>/config` afterwards. When the second rename fails the old tree is
- * put back and the bundle stays where it was. Throws `TRAVERSAL` when the subtree is reached through a link below the
- * builds directory, and system errors.
+ * Installs the bundle; its directory is `<subtree>/config` afterwards. When it cannot come the old tree is put back
+ * and the bundle stays where it was. Throws `TRAVERSAL` when the subtree is reached through a link below the builds
+ * directory, and system errors.
  */
-export async function swapIn(
-  staged: StagedBundle,
-  { layout, key, log = silentLog }: SwapOptions,
-): Promise<void> {
+export async function swapIn(staged: StagedBundle, options: SwapOptions): Promise<void> {
+  const { layout, key } = options;
   const subtree = layout.subtree(key);
-  const target = layout.configTree(key);
   await assertInside(layout.buildsDir, subtree, 'the build directory');
   await mkdir(subtree, { recursive: true });
-  await assertUnlinked(layout.buildsDir, subtree);
-  const old = await moveToTrash(target, layout.trashDir);
+  await repairSwap(options);
+  await renameIfThere(layout.configTree(key), oldTree(options));
   try {
-    await rename(staged.directory, target);
+    await rename(staged.directory, layout.configTree(key));
   } catch (error) {
-    if (old !== null) await rename(old, target);
+    await repairSwap(options);
     throw error;
   }
   await syncDirectory(subtree);
-  if (old !== null) await discardOld(old, log);
+  await repairSwap(options);
 }
 
-/** A device's subtree that is a link, perhaps to another peer's, was made by a build and not by us. */
-async function assertUnlinked(root: string, path: string): Promise<void> {
-  const straight = join(await realpath(root), relative(root, path));
-  if ((await realpath(path)) === straight) return;
-  throw new ReceiverError('TRAVERSAL', 'the build directory is reached through a link', { path });
+/** Whether a swap in the device's subtree was cut short. */
+export async function isSwapCut(options: SwapOptions): Promise<boolean> {
+  return (await kindOf(oldTree(options))) !== 'nothing';
 }
 
-async function discardOld(old: string, log: Log): Promise<void> {
+/** Ends a swap that was cut short: one whole tree is at `config`, the other one is gone. Throws as {@link swapIn}. */
+export async function repairSwap(options: SwapOptions): Promise<void> {
+  const { layout, key, log = silentLog } = options;
+  await assertUnlinked(layout.buildsDir, layout.subtree(key));
+  const [config, old] = [layout.configTree(key), oldTree(options)];
+  const kind = await kindOf(old);
+  if (kind === 'nothing') return;
+  if (kind === 'directory' && (await kindOf(config)) === 'nothing') await rename(old, config);
+  else await discard(old, layout.trashDir, log);
+}
+
+/** Beside the tree, for a rename within one directory needs no right on what is renamed. */
+function oldTree({ layout, key }: SwapOptions): string {
+  return join(layout.subtree(key), '.config.old');
+}
+
+async function kindOf(path: string): Promise<'nothing' | 'directory' | 'other'> {
   try {
-    await removeTree(old);
+    return (await lstat(path)).isDirectory() ? 'directory' : 'other';
   } catch (error) {
-    log.warn({ error, old }, 'a replaced configuration could not be removed; the sweep will try again');
+    if (systemCode(error) === 'ENOENT') return 'nothing';
+    throw error;
+  }
+}
+
+async function renameIfThere(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+  }
+}
+
+async function discard(old: string, trashDir: string, log: Log): Promise<void> {
+  try {
+    const trashed = await moveToTrash(old, trashDir);
+    if (trashed !== null) await removeTree(trashed);
+  } catch (error) {
+    log.warn({ old, error: messageOf(error) }, 'a replaced configuration could not be removed');
   }
 }

@@ -3,9 +3,10 @@
  * half of it: temporary sibling, sync, rename, sync of the directory. A peers file that is cut in the middle
  * would cost every pairing.
  */
-import { randomUUID } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+
+import { temporaryName } from './temporary.js';
 
 /** Replaces `file`. The directory must exist. `mode` is exact, whatever the umask. Throws system errors. */
 export async function writeAtomic(
@@ -13,7 +14,7 @@ export async function writeAtomic(
   data: string | Uint8Array,
   { mode = 0o600 } = {},
 ): Promise<void> {
-  const temporary = join(dirname(file), `.${basename(file)}.${randomUUID()}.tmp`);
+  const temporary = join(dirname(file), `.${basename(file)}.${temporaryName()}`);
   try {
     const handle = await open(temporary, 'wx', mode);
     try {

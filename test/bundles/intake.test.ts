@@ -7,27 +7,16 @@ import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
-import fc from 'fast-check';
 import { pack } from 'tar-stream';
 
-import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
-import type { StagedBundle } from '../../src/bundles/staged.js';
-import { fileName } from '../../src/paths/index.js';
+import { openIntake } from '../../src/bundles/intake.js';
+import { defaultBundleLimits } from '../../src/bundles/limits.js';
+import { manualClock } from '../peers/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
 import { bundle, config, configName, file, manifest, member, pax, tar, treeOf } from './archives.js';
-
-const configurationFilename = fileName(configName);
-
-async function send(intake: BundleIntake, pieces: Iterable<Buffer>): Promise<StagedBundle> {
-  for (const piece of pieces) {
-    if (!intake.write(piece)) await intake.drain();
-  }
-  return intake.finish();
-}
-
-async function take(uploadsDir: string, archive: Buffer): Promise<StagedBundle> {
-  return send(openIntake({ uploadsDir, configurationFilename }), [archive]);
-}
+import { anyCutGivesTheSameTree } from './properties.js';
+import { configurationFilename, send, take } from './send.js';
 
 /** Written by Python's tarfile as `esphome bundle` 2026.10 does: PAX for the long name that is not ASCII. */
 const fromPython = Buffer.from(
@@ -58,44 +47,27 @@ test('A bundle made as ESPHome makes it becomes its tree, manifest and dot files
       'secrets.yaml',
     ],
   );
-  assert.deepEqual(staged.hints, { buildPath: false, remoteParts: false });
+  assert.deepEqual(staged.hints, { buildPath: false, remoteParts: false, webFiles: false });
   assert.equal((await stat(staged.directory)).mode & 0o777, 0o700, 'a bundle holds secrets');
   await staged.discard();
   assert.deepEqual(await readdir(uploadsDir), []);
   await staged.discard();
 });
 
-test('Any cut of a bundle into chunks gives the same tree', async (t) => {
+test('Any cut of a bundle into chunks gives the same tree', (t) => anyCutGivesTheSameTree(t, 40));
+
+test('A bundle that comes byte by byte, with the padding of a tape, is the same as in one piece', async (t) => {
   const uploadsDir = await tempDir(t);
-  const deep = `${`${'pä'.repeat(50)}/`.repeat(5)}naïve-Ünïcode.h`;
-  const plain = tar(
-    manifest(),
-    pax({ path: deep, mtime: '1.5' }),
-    file('f', randomBytes(3_000).toString('latin1')),
-    member({ name: '././@LongLink', type: 'L' }, `${longName}\0`),
-    file('g', 'g'),
-    config,
-    file('empty', ''),
-    Buffer.alloc(8_192),
+  const body = randomBytes(2_000).toString('latin1');
+  const archive = gzipSync(
+    tar(manifest(), pax({ path: longName }), file('f', body), config, Buffer.alloc(8_192)),
   );
-  const archive = gzipSync(plain, { level: 1 });
   const whole = await take(uploadsDir, archive);
-  const expected = await treeOf(whole.directory);
-  assert.ok(expected.has(deep) && expected.has(longName));
-  const cuts = fc.uniqueArray(fc.nat(archive.length), { maxLength: 60 });
-  await fc.assert(
-    fc.asyncProperty(cuts, async (points) => {
-      const at = [0, ...points.toSorted((a, b) => a - b), archive.length];
-      const pieces = at.slice(1).map((to, i) => archive.subarray(at[i], to));
-      const staged = await send(openIntake({ uploadsDir, configurationFilename }), pieces);
-      assert.deepEqual(await treeOf(staged.directory), expected);
-      await staged.discard();
-    }),
-    { numRuns: 25 },
-  );
-  const single = Array.from(archive.subarray(0), (byte) => Buffer.from([byte]));
+  const single = Array.from(archive, (byte) => Buffer.from([byte]));
   const staged = await send(openIntake({ uploadsDir, configurationFilename }), single);
-  assert.deepEqual(await treeOf(staged.directory), expected, 'byte by byte as well');
+  const tree = await treeOf(staged.directory);
+  assert.deepEqual(tree, await treeOf(whole.directory));
+  assert.ok(tree.has(longName));
 });
 
 test('An archive of another library is read too, with its directories and a comment', async (t) => {
@@ -148,35 +120,53 @@ test('A sender that does not wait is asked to, and an upload is not held in memo
   assert.equal(staged.bytes, (6 << 20) + 32 + 56);
 });
 
-const hintCases: readonly (readonly [
-  text: string,
-  buildPath: boolean,
-  remoteParts: boolean,
-  name?: string,
-])[] = [
-  ['sensor:\n  - platform: template\n    name: "${room} light"\n    lambda: return 4.0;\n', false, false],
-  ['esphome:\n  build_path: /home\n', true, false],
-  ['"build\\x5fpath": /home', true, false],
-  ['"build\\\n  _path": /home', true, false],
-  ['esphome:\n  $key: /home', true, false],
-  ['esphome:\n  ${"build" ~ "_path"}: /home', true, false],
-  ['build_path', true, false, 'included.txt'],
-  ['c = "\\x41"; x = { $a: 1 }', false, false, 'code.h'],
-  ['packages:\n  wifi: !include wifi.yaml\n', false, false],
-  ['packages:\n  wifi: github://me/repo/wifi.yaml@main\n', false, true],
-  ['packages:\n  wifi:\n    url: https://example.org/me/repo\n', false, true],
-  ['external_components:\n  - source: my_components\n', false, true],
+type Hint = 'buildPath' | 'remoteParts' | 'webFiles';
+
+const hintCases: readonly (readonly [text: string, hints: readonly Hint[], name?: string])[] = [
+  ['sensor:\n  - platform: template\n    name: "${room} light"\n    lambda: return 4.0;\n', []],
+  ['esphome:\n  build_path: /home\n', ['buildPath']],
+  ['"build\\x5fpath": /home', ['buildPath']],
+  ['"build\\\n  _path": /home', ['buildPath']],
+  ['esphome:\n  $key: /home', ['buildPath']],
+  ['esphome:\n  ${"build" ~ "_path"}: /home', ['buildPath']],
+  ['build_path', ['buildPath'], 'included.txt'],
+  ['build_path: {github://}\0', [], 'picture.yaml'],
+  ['c = "\\x41"; x = { $a: 1 }', [], 'code.h'],
+  ['packages:\n  wifi: !include wifi.yaml\n', []],
+  ['packages:\n  wifi: github://me/repo/wifi.yaml@main\n', ['remoteParts', 'webFiles']],
+  ['packages:\n  wifi:\n    url: git@example.org:me/repo\n', ['remoteParts']],
+  ['external_components:\n  - source: my_components\n', ['remoteParts']],
+  ['font:\n  - file: fonts/a.ttf\nimage:\n  - file: "pictures/mdi.png"\n', []],
+  ['font:\n  - file: "gfonts://Roboto"\n', ['webFiles']],
+  ['font:\n  - file:\n      type: gfonts\n      family: Roboto\n', ['webFiles']],
+  ['font:\n  - file: https://example.org/a.ttf\n', ['webFiles']],
+  ['image:\n  - {file: "http://example.org/a.png", id: a}\n', ['webFiles']],
+  ['image:\n  - file: mdi:alert-outline\n', ['webFiles']],
+  ["image:\n  - file: 'mdil:bell'\n", ['webFiles']],
+  ['image:\n  - file:\n      source: memory\n      icon: bell\n', ['webFiles']],
+  ['substitutions: {icon: "mdi:bell"}\nimage:\n  - file: $icon\n', ['webFiles']],
+  ['sensor:\n  - icon: mdi:thermometer\n', []],
+  ['micro_wake_word:\n  models: [{model: okay_nabu}]\n', ['webFiles']],
+  ['esphome:\n  libraries: [ArduinoJson]\n', ['webFiles']],
+  ['esphome:\n  platformio_options: {lib_deps: ArduinoJson}\n', ['webFiles']],
+  ['esp32:\n  framework: {type: arduino, version: dev}\n', ['webFiles']],
+  ['# see https://esphome.io\n  \t# file: mdi:bell\r\n\r\nhost:\r\n', []],
+  ['name: a # see https://esphome.io\n', ['webFiles']],
+  ['page: http://example.org', ['webFiles'], 'included.txt'],
+  ['// see http://example.org', [], 'code.h'],
 ];
 
-test('What may name a build path or fetch parts is noticed while unpacking', async (t) => {
+test('What may name a build path, or fetches parts or files, is noticed while unpacking', async (t) => {
   const uploadsDir = await tempDir(t);
-  for (const [text, buildPath, remoteParts, name = 'more.yaml'] of hintCases) {
-    const staged = await take(uploadsDir, bundle(file(name, text)));
-    assert.deepEqual(staged.hints, { buildPath, remoteParts }, text);
+  for (const [text, expected, name = 'more.yaml'] of hintCases) {
+    const { hints, discard } = await take(uploadsDir, bundle(file(name, text)));
+    const found = (['buildPath', 'remoteParts', 'webFiles'] as const).filter((hint) => hints[hint]);
+    assert.deepEqual(found, expected, text);
+    await discard();
   }
   const start = 2 * 1_024 + 512; // manifest and configuration with their headers, and its own
   for (let before = 1; before < 10; before += 1) {
-    const text = `${'.'.repeat(65_536 - start - before)}build_path${'.'.repeat(9_999)}`;
+    const text = `${'.'.repeat(524_288 - start - before)}build_path${'.'.repeat(9_999)}`;
     const staged = await take(uploadsDir, bundle(file('big.txt', text)));
     assert.equal(staged.hints.buildPath, true, `a word cut after ${before} bytes by the end of a piece`);
   }
@@ -214,6 +204,30 @@ test('A signal cancels an upload, also one that was aborted before', async (t) =
     code: 'CANCELLED',
   });
   assert.deepEqual(await readdir(uploadsDir), []);
+});
+
+test('An upload that takes too long is refused as a bundle, and nothing of it waits for its last bytes', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const clock = manualClock();
+  const limits = { ...defaultBundleLimits, uploadTimeoutMs: 5_000 };
+  const intake = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  intake.write(archive.subarray(0, 200_000));
+  clock.advance(4_999);
+  assert.equal(intake.write(archive.subarray(200_000, 200_001)), true);
+  clock.advance(1);
+  await intake.drain();
+  await waitFor(async () => (await readdir(uploadsDir)).length === 0, { what: 'an empty staging area' });
+  intake.write(archive.subarray(200_001));
+  await assert.rejects(intake.finish(), { code: 'BUNDLE', message: 'the upload took over 5 seconds' });
+  await intake.abort();
+
+  const quick = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  const staged = await send(quick, [archive]);
+  const given = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  await given.abort();
+  assert.equal(clock.waiting, 0, 'no timer is left');
+  clock.advance(60_000);
+  assert.equal((await treeOf(staged.directory)).size, 3);
 });
 
 test('A finished bundle belongs to its caller: neither abort nor the signal takes it away', async (t) => {

@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { openIntake } from '../../src/bundles/intake.js';
 import type { StagedBundle } from '../../src/bundles/staged.js';
-import { swapIn } from '../../src/bundles/swap.js';
+import { isSwapCut, repairSwap, swapIn } from '../../src/bundles/swap.js';
+import { startRecovery } from '../../src/jobs/recovery.js';
+import { silentLog } from '../../src/log.js';
 import { createPaths, dashboardId, deviceFromFile, fileName, type Layout } from '../../src/paths/index.js';
+import { startChild } from '../support/child.js';
 import { tempDir } from '../support/temp-dir.js';
 import { bundle, configName, file, treeOf } from './archives.js';
 
@@ -20,6 +24,22 @@ async function stage(layout: Layout, name: string): Promise<StagedBundle> {
   const intake = openIntake({ uploadsDir: layout.uploadsDir, configurationFilename: fileName(configName) });
   intake.write(bundle(file(name)));
   return intake.finish();
+}
+
+function old(layout: Layout): string {
+  return join(layout.subtree(key), '.config.old');
+}
+
+/** What the start of a receiver does. */
+async function recover(layout: Layout, stateDir: string): Promise<void> {
+  const { uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir } = layout;
+  for (const directory of [uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir]) {
+    await mkdir(directory, { recursive: true });
+  }
+  const timing = { staleMs: 2_000, updateMs: 1_000 };
+  const recovery = await startRecovery({ layout, stateDir, timing, jobIds: () => [], log: silentLog });
+  await recovery.done;
+  await recovery.close();
 }
 
 test('A bundle becomes the configuration, the old one goes as a whole, and the caches stay', async (t) => {
@@ -48,12 +68,74 @@ test('When the new tree cannot come, the old one is put back', async (t) => {
   assert.ok((await treeOf(layout.configTree(key))).has('old.h'));
 });
 
-test('After a death between the two renames the next bundle is installed as if nothing had been', async (t) => {
+test('A swap that is killed before any of its steps leaves the old or the new tree whole, and the caches', async (t) => {
+  const steps = ['mkdir', 'rename', 'rename', 'open', 'mkdir', 'rename', 'rm'];
+  const rounds = [...steps, 'end'].map(async (step, fatal) => {
+    const layout = await layoutOf(t);
+    const subtree = layout.subtree(key);
+    await swapIn(await stage(layout, 'old.h'), { layout, key });
+    for (const cache of ['build', 'idedata', 'storage']) {
+      await mkdir(join(subtree, cache));
+      await writeFile(join(subtree, cache, 'cache'), 'kept');
+    }
+    const worker = fileURLToPath(new URL('swap-worker.ts', import.meta.url));
+    const command = [
+      process.execPath,
+      '--import',
+      'tsx',
+      worker,
+      layout.buildsDir,
+      'new.h',
+      `${fatal}`,
+    ] as const;
+    const child = await startChild(t, command);
+    assert.equal(await child.ended, step === 'end' ? 0 : 'SIGKILL', child.output());
+    if (step === 'end') assert.equal(child.output(), `${steps.join(' ')}\n`);
+    const isNew = fatal > 2;
+    assert.equal(await isSwapCut({ layout, key }), ['rename', 'open', 'mkdir'].includes(step) && fatal > 1);
+
+    await recover(layout, join(layout.buildsDir, '..'));
+    const places = ['build/', 'build/cache', 'config/', 'config/kitchen.yaml'];
+    if (!isNew) places.push('config/manifest.json');
+    places.push(
+      isNew ? 'config/new.h' : 'config/old.h',
+      'idedata/',
+      'idedata/cache',
+      'storage/',
+      'storage/cache',
+    );
+    assert.deepEqual([...(await treeOf(subtree)).keys()], places, `before ${step} ${fatal}`);
+    const left = [...(await readdir(layout.uploadsDir)), ...(await readdir(layout.trashDir))];
+    assert.deepEqual(left, [], `before ${step} ${fatal}`);
+  });
+  await Promise.all(rounds);
+});
+
+test('A job repairs by itself what a killed swap has left', async (t) => {
+  for (const isNewThere of [false, true]) {
+    const layout = await layoutOf(t);
+    await swapIn(await stage(layout, 'old.h'), { layout, key });
+    await rename(layout.configTree(key), old(layout));
+    if (isNewThere) await rename((await stage(layout, 'new.h')).directory, layout.configTree(key));
+    await swapIn(await stage(layout, 'newest.h'), { layout, key });
+    assert.ok((await treeOf(layout.configTree(key))).has('newest.h'));
+    assert.deepEqual(await readdir(layout.subtree(key)), ['config']);
+    assert.deepEqual(await readdir(layout.trashDir), []);
+  }
+});
+
+test('A link in the place of the old tree is removed, and what it names is left alone', async (t) => {
   const layout = await layoutOf(t);
-  await swapIn(await stage(layout, 'old.h'), { layout, key });
-  await rename(layout.configTree(key), join(layout.trashDir, 'left'));
+  const elsewhere = await tempDir(t);
+  await writeFile(join(elsewhere, 'file'), 'kept');
+  await mkdir(layout.subtree(key), { recursive: true });
+  await symlink(elsewhere, old(layout));
+  await repairSwap({ layout, key });
+  assert.deepEqual(await readdir(layout.subtree(key)), []);
+  await symlink(elsewhere, old(layout));
   await swapIn(await stage(layout, 'new.h'), { layout, key });
-  assert.ok((await treeOf(layout.configTree(key))).has('new.h'));
+  assert.deepEqual(await readdir(layout.subtree(key)), ['config']);
+  assert.deepEqual([...(await treeOf(elsewhere)).keys()], ['file']);
 });
 
 test('A subtree that is a link is refused, wherever the link leads', async (t) => {

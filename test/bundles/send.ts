@@ -1,0 +1,73 @@
+/**
+ * Sends archives to an intake in a place with neighbours that no archive may touch, and looks at all of the place
+ * afterwards: whatever was sent, there is either the bundle or nothing.
+ */
+import assert from 'node:assert/strict';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { openIntake, type BundleIntake, type IntakeOptions } from '../../src/bundles/intake.js';
+import { defaultBundleLimits, type BundleLimits } from '../../src/bundles/limits.js';
+import type { StagedBundle } from '../../src/bundles/staged.js';
+import { isReceiverError } from '../../src/errors.js';
+import { fileName } from '../../src/paths/index.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
+import { configName, treeOf } from './archives.js';
+
+export const configurationFilename = fileName(configName);
+const pieceBytes = 32_768;
+
+export async function send(intake: BundleIntake, pieces: Iterable<Buffer>): Promise<StagedBundle> {
+  for (const piece of pieces) {
+    if (!intake.write(piece)) await intake.drain();
+  }
+  return intake.finish();
+}
+
+export async function take(
+  uploadsDir: string,
+  archive: Buffer,
+  options: Partial<IntakeOptions> = {},
+): Promise<StagedBundle> {
+  const count = Math.ceil(archive.length / pieceBytes);
+  const pieces = Array.from({ length: count }, (_, i) =>
+    archive.subarray(i * pieceBytes).subarray(0, pieceBytes),
+  );
+  return send(openIntake({ uploadsDir, configurationFilename, ...options }), pieces);
+}
+
+export interface Place {
+  readonly root: string;
+  readonly uploadsDir: string;
+}
+
+/** The uploads lie some floors down, so that a path that leads upwards still ends inside the place. */
+export async function place(t: Cleanups): Promise<Place> {
+  const root = await tempDir(t);
+  const uploadsDir = join(root, 'a', 'b', 'uploads');
+  await mkdir(uploadsDir, { recursive: true });
+  await writeFile(join(root, 'a', 'neighbour'), 'untouched');
+  return { root, uploadsDir };
+}
+
+/** The message of the refusal, or null when the bundle was accepted; it is discarded then. */
+export async function refusalOf(
+  { root, uploadsDir }: Place,
+  archive: Buffer,
+  changes: Partial<BundleLimits> = {},
+): Promise<string | null> {
+  try {
+    const staged = await take(uploadsDir, archive, { limits: { ...defaultBundleLimits, ...changes } });
+    const tree = await treeOf(staged.directory);
+    assert.ok(![...tree.values()].includes('neither a file nor a directory'));
+    await staged.discard();
+    return null;
+  } catch (error) {
+    assert.ok(isReceiverError(error, 'BUNDLE'), String(error));
+    assert.ok(!error.message.includes(root), 'the peer learns no path of the host');
+    return error.message;
+  } finally {
+    const left = { 'a/': '', 'a/b/': '', 'a/b/uploads/': '', 'a/neighbour': 'untouched' };
+    assert.deepEqual(Object.fromEntries(await treeOf(root)), left, 'nothing is left, and nothing is beside');
+  }
+}
