@@ -1,53 +1,68 @@
 /**
- * The members of the archive that come out of the compiler: the files of the platform, then those that the
+ * The files of a build that are of use outside it: its firmware, what its platform has besides, and what the
  * dashboard offers for download.
  *
- * A base name comes once, because the part of the client that feeds a browser flasher refuses two. The firmware
- * itself is always among them: an archive without it once passed for a success.
+ * A base name comes once, because the part of the client that feeds a browser flasher refuses two. A build without
+ * a firmware is none: an archive without it once passed for a success. But a toolchain may write no file where the
+ * sidecar says, and then another image stands in.
  */
-import { basename, dirname, join, relative, sep } from 'node:path';
+import { basename, dirname, relative, sep } from 'node:path';
 
-import { readRegular } from '../disk/open-regular.js';
-import { quote } from '../errors.js';
+import { isBelow } from '../disk/contained.js';
+import { quote, ReceiverError } from '../errors.js';
 import { asObject, parseJson } from '../esphome/json-object.js';
 import { platformRow, type PlatformRow } from '../esphome/platforms.js';
-import { findBuildFile, type BuildFile } from './build-file.js';
-import type { BuildPlace } from './build-place.js';
-import { fileMember, type ArtifactMember } from './member.js';
-import { artifactsError } from './refusal.js';
+import { readOf } from '../esphome/storage-json.js';
+import type { BuildFile } from './build-file.js';
+import { findInBuild, missing, type BuildPlace } from './build-place.js';
 
-/** In the order of Device Builder 1.26. Throws `ARTIFACTS` when the platform is unknown or the firmware is missing. */
-export async function firmwareMembers(place: BuildPlace): Promise<readonly ArtifactMember[]> {
-  const { storage, name, buildPath, firmwarePath } = place;
-  const row = platformRow(storage.espPlatform);
-  if (row === null) {
-    const platform = quote(storage.espPlatform);
-    throw artifactsError('pack_failed', `there is no list of files for the platform ${platform}`);
-  }
-  const named = (file: string): string => file.replaceAll('{name}', name);
-  const firmware = relative(buildPath, firmwarePath).split(sep).join('/');
-  const downloads = [...row.downloads, ...(await listedDownloads(place, row, firmware))];
-  const candidates = [...row.files.map(named), ...downloads.map((file) => beside(firmware, file)), firmware];
+export interface Firmware {
+  /** Where the sidecar says that it is: below the build, forward slashes. */
+  readonly name: string;
+  /** What is there, or stands in for it under a name of its own. */
+  readonly file: BuildFile;
+}
 
-  const members = new Map<string, ArtifactMember>();
-  for (const file of candidates) {
-    const base = basename(file);
-    if (members.has(base) || (base === basename(firmware) && file !== firmware)) continue;
-    const found = await findBelow(place, file);
-    if (found !== null) members.set(base, fileMember(file, found, file === named(row.program ?? '')));
+/** Throws `STORAGE` when there is none, and `TRAVERSAL` when it lies outside the build. */
+export async function findFirmware(place: BuildPlace): Promise<Firmware> {
+  const { firmwareBinPath: path, espPlatform } = place.storage;
+  if (path === null) throw missing('the sidecar of the build does not say where the firmware is');
+  if (!isBelow(place.path, path)) {
+    const facts = { buildPath: place.path, path };
+    throw new ReceiverError('TRAVERSAL', 'the firmware lies outside the build', facts);
   }
-  if (members.has(basename(firmware))) return [...members.values()];
-  return [...members.values(), await standIn(place, row, firmware)];
+  const name = relative(place.path, path).split(sep).join('/');
+  const others = platformRow(espPlatform)?.insteadOfFirmware ?? [];
+  for (const candidate of [name, ...others.map((other) => beside(name, other))]) {
+    const file = await findInBuild(place, candidate);
+    if (file !== null) return { name, file };
+  }
+  throw missing(`the firmware ${quote(name)} is missing`);
+}
+
+/**
+ * All files that the platform has, the firmware among them unless another one stands in. In the order of Device
+ * Builder 1.26. Throws as {@link findFirmware}.
+ */
+export async function findFiles(place: BuildPlace, { name, file }: Firmware): Promise<readonly BuildFile[]> {
+  const row = platformRow(place.storage.espPlatform);
+  if (row === null) return [file];
+  const named = row.files.map((each) => each.replaceAll('{name}', place.storage.name ?? ''));
+  const downloads = [...row.downloads, ...(await listedDownloads(place, row, name))];
+  const found = new Map<string, BuildFile>();
+  for (const candidate of [...named, ...downloads.map((each) => beside(name, each)), name]) {
+    const base = basename(candidate);
+    if (found.has(base) || (base === basename(name) && candidate !== name)) continue;
+    const present = await findInBuild(place, candidate);
+    if (present !== null) found.set(base, present);
+  }
+  return [...found.values()];
 }
 
 /** A file in the firmware's directory. */
 function beside(firmware: string, file: string): string {
   const directory = dirname(firmware);
   return directory === '.' ? file : `${directory}/${file}`;
-}
-
-async function findBelow({ realBuildPath }: BuildPlace, file: string): Promise<BuildFile | null> {
-  return findBuildFile(realBuildPath, join(realBuildPath, file), file);
 }
 
 const maxListBytes = 1024 * 1024;
@@ -60,9 +75,9 @@ async function listedDownloads(
   { downloadList }: PlatformRow,
   firmware: string,
 ): Promise<readonly string[]> {
-  const list = downloadList === undefined ? null : await findBelow(place, beside(firmware, downloadList));
+  const list = downloadList === undefined ? null : await findInBuild(place, beside(firmware, downloadList));
   if (list === null || list.size > maxListBytes) return [];
-  const outputs = parseJson(await readRegular(list.path, maxListBytes));
+  const outputs = parseJson(await readOf(quote(list.name), list.path, maxListBytes));
   if (!Array.isArray(outputs)) return [];
   return outputs
     .map((output: unknown) => asObject(output))
@@ -70,13 +85,4 @@ async function listedDownloads(
     .map((output) => output?.get('filename'))
     .filter((file): file is string => typeof file === 'string' && leaf.test(file))
     .slice(0, maxListed);
-}
-
-/** Another image under the firmware's name, for a toolchain that leaves none there. */
-async function standIn(place: BuildPlace, row: PlatformRow, firmware: string): Promise<ArtifactMember> {
-  for (const file of row.insteadOfFirmware ?? []) {
-    const found = await findBelow(place, beside(firmware, file));
-    if (found !== null) return fileMember(firmware, found);
-  }
-  throw artifactsError('pack_failed', `the firmware ${quote(firmware)} is missing`);
 }

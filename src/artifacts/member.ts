@@ -12,8 +12,8 @@ export interface ArtifactMember {
   readonly executable: boolean;
 }
 
-export function fileMember(name: string, file: BuildFile, executable = false): ArtifactMember {
-  return { name, source: file.path, size: file.size, executable };
+export function fileMember({ name, path, size }: BuildFile, executable = false): ArtifactMember {
+  return { name, source: path, size, executable };
 }
 
 export function bytesMember(name: string, bytes: Buffer): ArtifactMember {

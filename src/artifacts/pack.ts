@@ -14,7 +14,7 @@ import { openRegular } from '../disk/open-regular.js';
 import { quote } from '../errors.js';
 import type { BuildArtifacts } from './collect.js';
 import type { ArtifactMember } from './member.js';
-import { artifactsError } from './refusal.js';
+import { artifactsError, refusing } from './refusal.js';
 
 export interface PackedArtifacts {
   /** Of the archive. */
@@ -78,7 +78,7 @@ function headerOf({ name, size, executable }: ArtifactMember): Buffer {
 
 /** Exactly the bytes that the header announced. */
 async function* contentOf({ name, size }: ArtifactMember, path: string): AsyncGenerator<Buffer> {
-  const { handle, size: present } = await openRegular(path);
+  const { handle, size: present } = await refusing('pack_failed', () => openRegular(path));
   try {
     if (present !== size) throw changed(name);
     for (let left = size; left > 0;) {

@@ -5,15 +5,16 @@
  * An archive counts once its facts lie beside it, and they are written last; what a crash leaves behind is never
  * taken for a result.
  */
-import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { z } from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegular } from '../disk/open-regular.js';
+import { removeTree } from '../disk/remove.js';
+import { makerOf, temporaryName } from '../disk/temporary.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
 import { parseJson } from '../esphome/json-object.js';
 import type { FirmwareOffset } from '../esphome/platforms.js';
@@ -29,22 +30,30 @@ export interface ArtifactFacts {
 }
 
 export interface StoredArtifacts extends ArtifactFacts {
-  /** The archive in pieces of 32 KiB, as often as it is asked for. */
+  /** The archive in large pieces, as often as it is asked for. */
   read(): AsyncIterable<Buffer>;
 }
 
 export interface ArtifactStore {
   /** Packs a build and keeps it under the job's id. Throws `ARTIFACTS` and system errors; nothing is kept then. */
   put(id: string, build: BuildArtifacts): Promise<ArtifactFacts>;
+  /**
+   * Keeps what `from` has under another id as well; either may be removed without the other. Takes no further space
+   * where the file system has hard links. Throws `NOT_FOUND` as {@link ArtifactStore.open}, and system errors.
+   */
+  copy(from: string, id: string): Promise<ArtifactFacts>;
   /** Throws `NOT_FOUND` when there is none or it is not whole. */
   open(id: string): Promise<StoredArtifacts>;
   /** Nothing there is fine. A download that runs gets its bytes to the end. */
   remove(id: string): Promise<void>;
-  /** Removes whatever belongs to none of these ids: results of forgotten jobs, and what a crash left. */
-  sweep(known: ReadonlySet<string>): Promise<void>;
+  /**
+   * Removes what belongs to no known job, but not what may still be in the making. `known` is asked after the look,
+   * so that a result which is stored meanwhile is not taken for a forgotten one.
+   */
+  sweep(known: () => Promise<ReadonlySet<string>>): Promise<void>;
 }
 
-const pieceBytes = 32 * 1024;
+const pieceBytes = 256 * 1024;
 const maxFactsBytes = 4_096;
 /** Ids are our own UUIDs; they are checked because they name files. */
 const idShape = /^[0-9a-f-]{36}$/;
@@ -60,32 +69,48 @@ export function createArtifactStore(directory: string): ArtifactStore {
   const archiveOf = (id: string): string => join(directory, `${checked(id)}.tar.gz`);
   const factsOf = (id: string): string => join(directory, `${checked(id)}.json`);
 
+  /** Keeps the archive that `make` writes to the place that it is given. */
+  async function keep(id: string, make: (file: string) => Promise<ArtifactFacts>): Promise<ArtifactFacts> {
+    const [archive, factsFile] = [archiveOf(id), factsOf(id)];
+    const unfinished = join(directory, temporaryName());
+    try {
+      const facts = Object.freeze(await make(unfinished));
+      await rm(factsFile, { force: true });
+      await rename(unfinished, archive);
+      await writeAtomic(factsFile, JSON.stringify(facts));
+      return facts;
+    } finally {
+      await rm(unfinished, { force: true });
+    }
+  }
+
+  /** The facts of an archive that is whole. */
+  async function wholeFacts(id: string): Promise<ArtifactFacts> {
+    const facts = await readFacts(factsOf(id));
+    const archive = archiveOf(id);
+    const { size } = await stat(archive).catch(notFound);
+    if (size === facts.bytes) return facts;
+    throw new ReceiverError('NOT_FOUND', 'the stored files are not whole', { archive });
+  }
+
   return {
     async put(id, build) {
-      const archive = archiveOf(id);
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      const unfinished = join(directory, `${randomUUID()}.tmp`);
-      try {
-        const packed = await packArtifacts(build, unfinished);
-        const facts: ArtifactFacts = Object.freeze({ ...packed, firmwareOffset: build.firmwareOffset });
-        await rm(factsOf(id), { force: true });
-        await rename(unfinished, archive);
-        await writeAtomic(factsOf(id), JSON.stringify(facts));
+      const { firmwareOffset } = build;
+      return keep(id, async (file) => ({ ...(await packArtifacts(build, file)), firmwareOffset }));
+    },
+    async copy(from, id) {
+      const facts = await wholeFacts(from);
+      return keep(id, async (file) => {
+        await linkOrCopy(archiveOf(from), file).catch(notFound);
         return facts;
-      } catch (error) {
-        await rm(unfinished, { force: true });
-        throw error;
-      }
+      });
     },
     async open(id) {
-      const facts = await readFacts(factsOf(id));
-      const archive = archiveOf(id);
-      const { size } = await stat(archive).catch(notFound);
-      if (size !== facts.bytes)
-        throw new ReceiverError('NOT_FOUND', 'the stored files are not whole', { archive });
+      const facts = await wholeFacts(id);
       return Object.freeze({
         ...facts,
-        read: () => createReadStream(archive, { highWaterMark: pieceBytes }),
+        read: () => createReadStream(archiveOf(id), { highWaterMark: pieceBytes }),
       });
     },
     async remove(id) {
@@ -93,13 +118,23 @@ export function createArtifactStore(directory: string): ArtifactStore {
       await rm(archiveOf(id), { force: true });
     },
     async sweep(known) {
-      for (const name of await readdir(directory)) {
-        if (!known.has(name.replace(/\.(?:tar\.gz|json)$/, ''))) {
-          await rm(join(directory, name), { recursive: true, force: true });
-        }
+      const names = (await readdir(directory)).filter((name) => makerOf(name) === null);
+      const ids = await known();
+      for (const name of names) {
+        if (!ids.has(name.replace(/\.(?:tar\.gz|json)$/, ''))) await removeTree(join(directory, name));
       }
     },
   };
+}
+
+/** An archive is never written to again, so two names for one file are as good as two files. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') throw error;
+    await copyFile(from, to);
+  }
 }
 
 function checked(id: string): string {

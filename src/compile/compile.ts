@@ -5,6 +5,8 @@
  * lock given on before that lets the next build meet compilers that still write. Nothing here reads a message to
  * find out what happened; every way of ending is a boolean of its own.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { ReceiverError } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import type { Log } from '../log.js';
@@ -54,6 +56,8 @@ export interface CompileResult {
 const defaultGraceMs = 3_000;
 /** A control character costs six bytes in JSON, and a frame of the peer link holds 61,424 (Device Builder 1.26). */
 const maxLineBytes = 8_192;
+/** Lines that are read before others have their turn: some 10 ms of work. */
+const linesPerTurn = 200;
 
 /** Throws `SPAWN` when the command cannot be started, and what `beforeStart` throws; every other end is a result. */
 export async function runCompile(request: CompileRequest): Promise<CompileResult> {
@@ -63,14 +67,28 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   if (ending.cancelled || ending.leaseLost) return { ...notStarted, ...ending };
 
   let marks = noMarks;
-  const lines = createLineSplitter({
-    maxLineBytes,
-    onLine: (line) => {
-      marks = readMarks(marks, line);
-      onLine(line);
-    },
+  const waiting: string[] = [];
+  const lines = createLineSplitter({ maxLineBytes, onLine: (line) => void waiting.push(line) });
+  let reading: Promise<void> | undefined;
+
+  /** A few lines now, the rest in later turns, between which everybody else has theirs. */
+  async function read(): Promise<void> {
+    for (;;) {
+      for (const line of waiting.splice(0, linesPerTurn)) {
+        marks = readMarks(marks, line);
+        onLine(line);
+      }
+      if (waiting.length === 0) return;
+      await nextTurn();
+      if (ending.cancelled || ending.leaseLost) waiting.length = 0;
+    }
+  }
+
+  const session = await start(request, (chunk) => {
+    lines.push(chunk);
+    reading = read();
+    return reading;
   });
-  const session = await start(request, (chunk) => lines.push(chunk));
   let stopping: ReturnType<SessionProcess['stop']> | undefined;
   const endBy = (way: keyof typeof ending) => (): void => {
     ending[way] = true;
@@ -83,7 +101,9 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   release();
   const report = await stopping;
   await session.settled();
+  await reading;
   lines.end();
+  await read();
   return {
     ...{ exitCode: status.code, signal: status.signal },
     ...ending,
@@ -98,7 +118,7 @@ export function endingError(result: Pick<CompileResult, 'cancelled' | 'leaseLost
   return null;
 }
 
-function start(request: CompileRequest, onOutput: (chunk: Buffer) => void): Promise<SessionProcess> {
+function start(request: CompileRequest, onOutput: SessionOptions['onOutput']): Promise<SessionProcess> {
   const { command, cwd, env, beforeStart, log, spawn = spawnSession } = request;
   return spawn(command, { cwd, env, onOutput, log, ...(beforeStart && { beforeStart }) });
 }

@@ -3,6 +3,7 @@
  * error in the configuration, and a broken installation can end with 0. Texts of ESPHome 2026.10 and its tools.
  */
 import { plainText } from '../esphome/progress.js';
+import { toolNames } from '../esphome/tools.js';
 
 /** Facts gathered over the whole output; one object a compile. */
 export interface OutputMarks {
@@ -10,6 +11,8 @@ export interface OutputMarks {
   readonly killed: boolean;
   readonly diskFull: boolean;
   readonly downloadFailed: boolean;
+  /** The shared tools are half installed or damaged. */
+  readonly brokenTools: boolean;
   /** The text that contradicts an exit code of 0, or null. */
   readonly contradiction: string | null;
 }
@@ -18,6 +21,7 @@ export const noMarks: OutputMarks = Object.freeze({
   killed: false,
   diskFull: false,
   downloadFailed: false,
+  brokenTools: false,
   contradiction: null,
 });
 
@@ -32,6 +36,24 @@ const killed = /fatal error: Killed signal|^Killed\b|\b\d+ Killed\b|^FAILED: \[c
 const diskFull = 'No space left on device';
 const downloadFailed = /^ERROR Failed to download/;
 
+/** A path among the tools, from its beginning, which keeps the search linear. */
+const toolPath = `(?=[^\\s'":]{0,400}/(?:${Object.values(toolNames).join('|')})/)[^\\s'":]{1,800}`;
+/**
+ * From the sources of ESPHome 2026.10, PlatformIO and their users' reports of issues that ended when the tools were
+ * deleted; not observed here. They name tools or a place among them, never a file of the configuration's. All linear
+ * or bounded.
+ */
+const brokenTools = [
+  new RegExp(
+    `(?:^|[\\s'"])${toolPath}['"]?: (?:not found|No such file or directory|No module named|cannot execute)`,
+  ),
+  new RegExp(`No such file or directory: ['"]${toolPath}`),
+  /\b(?:xtensa|riscv32|arm)-[\w-]{1,40}-(?:gcc|g\+\+|ar|ld|objcopy|size): (?:command )?not found/,
+  /ModuleNotFoundError: No module named '(?:platformio|SCons|esptool|esp_idf_\w{1,40}|idf_component_manager|west)\b/,
+  /Could not find one of '[^']{1,80}' manifest files in the package/,
+  /executable not found in ESP-IDF environment/,
+];
+
 /** Takes one more line. Gives the same object when it says nothing new. */
 export function readMarks(marks: OutputMarks, line: string): OutputMarks {
   const text = plainText(line);
@@ -39,10 +61,15 @@ export function readMarks(marks: OutputMarks, line: string): OutputMarks {
     killed: marks.killed || killed.test(text),
     diskFull: marks.diskFull || text.includes(diskFull),
     downloadFailed: marks.downloadFailed || downloadFailed.test(text),
+    brokenTools: marks.brokenTools || soundsBroken(text),
     contradiction: marks.contradiction ?? contradictionIn(text),
   };
   const isSame = (Object.keys(seen) as (keyof OutputMarks)[]).every((key) => seen[key] === marks[key]);
   return isSame ? marks : seen;
+}
+
+function soundsBroken(text: string): boolean {
+  return !text.startsWith('WARNING ') && brokenTools.some((pattern) => pattern.test(text));
 }
 
 function contradictionIn(text: string): string | null {

@@ -24,7 +24,8 @@ export interface PrecheckRequest extends Omit<CompileRequest, 'command' | 'onLin
   readonly onLine: (line: string) => void;
 }
 
-const timeoutMs = 120_000;
+/** Longest time of the look, in milliseconds. */
+export const precheckTimeoutMs = 120_000;
 const maxOutputBytes = 16_777_216;
 
 /**
@@ -40,7 +41,8 @@ export async function precheck(request: PrecheckRequest): Promise<CompileResult 
     bytes += line.length;
     if (bytes <= maxOutputBytes) lines.push(line);
   };
-  const result = await runCompile({ ...rest, command: configArgs(esphome, yaml), timeoutMs, onLine: keep });
+  const command = configArgs(esphome, yaml);
+  const result = await runCompile({ ...rest, command, timeoutMs: precheckTimeoutMs, onLine: keep });
   if (result.exitCode !== 0 || result.cancelled || result.leaseLost) {
     for (const line of lines) onLine(line);
     return result;

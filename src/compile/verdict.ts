@@ -35,6 +35,9 @@ export function judge(result: CompileResult, timeoutMs: number): CompileFailure 
     return { reason: 'resource', message: 'killed, probably out of memory' };
   }
   if (signal !== null) return { reason: 'compile', message: `ESPHome was ended by ${signal}` };
+  if (marks.brokenTools) {
+    return { reason: 'toolchain', message: 'the build server has broken tools; the log says how' };
+  }
   if (marks.downloadFailed) {
     return { reason: 'toolchain', message: 'the build server could not download what the build needs' };
   }

@@ -1,13 +1,13 @@
 /**
  * Which ESPHome this machine has, and the exact words that start it.
  *
- * The command is resolved to an absolute path once, so that neither the working directory of a build nor a PATH
+ * The command is resolved to an absolute path, so that neither the working directory of a build nor a PATH
  * that changes later can put another program in its place. An explicit wish that leads nowhere is answered by
  * "none": falling back to some other ESPHome would build with a version that nobody asked for.
  */
-import { access, constants, stat } from 'node:fs/promises';
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 
+import { isExecutable } from '../process/runnable.js';
 import { isReleaseAtLeast } from './version.js';
 
 /** A program (absolute once resolved) and the words that always follow it, as in `python -m esphome`. */
@@ -48,7 +48,7 @@ async function locate(words: readonly string[], env: FindOptions['env']): Promis
   const [program, ...rest] = words;
   if (program === undefined || program === '') return null;
   for (const candidate of candidates(program, env['PATH'] ?? '')) {
-    if (await isProgram(candidate)) return [candidate, ...rest];
+    if (await isExecutable(candidate)) return [candidate, ...rest];
   }
   return null;
 }
@@ -60,13 +60,4 @@ function candidates(program: string, path: string): string[] {
     .split(delimiter)
     .filter(isAbsolute)
     .map((directory) => join(directory, program));
-}
-
-async function isProgram(file: string): Promise<boolean> {
-  try {
-    await access(file, constants.X_OK);
-    return (await stat(file)).isFile();
-  } catch {
-    return false;
-  }
 }

@@ -6,11 +6,12 @@
  * error says what was tried and what to install.
  */
 import { execFile } from 'node:child_process';
-import { access, constants, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { delimiter, isAbsolute, join } from 'node:path';
 
 import { ReceiverError } from '../errors.js';
+import { isExecutable } from '../process/runnable.js';
 
 /** ESPHome 2026.10 asks for `>=3.12.0,<3.15`. The newest comes first. */
 const minors = [14, 13, 12] as const;
@@ -66,13 +67,6 @@ async function ofPyenv(env: Readonly<Record<string, string | undefined>>): Promi
       .filter((name) => name.startsWith(`3.${minor}.`))
       .toSorted((a, b) => b.localeCompare(a, 'en', { numeric: true }))
       .map((name) => join(versions, name, 'bin', 'python3')),
-  );
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
   );
 }
 

@@ -106,7 +106,9 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
   }
 
   async function buildSize(configuration: string): Promise<Usage> {
-    return measure((await findBuild(paths, configuration)).path);
+    const usage = await measure((await findBuild(paths, configuration)).path);
+    if (usage.files === 0) throw missing('the build directory is empty');
+    return usage;
   }
 
   async function configHash(configuration: string): Promise<string> {
@@ -121,14 +123,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
   async function wipeBuild(configuration: string): Promise<void> {
     const key = paths.parseConfiguration(configuration);
     if (key === null) return wipeLocal(configuration);
-    await core.underLease(key, 'the build is being removed', async () => {
-      await assertInside(
-        paths.buildsDir,
-        paths.resolveDataDir(configuration),
-        'the data directory of the build',
-      );
-      await cleanBuildDir(paths, configuration);
-    });
+    await core.underLease(key, 'the build is being removed', () => cleanBuildDir(paths, configuration));
   }
 
   async function wipeLocal(configuration: string): Promise<void> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { readdir, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -75,7 +75,7 @@ test('An archive holds every member in order, as plain files without owner and t
   ]);
 });
 
-test('Equal builds make equal archives, and one can be read again and again in pieces of 32 KiB', async (t) => {
+test('Equal builds make equal archives, and one can be read again and again in large pieces', async (t) => {
   const { build } = await hostBuild(t);
   const store = createArtifactStore(await tempDir(t));
   const [one, two] = [randomUUID(), randomUUID()];
@@ -83,8 +83,8 @@ test('Equal builds make equal archives, and one can be read again and again in p
   const stored = await store.open(one);
   const lengths: number[] = [];
   for await (const piece of stored.read()) lengths.push(piece.length);
-  assert.ok(lengths.length > 10);
-  assert.ok(lengths.slice(0, -1).every((length) => length === 32_768));
+  assert.ok(lengths.length > 1);
+  assert.ok(lengths.slice(0, -1).every((length) => length === 262_144));
   assert.deepEqual(await buffer(stored.read()), await buffer((await store.open(two)).read()));
 });
 
@@ -103,6 +103,24 @@ test('A later build does not change what an earlier job delivers, nor does its r
   await assert.rejects(store.open(id), { code: 'NOT_FOUND' });
 });
 
+test('A copy has an id of its own, and neither needs the other', async (t) => {
+  const { build } = await hostBuild(t);
+  const directory = await tempDir(t);
+  const store = createArtifactStore(directory);
+  const [one, two, three] = [randomUUID(), randomUUID(), randomUUID()];
+  const facts = await store.put(one, build);
+  assert.deepEqual(await store.copy(one, two), facts);
+  await store.copy(one, two);
+  assert.equal((await readdir(directory)).length, 4, 'and nothing beside the two');
+  const bytes = await buffer((await store.open(one)).read());
+  await store.remove(one);
+  assert.deepEqual(await buffer((await store.open(two)).read()), bytes);
+  await assert.rejects(store.copy(one, three), { code: 'NOT_FOUND' });
+  await truncate(join(directory, `${two}.tar.gz`), 100);
+  await assert.rejects(store.copy(two, three), { code: 'NOT_FOUND' });
+  assert.equal((await readdir(directory)).length, 2);
+});
+
 test('A member that changes between collecting and packing is refused, and nothing is kept', async (t) => {
   const store = createArtifactStore(await tempDir(t));
   const root = await tempDir(t);
@@ -114,11 +132,16 @@ test('A member that changes between collecting and packing is refused, and nothi
       await symlink(join(root, 'moved'), path);
     },
     gone: (path) => rm(path),
+    'a folder': async (path) => {
+      await rm(path);
+      await mkdir(path);
+    },
   };
   for (const [title, change] of Object.entries(changes)) {
     const { tree, build } = await hostBuild(t);
     await change(join(tree.dataDir, program));
-    const expected = title.endsWith('er') ? { code: 'ARTIFACTS', message: /changed while/ } : /ELOOP|ENOENT/;
+    const message = title === 'a folder' ? /something else/ : /changed while/;
+    const expected = title.endsWith('er') ? { code: 'ARTIFACTS', message } : /ELOOP|ENOENT/;
     const directory = await tempDir(t);
     await assert.rejects(createArtifactStore(directory).put(randomUUID(), build), expected, title);
     assert.deepEqual(await readdir(directory), [], title);
@@ -172,7 +195,7 @@ test('What a crash or a stranger leaves in the store is no result, and the sweep
   for (const id of [cut, bare, odd, '../../etc/passwd', '', `${whole}/x`]) {
     await assert.rejects(store.open(id), { code: 'NOT_FOUND' }, id);
   }
-  await store.sweep(new Set([whole]));
+  await store.sweep(() => Promise.resolve(new Set([whole])));
   assert.deepEqual((await readdir(directory)).toSorted(), [`${whole}.json`, `${whole}.tar.gz`]);
   await store.open(whole);
 });

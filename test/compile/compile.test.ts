@@ -223,6 +223,38 @@ test('Marks are read through colours, and lines about other things set none', ()
   }
 });
 
+test('Broken tools are told from a configuration that is wrong', () => {
+  const broken = [
+    'sh: 1: /b/toolchains/platformio/packages/toolchain-xtensa/bin/xtensa-lx106-elf-g++: not found',
+    '/bin/sh: xtensa-esp32-elf-g++: command not found',
+    'sh: line 1: /b/platformio/penv/bin/esptool: No such file or directory',
+    '/b/platformio/penv/.espidf-5.1.2/bin/python: No module named pip',
+    "FileNotFoundError: [Errno 2] No such file or directory: '/b/idf/frameworks/5.5.6/tools/tools.json'",
+    "ModuleNotFoundError: No module named 'platformio'",
+    "ModuleNotFoundError: No module named 'esp_idf_monitor'",
+    "Error: Could not find one of 'package.json' manifest files in the package",
+    'ERROR cmake executable not found in ESP-IDF environment. ',
+  ];
+  for (const line of broken) assert.equal(readMarks(noMarks, `${line}\n`).brokenTools, true, line);
+  const others = [
+    'src/main.cpp:3:10: fatal error: driver/nothing.h: No such file or directory',
+    "FileNotFoundError: [Errno 2] No such file or directory: '/b/peer/kitchen/config/idf.h'",
+    "ModuleNotFoundError: No module named 'my_component'",
+    'WARNING /b/idf/tools/x: not found',
+    '/b/idf/frameworks/x.cpp:1:2: error: something else: not found',
+  ];
+  for (const line of others) assert.equal(readMarks(noMarks, `${line}\n`).brokenTools, false, line);
+});
+
+test('The marks of a hostile line are read in linear time', () => {
+  for (const piece of ['/idf/', "'/idf/", ' /idf/a', 'xtensa-', "No such file or directory: '", '/idf/a: ']) {
+    const line = piece.repeat(8_192 / piece.length);
+    const begin = performance.now();
+    for (let round = 0; round < 20; round += 1) readMarks(noMarks, line);
+    assert.ok(performance.now() - begin < 500, piece);
+  }
+});
+
 test('The directory of a build may be missing its data directory: the compile makes it', async (t) => {
   const { run, base } = await build(t, '');
   await mkdir(join(base, 'data'));

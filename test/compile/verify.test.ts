@@ -92,10 +92,10 @@ test('A missing sidecar, a missing firmware and a firmware that is a link are ca
   at.compile('no-sidecar');
   await assertElsewhere(at, /sidecar/);
   at.compile('no-firmware');
-  await assertElsewhere(at, /no firmware/);
+  await assertElsewhere(at, /firmware .* is missing/);
   at.compile('link-out');
   assert.ok((await lstat(at.program)).isSymbolicLink());
-  await assertElsewhere(at, /a link/);
+  await assertElsewhere(at, /program" lies outside/);
 });
 
 test('A sidecar that points elsewhere is caught, whatever lies there', async (t) => {
@@ -110,13 +110,14 @@ test('A sidecar that points elsewhere is caught, whatever lies there', async (t)
     [{ build_path: outside, firmware_bin_path: join(outside, 'program') }, /build directory lies outside/],
     [{ build_path: at.subtree }, /build directory lies outside/],
     [{ build_path: `${build_path}/../../../../x` }, /build directory lies outside/],
-    [{ build_path: null }, /build directory lies outside/],
-    [{ build_path: `${at.program}/below/a/file` }, /build directory lies outside/],
+    [{ build_path: null }, /does not say where the build is/],
+    [{ build_path: `${at.program}/below/a/file` }, /cannot be used \(ENOTDIR\)/],
+    [{ build_path: join(at.subtree, 'build/gone') }, /build directory is missing/],
     [{ firmware_bin_path: join(outside, 'program') }, /firmware lies outside/],
     [{ firmware_bin_path: `${build_path}/../../config/kitchen.yaml` }, /firmware lies outside/],
-    [{ firmware_bin_path: null }, /firmware lies outside/],
-    [{ firmware_bin_path: join(build_path, 'src') }, /no firmware/],
-    [{ firmware_bin_path: join(build_path, 'gone') }, /no firmware/],
+    [{ firmware_bin_path: null }, /does not say where the firmware is/],
+    [{ firmware_bin_path: join(build_path, 'src') }, /"src" is not a regular file/],
+    [{ firmware_bin_path: join(build_path, 'gone') }, /firmware "gone" is missing/],
   ];
   for (const [change, what] of cases) {
     await at.editSidecar({ ...firmware, ...change });
@@ -132,7 +133,7 @@ test('A directory on the way that is a link out is caught', async (t) => {
   const pioenvs = dirname(dirname(at.program));
   await rename(pioenvs, join(at.base, 'moved'));
   await symlink(join(at.base, 'moved'), pioenvs);
-  await assertElsewhere(at, /no firmware, or it is a link/);
+  await assertElsewhere(at, /program" lies outside/);
   await rm(pioenvs);
   await rename(join(at.base, 'moved'), pioenvs);
   await verifyBuild(at.paths, at.configuration);

@@ -146,6 +146,34 @@ test('The files of a platform are offered once by name, the firmware first', asy
   ]);
 });
 
+test('What a toolchain leaves in place of a firmware, and the downloads in a list, are offered as to peers', async (t) => {
+  const { paths, hook } = await setting(t);
+  const offers = async (platform: Planted, ...leaves: readonly (readonly [string, string])[]) => {
+    for (const configuration of both) {
+      const places = dirname(firmwareOf(paths, configuration));
+      await rm(buildOf(paths, configuration), { recursive: true, force: true });
+      for (const [leaf, text] of leaves) await write(join(places, leaf), text);
+      const firmware = join(places, String(platform.firmware));
+      await writeSidecar(paths, configuration, { ...platform, firmware });
+    }
+    const names = async (configuration: string): Promise<string[]> =>
+      (await hook.loadBuildArtifacts(configuration)).files.map(({ name }) => name);
+    assert.deepEqual(await names(local), await names(remote));
+    return names(remote);
+  };
+  const native = { espPlatform: 'NRF52', toolchain: 'sdk-nrf', firmware: 'firmware.bin' };
+  assert.deepEqual(await offers(native, ['zephyr/zephyr.hex', ''], ['zephyr/app_update.bin', '']), [
+    'app_update.bin',
+    'zephyr.hex',
+  ]);
+  const list = JSON.stringify([{ filename: 'ota.rbl', public: true }, { filename: 'raw.bin' }]);
+  const tiny = { espPlatform: 'BK72XX', toolchain: 'platformio', firmware: 'firmware.uf2' };
+  assert.deepEqual(
+    await offers(tiny, ['firmware.uf2', ''], ['firmware.json', list], ['ota.rbl', ''], ['raw.bin', '']),
+    ['firmware.uf2', 'firmware.json', 'ota.rbl'],
+  );
+});
+
 test('What is absent is named: the sidecar, the build, the firmware, the build information', async (t) => {
   const { root, paths, hook } = await setting(t);
   for (const configuration of both) {
@@ -157,12 +185,16 @@ test('What is absent is named: the sidecar, the build, the firmware, the build i
     await writeSidecar(paths, configuration, { buildPath: null, firmware: null });
     assert.equal((await hook.loadStorage(configuration)).buildPath, null);
     for (const reader of ['loadBuildArtifacts', 'buildSize', 'configHash'] as const) {
-      await refused(reader, /^the build is missing$/);
+      await refused(reader, /^the sidecar of the build does not say where the build is$/);
     }
 
     await writeSidecar(paths, configuration);
-    await refused('loadBuildArtifacts', /^the firmware is missing$/);
-    await refused('buildSize', /^the build directory is missing$/);
+    for (const reader of ['loadBuildArtifacts', 'buildSize', 'configHash'] as const) {
+      await refused(reader, /^the build directory is missing$/);
+    }
+    await mkdir(buildOf(paths, configuration), { recursive: true });
+    await refused('loadBuildArtifacts', /^the firmware "\.pioenvs\/kitchen-node\/program" is missing$/);
+    await refused('buildSize', /^the build directory is empty$/);
     await refused('configHash', /^the build information \(build_info\.json\) is missing$/);
   }
 });
@@ -262,9 +294,9 @@ test("Links that a peer's build has planted lead nowhere", async (t) => {
   await refused('archivePaths');
 
   await plant(firmwareOf(paths, remote), join(build, 'build_info.json'));
-  await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /firmware is missing/));
+  await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /not a regular file/));
   await plant(join(build, '.pioenvs'), join(root, 'elsewhere'));
-  await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /firmware is missing/));
+  await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /firmware .* is missing/));
   await plant(join(build, '.pioenvs'), '.pioenvs');
   await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /cannot be used \(ELOOP\)/));
 });
@@ -276,10 +308,7 @@ test('A place that no system call takes is refused without being shown', async (
     await writeSidecar(paths, configuration, { buildPath: `${buildOf(paths, configuration)}\0` });
     for (const ask of ['loadBuildArtifacts', 'buildSize', 'configHash', 'wipeBuild'] as const) {
       if (configuration === remote && ask === 'wipeBuild') continue;
-      await assert.rejects(
-        hook[ask](configuration),
-        refusal(root, ask === 'wipeBuild' ? 'TRAVERSAL' : 'STORAGE'),
-      );
+      await assert.rejects(hook[ask](configuration), refusal(root, 'STORAGE'));
     }
     await writeSidecar(paths, configuration, { buildPath: paths.resolveConfigPath(configuration) + '/x' });
     await assert.rejects(hook.buildSize(configuration), refusal(root, 'STORAGE', /\(ENOTDIR\)/));
@@ -308,7 +337,8 @@ test("A link in the place of a peer's subtree or build does not carry the wiping
   const subtree = paths.resolveDataDir(remote);
   await mkdir(dirname(subtree), { recursive: true });
   await symlink(paths.resolveDataDir(local), subtree);
-  for (const ask of all) await assert.rejects(hook[ask](remote), refusal(root, 'TRAVERSAL', /outside/));
+  for (const ask of all)
+    await assert.rejects(hook[ask](remote), refusal(root, 'TRAVERSAL', /outside|through a link/));
   await rm(subtree);
   await mkdir(subtree);
   await symlink(join(paths.resolveDataDir(local), 'build'), join(subtree, 'build'));
@@ -334,6 +364,12 @@ test('Wiping a local build takes no lease and leaves configuration, sidecar and 
   assert.equal((await hook.buildSize(remote)).files, 2);
   await hook.wipeBuild(local);
   await hook.wipeBuild('never-compiled.yaml');
+
+  const dotted = join(paths.resolveDataDir(local), 'build', 'kitchen.v2');
+  await write(join(dotted, 'old'), '');
+  await writeSidecar(paths, local, { buildPath: dotted });
+  await hook.wipeBuild(local);
+  assert.ok(!existsSync(dotted));
 });
 
 test('A local build directory elsewhere is not wiped, and nothing else is either', async (t) => {
