@@ -10,6 +10,7 @@ import { join } from 'node:path';
 
 import { ReceiverError } from '../errors.js';
 import type { Paths } from '../paths/index.js';
+import { toolNames } from './tools.js';
 
 export type Environment = Readonly<Record<string, string>>;
 
@@ -28,6 +29,8 @@ const fixed: Environment = {
   FORCE_COLOR: '1',
   PLATFORMIO_FORCE_ANSI: 'true',
   PYTHONIOENCODING: 'utf-8',
+  // Packages of the account's, which one build could plant for the next.
+  PYTHONNOUSERSITE: '1',
   PYTHONUNBUFFERED: '1',
   PYTHONUTF8: '1',
   // Without it a compile dies where the configuration's directory is read-only.
@@ -94,11 +97,11 @@ function pinned(dataDir: string, tools: string): [string, string][] {
     ['TMPDIR', join(dataDir, 'tmp')],
     // ccache stops a build that has no home to write to; the account's own home holds the host's secrets.
     ['HOME', join(tools, 'home')],
-    ['ESPHOME_ESP_IDF_PREFIX', join(tools, 'idf')],
-    ['ESPHOME_SDK_NRF_PREFIX', join(tools, 'sdk-nrf')],
-    ['ESPHOME_ARDUINO8266_PREFIX', join(tools, 'arduino8266')],
+    ['ESPHOME_ESP_IDF_PREFIX', join(tools, toolNames.espIdf)],
+    ['ESPHOME_SDK_NRF_PREFIX', join(tools, toolNames.sdkNrf)],
+    ['ESPHOME_ARDUINO8266_PREFIX', join(tools, toolNames.arduino8266)],
     ['ESPHOME_HOST_PREFIX', join(tools, 'host')],
-    ['PLATFORMIO_CORE_DIR', join(tools, 'platformio')],
+    ['PLATFORMIO_CORE_DIR', join(tools, toolNames.platformio)],
     ['CCACHE_DIR', join(tools, 'ccache')],
   ];
 }

@@ -11,16 +11,20 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
-import { messageOf } from '../errors.js';
+import { ownMaker, standingOf } from '../disk/temporary.js';
+import { messageOf, systemCode } from '../errors.js';
 import { compilePhases } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import { dashboardId, deviceFromFile, fileName, formatConfiguration } from '../paths/index.js';
-import { failureReasons, jobStates, type JobRecord } from './job.js';
+import { failureReasons, isTerminal, jobStates, type JobRecord } from './job.js';
 import type { JobStore } from './store.js';
 
 const idShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** Opens, or begins, a store in a directory that no other process writes to. Throws system errors. */
+/**
+ * Opens, or begins, a store. Receivers on one disk may share the directory: the jobs that another one is at work on
+ * are not loaded. Throws system errors.
+ */
 export async function openDiskStore({
   dir,
   log,
@@ -29,9 +33,6 @@ export async function openDiskStore({
   readonly log: Log;
 }): Promise<JobStore> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  for (const name of await readdir(dir)) {
-    if (name.endsWith('.tmp')) await rm(join(dir, name), { force: true });
-  }
   const tails = new Map<string, Promise<void>>();
 
   /** Runs `work` after all earlier work on the same id, whether that succeeded or not. */
@@ -58,13 +59,20 @@ export async function openDiskStore({
     },
     async put(record) {
       const file = recordFile(dir, record.id);
-      await inOrder(record.id, () => writeAtomic(file, `${JSON.stringify(record)}\n`));
+      const text = `${JSON.stringify({ ...record, owner: ownMaker() })}\n`;
+      await inOrder(record.id, () => writeAtomic(file, text));
     },
     async remove(id) {
       const file = recordFile(dir, id);
       await inOrder(id, () => rm(file, { force: true }));
     },
   };
+}
+
+/** The ids of all records in a store's directory, whoever is at work on them. Throws system errors. */
+export async function idsOnDisk(dir: string): Promise<readonly string[]> {
+  const names = (await readdir(dir)).filter((name) => name.endsWith('.json'));
+  return names.map((name) => basename(name, '.json'));
 }
 
 function recordFile(dir: string, id: string): string {
@@ -74,14 +82,20 @@ function recordFile(dir: string, id: string): string {
 
 async function readRecord(file: string, log: Log): Promise<JobRecord | null> {
   try {
-    const record = parseRecord(JSON.parse(await readFile(file, 'utf8')));
+    const { record, owner } = parseRecord(JSON.parse(await readFile(file, 'utf8')));
     if (basename(file) !== `${record.id}.json`) throw new TypeError('it is the record of another job');
-    return record;
+    return isTerminal(record) || !isAnothers(owner) ? record : null;
   } catch (error) {
+    // Another receiver has forgotten it meanwhile.
+    if (systemCode(error) === 'ENOENT') return null;
     log.warn({ file, error: messageOf(error) }, 'a job record cannot be read and is set aside');
     await rename(file, `${file}.damaged`);
     return null;
   }
+}
+
+function isAnothers(owner: string): boolean {
+  return owner !== ownMaker() && standingOf(owner) === 'alive';
 }
 
 const count = z.int().min(0);
@@ -118,17 +132,18 @@ const schema = z.object({
   artifacts: z
     .object({ bytes: count, sha256: z.string(), firmwareOffset: z.enum(['0x10000', '0x0']) })
     .nullable(),
+  cached: z.boolean().default(false),
+  resultKey: z.string().nullable().default(null),
+  /** The process that wrote it. */
+  owner: z.string().default(''),
 });
 
 /** What names a place is derived again, so that a changed file cannot lead anywhere else. */
-function parseRecord(value: unknown): JobRecord {
-  const read = schema.parse(value);
+function parseRecord(value: unknown): { readonly record: JobRecord; readonly owner: string } {
+  const { owner, ...read } = schema.parse(value);
   const device = deviceFromFile(read.file);
-  return {
-    ...read,
-    device,
-    configuration: formatConfiguration({ dashboardId: read.dashboardId, device }, read.file),
-  };
+  const configuration = formatConfiguration({ dashboardId: read.dashboardId, device }, read.file);
+  return { record: { ...read, device, configuration }, owner };
 }
 
 function checked<T>(check: (text: string) => T): (text: string, context: z.RefinementCtx) => T {

@@ -63,10 +63,18 @@ export interface JobRecord extends JobRequest {
   readonly attempt: number;
   /** Of a completed compile. */
   readonly artifacts: ArtifactFacts | null;
+  /** Completed without a compile, with the result of an earlier job. */
+  readonly cached: boolean;
+  /** Of a compile whose result may be used again: a hash of all that decided it. Null otherwise. */
+  readonly resultKey: string | null;
 }
 
 export type Outcome =
-  | { readonly to: 'completed'; readonly artifacts: ArtifactFacts | null }
+  | {
+      readonly to: 'completed';
+      readonly artifacts: ArtifactFacts | null;
+      readonly facts?: Partial<Pick<JobRecord, 'cached' | 'resultKey' | 'progress'>>;
+    }
   | { readonly to: 'failed'; readonly reason: FailureReason; readonly message: string }
   | { readonly to: 'cancelled'; readonly message: string };
 
@@ -90,7 +98,7 @@ export function advance(record: JobRecord, step: Step, now: number): JobRecord |
 function factsOf(step: Step, now: number): Partial<JobRecord> {
   if (step.to === 'queued') return {};
   if (step.to === 'running') return { startedAt: now };
-  if (step.to === 'completed') return { finishedAt: now, artifacts: step.artifacts };
+  if (step.to === 'completed') return { finishedAt: now, artifacts: step.artifacts, ...step.facts };
   const failureReason = step.to === 'failed' ? step.reason : null;
   return { finishedAt: now, failureReason, errorMessage: step.message };
 }

@@ -138,6 +138,9 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
         if (progress.phase === before.phase && progress.percent === before.percent) return;
         listeners.tell({ type: 'progress', job: job.record });
       },
+      earlierResult: (key) =>
+        ledger.all().findLast(({ record }) => record.state === 'completed' && record.resultKey === key)
+          ?.record,
       note(facts) {
         job.record = { ...job.record, ...facts };
       },
@@ -246,6 +249,7 @@ function firstRecord(request: JobRequest, createdAt: number, earlier: readonly J
     ...request,
     ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
     ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
+    ...{ cached: false, resultKey: null },
     ...{ createdAt, startedAt: null, finishedAt: null },
     progress: startOfProgress(Math.max(0, ...counts)),
   };

@@ -12,7 +12,6 @@ const reasons: Partial<Record<ErrorCode, FailureReason>> = {
   BUNDLE: 'bundle',
   TRAVERSAL: 'bundle',
   ARTIFACTS: 'compile',
-  STORAGE: 'compile',
   WROTE_ELSEWHERE: 'wrote_elsewhere',
   LOCK_TIMEOUT: 'lock_lost',
   LOCK_LOST: 'lock_lost',
@@ -26,16 +25,25 @@ const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
 /** A cancelled job is cancelled, whatever else went wrong on the way out. */
 export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcome {
   if (signal.aborted) return cancelledBy(signal);
-  if (isReceiverError(error)) {
-    log.warn({ ...error.facts, code: error.code }, error.message);
-    const reason = reasons[error.code];
-    if (reason !== undefined) return { to: 'failed', reason, message: error.message };
-  }
-  if (fullDisk.has(systemCode(error) ?? '')) {
+  if (isReceiverError(error)) log.warn({ ...error.facts, code: error.code }, error.message);
+  if (isFullDisk(error)) {
     return { to: 'failed', reason: 'resource', message: 'the disk of the build server is full' };
+  }
+  const reason = isReceiverError(error) && reasons[error.code];
+  if (reason) return { to: 'failed', reason, message: error.message };
+  if (isReceiverError(error, 'STORAGE')) {
+    // What is wrong with the build itself has become another code by now; what is left are the server's own files.
+    const message = `the build server cannot use its own directories: ${error.message}`;
+    return { to: 'failed', reason: 'internal', message };
   }
   log.error({ error }, 'a job failed for a reason of our own');
   return { to: 'failed', reason: 'internal', message: 'the build server failed; its own log says why' };
+}
+
+/** Also when one of our errors says what the full disk has prevented. */
+function isFullDisk(error: unknown): boolean {
+  const cause = isReceiverError(error) ? error.cause : error;
+  return fullDisk.has(systemCode(cause) ?? '');
 }
 
 /** The outcome of a job whose signal was aborted; the reason's message is for people. */

@@ -10,7 +10,7 @@ import type { ArtifactFacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
-import type { PrecheckRequest } from '../compile/precheck.js';
+import { precheckTimeoutMs, type PrecheckRequest } from '../compile/precheck.js';
 import { judge, leavesDamage } from '../compile/verdict.js';
 import { compileArgs } from '../esphome/command.js';
 import type { Lease } from '../locks/lease.js';
@@ -19,9 +19,11 @@ import type { Paths, RemoteKey } from '../paths/index.js';
 import type { ChooseEsphome, ChosenEsphome } from './choose-esphome.js';
 import type { JobRecord, Outcome } from './job.js';
 import { outcomeOf } from './outcome.js';
+import { resultCacheOf, type CachedJob, type ResultCacheDeps } from './result-cache.js';
+import type { Tools } from './tools.js';
 
 /** What the runner does to the world; each can be replaced, so that a test forces every moment. */
-export interface RunnerDeps {
+export interface RunnerDeps extends ResultCacheDeps {
   readonly paths: Paths;
   readonly chooseEsphome: ChooseEsphome;
   /** The complete environment of the configuration's compile. */
@@ -34,13 +36,11 @@ export interface RunnerDeps {
   readonly cleanBuildDir: (configuration: string) => Promise<void>;
   readonly precheck: (request: PrecheckRequest) => Promise<CompileResult | null>;
   readonly compile: (request: CompileRequest) => Promise<CompileResult>;
-  /** Throws `WROTE_ELSEWHERE`. */
-  readonly verify: (configuration: string) => Promise<unknown>;
   /** Collects, packs and keeps the result under the job's id. */
   readonly storeArtifacts: (id: string, configuration: string) => Promise<ArtifactFacts>;
+  readonly tools: Tools;
   /** Longest time of one compile, in milliseconds. */
   readonly compileTimeoutMs: number;
-  readonly log: Log;
 }
 
 export interface LeaseWish {
@@ -51,12 +51,14 @@ export interface LeaseWish {
 }
 
 /** The job as its runner sees it. */
-export interface RunningJob {
-  readonly record: JobRecord;
+export interface RunningJob extends CachedJob {
   readonly signal: AbortSignal;
-  output(line: string): void;
   /** Notes facts in the record. */
   note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt'>>): void;
+}
+
+interface Compiler extends ChosenEsphome {
+  readonly environment: Readonly<Record<string, string>>;
 }
 
 const maxAttempts = 2;
@@ -66,12 +68,17 @@ export async function runJob(job: RunningJob, staged: StagedBundle, deps: Runner
   try {
     const { target, targetVersion } = job.record;
     if (target === 'clean') return await againIfLost(job, deps, () => clean(job, deps));
-    const esphome = await deps.chooseEsphome(targetVersion, job.signal);
-    job.note({ esphomeVersion: esphome.version });
+    const chosen = await deps.chooseEsphome(targetVersion, job.signal);
+    job.note({ esphomeVersion: chosen.version });
+    const compiler = { ...chosen, environment: deps.composeEnvironment(job.record.configuration) };
+    const cache = resultCacheOf(job, { ...compiler, hints: staged.hints }, deps);
     const install = installOnce(job, staged, deps);
     return await againIfLost(job, deps, async (lease) => {
+      const cached = await cache.reuse(lease);
+      if (cached !== null) return cached;
       await install(lease);
-      return build(job, staged, esphome, lease, deps);
+      const outcome = await build(job, staged, compiler, lease, deps);
+      return outcome.to === 'completed' ? { ...outcome, facts: { resultKey: cache.keyOf(lease) } } : outcome;
     });
   } catch (error) {
     return outcomeOf(error, job.signal, deps.log);
@@ -161,13 +168,13 @@ function assertOurs(job: RunningJob, lease: Lease, cause?: unknown): void {
 async function build(
   job: RunningJob,
   staged: StagedBundle,
-  esphome: ChosenEsphome,
+  compiler: Compiler,
   lease: Lease,
   deps: RunnerDeps,
 ): Promise<Outcome> {
   const { id, configuration } = job.record;
   assertOurs(job, lease);
-  const env = deps.composeEnvironment(configuration);
+  const { environment: env } = compiler;
   const directory = await deps.openBuildDir(configuration, env);
   let trusted = true;
   try {
@@ -181,16 +188,23 @@ async function build(
       ...{ onLine: (line: string) => job.output(line), log: deps.log },
       beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => lease.recordBuild(identity),
     };
-    const refused = await look(job, staged, esphome, common, deps);
+    const refused = await look(job, staged, compiler, common, deps);
     if (refused !== null) return refused;
     assertOurs(job, lease);
-    trusted = false;
-    const result = await deps.compile({
-      ...common,
-      command: commandLine(job.record, esphome, deps.paths),
-      timeoutMs: deps.compileTimeoutMs,
+    const { signal, output } = job;
+    const user = { id, configuration, version: compiler.version, lease, signal, output };
+    const result = await deps.tools.compile(user, async (guard) => {
+      trusted = false;
+      const ended = await deps.compile({
+        ...common,
+        leaseSignal: guard.signal,
+        beforeStart: guard.recordBuild,
+        command: commandLine(job.record, compiler, deps.paths),
+        timeoutMs: deps.compileTimeoutMs,
+      });
+      trusted = !leavesDamage(ended);
+      return ended;
     });
-    trusted = !leavesDamage(result);
     // Also tells a compiler that failed from one that the next owner of the lock has ended.
     await lease.recordBuild(null);
     const failed = outcomeOfRun(result, deps.compileTimeoutMs);
@@ -228,7 +242,7 @@ async function look(
     yaml: deps.paths.resolveConfigPath(configuration),
     dataDir: deps.paths.resolveDataDir(configuration),
   });
-  return result && outcomeOfRun(result, deps.compileTimeoutMs);
+  return result && outcomeOfRun(result, precheckTimeoutMs);
 }
 
 function commandLine(

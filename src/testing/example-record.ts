@@ -18,7 +18,8 @@ export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
     ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
     ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
     ...{ createdAt: 1, startedAt: null, finishedAt: null, esphomeVersion: null },
-    ...{ progress: startOfProgress(), attempt: 1, artifacts: null },
+    ...{ progress: startOfProgress(), attempt: 1, artifacts: null, cached: false },
+    resultKey: null,
     ...facts,
   };
 }

@@ -21,6 +21,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const open = await prepare(t);
       const record = exampleRecord({
         ...{ state: 'completed', startedAt: 2, finishedAt: 3, esphomeVersion: '2026.10.0', attempt: 2 },
+        ...{ cached: true, resultKey: 'ef'.repeat(32) },
         artifacts: { bytes: 5, sha256: 'cd'.repeat(32), firmwareOffset: '0x0' },
       });
       await (await open()).put(record);

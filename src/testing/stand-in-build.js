@@ -11,6 +11,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { isTrue } from './stand-in-node.js';
 import { fail, info, print } from './stand-in-output.js';
 import { commonProject, idedata, storageJson, version } from './stand-in-tree.js';
+import { withTools } from './stand-in-tools.js';
 
 /** @typedef {import('./stand-in-node.js').Node} Node */
 
@@ -79,7 +80,7 @@ async function generateAndBuild(node, dataDir, build, skipBootloader) {
   write(`${sidecar.slice(0, -5)}.validated.json`, JSON.stringify({ v: 1, esphome: version, config }), 0o600);
   info('Generating C++ source...');
   const buildInfoFile = path.join(build, 'build_info.json');
-  const firmware = path.join(build, place(target.firmware, name));
+  const firmware = path.join(build, place(target.image ?? target.firmware, name));
   const isFresh = readJson(buildInfoFile)?.['config_hash'] === hash && fs.existsSync(firmware);
   for (const file of [...commonProject, ...target.project])
     write(path.join(build, place(file, name)), `${file}\n`);
@@ -88,13 +89,14 @@ async function generateAndBuild(node, dataDir, build, skipBootloader) {
   info(`Compiling app... Build path: ${build}`);
   print('stand-in: no compiler runs here');
 
-  const failed = await runSteps(node, isFresh);
+  const failed = await withTools(node, () => runSteps(node, isFresh));
   if (failed !== 0) return failed;
   const outputs = target.outputs.filter((file) => !skipBootloader || !/factory|\/bootloader\//.test(file));
   for (const file of isFresh ? [] : outputs) write(path.join(build, place(file, name)), `${file} ${hash}\n`);
   if (!isFresh) writeFirmware(firmware, node);
   const suffix = target.toolchain === 'arduino' ? '.arduino.json' : '.json';
-  write(path.join(dataDir, 'idedata', name + suffix), JSON.stringify(idedata(target, name, build), null, 2));
+  const facts = JSON.stringify(idedata(target, name, build), null, 2);
+  if (target.toolchain !== 'sdk-nrf') write(path.join(dataDir, 'idedata', name + suffix), facts);
   info(`Build Info: config_hash=0x${hash.toString(16).padStart(8, '0')} build_time_str=stand-in`);
   info(`Successfully compiled program${target.core === 'host' ? ` to path '${firmware}'` : '.'}`);
   return 0;

@@ -15,6 +15,7 @@
  * | `sleep=MS`, `wait=FILE` | half-way: rest; wait until FILE exists |
  * | `lines=N`, `print=TEXT` | half-way: N lines of output; one line, `_` for a space |
  * | `exit=N` | 2: an invalid configuration, nothing written; else: half-way, as a failed step |
+ * | `tools` | installs into the shared tools of the platform, alone (else 96), and fails if a file `broken` is there |
  * | `signal=NAME` | half-way: ends itself by that signal |
  * | `size=BYTES` | pads the firmware |
  * | `ignore-term`, `fork` | stays on SIGTERM; leaves a `sleep` in a process group of its own behind |

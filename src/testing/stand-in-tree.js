@@ -16,7 +16,8 @@ export const version = '2026.10.0';
  * @property {string} toolchain
  * @property {string | null} frameworkVersion
  * @property {readonly string[]} loads integrations that come by themselves
- * @property {string} firmware below the build path
+ * @property {string} firmware below the build path, as the sidecar has it
+ * @property {string} [image] written in its place
  * @property {readonly string[]} project written before the build
  * @property {readonly string[]} outputs written by the build, besides the firmware
  */
@@ -110,11 +111,12 @@ export const platforms = new Map(
         'NRF52',
         'nrf52',
         'zephyr',
-        'platformio',
+        'sdk-nrf',
         'firmware.bin',
         ['platformio.ini'],
-        [...['firmware.elf', 'firmware.zip', 'zephyr/zephyr.uf2', 'zephyr/zephyr.hex'].map(inEnv)],
+        [...['zephyr/zephyr.hex', 'zephyr/merged.hex', 'zephyr/zephyr/zephyr.bin'].map(inEnv)],
       ),
+      image: inEnv('zephyr/app_update.bin'),
       frameworkVersion: '2.9.2',
     },
   }),

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import fc from 'fast-check';
-
-import { isReceiverError } from '../../src/errors.js';
 import { parseManifest } from '../../src/esphome/manifest.js';
+import { anyBytesGiveAManifestOrARefusal } from './properties.js';
 
 const good = { manifest_version: 1, config_filename: 'kitchen.yaml', esphome_version: '2026.10.0' };
 
@@ -92,26 +90,4 @@ test('A key of a prototype is a key like any other', () => {
   assert.throws(() => parseManifest(Buffer.from(text)), { code: 'BUNDLE', message: /version must be 1/ });
 });
 
-test('Any bytes and any JSON give a manifest or a typed refusal', () => {
-  const object = fc.record(
-    { manifest_version: fc.oneof(fc.constant(1), fc.jsonValue()), config_filename: fc.jsonValue() },
-    { requiredKeys: [] },
-  );
-  const texts = fc.oneof(
-    fc.json(),
-    object.map((value) => JSON.stringify(value)),
-  );
-  const bytes = fc.oneof(
-    fc.uint8Array(),
-    texts.map((text) => Buffer.from(text)),
-  );
-  fc.assert(
-    fc.property(bytes, (any) => {
-      try {
-        assert.equal(parseManifest(any).manifestVersion, 1);
-      } catch (error) {
-        assert.ok(isReceiverError(error, 'BUNDLE'));
-      }
-    }),
-  );
-});
+test('Any bytes and any JSON give a manifest or a typed refusal', () => anyBytesGiveAManifestOrARefusal(100));

@@ -143,6 +143,7 @@ test('A Python that is on PATH but does not run, or is too old or too new, is lo
   await brokenPython(join(shims, 'python3.14'), 'pyenv: python3.14: command not found');
   await brokenPython(join(shims, 'python3.13'), 'pyenv: python3.13: command not found');
   await writeFile(join(shims, 'python3.12'), 'not executable');
+  await mkdir(join(system, 'python3.14'));
   await fakePython(shims, { name: 'python3', version: '3.15.0' });
   const env = { PATH: `${shims}:${system}:relative`, PYENV_ROOT: '/nonexistent' };
 

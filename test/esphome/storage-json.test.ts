@@ -4,11 +4,10 @@ import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import fc from 'fast-check';
-
 import { isReceiverError } from '../../src/errors.js';
 import { loadStorage, parseStorage } from '../../src/esphome/storage-json.js';
 import { tempDir } from '../support/temp-dir.js';
+import { anyBytesGiveASidecarOrARefusal } from './properties.js';
 
 /** As ESPHome 2026.10 wrote it for a host build. */
 const hostSidecar = {
@@ -114,22 +113,4 @@ test('A missing, an unreadable and a damaged sidecar are told apart, without a p
   }
 });
 
-test('Any bytes and any JSON give a sidecar or a typed refusal', () => {
-  const keys = Object.keys(hostSidecar);
-  const object = fc.dictionary(fc.constantFrom(...keys, '__proto__', 'x'), fc.jsonValue());
-  const bytes = fc.oneof(
-    fc.uint8Array(),
-    fc.json().map((text) => Buffer.from(text)),
-    object.map((value) => Buffer.from(JSON.stringify({ storage_version: 1, ...value }))),
-  );
-  fc.assert(
-    fc.property(bytes, (any) => {
-      try {
-        const { buildPath } = parseStorage(Buffer.from(any));
-        assert.ok(buildPath === null || typeof buildPath === 'string');
-      } catch (error) {
-        assert.ok(isReceiverError(error, 'STORAGE'));
-      }
-    }),
-  );
-});
+test('Any bytes and any JSON give a sidecar or a typed refusal', () => anyBytesGiveASidecarOrARefusal(100));

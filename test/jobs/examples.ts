@@ -11,7 +11,7 @@ export function bundleIn(world: World): StagedBundle {
   const directory = `/staging/${(bundles += 1)}`;
   world.staging.add(directory);
   return {
-    ...{ directory, bytes: 1, members: 1, hints: { buildPath: true, remoteParts: false } },
+    ...{ directory, bytes: 1, members: 1, hints: { buildPath: true, remoteParts: false, webFiles: false } },
     configFile: fileName('kitchen.yaml'),
     manifest: {} as StagedBundle['manifest'],
     async discard() {

@@ -219,6 +219,58 @@ test('A job is not run again over the configuration of another owner that had th
   assert.equal(world.steps.filter((step) => step === 'compile').length, 1);
 });
 
+/** A world with a finished build whose bundle comes again, held while the result is copied. */
+async function reusing(t: TestContext): Promise<Held & { readonly again: ReturnType<typeof submitted> }> {
+  const world = await heldAt(t, 'copyArtifacts', { run: { resultCache: true } });
+  await submitted(world).ended;
+  const again = submitted(world, { peerJobId: 'job-2' });
+  await world.reached;
+  return { ...world, again };
+}
+
+test('A result that is used again is told as any other, without a compile', async (t) => {
+  const world = await reusing(t);
+  world.letGo();
+  const { state, cached, attempt } = await world.again.ended;
+  assert.deepEqual({ state, cached, attempt }, { state: 'completed', cached: true, attempt: 1 });
+  assert.deepEqual(statesTold(world.events, world.again.id), ['queued', 'running', 'completed']);
+  for (const step of ['compile', 'swapIn', 'openBuildDir']) {
+    assert.equal(world.steps.filter((taken) => taken === step).length, 1, step);
+  }
+  world.assertAtRest();
+});
+
+test('A cancel while a result is copied leaves no copy', async (t) => {
+  const world = await reusing(t);
+  world.jobs.cancel(world.again.id);
+  world.letGo();
+  const { state, cached } = await world.again.ended;
+  assert.deepEqual({ state, cached }, { state: 'cancelled', cached: false });
+  world.assertAtRest();
+});
+
+for (const what of ['lose', 'steal'] as const) {
+  test(`A lease that goes (${what}) while a result is copied has the bundle built`, async (t) => {
+    const world = await reusing(t);
+    for (const lease of world.leases.values()) lease[what]();
+    world.letGo();
+    const { state, cached, attempt } = await world.again.ended;
+    assert.deepEqual({ state, cached, attempt }, { state: 'completed', cached: false, attempt: 2 });
+    assert.equal(world.steps.filter((step) => step === 'compile').length, 2);
+    world.assertAtRest();
+  });
+}
+
+test('A result that goes while it is copied has the bundle built', async (t) => {
+  const world = await reusing(t);
+  world.artifacts.clear();
+  await world.jobs.remove(world.jobs.list()[0]?.id ?? '');
+  world.letGo();
+  const { state, cached, attempt } = await world.again.ended;
+  assert.deepEqual({ state, cached, attempt }, { state: 'completed', cached: false, attempt: 1 });
+  world.assertAtRest();
+});
+
 test('A clean that loses its lease is done once more', async (t) => {
   const world = await heldAt(t, 'clean');
   const { ended } = submitted(world, { target: 'clean' });

@@ -77,6 +77,7 @@ test('In any interleaving each job ends once, no two builds meet, and nothing is
             await scheduler.schedule(Promise.resolve(), moment);
           },
           run: {
+            resultCache: true,
             async verify() {
               await scheduler.schedule(Promise.resolve(), 'verify');
               runs += 1;

@@ -1,119 +1,17 @@
 /** Jobs on real files: the lease, the swap, the stand-in compiler, the proof and the packed result together. */
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, readdir, stat, writeFile } from 'node:fs/promises';
+import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import { buffer } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
 
-import { collectArtifacts } from '../../src/artifacts/collect.js';
-import { createArtifactStore } from '../../src/artifacts/store.js';
-import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
-import { swapIn } from '../../src/bundles/swap.js';
-import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
-import { runCompile } from '../../src/compile/compile.js';
-import { precheck } from '../../src/compile/precheck.js';
-import { verifyBuild } from '../../src/compile/verify.js';
-import { createEnvironment } from '../../src/esphome/environment.js';
+import { noMarks } from '../../src/compile/output.js';
 import { chooseInstalled } from '../../src/jobs/choose-esphome.js';
-import { openDiskStore } from '../../src/jobs/disk-store.js';
-import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
-import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
-import { createMemoryQueue } from '../../src/jobs/queue.js';
-import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
-import { acquireLease } from '../../src/locks/subtree-lease.js';
-import { silentLog as log } from '../../src/log.js';
-import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
-import { standInEsphome } from '../../src/testing/index.js';
+import type { JobRequest } from '../../src/jobs/job.js';
+import { usable } from '../../src/locks/lease.js';
 import { isAlive } from '../support/is-alive.js';
-import { tempDir } from '../support/temp-dir.js';
-import { exampleRequest } from './examples.js';
-
-interface Site {
-  readonly jobs: Jobs;
-  readonly paths: Paths;
-  readonly base: string;
-  /** Submits a configuration and waits for its end. */
-  build(text: string, facts?: Partial<JobRequest> & { readonly name?: string }): Promise<JobRecord>;
-  /** The same, without waiting. */
-  submit(text: string, facts?: Partial<JobRequest> & { readonly name?: string }): Promise<string>;
-  ended(id: string): Promise<JobRecord>;
-  /** Resolves with the line of output that matches. */
-  printed(pattern: RegExp): Promise<string>;
-}
-
-const host = (name: string, more = ''): string => `esphome:\n  name: ${name}\nhost:\n${more}`;
-
-async function site(t: TestContext, base?: string, run: Partial<RunnerDeps> = {}): Promise<Site> {
-  const root = base ?? (await tempDir(t));
-  const paths = createPaths({ configDir: join(root, 'config') });
-  const { layout } = paths;
-  for (const directory of [layout.jobsDir, layout.uploadsDir]) await mkdir(directory, { recursive: true });
-  const hostEnvironment = { PATH: '/usr/bin:/bin', ESPHOME_IS_HA_ADDON: 'true' };
-  const artifacts = createArtifactStore(layout.artifactsDir);
-  const runner: RunnerDeps = {
-    paths,
-    chooseEsphome: chooseInstalled({ option: standInEsphome, env: {}, probeEnv: hostEnvironment }),
-    composeEnvironment: createEnvironment({ paths, hostEnvironment }),
-    acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
-    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
-    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
-    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
-    precheck,
-    compile: (request) => runCompile({ ...request, graceMs: 100 }),
-    verify: (configuration) => verifyBuild(paths, configuration),
-    storeArtifacts: async (id, configuration) =>
-      artifacts.put(id, await collectArtifacts({ paths, configuration })),
-    ...{ compileTimeoutMs: 30_000, log },
-    ...run,
-  };
-  const jobs = await createJobs({
-    store: await openDiskStore({ dir: layout.jobsDir, log }),
-    queue: createMemoryQueue({ slots: 2 }),
-    run: (job, staged) => runJob(job, staged, runner),
-    openArtifacts: ({ id }) => artifacts.open(id),
-    removeArtifacts: (id) => artifacts.remove(id),
-    ...{ jobsDir: layout.jobsDir, log },
-  });
-  t.after(() => jobs.close());
-  const submit = async (text: string, facts: Parameters<Site['submit']>[1] = {}): Promise<string> => {
-    const request = exampleRequest(facts);
-    return jobs.submit(request, Promise.resolve(await stage(layout.uploadsDir, request.file, text))).id;
-  };
-  const ended = async (id: string): Promise<JobRecord> =>
-    new Promise((resolve) => {
-      const stop = jobs.subscribe((event) => {
-        if (event.type !== 'state' || event.job.id !== id || event.job.finishedAt === null) return;
-        stop();
-        resolve(event.job);
-      });
-    });
-  return {
-    ...{ jobs, paths, base: root, submit, ended },
-    build: async (text, facts) => ended(await submit(text, facts)),
-    printed: (pattern) =>
-      new Promise((resolve) => {
-        const stop = jobs.subscribe((event) => {
-          if (event.type !== 'output' || !pattern.test(event.line)) return;
-          stop();
-          resolve(event.line);
-        });
-      }),
-  };
-}
-
-async function stage(uploadsDir: string, file: string, text: string): Promise<StagedBundle> {
-  const directory = await mkdtemp(join(uploadsDir, 'bundle-'));
-  await writeFile(join(directory, file), text);
-  return stagedBundle({
-    ...{ directory, bytes: text.length, members: 1 },
-    hints: { buildPath: text.includes('build_path'), remoteParts: false },
-    manifest: { configFilename: fileName(file) } as StagedBundle['manifest'],
-  });
-}
-
-function assertSucceeded({ state, failureReason, errorMessage }: JobRecord): void {
-  assert.deepEqual([state, failureReason, errorMessage], ['completed', null, '']);
-}
+import { assertSucceeded, host, site, type Site } from './site.js';
 
 async function assertNothingLeft({ paths: { layout } }: Site): Promise<void> {
   assert.deepEqual(await readdir(layout.uploadsDir), []);
@@ -137,7 +35,7 @@ test('A build is done in its own place and delivered as it was, though a later o
   assert.notEqual(second.artifacts?.sha256, first.artifacts?.sha256);
   assert.deepEqual(await buffer((await here.jobs.openArtifacts(first.id)).read()), bytes);
 
-  const again = await here.build(host('kitchen', 'api:\n'), { peerJobId: 'job-3' });
+  const again = await here.build(host('kitchen', 'api:\n# a comment\n'), { peerJobId: 'job-3' });
   assertSucceeded(again);
   assert.match(await here.jobs.readLog(again.id), /^ninja: no work to do\.$/m);
   assert.deepEqual((await readdir(here.paths.resolveDataDir(first.configuration))).toSorted(), [
@@ -153,7 +51,7 @@ test('A job ends with a sentence of its own when it goes wrong, and no sentence 
     [`# stand-in: exit=1\n${host('k')}`, 'compile', /exit code 1/],
     [`# stand-in: signal=SIGKILL\n${host('k')}`, 'resource', /out of memory/],
     [`# stand-in: elsewhere\n${host('k')}`, 'wrote_elsewhere', /^ESPHome ended well but wrote elsewhere/],
-    [`# stand-in: no-firmware\n${host('k')}`, 'wrote_elsewhere', /no firmware/],
+    [`# stand-in: no-firmware\n${host('k')}`, 'wrote_elsewhere', /firmware .* is missing/],
     ['esphome:\n  name: k\n  build_path: ../../x\nhost:\n', 'wrote_elsewhere', /^nothing was started/],
   ];
   for (const [index, [text, reason, message]] of cases.entries()) {
@@ -163,6 +61,43 @@ test('A job ends with a sentence of its own when it goes wrong, and no sentence 
     assert.ok(!job.errorMessage.includes(here.base));
   }
   await assertNothingLeft(here);
+});
+
+test('A native nRF52 build, whose toolchain writes no firmware.bin, is delivered with what stands in for it', async (t) => {
+  const here = await site(t);
+  const job = await here.build('esphome:\n  name: k\nnrf52:\n');
+  assertSucceeded(job);
+  const tar = gunzipSync(await buffer((await here.jobs.openArtifacts(job.id)).read())).toString('latin1');
+  for (const leaf of ['firmware.bin', 'zephyr/app_update.bin', 'zephyr/zephyr.hex'])
+    assert.ok(tar.includes(`.pioenvs/k/${leaf}\0`), leaf);
+});
+
+test('A look that takes too long is reported with its own limit, not with that of a compile', async (t) => {
+  const endless = { exitCode: null, signal: 'SIGTERM', cancelled: false, timedOut: true } as const;
+  const here = await site(t, undefined, {
+    precheck: async () => ({ ...endless, leaseLost: false, forced: false, marks: noMarks }),
+    compileTimeoutMs: 3_600_000,
+  });
+  const job = await here.build('esphome:\n  name: k\n  build_path: build/k\nhost:\n');
+  assert.deepEqual(
+    [job.failureReason, job.errorMessage],
+    ['resource', 'stopped: it took longer than 2 minutes'],
+  );
+});
+
+test('A lock that cannot be had on this disk is the fault of the server and not of the configuration', async (t) => {
+  const failures = [
+    ['ENOSPC', 'resource', 'the disk of the build server is full'],
+    ['EACCES', 'internal', 'the build server cannot use its own directories: a lock cannot be used (EACCES)'],
+  ] as const;
+  for (const [code, reason, message] of failures) {
+    const error = Object.assign(new Error(`${code}: /some/place`), { code });
+    const here = await site(t, undefined, {
+      acquireLease: () => usable('/some/place', () => Promise.reject(error)),
+    });
+    const job = await here.build(host('kitchen'));
+    assert.deepEqual([job.failureReason, job.errorMessage], [reason, message]);
+  }
 });
 
 test('A wrong version, or no ESPHome, is refused so that the client can build by itself', async (t) => {

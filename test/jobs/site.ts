@@ -1,0 +1,135 @@
+/**
+ * Jobs on real files, for tests: the lease, the swap, the tools, the stand-in compiler, the proof and the packed
+ * result are the real ones, in a directory of their own.
+ */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { collectArtifacts } from '../../src/artifacts/collect.js';
+import { createArtifactStore } from '../../src/artifacts/store.js';
+import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
+import { swapIn } from '../../src/bundles/swap.js';
+import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
+import { runCompile } from '../../src/compile/compile.js';
+import { precheck } from '../../src/compile/precheck.js';
+import { verifyBuild } from '../../src/compile/verify.js';
+import { createEnvironment } from '../../src/esphome/environment.js';
+import { chooseInstalled } from '../../src/jobs/choose-esphome.js';
+import { openDiskStore } from '../../src/jobs/disk-store.js';
+import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
+import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
+import { createMemoryQueue } from '../../src/jobs/queue.js';
+import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { createTools } from '../../src/jobs/tools.js';
+import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { enterToolchain } from '../../src/locks/toolchain-gate.js';
+import { silentLog as log } from '../../src/log.js';
+import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
+import { standInEsphome } from '../../src/testing/index.js';
+import { tempDir } from '../support/temp-dir.js';
+import { exampleRequest } from './examples.js';
+
+export interface Site {
+  readonly jobs: Jobs;
+  readonly paths: Paths;
+  readonly base: string;
+  /** Submits a configuration and waits for its end. */
+  build(text: string, facts?: Partial<JobRequest> & { readonly name?: string }): Promise<JobRecord>;
+  /** The same, without waiting. */
+  submit(text: string, facts?: Partial<JobRequest> & { readonly name?: string }): Promise<string>;
+  ended(id: string): Promise<JobRecord>;
+  /** Resolves with the line of output that matches. */
+  printed(pattern: RegExp): Promise<string>;
+}
+
+export const host = (name: string, more = ''): string => `esphome:\n  name: ${name}\nhost:\n${more}`;
+
+export async function site(t: TestContext, base?: string, run: Partial<RunnerDeps> = {}): Promise<Site> {
+  const root = base ?? (await tempDir(t));
+  const paths = createPaths({ configDir: join(root, 'config') });
+  const { layout } = paths;
+  const { jobsDir, uploadsDir, locksDir, toolchainsDir } = layout;
+  for (const directory of [jobsDir, uploadsDir, toolchainsDir]) await mkdir(directory, { recursive: true });
+  const hostEnvironment = { PATH: '/usr/bin:/bin', ESPHOME_IS_HA_ADDON: 'true' };
+  const artifacts = createArtifactStore(layout.artifactsDir);
+  const runner: RunnerDeps = {
+    paths,
+    chooseEsphome: chooseInstalled({ option: standInEsphome, env: {}, probeEnv: hostEnvironment }),
+    composeEnvironment: createEnvironment({ paths, hostEnvironment }),
+    acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
+    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
+    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
+    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
+    precheck,
+    compile: (request) => runCompile({ ...request, graceMs: 100 }),
+    verify: (configuration) => verifyBuild(paths, configuration),
+    storeArtifacts: async (id, configuration) =>
+      artifacts.put(id, await collectArtifacts({ paths, configuration })),
+    copyArtifacts: (from, id) => artifacts.copy(from, id),
+    tools: createTools({
+      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, log }),
+      ...{ paths, log },
+    }),
+    resultCache: true,
+    ...{ compileTimeoutMs: 30_000, log },
+    ...run,
+  };
+  const jobs = await createJobs({
+    store: await openDiskStore({ dir: layout.jobsDir, log }),
+    queue: createMemoryQueue({ slots: 2 }),
+    run: (job, staged) => runJob(job, staged, runner),
+    openArtifacts: ({ id }) => artifacts.open(id),
+    removeArtifacts: (id) => artifacts.remove(id),
+    ...{ jobsDir: layout.jobsDir, log },
+  });
+  t.after(() => jobs.close());
+  const submit = async (text: string, facts: Parameters<Site['submit']>[1] = {}): Promise<string> => {
+    const request = exampleRequest({ bundleSha256: hashOf(text), ...facts });
+    return jobs.submit(request, Promise.resolve(await stage(layout.uploadsDir, request.file, text))).id;
+  };
+  const ended = async (id: string): Promise<JobRecord> =>
+    new Promise((resolve) => {
+      const stop = jobs.subscribe((event) => {
+        if (event.type !== 'state' || event.job.id !== id || event.job.finishedAt === null) return;
+        stop();
+        resolve(event.job);
+      });
+    });
+  return {
+    ...{ jobs, paths, base: root, submit, ended },
+    build: async (text, facts) => ended(await submit(text, facts)),
+    printed: (pattern) =>
+      new Promise((resolve) => {
+        const stop = jobs.subscribe((event) => {
+          if (event.type !== 'output' || !pattern.test(event.line)) return;
+          stop();
+          resolve(event.line);
+        });
+      }),
+  };
+}
+
+async function stage(uploadsDir: string, file: string, text: string): Promise<StagedBundle> {
+  const directory = await mkdtemp(join(uploadsDir, 'bundle-'));
+  await writeFile(join(directory, file), text);
+  return stagedBundle({
+    ...{ directory, bytes: text.length, members: 1 },
+    hints: {
+      buildPath: text.includes('build_path'),
+      remoteParts: text.includes('packages:'),
+      webFiles: text.includes('font:'),
+    },
+    manifest: { configFilename: fileName(file) } as StagedBundle['manifest'],
+  });
+}
+
+export function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+export function assertSucceeded({ state, failureReason, errorMessage }: JobRecord): void {
+  assert.deepEqual([state, failureReason, errorMessage], ['completed', null, '']);
+}
