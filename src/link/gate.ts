@@ -22,29 +22,37 @@ export const defaultGateLimits: GateLimits = Object.freeze({
 export type LeaveGate = () => void;
 
 export interface Gate {
-  /** Takes a place, or undefined when there is none. */
-  enter(address: string): LeaveGate | undefined;
+  /**
+   * Takes a place. When there is none, the stranger who has said nothing for the longest loses his, first among
+   * those of the same address: silent sockets must not keep an approved peer out.
+   */
+  enter(address: string, evict: () => void): LeaveGate;
+}
+
+interface Place {
+  readonly address: string;
+  readonly evict: () => void;
 }
 
 export function createGate({ maxStrangers, maxPerAddress }: GateLimits): Gate {
-  const perAddress = new Map<string, number>();
-  let strangers = 0;
+  /** Oldest first. */
+  const places = new Set<Place>();
+
+  function makeRoom(address: string): void {
+    const same = [...places].filter((place) => place.address === address);
+    const oldest =
+      same.length >= maxPerAddress ? same[0] : places.size >= maxStrangers ? [...places][0] : undefined;
+    if (oldest === undefined) return;
+    places.delete(oldest);
+    oldest.evict();
+  }
 
   return {
-    enter(address) {
-      const same = perAddress.get(address) ?? 0;
-      if (strangers >= maxStrangers || same >= maxPerAddress) return undefined;
-      perAddress.set(address, same + 1);
-      strangers += 1;
-      let isInside = true;
-      return () => {
-        if (!isInside) return;
-        isInside = false;
-        strangers -= 1;
-        const left = (perAddress.get(address) ?? 1) - 1;
-        if (left === 0) perAddress.delete(address);
-        else perAddress.set(address, left);
-      };
+    enter(address, evict) {
+      makeRoom(address);
+      const place = { address, evict };
+      places.add(place);
+      return () => void places.delete(place);
     },
   };
 }

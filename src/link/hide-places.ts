@@ -3,6 +3,8 @@
  * directories in every log; they tell a stranger the account, the layout and the ids of other peers. The job's own
  * log keeps them.
  */
+import { realpath } from 'node:fs/promises';
+
 import type { Layout, RemoteKey } from '../paths/index.js';
 
 /** The line as the peer of that job may see it. */
@@ -17,4 +19,9 @@ export function createHidePlaces(layout: Pick<Layout, 'subtree'>, places: readon
     for (const place of longestFirst) shown = shown.replaceAll(place, '…');
     return shown;
   };
+}
+
+/** The places, and where their links lead: a compiler prints either. Each must exist. */
+export async function withRealPaths(places: readonly string[]): Promise<string[]> {
+  return [...places, ...(await Promise.all(places.map((place) => realpath(place))))];
 }

@@ -3,6 +3,8 @@
  *
  * It knows transports and no sockets, so that a host may bring the connections from wherever it has them.
  */
+import { setMaxListeners } from 'node:events';
+
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { systemClock, type Clock } from '../peers/clock.js';
@@ -25,6 +27,8 @@ export interface LinkOptions {
   readonly desk: PairingDesk;
   readonly jobs: LinkJobs;
   readonly openIntake: OpenIntake;
+  /** Of a bundle as it arrives. Default: what the wire allows, 128 MiB. */
+  readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
   readonly about: About;
   /** Applied to each line of output. Default: none. */
@@ -52,6 +56,8 @@ export function createLink(options: LinkOptions): Link {
   const sessions = createSessions(log);
   const fanOut = startFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const stopping = new AbortController();
+  // Every handshake listens to it, and there may be more than ten.
+  setMaxListeners(0, stopping.signal);
   /** Every accepted connection until it is gone. */
   const connections = new Map<Transport, Promise<void>>();
   const unsubscribe = desk.subscribe((event) => {
@@ -59,8 +65,8 @@ export function createLink(options: LinkOptions): Link {
   });
 
   function accept(transport: Transport): void {
-    const leave = stopping.signal.aborted ? undefined : gate.enter(transport.remoteAddress);
-    if (!leave) return transport.destroy();
+    if (stopping.signal.aborted) return transport.destroy();
+    const leave = gate.enter(transport.remoteAddress, () => transport.destroy());
     const served = serve(transport, leave)
       .catch((error: unknown) => {
         log.debug({ error, address: transport.remoteAddress }, 'a connection failed');

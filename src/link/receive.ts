@@ -22,6 +22,8 @@ import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
 
 /** Real ids have 12 characters; a peer must not make us keep more than this. */
 const maxJobIdLength = 256;
+/** Ends of uploads under way at which a peer is not read further: each holds a directory and descriptors. */
+const maxUnfinished = 4;
 
 export interface ReceivingParts {
   readonly dashboardId: DashboardId;
@@ -30,6 +32,8 @@ export interface ReceivingParts {
   readonly outbox: Outbox;
   readonly jobs: LinkJobs;
   readonly openIntake: OpenIntake;
+  /** Of a bundle as it arrives. Default: what the wire allows. */
+  readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
   /** Ends the session with `malformed_frame`. */
   readonly breach: () => void;
@@ -60,7 +64,10 @@ interface Upload {
 export function createReceiving(parts: ReceivingParts): Receiving {
   const { dashboardId, channel, jobs, log } = parts;
   let upload: Upload | undefined;
-  let isPaused = false;
+  /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */
+  let holds = 0;
+  let unfinished = 0;
+  let draining: BundleIntake | undefined;
   let ended = false;
   /** Ends of uploads and what must come after them, one after the other. Never rejects. */
   let last: Promise<void> = Promise.resolve();
@@ -73,10 +80,27 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: false, reason });
   }
 
+  function hold(): void {
+    holds += 1;
+    if (holds === 1) channel.pause();
+  }
+
+  function letGo(): void {
+    holds -= 1;
+    if (holds === 0) channel.resume();
+  }
+
   function later(work: () => Promise<void>): void {
-    last = last.then(work).catch((error: unknown) => {
-      log.error({ error, dashboardId }, 'the end of an upload failed');
-    });
+    unfinished += 1;
+    if (unfinished === maxUnfinished) hold();
+    last = last
+      .then(work)
+      .catch((error: unknown) => log.error({ error, dashboardId }, 'the end of an upload failed'))
+      .then(() => {
+        if (unfinished === maxUnfinished) letGo();
+        unfinished -= 1;
+        return undefined;
+      });
   }
 
   function drop(): void {
@@ -99,7 +123,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
       numChunks: frame.num_chunks,
       sha256: frame.bundle_sha256,
     };
-    const fault = announcementFault(announced, maxBundleBytes);
+    const fault = announcementFault(announced, parts.maxBundleBytes ?? maxBundleBytes);
     if (fault) return refuse(frame.job_id, fault);
     upload = {
       request: {
@@ -140,12 +164,12 @@ export function createReceiving(parts: ReceivingParts): Receiving {
 
   /** The session's other direction goes on meanwhile. */
   function pauseFor(intake: BundleIntake): void {
-    if (isPaused) return;
-    isPaused = true;
-    channel.pause();
+    if (draining === intake) return;
+    draining = intake;
+    hold();
     void intake.drain().then(() => {
-      isPaused = false;
-      channel.resume();
+      if (draining === intake) draining = undefined;
+      letGo();
       return undefined;
     });
   }
@@ -207,7 +231,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     cancel(jobId) {
       later(async () => void jobs.cancelByPeer(dashboardId, jobId));
     },
-    isPaused: () => isPaused,
+    isPaused: () => holds > 0,
     async end() {
       ended = true;
       drop();

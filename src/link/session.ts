@@ -45,6 +45,7 @@ export interface SessionParts {
   readonly channel: ReceiverChannel;
   readonly jobs: LinkJobs;
   readonly openIntake: OpenIntake;
+  readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
   /** From now on nothing is sent about that job. */
   readonly mute: (jobId: string) => void;

@@ -43,13 +43,28 @@ function isPlain(value: unknown, depthLeft: number, suspicious: boolean): boolea
   return true;
 }
 
-/** Compact UTF-8 JSON. A lone surrogate in a string becomes U+FFFD; names must have none. */
+/** From this length on a `data_b64` is copied into the message as it stands. */
+const longData = 4_096;
+
+/**
+ * Compact UTF-8 JSON. A lone surrogate in a string becomes U+FFFD; names must have none. A long `data_b64` must really
+ * be base64, because it is not looked at: `JSON.stringify` would take four times as long for it as its encryption.
+ */
 export function encodeObject(value: object): Buffer {
+  if (!hasLongData(value)) return Buffer.from(stringify(value));
+  const { data_b64: data, ...rest } = value;
+  return Buffer.from(`${stringify(rest).slice(0, -1)},"data_b64":"${data}"}`);
+}
+
+function hasLongData(value: object): value is { readonly type: string; readonly data_b64: string } {
+  if (!('type' in value && 'data_b64' in value)) return false;
+  return typeof value.data_b64 === 'string' && value.data_b64.length >= longData;
+}
+
+function stringify(value: object): string {
   const text = JSON.stringify(value);
-  if (!text.includes('\\ud')) return Buffer.from(text);
-  return Buffer.from(
-    JSON.stringify(value, (_name, member: unknown) =>
-      typeof member === 'string' ? Buffer.from(member).toString() : member,
-    ),
+  if (!text.includes('\\ud')) return text;
+  return JSON.stringify(value, (_name, member: unknown) =>
+    typeof member === 'string' ? Buffer.from(member).toString() : member,
   );
 }

@@ -91,6 +91,7 @@ export function createPairingDesk({ peers, clock, log }: PairingDeskOptions): Pa
   const window = createPairingWindow(clock, () => {
     if (!window.isOpen()) {
       oneTimeKey?.disarm();
+      oneTimeKey = undefined;
       for (const { dashboardId } of pending.list()) withdraw(dashboardId);
     }
     events.emit({ type: 'window', isOpen: window.isOpen(), closesInMs: window.closesInMs() });
@@ -114,7 +115,8 @@ export function createPairingDesk({ peers, clock, log }: PairingDeskOptions): Pa
       return { response: 'approved' };
     }
     if (!window.isOpen()) return { response: 'no_pairing_window' };
-    if (oneTimeKey?.isArmed() && peers.list().length === 0) return pairByKey(oneTimeKey, caller);
+    // Also between the spending of the key and the end of the window nobody else may even wait.
+    if (oneTimeKey) return pairByKey(oneTimeKey, caller);
     if (peers.hasTwin(id) || pending.hasTwin(id)) return { response: 'rejected', reason: 'bad_dashboard_id' };
     const waiting = pending.get(id);
     if (waiting && waiting.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };

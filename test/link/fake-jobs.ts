@@ -78,6 +78,8 @@ export function fakeJobs(): FakeJobs {
         progress: { phase: 'starting', percent: null } as unknown as JobRecord['progress'],
         attempt: 1,
         artifacts: null,
+        cached: false,
+        resultKey: null,
       };
       records.set(job.id, job);
       staged.then(

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 
 import * as fc from 'fast-check';
@@ -275,6 +276,15 @@ test('What is encoded can always be decoded, and only lone surrogates are change
     }),
     { numRuns: 1_000 },
   );
+});
+
+test('A chunk of full size survives the wire, whatever its job is called', () => {
+  const data_b64 = randomBytes(32_768).toString('base64');
+  const chunk = { type: 'submit_job_chunk', chunk_index: 7, data_b64, is_last: false } as const;
+  for (const job_id of ['"},{"', '\\ö\ud800\u0000', '']) {
+    const expected = { ...chunk, job_id: Buffer.from(job_id).toString() };
+    assert.deepEqual(decodeObject(encodeObject({ ...chunk, job_id })), expected);
+  }
 });
 
 test('The hello is read field by field: wrong types count as absent, names are trimmed and cut', () => {
