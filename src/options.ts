@@ -1,16 +1,19 @@
 /**
  * What a host may wish, checked once at the start and never again.
  *
- * A contradiction is refused when the receiver is made, in a sentence that quotes the value, and not hours later
- * in the middle of somebody's build. The caller's object is never changed; what the parts read is a new one.
+ * What cannot be is refused when the receiver is made, naming the field, and not hours later in the middle of
+ * somebody's build. The caller's object is never changed; what the parts read is a new one.
  */
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 
 import { z } from 'zod';
 
+import { maxBundleBytes } from './bundles/assembler.js';
+import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
 import { silentLog, type Log } from './log.js';
+import { stateDirName } from './paths/reserved.js';
 
 export interface CoreOptions {
   /** The directory of the host's YAML files. Needed. */
@@ -37,6 +40,10 @@ export interface CoreOptions {
   readonly slots?: number | undefined;
   /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
   readonly compileTimeoutMs?: number | undefined;
+  /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
+  readonly bundleLimits?: Partial<BundleLimits> | undefined;
+  /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
+  readonly resultCache?: boolean | undefined;
   /**
    * After how long without a sign of life the lock of a receiver that has died or stands still is free, in
    * milliseconds. From 2,000 to 600,000; the receivers of one builds directory must agree. Default: 10,000.
@@ -59,6 +66,8 @@ export interface ResolvedOptions {
   readonly pairingByKey: boolean;
   readonly slots: number;
   readonly compileTimeoutMs: number;
+  readonly bundleLimits: BundleLimits;
+  readonly resultCache: boolean;
   readonly lockStaleMs: number;
   readonly log: Log;
 }
@@ -67,6 +76,22 @@ const place = z
   .string()
   .min(1)
   .refine((text) => !text.includes('\0'), 'a path holds no NUL');
+
+const limit = (name: keyof BundleLimits, most = Number.MAX_SAFE_INTEGER) =>
+  z.int().min(1).max(most).default(defaultBundleLimits[name]);
+
+const bundleLimits = z.strictObject({
+  packedBytes: limit('packedBytes', maxBundleBytes),
+  unpackedBytes: limit('unpackedBytes'),
+  members: limit('members'),
+  depth: limit('depth'),
+  segmentBytes: limit('segmentBytes', 255),
+  pathBytes: limit('pathBytes'),
+  ratio: limit('ratio'),
+  ratioFreeBytes: limit('ratioFreeBytes'),
+  manifestBytes: limit('manifestBytes'),
+  uploadTimeoutMs: limit('uploadTimeoutMs', 86_400_000),
+});
 
 const schema = z.strictObject({
   configDir: place,
@@ -81,6 +106,8 @@ const schema = z.strictObject({
   pairingByKey: z.boolean().default(false),
   slots: z.int().min(1).max(64).default(1),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
+  bundleLimits: bundleLimits.prefault({}),
+  resultCache: z.boolean().default(true),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),
   log: z.custom<Log>(isLog, 'a log needs debug, info, warn and error').optional(),
 });
@@ -95,7 +122,7 @@ export function resolveOptions(options: CoreOptions): ResolvedOptions {
     configDir: resolve(read.configDir),
     buildsDir: read.buildsDir,
     dataDir: read.dataDir,
-    stateDir: resolve(read.stateDir ?? resolve(read.configDir, '.esphome-receiver')),
+    stateDir: resolve(read.stateDir ?? resolve(read.configDir, stateDirName)),
     esphome: read.esphome,
     environment: read.environment ?? { ...process.env },
     friendlyName: read.friendlyName ?? hostname().slice(0, 128),

@@ -7,7 +7,13 @@
  * local one is how one side of an earlier design wrote where the other did not look.
  */
 import { TraversalError } from '../errors.js';
-import { buildsDirName, esphomeDirName, isWindowsDevice, looksLikeSeparator } from './reserved.js';
+import {
+  buildsDirName,
+  esphomeDirName,
+  stateDirName,
+  isWindowsDevice,
+  looksLikeSeparator,
+} from './reserved.js';
 import {
   dashboardId,
   deviceFromFile,
@@ -40,6 +46,7 @@ export interface RemoteConfiguration extends RemoteKey {
 const prefix = `${esphomeDirName}/${buildsDirName}/`;
 const maxLength = 4096;
 const maxSegments = 64;
+const generatedIdLength = 32;
 
 const plainLocal = /^[a-z0-9][a-z0-9_-]{0,62}\.yaml$/;
 const plainRemote =
@@ -72,6 +79,9 @@ export function readConfiguration(text: string): RemoteConfiguration | null {
   if (text.startsWith(prefix)) return readRemote(text, segments);
   if (segments.some((segment) => fold(segment) === buildsDirName)) {
     throw new TraversalError('the configuration', text, 'it names remote builds in another spelling');
+  }
+  if (segments.some((segment) => fold(segment) === stateDirName)) {
+    throw new TraversalError('the configuration', text, "it names the receiver's own directory");
   }
   return readFlat(segments);
 }
@@ -134,10 +144,20 @@ function readRemote(text: string, segments: readonly string[]): RemoteConfigurat
   };
 }
 
-/** The short form `<dashboard_id>/<device>/<file>.yaml`: remote only when its three parts belong together. */
+/**
+ * The short form `<dashboard_id>/<device>/<file>.yaml`: remote only when its three parts belong together and the id
+ * has the 32 characters that Device Builder 1.26 gives it. A shorter one could be a folder of the host's own.
+ */
 function readFlat(segments: readonly string[]): RemoteConfiguration | null {
   const [id, device, last] = segments;
-  if (segments.length !== 3 || id === undefined || device === undefined || last === undefined) return null;
+  if (
+    segments.length !== 3 ||
+    id?.length !== generatedIdLength ||
+    device === undefined ||
+    last === undefined
+  ) {
+    return null;
+  }
   try {
     if (deviceFromFile(last) !== device) return null;
     return {

@@ -8,6 +8,9 @@
 /** `.remote_builds`, the directory below `.esphome` that every remote configuration string names. */
 export const buildsDirName = '.remote_builds';
 
+/** The receiver's key and peers, beside the configurations. */
+export const stateDirName = '.esphome-receiver';
+
 /** ESPHome's own directory beside the configurations. */
 export const esphomeDirName = '.esphome';
 

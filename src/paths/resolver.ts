@@ -7,7 +7,7 @@
  */
 import nativePath, { type PlatformPath } from 'node:path';
 
-import { TraversalError } from '../errors.js';
+import { ReceiverError, TraversalError } from '../errors.js';
 import {
   formatConfiguration,
   readConfiguration,
@@ -63,7 +63,7 @@ export interface Paths {
   resolveBuildPath(configuration: string, build: { readonly name: string }): string;
 }
 
-/** Makes the resolver. Touches no disk. */
+/** Makes the resolver. Touches no disk. Throws `OPTIONS` for directories that would lie in each other's way. */
 export function createPaths(options: PathsOptions): Paths {
   const path = options.path ?? nativePath;
   const configDir = path.resolve(options.configDir);
@@ -73,6 +73,7 @@ export function createPaths(options: PathsOptions): Paths {
     options.buildsDir === undefined
       ? path.join(configDir, esphomeDirName, buildsDirName)
       : path.resolve(options.buildsDir);
+  refuseOverlap(path, configDir, buildsDir, explicitData);
   const layout = createLayout(buildsDir, path);
   const { sep } = path;
 
@@ -122,6 +123,36 @@ export function createPaths(options: PathsOptions): Paths {
       return path.join(path.isAbsolute(root) ? root : path.join(data, root), nodeName(name));
     },
   } satisfies Paths);
+}
+
+/** Ids and devices are directories of `buildsDir`: where the host keeps its own, a peer could choose their names. */
+function refuseOverlap(
+  path: PlatformPath,
+  configDir: string,
+  buildsDir: string,
+  dataDir: string | undefined,
+): void {
+  const holds = (outer: string, inner: string): boolean => {
+    const way = path.relative(outer, inner);
+    return way === '' || (way.split(path.sep)[0] !== '..' && !path.isAbsolute(way));
+  };
+  const below = path.relative(configDir, buildsDir).split(path.sep);
+  const isHidden = below.some((name) => name.startsWith('.') && name !== '.' && name !== '..');
+  const isOwn = path.join(configDir, esphomeDirName) === buildsDir;
+  const facts = { configDir, buildsDir, dataDir };
+  if (holds(buildsDir, configDir) || isOwn) {
+    throw new ReceiverError('OPTIONS', 'buildsDir must not hold configurations or data of the host', facts);
+  }
+  if (holds(configDir, buildsDir) && !isHidden) {
+    throw new ReceiverError(
+      'OPTIONS',
+      'below configDir, buildsDir must have a hidden directory in its path',
+      facts,
+    );
+  }
+  if (dataDir !== undefined && holds(buildsDir, dataDir)) {
+    throw new ReceiverError('OPTIONS', 'dataDir must not lie in buildsDir', facts);
+  }
 }
 
 /**

@@ -35,6 +35,7 @@ test('an ordinary configuration of the host is local', () => {
     '-x.yaml',
     'kitchen',
     `${exampleId}/kitchen/hall.yaml`,
+    'packages/kitchen/kitchen.yaml',
     'a..b.yaml',
   ]) {
     assert.equal(parseConfiguration(text), null);
@@ -78,6 +79,7 @@ const refused: readonly (readonly [what: string, text: string])[] = [
   ['a remote one without a device', `.esphome/.remote_builds/${exampleId}`],
   ['a remote one without a file', remote],
   ['a remote one with a short id', '.esphome/.remote_builds/abc/kitchen/kitchen.yaml'],
+  ["the receiver's key", '.esphome-receiver/identity.key'],
   ["the receiver's own directory", '.esphome/.remote_builds/.receiver/jobs/x.yaml'],
   ['a device that no file name gives', `.esphome/.remote_builds/${exampleId}/Kitchen/kitchen.yaml`],
   ['a remote one that is no YAML', `${remote}/storage/kitchen.yaml.json`],

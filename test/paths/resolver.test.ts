@@ -111,3 +111,24 @@ test("the environment's data directory follows ESPHome's own order", () => {
   }
   assert.throws(() => explicitDataDir({ ESPHOME_DATA_DIR: '/d\0' }), { code: 'TRAVERSAL' });
 });
+
+test('Directories that would lie in each other are refused when the resolver is made', () => {
+  for (const options of [
+    { configDir: '/c', buildsDir: '/c' },
+    { configDir: '/c/config', buildsDir: '/c' },
+    { configDir: '/c', buildsDir: '/c/.esphome' },
+    { configDir: '/c', buildsDir: '/c/builds' },
+    { configDir: '/c', buildsDir: '/b', dataDir: '/b' },
+    { configDir: '/c', buildsDir: '/b', dataDir: '/b/peer/device' },
+  ]) {
+    assert.throws(() => createPaths(options), { code: 'OPTIONS' }, JSON.stringify(options));
+  }
+  for (const options of [
+    { configDir: '/c', buildsDir: '/b' },
+    { configDir: '/c', buildsDir: '/c2' },
+    { configDir: '/c', buildsDir: '/c/.esphome/builds' },
+    { configDir: '/c', buildsDir: '/c/.builds', dataDir: '/data' },
+  ]) {
+    createPaths(options);
+  }
+});
