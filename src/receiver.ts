@@ -20,17 +20,21 @@ import { chooseInstalled, type ChooseEsphome } from './jobs/choose-esphome.js';
 import { openDiskStore } from './jobs/disk-store.js';
 import { createJobs, type JobEvent, type JobRecord, type Jobs } from './jobs/jobs.js';
 import { createMemoryQueue } from './jobs/queue.js';
+import { startRecovery } from './jobs/recovery.js';
 import { runJob, type LeaseWish, type RunnerDeps } from './jobs/runner.js';
-import { createHidePlaces } from './link/hide-places.js';
+import { createTools } from './jobs/tools.js';
+import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
 import type { Transport } from './link/transport.js';
-import type { Lease } from './locks/lease.js';
+import type { Lease, LockTiming } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
+import { enterToolchain } from './locks/toolchain-gate.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import {
   createPaths,
   dashboardId,
   explicitDataDir,
+  type DashboardId,
   type Layout,
   type Paths,
   type RemoteKey,
@@ -41,6 +45,7 @@ import { createPairingDesk, type PairingDesk, type PairingEvent } from './peers/
 import type { Peer } from './peers/peer-row.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
 import type { PendingPeer } from './peers/pending.js';
+import { removePeerData } from './retention/peer-data.js';
 
 /** What a mount needs of a receiver. */
 export interface ReceiverCore {
@@ -88,7 +93,10 @@ export interface Pairing {
 /** The approved dashboards. */
 export interface Peers {
   list(): readonly PeerView[];
-  /** Ends the approval, the peer's session and its jobs. False when there is no such peer. Throws `TRAVERSAL`. */
+  /**
+   * Ends the approval, the peer's session and its jobs, and removes its builds and results: ids are chosen by peers,
+   * and the next one of that name must not find them. False when there is no such peer. Throws `TRAVERSAL`.
+   */
   revoke(dashboardId: string): Promise<boolean>;
 }
 
@@ -133,7 +141,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const chooseEsphome = chooseInstalled({
     option: options.esphome,
     env: environment,
-    probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.toolchainsDir },
+    probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
   });
   const identity = await loadIdentity(options.stateDir, log);
   const table = await openPeerTable(options.stateDir, log);
@@ -142,41 +150,50 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
-  const jobs = await openJobs({ options, paths, composeEnvironment, chooseEsphome, acquire });
+  const jobs = await openJobs({ options, paths, composeEnvironment, chooseEsphome, acquire, timing });
   const link = createLink({
     identity,
     desk,
     jobs,
     openIntake: (configurationFilename) =>
-      openIntake({ uploadsDir: layout.uploadsDir, configurationFilename, log }),
+      openIntake({ uploadsDir: layout.uploadsDir, configurationFilename, limits: options.bundleLimits, log }),
+    maxBundleBytes: options.bundleLimits.packedBytes,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     about: {
       friendlyName: options.friendlyName,
       haAddon: options.haAddon,
       requiresPairingKey: options.pairingByKey,
     },
-    hidePlaces: createHidePlaces(layout, [paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
+    hidePlaces: createHidePlaces(
+      layout,
+      await withRealPaths([paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
+    ),
     esphomeVersion: createKnownVersion(() => versionOf(chooseEsphome)),
     log,
   });
+  async function underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
+    const { signal } = new AbortController();
+    const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
+    try {
+      await lease.confirm();
+      return await work();
+    } finally {
+      await lease.release();
+    }
+  }
+  const forget = (id: DashboardId): Promise<void> => removePeerData(id, { layout, jobs, underLease, log });
+  const jobIds = (): string[] => jobs.list().map(({ id }) => id);
+  const recovery = await startRecovery({ layout, stateDir: options.stateDir, timing, jobIds, log });
 
   return Object.freeze({
     options,
     paths,
     pin: identity.pin,
     pairing: pairingOf(desk),
-    peers: peersOf(table, desk, link, jobs),
+    peers: peersOf(table, desk, link, forget),
     jobs: { list: jobs.list, get: jobs.get, cancel: jobs.cancel },
     composeEnvironment,
-    async underLease(key, reason, work) {
-      const { signal } = new AbortController();
-      const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
-      try {
-        return await work();
-      } finally {
-        await lease.release();
-      }
-    },
+    underLease,
     accept: link.accept,
     subscribe(listener) {
       const stops = [jobs.subscribe(listener), desk.subscribe(listener)];
@@ -185,6 +202,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     async close() {
       await link.close();
       await jobs.close();
+      await recovery.close();
       await table.close();
     },
   } satisfies ReceiverCore);
@@ -201,13 +219,15 @@ interface JobParts {
   readonly composeEnvironment: (configuration: string) => Environment;
   readonly chooseEsphome: ChooseEsphome;
   readonly acquire: (wish: LeaseWish) => Promise<Lease>;
+  readonly timing: LockTiming;
 }
 
 /** The jobs with everything that they do to the world. */
 async function openJobs(parts: JobParts): Promise<Jobs> {
-  const { options, paths, composeEnvironment, chooseEsphome, acquire } = parts;
+  const { options, paths, composeEnvironment, chooseEsphome, acquire, timing } = parts;
   const { log, compileTimeoutMs } = options;
   const { layout } = paths;
+  const { locksDir, toolchainsDir: toolsDir } = layout;
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
     paths,
@@ -222,6 +242,12 @@ async function openJobs(parts: JobParts): Promise<Jobs> {
     verify: (configuration) => verifyBuild(paths, configuration),
     storeArtifacts: async (id, configuration) =>
       artifacts.put(id, await collectArtifacts({ paths, configuration })),
+    copyArtifacts: (from, id) => artifacts.copy(from, id),
+    tools: createTools({
+      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
+      ...{ paths, log },
+    }),
+    resultCache: options.resultCache,
     compileTimeoutMs,
     log,
   };
@@ -229,7 +255,8 @@ async function openJobs(parts: JobParts): Promise<Jobs> {
     store: await openDiskStore({ dir: layout.jobsDir, log }),
     queue: createMemoryQueue({ slots: options.slots }),
     run: (job, staged) => runJob(job, staged, runner),
-    openArtifacts: ({ id }) => artifacts.open(id),
+    // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
+    openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
     log,
@@ -253,14 +280,19 @@ function pairingOf(desk: PairingDesk): Pairing {
   });
 }
 
-function peersOf(table: PeerTable, desk: PairingDesk, link: Link, jobs: Jobs): Peers {
+function peersOf(
+  table: PeerTable,
+  desk: PairingDesk,
+  link: Link,
+  forget: (id: DashboardId) => Promise<void>,
+): Peers {
   return Object.freeze({
     list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
     async revoke(text: string) {
       const id = dashboardId(text);
-      if (!(await desk.revoke(id))) return false;
-      await jobs.cancelAllOf(id);
-      return true;
+      // Its work ends and goes whatever becomes of the file that says so.
+      const [isRemoved] = await Promise.all([desk.revoke(id), forget(id)]);
+      return isRemoved;
     },
   });
 }

@@ -1,4 +1,5 @@
 /** The ESPHome of this machine, or one that is installed into the user's cache and found again by every clone. */
+import { quote, ReceiverError } from '../../src/errors.js';
 import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
 import { provisionEsphome } from '../../src/esphome/provision.js';
 import { probeVersion } from '../../src/esphome/version.js';
@@ -14,6 +15,8 @@ export async function anEsphome(option: string | undefined): Promise<EsphomeComm
     console.log(`   ${found.join(' ')} (${await probeVersion(found, { env })})`);
     return found;
   }
+  const wish = option ?? process.env['ESPHOME_COMMAND'];
+  if (wish) throw new ReceiverError('PROVISION', `${quote(wish)} is no program`);
   console.log(
     `   none found; ESPHome ${version} from the cache, or from PyPI (1 to 2 minutes the first time)`,
   );

@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 
 import Koa from 'koa';
 
-import { createReceiver, isReceiverError, type Receiver } from '../../src/index.js';
+import { createReceiver, isReceiverError, ReceiverError, type Receiver } from '../../src/index.js';
 import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/mount/offloader.js';
 import { unpackArtifacts, type Offloader, type OffloaderSession } from '../../src/mount/offloader.js';
 import { anEsphome } from './an-esphome.js';
@@ -56,7 +56,9 @@ async function main(): Promise<void> {
   receiver.mount(app);
   const dashboard = app.listen(wanted(values['dashboard-port']), host);
   try {
-    await once(dashboard, 'listening');
+    await once(dashboard, 'listening').catch((cause: Error) => {
+      throw new ReceiverError('STATE', `the dashboard's port cannot be had: ${cause.message}`);
+    });
     const port = await receiver.listen(wanted(values.port), host);
     console.log(`   peer link on ${host}:${port}, admin routes on http://${urlOf(dashboard.address())}`);
     const offloader = await pair(receiver, port);

@@ -9,6 +9,7 @@ import { mkdir } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 
 import { ReceiverError, quote } from '../errors.js';
+import { findEsphome } from '../esphome/command.js';
 import { createReceiver, type Receiver } from '../mount/create.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
 import { jsonReport, textReport, type Report } from './report.js';
@@ -21,19 +22,26 @@ export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome
 export async function serve(args: string[]): Promise<number> {
   const { directory, port, host, esphome, json } = readArguments(args);
   await mkdir(directory, { recursive: true });
+  if ((await findEsphome({ option: esphome, env: process.env })) === null) {
+    const wish = esphome ?? process.env['ESPHOME_COMMAND'];
+    const what = wish === undefined ? 'no esphome is on the PATH' : `${quote(wish)} is no program`;
+    throw new ReceiverError('PROVISION', `${what}: a build server needs one, see --esphome`);
+  }
   const receiver = await createReceiver({
     configDir: directory,
     esphome,
     pairingByKey: true,
     log: stderrLog,
   });
+  const ending = new AbortController();
   const report = json ? jsonReport(process.stdout) : textReport(process.stdout);
   try {
     const bound = await receiver.listen(port, host);
     report.listening({ host, port: bound, pin: receiver.pin });
     receiver.subscribe(report.event);
-    return await Promise.race([signalled(), pairedInTime(receiver, report)]);
+    return await Promise.race([signalled(), pairedInTime(receiver, report, ending.signal)]);
   } finally {
+    ending.abort();
     await receiver.close();
   }
 }
@@ -71,12 +79,13 @@ async function signalled(): Promise<number> {
 }
 
 /** Resolves to 1 when nobody is paired and the key lapses; never otherwise. */
-function pairedInTime(receiver: Receiver, report: Report): Promise<number> {
+function pairedInTime(receiver: Receiver, report: Report, ending: AbortSignal): Promise<number> {
   return new Promise((resolve) => {
     if (receiver.peers.list().length > 0) return;
     receiver.pairing.armOneTimeKey((key) => report.pairingKey(key, oneTimeKeyMs));
     receiver.subscribe((event) => {
       if (event.type !== 'window' || event.isOpen || receiver.peers.list().length > 0) return;
+      if (ending.aborted) return;
       report.lapsed();
       resolve(1);
     });

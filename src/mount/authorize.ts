@@ -39,9 +39,14 @@ function isForeignOrigin(request: IncomingMessage): boolean {
   }
 }
 
+const proxyHeaders = [
+  ...['forwarded', 'via', 'x-real-ip', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto'],
+  ...['x-ingress-path', 'cf-connecting-ip'],
+];
+
 function isLocalRequest(request: IncomingMessage): boolean {
   const { headers } = request;
-  if ('forwarded' in headers || 'x-forwarded-for' in headers) return false;
+  if (proxyHeaders.some((name) => name in headers)) return false;
   return isLoopback(request.socket.remoteAddress ?? '') && namesLoopback(headers.host ?? '');
 }
 

@@ -3,10 +3,12 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { parse } from 'node:url';
 
 import type Koa from 'koa';
 import type { Middleware } from 'koa';
 import websockify from 'koa-websocket';
+import type { VerifyClientCallbackSync } from 'ws';
 
 import { ReceiverError, quote } from '../errors.js';
 import type { Environment } from '../esphome/environment.js';
@@ -67,6 +69,9 @@ const prefixShape = /^(\/[A-Za-z0-9._~-]+)+$/;
 /** Makes a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
 export async function createReceiver(options: ReceiverOptions): Promise<Receiver> {
   const { authorize, prefix = '/esphome-receiver', ...coreOptions } = options;
+  if (authorize !== undefined && typeof authorize !== 'function') {
+    throw new ReceiverError('OPTIONS', 'authorize must be a function of the context');
+  }
   if (!prefixShape.test(prefix))
     throw new ReceiverError('OPTIONS', `the prefix ${quote(prefix)} is no path such as /builds`);
   const core = await openReceiver(coreOptions);
@@ -90,7 +95,7 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
       const withSockets = 'ws' in app ? (app as websockify.App) : websockify(app, websocketOptions);
       app.use(receiver.routes());
       withSockets.ws.use(receiver.sockets());
-      handleServerErrors(withSockets.ws);
+      harden(withSockets.ws);
     },
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
@@ -109,16 +114,35 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
 }
 
 /**
- * The socket server that koa-websocket makes repeats the errors of the HTTP server, such as a port that is taken,
- * and crashes the process when nobody listens there too.
+ * Two ways in which koa-websocket crashes the process: its socket server repeats the errors of the HTTP server, such
+ * as a port that is taken, where nobody listens; and it parses the address of an upgrade where nothing catches, so
+ * that one request from any web page ends the host. Takes effect when the host begins to listen.
  */
-function handleServerErrors(sockets: websockify.App['ws']): void {
+function harden(sockets: websockify.App['ws']): void {
   const listen = sockets.listen.bind(sockets);
   sockets.listen = (options) => {
-    const server = listen(options);
+    const { verifyClient } = options;
+    const server = listen({
+      ...options,
+      verifyClient(info, callback) {
+        if (!isParsable(info.req.url)) return callback(false, 400);
+        if (verifyClient === undefined) return callback(true);
+        if (verifyClient.length === 2) return verifyClient(info, callback);
+        return callback((verifyClient as VerifyClientCallbackSync)(info));
+      },
+    });
     sockets.server?.on('error', () => {});
     return server;
   };
+}
+
+/** By the old parser, which is the one that koa-websocket uses. */
+function isParsable(address: string | undefined): boolean {
+  try {
+    return parse(address ?? '').pathname !== null;
+  } catch {
+    return false;
+  }
 }
 
 const websocketOptions = { perMessageDeflate: false, maxPayload: maxEventMessageBytes };

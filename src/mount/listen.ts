@@ -9,6 +9,8 @@ import type { Log } from '../log.js';
 import type { HandleUpgrade } from './upgrade.js';
 
 const headersTimeoutMs = 10_000;
+/** Raw sockets, of strangers and peers together; the link has finer limits for those that speak. */
+const maxConnections = 1_024;
 
 export interface Listener {
   /** The port that was really bound. */
@@ -27,6 +29,7 @@ export async function listenForPeers(
   const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
+  server.maxConnections = maxConnections;
   // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
   const open = new Set<Socket>();
   server.on('connection', (socket) => {

@@ -36,27 +36,34 @@ export interface RoutesOptions {
   readonly authorize: Authorize | undefined;
 }
 
-/** One middleware for `app.use`. */
+/**
+ * One middleware for `app.use`. The question of authority stands in front of the router and not in it: a router that
+ * matched its routes in any case, and its own middleware only in the written one, let strangers in.
+ */
 export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
-  const router = new Router({ prefix });
-  router.use(async (ctx, next) => {
-    const refused = await refusal(ctx as unknown as Context, authorize);
-    if (refused) ctx.throw(refused.status, refused.message);
-    ctx.set('cache-control', 'no-store');
-    try {
-      await next();
-    } catch (error) {
-      if (!isReceiverError(error)) throw error;
-      ctx.status = statusOf[error.code] ?? 500;
-      ctx.body = { error: error.code, message: error.message };
-    }
-  });
+  const router = new Router({ prefix, sensitive: true });
   addRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
-  return function esphomeReceiver(ctx, next) {
+  const guarded = `${prefix}/`.toLowerCase();
+  return async function esphomeReceiver(ctx, next) {
     ctx.esphomePaths = hostPaths;
-    return routed(ctx, next);
+    if (!`${ctx.path}/`.toLowerCase().startsWith(guarded)) return next();
+    const refused = await refusal(ctx as Context, authorize);
+    if (refused) ctx.throw(refused.status, refused.message);
+    ctx.set('cache-control', 'no-store');
+    return answerErrors(ctx as Context, async () => routed(ctx, next));
   };
+}
+
+async function answerErrors(ctx: Context, work: () => Promise<unknown>): Promise<unknown> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isReceiverError(error)) throw error;
+    ctx.status = statusOf[error.code] ?? 500;
+    ctx.body = { error: error.code, message: error.message };
+    return undefined;
+  }
 }
 
 function addRoutes(router: Router, core: ReceiverCore): void {

@@ -75,6 +75,7 @@ test('For people it prints pictures, their names, the full fingerprint and the k
   await child.printed(/Pairing key: (?:[A-Z2-9]{4}-){3}[A-Z2-9]{4}/, { deadlineMs: 20_000 });
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
   assert.equal(await child.stop(), 0);
+  assert.doesNotMatch(child.output(), /in time/);
 });
 
 test('A wrong command line ends with 2 and a sentence, a port that cannot be with 1', async (t) => {
@@ -83,6 +84,7 @@ test('A wrong command line ends with 2 and a sentence, a port that cannot be wit
     [['dance'], 2, /Usage/],
     [['serve'], 1, /one directory/],
     [['serve', 'dir', '--port', '70000'], 1, /70000/],
+    [['serve', 'dir', '--esphome', '/nope'], 1, /no program/],
     [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
   ] as const) {
     const child = await start(t, ...words);

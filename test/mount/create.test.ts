@@ -11,8 +11,10 @@ import Koa from 'koa';
 import websockify from 'koa-websocket';
 import { WebSocket } from 'ws';
 
+import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { createReceiver } from '../../src/index.js';
 import { unpackArtifacts } from '../../src/mount/offloader.js';
+import { resolveOptions } from '../../src/options.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
@@ -48,6 +50,52 @@ test('A build goes up, is compiled in a directory of its own, and its firmware c
   assert.ok(program.equals(await readFile(join(subtree, 'build/kitchen/.pioenvs/kitchen/program'))));
   assert.equal((await stat(unpacked.firmwarePath)).mode & 0o111, 0o111);
   await nothingIsLeft(whole);
+});
+
+test('The same bundle sent again is delivered at once with the result of the build before, unless that is off', async (t) => {
+  for (const resultCache of [true, false]) {
+    const whole = await startReceiver(t, { resultCache });
+    const client = await pairedClient(t, whole);
+    const session = await client.openSession();
+    const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+    const first = await session.build({ file: 'kitchen.yaml', bundle });
+    const lines: string[] = [];
+    const states: string[] = [];
+    const second = await session.build({
+      ...{ file: 'kitchen.yaml', bundle },
+      onOutput: (line) => lines.push(line),
+      onState: (state) => states.push(state),
+    });
+    assert.equal(second.status, 'completed');
+    assert.deepEqual(states, ['queued', 'running', 'completed']);
+    const jobs = whole.receiver.jobs.list();
+    assert.deepEqual(
+      jobs.map(({ cached }) => cached),
+      [false, resultCache],
+    );
+    const told = `The same bundle was built by job ${jobs[0]?.id}; its result is used again.\n`;
+    assert.equal(lines.join('') === told, resultCache);
+    const archives = await Promise.all([first, second].map(({ jobId }) => session.downloadArtifacts(jobId)));
+    assert.deepEqual(archives[1]?.bytes, archives[0]?.bytes);
+    await nothingIsLeft(whole);
+  }
+});
+
+test('A bundle over the limits that the host has set is refused, before its first chunk or as a bundle', async (t) => {
+  const limits = [{ packedBytes: 10 }, { members: 1 }, { unpackedBytes: 20 }];
+  const refused = [/oversized/, /more than 1 members/, /more than 20 bytes/];
+  for (const [index, bundleLimits] of limits.entries()) {
+    const whole = await startReceiver(t, { bundleLimits });
+    const client = await pairedClient(t, whole);
+    const session = await client.openSession();
+    const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+    const message = await session.build({ file: 'kitchen.yaml', bundle }).then(
+      ({ errorMessage }) => errorMessage,
+      (error: Error) => error.message,
+    );
+    assert.match(message, refused[index] as RegExp);
+    await nothingIsLeft(whole);
+  }
 });
 
 test('No line that a peer sees names a place of this machine', async (t) => {
@@ -166,7 +214,9 @@ test('A revoked peer loses its session and its jobs, and may not come back', asy
   await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running', { what: 'the build' });
   assert.equal(await whole.receiver.peers.revoke(client.dashboardId), true);
   await lost;
-  assert.equal(whole.receiver.jobs.list()[0]?.state, 'cancelled');
+  assert.deepEqual(whole.receiver.jobs.list(), []);
+  assert.deepEqual(await whole.receiver.hostPaths.listRemote(), []);
+  await assert.rejects(stat(join(whole.receiver.paths.buildsDir, client.dashboardId)), { code: 'ENOENT' });
   await assert.rejects(client.openSession(), { code: 'REJECTED' });
   assert.equal(await whole.receiver.peers.revoke(client.dashboardId), false);
 });
@@ -250,10 +300,28 @@ test('A port that is taken is an error that says so, and options are checked at 
   const whole = await startReceiver(t);
   await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /taken/ });
   const configDir = await tempDir(t);
-  for (const wrong of [{ slots: 0 }, { prefix: 'builds' }, { esphome: 5 }, { unknown: true }, { log: {} }]) {
+  const limits = [{ depht: 3 }, { members: 0 }, { ratio: 1.5 }, { packedBytes: 2 ** 27 + 1 }, 5];
+  for (const wrong of [
+    ...[
+      { slots: 0 },
+      { prefix: 'builds' },
+      { esphome: 5 },
+      { unknown: true },
+      { log: {} },
+      { resultCache: 1 },
+    ],
+    ...limits.map((bundleLimits) => ({ bundleLimits })),
+  ]) {
     await assert.rejects(createReceiver({ configDir, ...wrong } as never), { code: 'OPTIONS' });
   }
   assert.deepEqual(await readdir(configDir), []);
+});
+
+test('A limit that is not named keeps its default', async (t) => {
+  const configDir = await tempDir(t);
+  const { bundleLimits } = resolveOptions({ configDir, bundleLimits: { depth: 3 } });
+  assert.deepEqual(bundleLimits, { ...defaultBundleLimits, depth: 3 });
+  assert.deepEqual(resolveOptions({ configDir }).bundleLimits, defaultBundleLimits);
 });
 
 async function nothingIsLeft({ receiver }: Whole): Promise<void> {

@@ -1,7 +1,7 @@
 /** The admin surface as an operator's page uses it: HTTP routes and the socket of events. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import Koa from 'koa';
@@ -177,4 +177,43 @@ test("A page learns of a request without the peer's key in it", async (t) => {
     texts.filter((text) => /publicKey|"Buffer"/.test(text)),
     [],
   );
+});
+
+test('No spelling of a route passes the question of authority', async (t) => {
+  const host = await startHost(t, { authorize: () => false });
+  for (const path of ['state', 'pairing/open', 'peers', 'jobs']) {
+    for (const prefix of [
+      '/esphome-receiver',
+      '/ESPHOME-RECEIVER',
+      '/Esphome-Receiver',
+      '//esphome-receiver',
+    ]) {
+      for (const method of ['GET', 'POST', 'HEAD', 'OPTIONS']) {
+        for (const spelling of [
+          `${prefix}/${path}`,
+          `${prefix}/${path.toUpperCase()}`,
+          `${prefix}/${path}/`,
+        ]) {
+          const { status } = await fetch(`http://${host.origin}${spelling}`, { method });
+          assert.ok(status === 401 || status === 404, `${method} ${spelling}: ${status}`);
+        }
+      }
+    }
+  }
+  assert.equal(host.receiver.pairing.closesInMs(), 0);
+});
+
+test('An upgrade to an address that does not parse is refused, and the host lives on', async (t) => {
+  const host = await startHost(t);
+  for (const path of ['//a@b:c@[/', 'http://[', '/esphome-receiver/events']) {
+    const socket = connect(Number(host.origin.split(':')[1]), '127.0.0.1');
+    t.after(() => socket.destroy());
+    socket.write(
+      `GET ${path} HTTP/1.1\r\nHost: ${host.origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+    );
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    assert.match(answer.toString(), path.startsWith('/esphome') ? /^HTTP\/1.1 101/ : /^HTTP\/1.1 400/);
+  }
+  assert.equal((await host.ask('GET', 'state')).status, 200);
 });
