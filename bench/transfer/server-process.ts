@@ -1,0 +1,105 @@
+/**
+ * The process of the receiving side, in one of three kinds: the receiver as it is; the receiver's link alone over an
+ * intake that drops everything; the bare loop. Between `begin` and `end` of its
+ * parent its meter runs.
+ */
+import { join } from 'node:path';
+
+import { createReceiver } from '../../src/index.js';
+import type { BundleIntake } from '../../src/bundles/intake.js';
+import { createLink } from '../../src/link/link.js';
+import type { LinkJobs } from '../../src/link/ports.js';
+import { silentLog } from '../../src/log.js';
+import { listenForPeers } from '../../src/mount/listen.js';
+import { createUpgrade } from '../../src/mount/upgrade.js';
+import { systemClock } from '../../src/peers/clock.js';
+import { loadIdentity } from '../../src/peers/identity.js';
+import { createPairingDesk } from '../../src/peers/pairing.js';
+import { openPeerTable } from '../../src/peers/peers.js';
+import { listenBare } from './bare.js';
+import { startMeter, type Measured } from './meter.js';
+
+export type ServerKind = keyof typeof starts;
+
+/** Where a client finds the server; of the bare loop only the port counts. */
+export interface ServerAddress {
+  readonly port: number;
+  readonly pin: string;
+  /** Good for one pairing. */
+  readonly pairingKey: string;
+  /** Takes bundles and builds nothing. */
+  readonly isSink: boolean;
+}
+
+export type FromServer = { readonly ready: ServerAddress } | { readonly measured: Measured };
+
+const host = '127.0.0.1';
+const [kind = '', directory = '', compiler = ''] = process.argv.slice(2);
+
+function tell(message: FromServer): void {
+  process.send?.(message);
+}
+
+async function startWhole(): Promise<ServerAddress> {
+  const receiver = await createReceiver({ configDir: directory, esphome: [compiler], pairingByKey: true });
+  let pairingKey = '';
+  receiver.pairing.armOneTimeKey((key) => (pairingKey = key));
+  return { port: await receiver.listen(0, host), pin: receiver.pin, pairingKey, isSink: false };
+}
+
+async function startSink(): Promise<ServerAddress> {
+  const identity = await loadIdentity(join(directory, 'state'), silentLog);
+  const peers = await openPeerTable(join(directory, 'state'), silentLog);
+  const desk = createPairingDesk({ peers, clock: systemClock, log: silentLog });
+  const link = createLink({
+    identity,
+    desk,
+    jobs: noJobs,
+    openIntake: () => sink,
+    isPlaceSafe: async () => true,
+    about: { friendlyName: 'sink', haAddon: false, requiresPairingKey: true },
+    esphomeVersion: async () => '',
+    log: silentLog,
+  });
+  let pairingKey = '';
+  desk.armOneTimeKey((key) => (pairingKey = key));
+  const { port } = await listenForPeers(0, host, createUpgrade(link.accept), silentLog);
+  return { port, pin: identity.pin, pairingKey, isSink: true };
+}
+
+const sink: BundleIntake = {
+  write: () => true,
+  drain: async () => {},
+  finish: async () => {
+    throw new Error('the sink keeps nothing');
+  },
+  abort: async () => {},
+};
+
+/** Refuses every job, which tells the client that its bundle is complete. */
+const noJobs: LinkJobs = {
+  submit() {
+    throw new Error('the sink builds nothing');
+  },
+  cancel: () => false,
+  cancelByPeer: () => false,
+  find: () => undefined,
+  queueStatus: () => ({ idle: true, running: false, queue_depth: 0 }),
+  subscribe: () => () => {},
+  openArtifacts: async () => {
+    throw new Error('the sink has no artifacts');
+  },
+};
+
+async function startBare(): Promise<ServerAddress> {
+  return { port: await listenBare(host), pin: '', pairingKey: '', isSink: true };
+}
+
+const starts = { whole: startWhole, sink: startSink, bare: startBare };
+const meter = startMeter();
+process.on('message', (word) => {
+  if (word === 'begin') meter.begin();
+  else tell({ measured: meter.end() });
+});
+process.on('disconnect', () => process.exit());
+tell({ ready: await starts[kind as ServerKind]() });
