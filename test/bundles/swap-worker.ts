@@ -20,7 +20,7 @@ await promises.mkdir(directory, { recursive: true });
 for (const file of ['kitchen.yaml', name]) await promises.writeFile(join(directory, file), 'x');
 
 const steps: string[] = [];
-for (const step of ['mkdir', 'rename', 'open', 'rm'] as const) {
+for (const step of ['mkdir', 'rename', 'open', 'rm', 'rmdir'] as const) {
   const real = promises[step] as (...args: unknown[]) => Promise<never>;
   promises[step] = (...args: unknown[]) => {
     if (steps.length === Number(fatal)) process.kill(process.pid, 'SIGKILL');

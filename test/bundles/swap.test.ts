@@ -69,7 +69,7 @@ test('When the new tree cannot come, the old one is put back', async (t) => {
 });
 
 test('A swap that is killed before any of its steps leaves the old or the new tree whole, and the caches', async (t) => {
-  const steps = ['mkdir', 'rename', 'rename', 'open', 'mkdir', 'rename', 'rm'];
+  const steps = ['mkdir', 'rename', 'rename', 'open', 'mkdir', 'rename', 'rm', 'rm', 'rm', 'rmdir'];
   const rounds = [...steps, 'end'].map(async (step, fatal) => {
     const layout = await layoutOf(t);
     const subtree = layout.subtree(key);
