@@ -5,9 +5,13 @@
 import { constants, type Dir } from 'node:fs';
 import { access, chmod, lstat, mkdir, opendir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
 import { temporaryName } from './temporary.js';
+
+const maxTries = 5;
+const pauseMs = 10;
 
 /**
  * Removes whatever is at `path`; nothing there is fine. A link is removed itself, never what it names. One entry at
@@ -15,13 +19,19 @@ import { temporaryName } from './temporary.js';
  * files then stop this process for half a minute.
  */
 export async function removeTree(path: string): Promise<void> {
-  try {
-    // A link to a directory would be opened as one.
-    if (!(await lstat(path)).isDirectory()) return await rm(path, { force: true });
-    await removeEntries(path);
-    await rmdir(path);
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw error;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // A link to a directory would be opened as one.
+      if (!(await lstat(path)).isDirectory()) return await rm(path, { force: true });
+      await removeEntries(path);
+      return await rmdir(path);
+    } catch (error) {
+      const code = systemCode(error);
+      if (code === 'ENOENT') return;
+      // Somebody who is being ended has still written something.
+      if (code !== 'ENOTEMPTY' || tries === maxTries) throw error;
+      await sleep(tries * pauseMs);
+    }
   }
 }
 
