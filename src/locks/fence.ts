@@ -29,13 +29,15 @@ export interface Fence {
 }
 
 const keptNumbers = 4;
+/** Far more than owners that come at once; a planted number beyond all that we can write must not hang us. */
+const maxTries = 1_000;
 const pattern = /^fence-(\d{1,15})$/;
 
 /** The fence in an existing directory. Any number of processes may open it. */
 export function openFence(directory: string): Fence {
   const fence: Fence = {
     next() {
-      for (;;) {
+      for (let tries = 0; tries < maxTries; tries += 1) {
         const taken = numbersIn(directory);
         const number = (taken.at(-1) ?? 0) + 1;
         const mine = join(directory, `fence-${number}`);
@@ -49,6 +51,7 @@ export function openFence(directory: string): Fence {
           rmSync(join(directory, `fence-${old}`), { force: true });
         return number;
       }
+      throw new ReceiverError('STORAGE', 'the numbers of a lock are used up or planted', { directory });
     },
 
     newest() {

@@ -33,6 +33,8 @@ export interface LockFs {
 /** A guard is held for a few system calls. One that stands unchanged for so long was left by a crash. */
 const guardStaleMs = 5_000;
 const guardPauseMs = 3;
+/** A guard that cannot be cleared away in this time was not made by us. */
+const guardWaitMs = 4 * guardStaleMs;
 
 export interface GuardOptions {
   /** As the library has it. */
@@ -122,12 +124,13 @@ function lost(): Error {
 function underGuard(guard: string, done: Done, act: () => void): void {
   let seen: Stats | undefined;
   let since = 0;
+  const begun = performance.now();
   const enter = (): void => {
     const now = performance.now();
     try {
       mkdirSync(guard);
     } catch (error) {
-      if (systemCode(error) !== 'EEXIST') return done(error as Error);
+      if (systemCode(error) !== 'EEXIST' || now - begun > guardWaitMs) return done(error as Error);
       const there = attempt(() => statSync(guard));
       if (!same(seen, there)) since = now;
       seen = there;

@@ -100,3 +100,9 @@ test('Whatever the order of their steps, an old owner and its successor never mi
     { numRuns: 60 },
   );
 });
+
+test('A planted number beyond all others is an error, and no endless search', async (t) => {
+  const directory = await freshDir(t);
+  await writeFile(join(directory, 'fence-999999999999999'), '');
+  assert.throws(() => openFence(directory).next(), { code: 'STORAGE' });
+});

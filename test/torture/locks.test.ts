@@ -16,7 +16,7 @@ const size = (name: string, otherwise: number): number => Number(process.env[nam
 
 test('Of 32 processes that find one stale lock exactly one gets it, where the bare library lets in several', async (t) => {
   const workers = await startWorkers(t, 'race-worker.ts', size('RACE_PROCESSES', 32));
-  const rounds = size('RACE_ROUNDS', 200);
+  const rounds = size('RACE_ROUNDS', 1_500);
   const bare = await raceForStaleLocks(workers, await freshDir(t), {
     rounds: Math.ceil(rounds / 3),
     bare: true,
