@@ -20,15 +20,25 @@ export interface StagedFacts {
 export interface StagedBundle extends StagedFacts {
   /** The YAML to compile: a file in the root of the directory. */
   readonly configFile: FileName;
-  /** Removes the directory. Once the bundle has been swapped in there is nothing left to remove. */
+  /**
+   * Removes the directory, and waits for what was deferred. Once the bundle has been swapped in there is nothing left
+   * to remove.
+   */
   discard(): Promise<void>;
+  /** Has `discard` wait for this as well. It must not reject. */
+  defer(work: Promise<void>): void;
 }
 
 /** Makes the bundle from its facts, fresh or remembered. */
 export function stagedBundle(facts: StagedFacts): StagedBundle {
+  const deferred: Promise<void>[] = [];
   return Object.freeze({
     ...facts,
     configFile: facts.manifest.configFilename,
-    discard: () => removeTree(facts.directory),
+    async discard() {
+      await removeTree(facts.directory);
+      await Promise.all(deferred);
+    },
+    defer: (work: Promise<void>) => void deferred.push(work),
   });
 }

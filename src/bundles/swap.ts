@@ -25,8 +25,9 @@ export interface SwapOptions {
 
 /**
  * Installs the bundle; its directory is `<subtree>/config` afterwards. When it cannot come the old tree is put back
- * and the bundle stays where it was. Throws `TRAVERSAL` when the subtree is reached through a link below the builds
- * directory, and system errors.
+ * and the bundle stays where it was. The old tree is out of the way, and what its removal still takes (0.1 s for some
+ * hundred files) no compile waits for, but the bundle's `discard`. Throws `TRAVERSAL` when the subtree is reached
+ * through a link below the builds directory, and system errors.
  */
 export async function swapIn(staged: StagedBundle, options: SwapOptions): Promise<void> {
   const { layout, key } = options;
@@ -42,7 +43,7 @@ export async function swapIn(staged: StagedBundle, options: SwapOptions): Promis
     throw error;
   }
   await syncDirectory(subtree);
-  await repairSwap(options);
+  staged.defer(removeRest(await settle(options), options));
 }
 
 /** Whether a swap in the device's subtree was cut short. */
@@ -52,13 +53,19 @@ export async function isSwapCut(options: SwapOptions): Promise<boolean> {
 
 /** Ends a swap that was cut short: one whole tree is at `config`, the other one is gone. Throws as {@link swapIn}. */
 export async function repairSwap(options: SwapOptions): Promise<void> {
+  await removeRest(await settle(options), options);
+}
+
+/** Leaves one whole tree, at `config`. Returns where the other one waits for its removal, if there was one. */
+async function settle(options: SwapOptions): Promise<string | null> {
   const { layout, key, log = silentLog } = options;
   await assertUnlinked(layout.buildsDir, layout.subtree(key));
   const [config, old] = [layout.configTree(key), oldTree(options)];
   const kind = await kindOf(old);
-  if (kind === 'nothing') return;
-  if (kind === 'directory' && (await kindOf(config)) === 'nothing') await rename(old, config);
-  else await discard(old, layout.trashDir, log);
+  if (kind === 'nothing') return null;
+  if (kind !== 'directory' || (await kindOf(config)) !== 'nothing') return trash(old, layout.trashDir, log);
+  await rename(old, config);
+  return null;
 }
 
 /** Beside the tree, for a rename within one directory needs no right on what is renamed. */
@@ -83,11 +90,23 @@ async function renameIfThere(from: string, to: string): Promise<void> {
   }
 }
 
-async function discard(old: string, trashDir: string, log: Log): Promise<void> {
+async function trash(old: string, trashDir: string, log: Log): Promise<string | null> {
   try {
-    const trashed = await moveToTrash(old, trashDir);
-    if (trashed !== null) await removeTree(trashed);
+    return await moveToTrash(old, trashDir);
   } catch (error) {
-    log.warn({ old, error: messageOf(error) }, 'a replaced configuration could not be removed');
+    log.warn({ old, error: messageOf(error) }, unremoved);
+    return null;
   }
 }
+
+/** Never rejects. */
+async function removeRest(trashed: string | null, { log = silentLog }: SwapOptions): Promise<void> {
+  if (trashed === null) return;
+  try {
+    await removeTree(trashed);
+  } catch (error) {
+    log.warn({ trashed, error: messageOf(error) }, unremoved);
+  }
+}
+
+const unremoved = 'a replaced configuration could not be removed';

@@ -7,7 +7,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import process from 'node:process';
 
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import { stagedBundle, type StagedFacts } from '../../src/bundles/staged.js';
 import { swapIn } from '../../src/bundles/swap.js';
 import { temporaryName } from '../../src/disk/temporary.js';
 import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
@@ -30,5 +30,7 @@ for (const step of ['mkdir', 'rename', 'open', 'rm', 'rmdir'] as const) {
 }
 syncBuiltinESMExports();
 
-await swapIn({ directory } as StagedBundle, { layout, key });
+const staged = stagedBundle({ directory, manifest: {} } as StagedFacts);
+await swapIn(staged, { layout, key });
+await staged.discard();
 console.log(steps.join(' '));

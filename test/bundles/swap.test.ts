@@ -53,9 +53,9 @@ test('A bundle becomes the configuration, the old one goes as a whole, and the c
     [...(await treeOf(layout.subtree(key))).keys()],
     ['build/', 'build/cache', 'config/', 'config/kitchen.yaml', 'config/manifest.json', 'config/new.h'],
   );
-  assert.deepEqual(await readdir(layout.trashDir), []);
   assert.deepEqual(await readdir(layout.uploadsDir), []);
   await staged.discard();
+  assert.deepEqual(await readdir(layout.trashDir), []);
   assert.ok((await treeOf(layout.configTree(key))).has('new.h'), 'what is installed cannot be discarded');
 });
 
@@ -117,8 +117,10 @@ test('A job repairs by itself what a killed swap has left', async (t) => {
     await swapIn(await stage(layout, 'old.h'), { layout, key });
     await rename(layout.configTree(key), old(layout));
     if (isNewThere) await rename((await stage(layout, 'new.h')).directory, layout.configTree(key));
-    await swapIn(await stage(layout, 'newest.h'), { layout, key });
+    const newest = await stage(layout, 'newest.h');
+    await swapIn(newest, { layout, key });
     assert.ok((await treeOf(layout.configTree(key))).has('newest.h'));
+    await newest.discard();
     assert.deepEqual(await readdir(layout.subtree(key)), ['config']);
     assert.deepEqual(await readdir(layout.trashDir), []);
   }

@@ -18,6 +18,7 @@ export function bundleIn(world: World): StagedBundle {
       await world.pass('discard');
       world.staging.delete(directory);
     },
+    defer() {},
   };
 }
 
