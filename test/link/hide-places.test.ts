@@ -12,11 +12,11 @@ const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile('kitch
 
 test("A line names the device's own files without their place, and no other place of the machine", () => {
   const { layout, buildsDir } = createPaths({ configDir: '/config' });
-  const hide = createHidePlaces(layout, ['/config', buildsDir, '/root']);
+  const hide = createHidePlaces(layout, ['/config', buildsDir, '/home/me']);
   const subtree = layout.subtree(key);
   assert.equal(hide(`Reading ${subtree}/config/kitchen.yaml...\n`, key), 'Reading config/kitchen.yaml...\n');
   assert.equal(
-    hide(`-I${buildsDir}/other/hall/x /config/secrets.yaml /root/.ssh`, key),
+    hide(`-I${buildsDir}/other/hall/x /config/secrets.yaml /home/me/.ssh`, key),
     '-I…/other/hall/x …/secrets.yaml …/.ssh',
   );
   assert.equal(hide('[1/34] CXX main.cpp.o', key), '[1/34] CXX main.cpp.o');
