@@ -5,30 +5,20 @@
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
-import { collectArtifacts } from './artifacts/collect.js';
-import { createArtifactStore } from './artifacts/store.js';
 import { openIntake } from './bundles/intake.js';
-import { swapIn } from './bundles/swap.js';
-import { cleanBuildDir, openBuildDir } from './compile/build-dir.js';
-import { runCompile } from './compile/compile.js';
-import { precheck } from './compile/precheck.js';
-import { verifyBuild } from './compile/verify.js';
 import { isInside } from './disk/contained.js';
 import { createEnvironment, type Environment } from './esphome/environment.js';
 import { createKnownVersion } from './esphome/known-version.js';
 import { chooseInstalled, type ChooseEsphome } from './jobs/choose-esphome.js';
-import { openDiskStore } from './jobs/disk-store.js';
-import { createJobs, type JobEvent, type JobRecord, type Jobs } from './jobs/jobs.js';
-import { createMemoryQueue } from './jobs/queue.js';
+import type { JobEvent, JobRecord } from './jobs/jobs.js';
+import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
-import { runJob, type LeaseWish, type RunnerDeps } from './jobs/runner.js';
-import { createTools } from './jobs/tools.js';
+import type { LeaseWish } from './jobs/runner.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
 import type { Transport } from './link/transport.js';
-import type { Lease, LockTiming } from './locks/lease.js';
+import type { Lease } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
-import { enterToolchain } from './locks/toolchain-gate.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import {
   createPaths,
@@ -150,7 +140,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
-  const jobs = await openJobs({ options, paths, composeEnvironment, chooseEsphome, acquire, timing });
+  const jobs = await openJobs({ ...options, paths, composeEnvironment, chooseEsphome, acquire, timing });
   const link = createLink({
     identity,
     desk,
@@ -211,56 +201,6 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
 function ownDirectories(layout: Layout): string[] {
   const { locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir } = layout;
   return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir];
-}
-
-interface JobParts {
-  readonly options: ResolvedOptions;
-  readonly paths: Paths;
-  readonly composeEnvironment: (configuration: string) => Environment;
-  readonly chooseEsphome: ChooseEsphome;
-  readonly acquire: (wish: LeaseWish) => Promise<Lease>;
-  readonly timing: LockTiming;
-}
-
-/** The jobs with everything that they do to the world. */
-async function openJobs(parts: JobParts): Promise<Jobs> {
-  const { options, paths, composeEnvironment, chooseEsphome, acquire, timing } = parts;
-  const { log, compileTimeoutMs } = options;
-  const { layout } = paths;
-  const { locksDir, toolchainsDir: toolsDir } = layout;
-  const artifacts = createArtifactStore(layout.artifactsDir);
-  const runner: RunnerDeps = {
-    paths,
-    chooseEsphome,
-    composeEnvironment,
-    acquireLease: acquire,
-    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
-    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
-    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
-    precheck,
-    compile: runCompile,
-    verify: (configuration) => verifyBuild(paths, configuration),
-    storeArtifacts: async (id, configuration) =>
-      artifacts.put(id, await collectArtifacts({ paths, configuration })),
-    copyArtifacts: (from, id) => artifacts.copy(from, id),
-    tools: createTools({
-      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
-      ...{ paths, log },
-    }),
-    resultCache: options.resultCache,
-    compileTimeoutMs,
-    log,
-  };
-  return createJobs({
-    store: await openDiskStore({ dir: layout.jobsDir, log }),
-    queue: createMemoryQueue({ slots: options.slots }),
-    run: (job, staged) => runJob(job, staged, runner),
-    // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
-    openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
-    removeArtifacts: (id) => artifacts.remove(id),
-    jobsDir: layout.jobsDir,
-    log,
-  });
 }
 
 async function versionOf(chooseEsphome: ChooseEsphome): Promise<string> {

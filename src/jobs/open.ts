@@ -1,0 +1,77 @@
+/**
+ * The jobs of a real server: each step of the runner bound to what does it to the disk and to the processes.
+ *
+ * The parts know nothing of each other, so that a test can force every moment; what they share (one layout, one set
+ * of locks, one environment for the check and the compile) is put together here and nowhere else.
+ */
+import { collectArtifacts } from '../artifacts/collect.js';
+import { createArtifactStore } from '../artifacts/store.js';
+import { swapIn } from '../bundles/swap.js';
+import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
+import { runCompile } from '../compile/compile.js';
+import { precheck } from '../compile/precheck.js';
+import { verifyBuild } from '../compile/verify.js';
+import type { Environment } from '../esphome/environment.js';
+import type { Lease, LockTiming } from '../locks/lease.js';
+import { enterToolchain } from '../locks/toolchain-gate.js';
+import type { Log } from '../log.js';
+import type { Paths } from '../paths/index.js';
+import type { ChooseEsphome } from './choose-esphome.js';
+import { openDiskStore } from './disk-store.js';
+import { createJobs, type Jobs } from './jobs.js';
+import { createMemoryQueue } from './queue.js';
+import { runJob, type LeaseWish, type RunnerDeps } from './runner.js';
+import { createTools } from './tools.js';
+
+export interface JobParts {
+  readonly paths: Paths;
+  readonly composeEnvironment: (configuration: string) => Environment;
+  readonly chooseEsphome: ChooseEsphome;
+  readonly acquire: (wish: LeaseWish) => Promise<Lease>;
+  readonly timing: LockTiming;
+  /** How many builds run at once. */
+  readonly slots: number;
+  readonly compileTimeoutMs: number;
+  readonly resultCache: boolean;
+  readonly log: Log;
+}
+
+/** The directories of the layout must exist. Throws system errors. */
+export async function openJobs(parts: JobParts): Promise<Jobs> {
+  const { paths, composeEnvironment, chooseEsphome, acquire, timing, log } = parts;
+  const { layout } = paths;
+  const { locksDir, toolchainsDir: toolsDir } = layout;
+  const artifacts = createArtifactStore(layout.artifactsDir);
+  const runner: RunnerDeps = {
+    paths,
+    chooseEsphome,
+    composeEnvironment,
+    acquireLease: acquire,
+    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
+    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
+    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
+    precheck,
+    compile: runCompile,
+    verify: (configuration) => verifyBuild(paths, configuration),
+    storeArtifacts: async (id, configuration) =>
+      artifacts.put(id, await collectArtifacts({ paths, configuration })),
+    copyArtifacts: (from, id) => artifacts.copy(from, id),
+    tools: createTools({
+      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
+      ...{ paths, log },
+    }),
+    resultCache: parts.resultCache,
+    compileTimeoutMs: parts.compileTimeoutMs,
+    log,
+  };
+  return createJobs({
+    store: await openDiskStore({ dir: layout.jobsDir, log }),
+    queue: createMemoryQueue({ slots: parts.slots }),
+    run: (job, staged) => runJob(job, staged, runner),
+    // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
+    openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
+    removeArtifacts: (id) => artifacts.remove(id),
+    jobsDir: layout.jobsDir,
+    log,
+  });
+}
