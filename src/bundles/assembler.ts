@@ -60,6 +60,7 @@ export function announcementFault(
 export function createAssembler(announced: Announcement): Assembler {
   const hash = createHash('sha256');
   const expected = announced.sha256.toLowerCase();
+  const decodeBase64 = createBase64Decoder();
   let next = 0;
   let received = 0;
   let over = false;
@@ -94,17 +95,32 @@ function refuse(reason: TransferRefusal, fatal: boolean): ChunkResult {
   return { ok: false, reason, fatal };
 }
 
-const lastQuantum = /^(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)?$/;
+/** Decoded chunks lie in one after the other: a buffer for each costs as much as decoding it. */
+const slabBytes = 8 * chunkBytes;
 
 /**
- * Strict standard base64 or null: the alphabet, exact padding, no white space. Spare bits may be set, as the other
- * side allows. Node's own decoder skips what it does not know, so the result is encoded again and compared, which
- * takes a tenth of the time of a regular expression over 44 kB.
+ * Makes a decoder of strict standard base64, which gives the bytes or null: the alphabet, exact padding, no white
+ * space. Spare bits may be set, as the other side allows.
  */
-export function decodeBase64(text: string): Buffer | null {
-  const bytes = Buffer.from(text, 'base64');
-  const again = bytes.toString('base64');
-  if (again === text) return bytes;
-  if (again.length !== text.length || again.slice(0, -4) !== text.slice(0, -4)) return null;
-  return lastQuantum.test(text.slice(-4)) ? bytes : null;
+export function createBase64Decoder(): (text: string) => Buffer | null {
+  let slab: Buffer = Buffer.alloc(0);
+
+  return (text) => {
+    if (slab.length < text.length) slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, text.length));
+    const length = slab.write(text, 'base64');
+    if (!isStrict(text, length)) return null;
+    const bytes = slab.subarray(0, length);
+    slab = slab.subarray(length);
+    return bytes;
+  };
+}
+
+/**
+ * Node's decoder skips what it does not know and stops at padding, so of a text that is not base64 it makes fewer bytes
+ * than its length promises. It also takes the alphabet of addresses, and of a wide character its lower half.
+ */
+function isStrict(text: string, decodedLength: number): boolean {
+  const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
+  if (text.length % 4 !== 0 || decodedLength !== (text.length / 4) * 3 - padding) return false;
+  return !text.includes('-') && !text.includes('_') && Buffer.byteLength(text) === text.length;
 }

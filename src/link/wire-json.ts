@@ -6,7 +6,7 @@
  * compiler output would end the session. Nesting is bounded, because `JSON.stringify` of a deep value (an echoed
  * nonce) overflows the stack.
  */
-import { isUtf8 } from 'node:buffer';
+import { isAscii, isUtf8 } from 'node:buffer';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -15,21 +15,52 @@ const loneSurrogate = /\p{Surrogate}/u;
 
 /**
  * The object in a message, or undefined: not UTF-8, a byte order mark, not JSON, not an object, nested more than
- * 32 deep, or a lone surrogate in any name or string. Of a name that comes twice the last wins. Never throws.
+ * 32 deep, or a lone surrogate in any name or string. Of a name that comes twice the last wins. A long `data_b64` may
+ * hold control characters, which JSON forbids and base64 too. Never throws.
  */
 export function decodeObject(bytes: Buffer): JsonObject | undefined {
+  return decodeChunk(bytes) ?? decodeAny(bytes);
+}
+
+/** A `data_b64` from this length on is cut out of its message before the rest is parsed, and put in after the rest. */
+const longData = 4_096;
+const dataName = 'data_b64';
+const dataStart = `"${dataName}":"`;
+
+/**
+ * A flat object with a long `data_b64` and no escape. Its data need not be looked at twice: that takes longer than
+ * their decryption. Undefined for anything else.
+ */
+function decodeChunk(bytes: Buffer): JsonObject | undefined {
+  const at = bytes.indexOf(dataStart, 0, 'latin1');
+  const from = at + dataStart.length;
+  const to = at < 0 ? -1 : bytes.indexOf('"', from, 'latin1');
+  if (to - from < longData || !isAscii(bytes)) return undefined;
+  const rest = bytes.toString('latin1', 0, from) + bytes.toString('latin1', to);
+  const data = bytes.toString('latin1', from, to);
+  const isFlat = rest.lastIndexOf('{') === 0 && !rest.includes('[');
+  if (!isFlat || rest.lastIndexOf(dataName) !== at + 1 || rest.includes('\\') || data.includes('\\'))
+    return undefined;
+  const value = parse(rest);
+  return typeof value === 'object' && value !== null ? { ...value, [dataName]: data } : undefined;
+}
+
+function decodeAny(bytes: Buffer): JsonObject | undefined {
   if (!isUtf8(bytes)) return undefined;
   const text = bytes.toString('utf8');
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+  const value = parse(text);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   // In valid UTF-8 a lone surrogate can only come from an escape.
   const suspicious = text.includes('\\u');
   return isPlain(value, maxDepth, suspicious) ? (value as JsonObject) : undefined;
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function isPlain(value: unknown, depthLeft: number, suspicious: boolean): boolean {
@@ -42,9 +73,6 @@ function isPlain(value: unknown, depthLeft: number, suspicious: boolean): boolea
   }
   return true;
 }
-
-/** From this length on a `data_b64` is copied into the message as it stands. */
-const longData = 4_096;
 
 /**
  * Compact UTF-8 JSON. A lone surrogate in a string becomes U+FFFD; names must have none. A long `data_b64` must really

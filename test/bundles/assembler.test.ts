@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 
 import fc from 'fast-check';
@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import {
   announcementFault,
   createAssembler,
-  decodeBase64,
+  createBase64Decoder,
   type Assembler,
   type ChunkResult,
 } from '../../src/bundles/assembler.js';
@@ -161,6 +161,7 @@ test('Base64 is accepted exactly where the strict grammar accepts it', () => {
     '\u{1f600}',
   ];
   const near = fc.string({ unit: fc.constantFrom(...letters), maxLength: 14 });
+  const decodeBase64 = createBase64Decoder();
   fc.assert(
     fc.property(near, (text) => {
       assert.equal(decodeBase64(text) !== null, strict.test(text), JSON.stringify(text));
@@ -168,4 +169,11 @@ test('Base64 is accepted exactly where the strict grammar accepts it', () => {
     { numRuns: 3000 },
   );
   assert.deepEqual(decodeBase64('QR=='), Buffer.from('A'), 'spare bits may be set');
+});
+
+test('Decoded chunks keep their bytes when further ones are decoded, of whatever length', () => {
+  const decodeBase64 = createBase64Decoder();
+  const chunks = [32_768, 1, 32_768, 400_000, 0, 7, 262_144, 32_768].map((length) => randomBytes(length));
+  const decoded = chunks.map((chunk) => decodeBase64(chunk.toString('base64')));
+  assert.deepEqual(decoded, chunks);
 });

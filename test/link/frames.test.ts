@@ -278,6 +278,34 @@ test('What is encoded can always be decoded, and only lone surrogates are change
   );
 });
 
+test('A chunk with long data is read as any JSON is, whatever stands around the data and in it', () => {
+  const data = 'QUJD'.repeat(1_100);
+  const part = fc.constantFrom(
+    ...[
+      '"type":"submit_job_chunk"',
+      '"chunk_index":3',
+      '"is_last":true',
+      '"__proto__":{"a":1}',
+      '"x":[1]',
+      ' ',
+    ],
+    ...[`"data_b64":"${data}"`, `"data_b64":"${data}="`, `"data_b64" : "${data}"`, '"data_b64":"short"'],
+    ...[`"inner":{"data_b64":"${data}"}`, `"data_b64":"${data}\\n"`, `"data_b64":"${data}é"`, '"data_b64":7'],
+    ...[`"a\\"b":"data_b64"`, `"data_b64":"${data}`, `"k":"\\"data_b64\\":\\"${data}"`, '}', '{', '"', '\\'],
+  );
+  const message = fc.array(part, { maxLength: 5 }).map((parts) => `{${parts.join(',')}}`);
+  fc.assert(
+    fc.property(message, (text) => {
+      let expected: unknown;
+      try {
+        expected = JSON.parse(text);
+      } catch {}
+      assert.deepEqual(decodeObject(Buffer.from(text)), expected, text.replaceAll(data, '…'));
+    }),
+    { numRuns: 3_000 },
+  );
+});
+
 test('A chunk of full size survives the wire, whatever its job is called', () => {
   const data_b64 = randomBytes(32_768).toString('base64');
   const chunk = { type: 'submit_job_chunk', chunk_index: 7, data_b64, is_last: false } as const;
