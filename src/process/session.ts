@@ -13,7 +13,7 @@ import { hasProc, identify } from './identity.js';
 import { assertRunnable } from './runnable.js';
 import { markerVariable, type SessionIdentity } from './session-scan.js';
 import { awaitEnd, terminateGroup, type StopReport } from './stop.js';
-import { goLine, holdScript, shell, watch, type Watchdog } from './watchdog.js';
+import { goLine, holdScript, shell, watch } from './watchdog.js';
 
 export interface SessionOptions {
   /** Absolute, must exist. */
@@ -99,18 +99,16 @@ export async function spawnSession(
   child.stdin.on('error', () => {});
 
   const identity = { ...(identify(pid) ?? { pid, startTime: 0, bootId: '' }), marker };
-  let watchdog: Watchdog | undefined;
-  try {
-    watchdog = await watch(identity, log);
-    await beforeStart?.(identity);
-  } catch (error) {
+  const [watching, written] = await Promise.allSettled([watch(identity, log), beforeStart?.(identity)]);
+  if (watching.status === 'rejected' || written.status === 'rejected') {
     child.stdin.destroy();
+    const watchdog = watching.status === 'fulfilled' ? watching.value : undefined;
     await Promise.all([left, child, watchdog?.done()]);
-    throw error;
+    throw [watching, written].find(isRejected)?.reason;
   }
   child.stdin.end(goLine);
 
-  const watched = watchdog;
+  const watched = watching.value;
   let killAt = Infinity;
   let ending: Promise<StopReport> | undefined;
   const end = (graceMs: number): Promise<StopReport> => {
@@ -147,6 +145,10 @@ export async function spawnSession(
       await watched.done();
     },
   };
+}
+
+function isRejected(result: PromiseSettledResult<unknown>): result is PromiseRejectedResult {
+  return result.status === 'rejected';
 }
 
 async function within(ms: number, promise: Promise<void>): Promise<void> {
