@@ -5,7 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
-import { openIntake } from './bundles/intake.js';
+import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
 import { createEnvironment, type Environment } from './esphome/environment.js';
 import { createKnownVersion } from './esphome/known-version.js';
@@ -146,7 +146,12 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     desk,
     jobs,
     openIntake: (configurationFilename) =>
-      openIntake({ uploadsDir: layout.uploadsDir, configurationFilename, limits: options.bundleLimits, log }),
+      openThreadedIntake({
+        uploadsDir: layout.uploadsDir,
+        configurationFilename,
+        limits: options.bundleLimits,
+        log,
+      }),
     maxBundleBytes: options.bundleLimits.packedBytes,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     about: {

@@ -45,7 +45,7 @@ export async function makeBundle(packedBytes: number): Promise<Buffer> {
 
 let stamp = 0;
 
-/** Makes it another bundle with the same content, by the time in its gzip header: a known one would not be built. */
+/** Makes it another archive of the same content, by the time in its gzip header, as `esphome bundle` does. */
 export function renew(bundle: Buffer): Buffer {
   stamp += 1;
   bundle.writeUInt32LE(stamp, 4);

@@ -1,7 +1,7 @@
 /**
- * The process of the receiving side, in one of three kinds: the receiver as it is; the receiver's link alone over an
- * intake that drops everything; the bare loop. Between `begin` and `end` of its
- * parent its meter runs.
+ * The process of the receiving side, in one of four kinds: the receiver, which builds every bundle anew; the same with
+ * results that are used again; its link alone over an intake that drops everything; the bare loop. Between `begin` and
+ * `end` of its parent its meter runs.
  */
 import { join } from 'node:path';
 
@@ -40,8 +40,10 @@ function tell(message: FromServer): void {
   process.send?.(message);
 }
 
-async function startWhole(): Promise<ServerAddress> {
-  const receiver = await createReceiver({ configDir: directory, esphome: [compiler], pairingByKey: true });
+async function startWhole(resultCache: boolean): Promise<ServerAddress> {
+  const receiver = await createReceiver({
+    ...{ configDir: directory, esphome: [compiler], pairingByKey: true, resultCache },
+  });
   let pairingKey = '';
   receiver.pairing.armOneTimeKey((key) => (pairingKey = key));
   return { port: await receiver.listen(0, host), pin: receiver.pin, pairingKey, isSink: false };
@@ -95,7 +97,12 @@ async function startBare(): Promise<ServerAddress> {
   return { port: await listenBare(host), pin: '', pairingKey: '', isSink: true };
 }
 
-const starts = { whole: startWhole, sink: startSink, bare: startBare };
+const starts = {
+  whole: () => startWhole(false),
+  cached: () => startWhole(true),
+  sink: startSink,
+  bare: startBare,
+};
 const meter = startMeter();
 process.on('message', (word) => {
   if (word === 'begin') meter.begin();

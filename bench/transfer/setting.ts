@@ -19,6 +19,8 @@ export interface Setting {
   readonly bundles: { readonly small: Buffer; readonly middle: Buffer; readonly large: Buffer };
   readonly server: Server;
   readonly ours: Client;
+  /** Of a receiver that uses results again. */
+  readonly cached: Client;
   readonly sink: Client;
   readonly bare: BareClient;
   /** Null when it is not installed. */
@@ -55,7 +57,8 @@ export async function prepare(t: Cleanups): Promise<Setting> {
   const sink = await connect(await startServer(t, 'sink', await place('sink')), 'client-of-sink');
   const server = await startServer(t, 'whole', await place('whole'));
   const ours = await connect(server, 'client');
+  const cached = await connect(await startServer(t, 'cached', await place('cached')), 'client-of-cached');
   const venv = await findOriginal();
   const original = venv === null ? null : { venv, client: await connectOriginal(venv) };
-  return { base, compiler, bundles, server, ours, sink, bare, original };
+  return { base, compiler, bundles, server, ours, cached, sink, bare, original };
 }

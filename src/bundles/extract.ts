@@ -4,9 +4,12 @@
  * A file is created exclusively and never through a link, with a mode of 0644 or 0755 and the time of now: owners,
  * other bits and times of the archive (a future one confuses ninja for ever) are not taken over. So whatever the
  * archive says, only plain files below that directory can come of it.
+ *
+ * The disk is called synchronously, because this runs in a thread that does nothing else (unpack-thread.ts): the way
+ * of each step through the pool of threads and back took three times what writing takes.
  */
-import { constants } from 'node:fs';
-import { mkdir, open, readdir } from 'node:fs/promises';
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, constants, mkdirSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ReceiverError, quote } from '../errors.js';
@@ -23,6 +26,8 @@ export interface Extracted {
   readonly bytes: number;
   readonly members: number;
   readonly hints: Hints;
+  /** Of the members' paths, kinds, modes and bytes, in hex: the same for the same content however it was packed. */
+  readonly contentSha256: string;
   /** Whether exactly this path is a file of the tree. */
   readonly hasFile: (path: string) => boolean;
 }
@@ -39,12 +44,14 @@ export async function extract(
   const tree = createMemberTree(limits);
   const scanner = createHintScanner();
   const manifest: Buffer[] = [];
+  const content = createHash('sha256');
   let bytes = 0;
   let members = 0;
   for await (const member of readTar(stream)) {
     members += 1;
     if (members > limits.members) throw refused(`the bundle has more than ${limits.members} members`);
-    await makeDirectories(directory, tree.admit(member.path, member.kind));
+    makeDirectories(directory, tree.admit(member.path, member.kind));
+    addHead(content, member);
     if (member.kind === 'directory') continue;
     bytes += member.size;
     if (bytes > limits.unpackedBytes)
@@ -56,41 +63,52 @@ export async function extract(
     const scan = scanner.member(member.path);
     await writeMember(join(directory, member.path), member, (piece) => {
       scan(piece);
+      content.update(piece);
       if (isManifest) manifest.push(Buffer.from(piece));
     });
   }
   if (!tree.hasFile(manifestFile)) throw refused(`the bundle has no ${manifestFile}`);
-  await checkTree(directory, tree);
+  checkTree(directory, tree);
   return {
     manifest: Buffer.concat(manifest),
     bytes,
     members,
     hints: scanner.hints(),
+    contentSha256: content.digest('hex'),
     hasFile: (path) => tree.hasFile(path),
   };
 }
 
-async function makeDirectories(root: string, directories: readonly string[]): Promise<void> {
-  for (const directory of directories) await mkdir(join(root, directory), { mode: 0o755 });
+function makeDirectories(root: string, directories: readonly string[]): void {
+  for (const directory of directories) mkdirSync(join(root, directory), { mode: 0o755 });
+}
+
+/** The size says where the bytes end, so no two trees give one hash. */
+function addHead(content: Hash, { path, kind, executable, size }: TarMember): void {
+  content.update(JSON.stringify([path, kind, executable, size]));
 }
 
 const createOnly = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 async function writeMember(path: string, member: TarMember, read: (piece: Buffer) => void): Promise<void> {
-  const handle = await open(path, createOnly, member.executable ? 0o755 : 0o644);
+  const file = openSync(path, createOnly, member.executable ? 0o755 : 0o644);
   try {
     for await (const piece of member.body()) {
       read(piece);
-      await handle.writeFile(piece);
+      writeAll(file, piece);
     }
   } finally {
-    await handle.close();
+    closeSync(file);
   }
 }
 
+function writeAll(file: number, bytes: Buffer): void {
+  for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+}
+
 /** The last look: what lies there is what was admitted, and nothing but files and directories. */
-async function checkTree(directory: string, tree: MemberTree): Promise<void> {
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+function checkTree(directory: string, tree: MemberTree): void {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
   const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());
   if (odd !== undefined) throw refused(`the unpacked ${quote(odd.name)} is neither a file nor a directory`);
   if (entries.length !== tree.size) {

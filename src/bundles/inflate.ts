@@ -2,16 +2,20 @@
  * The gzip layer of a bundle: bytes in as they come, pieces out as they are asked for, with the expansion watched
  * while it happens. A bomb is found after a few megabytes and not when the disk is full.
  *
- * Node's gunzip reads several gzip streams in a row as one and drops zeros behind the last; a bundle is exactly
- * one stream, so both are refused.
+ * It inflates in the thread that calls it, which costs a third of the way through the pool of threads and back. Node's
+ * gunzip reads several gzip streams in a row as one and drops zeros behind the last; a bundle is exactly one stream,
+ * so both are refused.
  */
-import { createGunzip } from 'node:zlib';
+import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
 import { streamBytes, type BundleLimits } from './limits.js';
 
 export interface Inflater {
-  /** False asks for a wait. After the end or an error the bytes are dropped. Never throws. */
+  /**
+   * False asks for a wait, and that the bytes do not change until there is room. After the end or an error they are
+   * dropped. Never throws.
+   */
   write(bytes: Buffer): boolean;
   end(): void;
   /** Resolves when there is room, or when nothing will be read any more. */
@@ -24,67 +28,106 @@ export interface Inflater {
   fault(): string | null;
 }
 
-/** Bytes that zlib's thread gets at a time; each hand-over costs as much as inflating some tens of kilobytes. */
-const batchBytes = 256 * 1024;
-/** A piece ends where a batch ends, so with the same size for both every batch would give two. */
-const buffering = { chunkSize: 2 * batchBytes, writableHighWaterMark: 2 * batchBytes };
+/** Inflated at a time. Deflate makes at most 1,032 bytes of one, so 33 MiB are the most before a limit is looked at. */
+const sliceBytes = 32 * 1024;
+/** Missing in the types of minizlib, which hands it on to zlib. */
+const options: object = { chunkSize: 128 * 1024 };
 /** The last four bytes of a gzip stream: its unpacked length modulo 2^32. */
 const lengthBytes = 4;
 
 export function createInflater(limits: BundleLimits): Inflater {
-  const gunzip = createGunzip(buffering);
-  gunzip.on('error', () => undefined); // the reader of the pieces sees it too, but may not have begun
+  const gunzip = new Gunzip(options);
   const most = streamBytes(limits);
+  let output: Buffer[] = [];
+  let failure: unknown = null;
+  let queued: Buffer[] = [];
+  let isEnded = false;
+  let isOver = false;
   let packed = 0;
   let unpacked = 0;
   let tail: Buffer = Buffer.alloc(0);
-  let batch: Buffer[] = [];
-  let batched = 0;
+  /** Those who wait for bytes, or for room. */
+  let waiting: (() => void)[] = [];
+  gunzip.on('data', (piece: Buffer) => void output.push(piece));
+  gunzip.on('error', (error) => void (failure ??= error));
 
-  function flush(): boolean {
-    const bytes = Buffer.concat(batch, batched);
-    batch = [];
-    batched = 0;
-    return gunzip.destroyed || gunzip.writableEnded || gunzip.write(bytes);
+  function wake(): void {
+    const woken = waiting;
+    waiting = [];
+    for (const go of woken) go();
+  }
+
+  async function until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => waiting.push(resolve));
+  }
+
+  function destroy(): void {
+    isOver = true;
+    queued = [];
+    gunzip.close();
+    wake();
+  }
+
+  /** What has come out since the last call. Throws what went wrong. */
+  function taken(): Buffer[] {
+    if (failure !== null) throw failure;
+    const pieces = output;
+    output = [];
+    for (const piece of pieces) unpacked += piece.length;
+    if (unpacked > most) throw refused(`the archive unpacks to more than ${most} bytes`);
+    if (unpacked > limits.ratioFreeBytes && unpacked > packed * limits.ratio) {
+      throw refused(`the archive is packed more than ${limits.ratio} to one`);
+    }
+    return pieces;
+  }
+
+  async function* inflated(): AsyncGenerator<Buffer, void> {
+    for (;;) {
+      await until(() => queued.length > 0 || isEnded || isOver);
+      const bytes = queued[0];
+      if (bytes === undefined) break;
+      for (let at = 0; at < bytes.length; at += sliceBytes) {
+        if (isOver) break;
+        const slice = bytes.subarray(at, at + sliceBytes);
+        packed += slice.length;
+        tail = Buffer.concat([tail, slice.subarray(-lengthBytes)]).subarray(-lengthBytes);
+        gunzip.write(slice);
+        yield* taken();
+        // Of one write: how much of it the engine took.
+        if (gunzip.handle?.bytesWritten !== slice.length)
+          throw refused('the archive is damaged: there are bytes after its gzip stream');
+      }
+      queued.shift();
+      wake();
+    }
+    if (isOver) throw refused('the archive is not read to its end');
+    gunzip.end();
+    yield* taken();
   }
 
   return {
     write(bytes) {
-      packed += bytes.length;
-      tail = Buffer.concat([tail, bytes.subarray(-lengthBytes)]).subarray(-lengthBytes);
-      batch.push(bytes);
-      batched += bytes.length;
-      return batched < batchBytes || flush();
+      if (isOver || isEnded) return true;
+      queued.push(bytes);
+      wake();
+      return false;
     },
     end() {
-      flush();
-      gunzip.end();
+      isEnded = true;
+      wake();
     },
-    async room() {
-      if (!gunzip.writableNeedDrain) return;
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          gunzip.off('drain', done).off('close', done);
-          resolve();
-        };
-        gunzip.on('drain', done).on('close', done);
-      });
-    },
+    room: () => until(() => queued.length === 0 || isOver),
     async *pieces() {
-      for await (const piece of gunzip as AsyncIterable<Buffer>) {
-        unpacked += piece.length;
-        if (unpacked > most) throw refused(`the archive unpacks to more than ${most} bytes`);
-        if (unpacked > limits.ratioFreeBytes && unpacked > gunzip.bytesWritten * limits.ratio) {
-          throw refused(`the archive is packed more than ${limits.ratio} to one`);
-        }
-        yield piece;
+      try {
+        yield* inflated();
+      } finally {
+        destroy();
       }
     },
-    destroy: () => void gunzip.destroy(),
+    destroy,
     fault() {
-      if (packed !== gunzip.bytesWritten) return 'there are bytes after its gzip stream';
-      const whole = tail.length === lengthBytes && tail.readUInt32LE() === unpacked % 2 ** 32;
-      return whole ? null : 'it is more than one gzip stream';
+      const isWhole = tail.length === lengthBytes && tail.readUInt32LE() === unpacked % 2 ** 32;
+      return isWhole ? null : 'it is more than one gzip stream';
     },
   };
 }

@@ -23,6 +23,8 @@ import { stagedBundle, type StagedBundle } from './staged.js';
 export interface IntakeOptions {
   /** Where the staging directory is made; itself made when missing. On the file system of the builds. */
   readonly uploadsDir: string;
+  /** What the staging directory is called there; it must not exist. Default: a temporary name. */
+  readonly name?: string | undefined;
   /** The YAML that the bundle was announced for; its manifest must name the same. */
   readonly configurationFilename: FileName;
   /** Default: {@link defaultBundleLimits}. */
@@ -37,8 +39,8 @@ export interface IntakeOptions {
 /** Its owner ends every intake with `finish` or `abort`. */
 export interface BundleIntake {
   /**
-   * Takes the next bytes of the archive, which must not change afterwards. Never throws: an error shows in
-   * `finish`, and further bytes are dropped. False asks the caller to wait for `drain`.
+   * Takes the next bytes of the archive. Never throws: an error shows in `finish`, and further bytes are dropped.
+   * False asks the caller to wait for `drain`; until then the bytes must not change.
    */
   write(bytes: Buffer): boolean;
   /** Resolves when there is room again, or when the intake is over. Never rejects. */
@@ -115,19 +117,19 @@ async function unpack(
   inflater: Inflater,
   limits: BundleLimits,
   log: Log,
-  { uploadsDir, configurationFilename }: IntakeOptions,
+  { uploadsDir, name = temporaryName(), configurationFilename }: IntakeOptions,
 ): Promise<Outcome> {
   let directory: string | null = null;
   try {
     await mkdir(uploadsDir, { recursive: true, mode: 0o700 });
-    const fresh = join(uploadsDir, temporaryName());
+    const fresh = join(uploadsDir, name);
     await mkdir(fresh, { mode: 0o700 });
     directory = fresh;
     const extracted = await extract(inflater.pieces(), directory, limits);
     const manifest = parseManifest(extracted.manifest);
     checkConfiguration(manifest, configurationFilename, extracted);
-    const { bytes, members, hints } = extracted;
-    return { staged: stagedBundle({ directory, manifest, bytes, members, hints }) };
+    const { bytes, members, hints, contentSha256 } = extracted;
+    return { staged: stagedBundle({ directory, manifest, bytes, members, hints, contentSha256 }) };
   } catch (cause) {
     inflater.destroy();
     if (directory !== null) await removeOrWarn(directory, log);
@@ -145,7 +147,8 @@ function checkConfiguration({ configFilename }: Manifest, announced: FileName, {
   }
 }
 
-async function removeOrWarn(directory: string, log: Log): Promise<void> {
+/** Never rejects. */
+export async function removeOrWarn(directory: string, log: Log): Promise<void> {
   try {
     await removeTree(directory);
   } catch (error) {

@@ -15,6 +15,8 @@ export interface StagedFacts {
   readonly bytes: number;
   readonly members: number;
   readonly hints: Hints;
+  /** The same for the same content, however it was packed. In hex. */
+  readonly contentSha256: string;
 }
 
 export interface StagedBundle extends StagedFacts {

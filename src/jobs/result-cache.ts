@@ -6,6 +6,9 @@
  * whose firmware the client gets. After another bundle, a failed build, a clean or a wipe there is a compile, which
  * is what their user expects and which ESPHome's own caches make short. Only the number of the lease proves this,
  * for it also counts what other receivers did in the directory; so the look is taken under the lease.
+ *
+ * Bundles are the same when their content is: `esphome bundle` packs with the time of day in the gzip header (2026.10),
+ * so that no two archives ever have one hash.
  */
 import { createHash } from 'node:crypto';
 
@@ -31,6 +34,8 @@ export interface Ingredients {
   readonly version: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly hints: Hints;
+  /** Of the bundle. */
+  readonly contentSha256: string;
 }
 
 export interface ResultCacheDeps {
@@ -84,11 +89,11 @@ export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: Re
 }
 
 function hashOf(
-  { configuration, target, bundleSha256, skipBootloader }: JobRecord,
-  { version, environment }: Ingredients,
+  { configuration, target, skipBootloader }: JobRecord,
+  { version, environment, contentSha256 }: Ingredients,
   fence: number,
 ): string {
-  const asked = [configuration, target, bundleSha256.toLowerCase(), skipBootloader];
+  const asked = [configuration, target, contentSha256, skipBootloader];
   return createHash('sha256')
     .update(JSON.stringify([asked, version, environment, fence]))
     .digest('hex');

@@ -71,7 +71,7 @@ export async function runJob(job: RunningJob, staged: StagedBundle, deps: Runner
     const chosen = await deps.chooseEsphome(targetVersion, job.signal);
     job.note({ esphomeVersion: chosen.version });
     const compiler = { ...chosen, environment: deps.composeEnvironment(job.record.configuration) };
-    const cache = resultCacheOf(job, { ...compiler, hints: staged.hints }, deps);
+    const cache = resultCacheOf(job, { ...compiler, ...staged }, deps);
     const install = installOnce(job, staged, deps);
     return await againIfLost(job, deps, async (lease) => {
       const cached = await cache.reuse(lease);

@@ -9,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 
 import { createAssembler } from '../../src/bundles/assembler.js';
-import { openIntake } from '../../src/bundles/intake.js';
+import { openThreadedIntake } from '../../src/bundles/threaded-intake.js';
 import { hostileText } from '../support/hostile.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import {
@@ -58,7 +58,7 @@ export async function anyCutGivesTheSameTree(t: Cleanups, numRuns: number): Prom
       const members = sent.map(([path, body]) => Buffer.concat([longNames(path), file('f', body)]));
       const archive = gzipSync(tar(manifest(), ...members, config), { level });
       const chunks = assembled(cut(archive, cuts));
-      const staged = await inTime(send(openIntake({ uploadsDir, configurationFilename }), chunks));
+      const staged = await inTime(send(openThreadedIntake({ uploadsDir, configurationFilename }), chunks));
       const found = [...(await treeOf(staged.directory))].filter(
         ([path]) => !path.endsWith('/') && path !== configName && path !== 'manifest.json',
       );

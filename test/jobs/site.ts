@@ -122,6 +122,7 @@ async function stage(uploadsDir: string, file: string, text: string): Promise<St
       remoteParts: text.includes('packages:'),
       webFiles: text.includes('font:'),
     },
+    contentSha256: hashOf(text),
     manifest: { configFilename: fileName(file) } as StagedBundle['manifest'],
   });
 }

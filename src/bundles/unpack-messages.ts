@@ -1,0 +1,64 @@
+/**
+ * What the receiver and its unpacking thread say to each other, and how an error gets from one to the other with its
+ * code: a copy made by the machine keeps only message and stack, and a full disk would look like a damaged bundle.
+ */
+import {
+  isReceiverError,
+  messageOf,
+  ReceiverError,
+  systemCode,
+  type ErrorCode,
+  type Facts,
+} from '../errors.js';
+import type { FileName } from '../paths/index.js';
+import type { BundleLimits } from './limits.js';
+import type { StagedFacts } from './staged.js';
+
+/** Each upload has a number that is used once in a thread. */
+export type ToThread =
+  | {
+      readonly type: 'open';
+      readonly upload: number;
+      readonly uploadsDir: string;
+      readonly name: string;
+      readonly configurationFilename: FileName;
+      readonly limits: BundleLimits;
+    }
+  /** The first `length` bytes of a buffer, which comes back as `taken` when it is used up. */
+  | { readonly type: 'bytes'; readonly upload: number; readonly buffer: ArrayBuffer; readonly length: number }
+  /** No more bytes come. Answered by `finished` or `failed`. */
+  | { readonly type: 'finish'; readonly upload: number }
+  /** Answered by `aborted`. */
+  | { readonly type: 'abort'; readonly upload: number };
+
+export type FromThread =
+  | { readonly type: 'taken'; readonly upload: number; readonly buffer: ArrayBuffer }
+  | { readonly type: 'finished'; readonly upload: number; readonly facts: StagedFacts }
+  | { readonly type: 'failed'; readonly upload: number; readonly error: SentError }
+  | { readonly type: 'aborted'; readonly upload: number }
+  | { readonly type: 'warning'; readonly upload: number; readonly facts: Facts; readonly text: string };
+
+export type SentError =
+  | { readonly kind: 'ours'; readonly code: ErrorCode; readonly message: string; readonly facts: Facts }
+  | { readonly kind: 'other'; readonly code: string | undefined; readonly message: string };
+
+export function packError(error: unknown): SentError {
+  const message = messageOf(error);
+  if (!isReceiverError(error)) return { kind: 'other', code: systemCode(error), message };
+  return { kind: 'ours', code: error.code, message, facts: plain(error.facts) };
+}
+
+export function unpackError(sent: SentError): Error {
+  if (sent.kind === 'ours') return new ReceiverError(sent.code, sent.message, sent.facts);
+  const { code, message } = sent;
+  return Object.assign(new Error(message), code !== undefined && { code });
+}
+
+/** What a message can carry: errors and other objects become what they say. */
+export function plain(facts: Facts): Facts {
+  const shown = Object.entries(facts).map(([key, value]) => {
+    if (value instanceof Error) return [key, messageOf(value)];
+    return [key, typeof value === 'object' ? JSON.stringify(value) : value];
+  });
+  return Object.fromEntries(shown) as Facts;
+}

@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
+
+import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
+import { defaultBundleLimits } from '../../src/bundles/limits.js';
+import { openThreadedIntake } from '../../src/bundles/threaded-intake.js';
+import { unpackThread } from '../../src/bundles/unpack-thread.js';
+import type { ToThread } from '../../src/bundles/unpack-messages.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
+import { bundle, config, file, manifest, tar, treeOf } from './archives.js';
+import { configurationFilename, send } from './send.js';
+
+const noise = randomBytes(3 << 20);
+const archive = gzipSync(tar(manifest(), file('noise', noise), config), { level: 1 });
+const pieces = Array.from({ length: Math.ceil(archive.length / 32_768) }, (_, at) =>
+  archive.subarray(at * 32_768, (at + 1) * 32_768),
+);
+
+async function open(t: Cleanups): Promise<{ intake: BundleIntake; uploadsDir: string }> {
+  const uploadsDir = join(await tempDir(t), 'uploads');
+  return { uploadsDir, intake: openThreadedIntake({ uploadsDir, configurationFilename }) };
+}
+
+test('A bundle that is unpacked in the thread is the one that is unpacked here', async (t) => {
+  const { intake, uploadsDir } = await open(t);
+  const staged = await send(intake, pieces);
+  const same = await send(openIntake({ uploadsDir, configurationFilename }), pieces);
+  const { directory, ...facts } = staged;
+  const { directory: other, ...sameFacts } = same;
+  assert.deepEqual(JSON.parse(JSON.stringify(facts)), JSON.parse(JSON.stringify(sameFacts)));
+  assert.deepEqual(await treeOf(directory), await treeOf(other));
+  await staged.discard();
+  await same.discard();
+  assert.deepEqual(await readdir(uploadsDir), []);
+});
+
+test('The content has one hash however it is packed, and another one for every change of it', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const hashOf = async (bytes: Buffer): Promise<string> => {
+    const staged = await send(openThreadedIntake({ uploadsDir, configurationFilename }), [bytes]);
+    await staged.discard();
+    return staged.contentSha256;
+  };
+  const plain = tar(manifest(), file('a', 'bc'), config);
+  const first = await hashOf(gzipSync(plain));
+  const stamped = gzipSync(plain, { level: 9 });
+  stamped.writeUInt32LE(1_790_000_000, 4);
+  assert.equal(await hashOf(stamped), first, 'the time of packing is no content');
+  const changes = [
+    tar(manifest(), file('a', 'bd'), config),
+    tar(manifest(), file('ab', 'c'), config),
+    tar(manifest(), file('a', 'bc'), file('b', ''), config),
+    tar(manifest(), config),
+  ];
+  const hashes = new Set([first]);
+  for (const change of changes) hashes.add(await hashOf(gzipSync(change)));
+  assert.equal(hashes.size, changes.length + 1);
+});
+
+test('A refusal comes back from the thread with its code, and an error of the disk with its own', async (t) => {
+  const { intake, uploadsDir } = await open(t);
+  const damaged = send(intake, [bundle(file('../out'))]);
+  await assert.rejects(damaged, { name: 'ReceiverError', code: 'BUNDLE' });
+  assert.deepEqual(await readdir(uploadsDir), []);
+
+  const noDirectory = join(await tempDir(t), 'file');
+  await writeFile(noDirectory, '');
+  const onFile = openThreadedIntake({ uploadsDir: join(noDirectory, 'below'), configurationFilename });
+  await assert.rejects(send(onFile, pieces), { code: 'ENOTDIR' });
+
+  const limits = { ...defaultBundleLimits, unpackedBytes: 1_000 };
+  const small = openThreadedIntake({ uploadsDir, configurationFilename, limits });
+  await assert.rejects(send(small, pieces), { code: 'BUNDLE', message: /more than 1000 bytes/ });
+  assert.deepEqual(await readdir(uploadsDir), []);
+});
+
+test('Uploads that arrive at the same time do not mix', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const names = ['a', 'b', 'c', 'd', 'e'];
+  const staged = await Promise.all(
+    names.map(async (name) => {
+      const own = gzipSync(tar(manifest(), file(name, noise.subarray(0, 1 << 20)), config), { level: 0 });
+      const intake = openThreadedIntake({ uploadsDir, configurationFilename });
+      for (let at = 0; at < own.length; at += 10_007) {
+        if (!intake.write(own.subarray(at, at + 10_007))) await intake.drain();
+        await sleep(0);
+      }
+      return intake.finish();
+    }),
+  );
+  for (const [at, name] of names.entries()) {
+    const tree = await treeOf(staged[at]?.directory ?? '');
+    assert.deepEqual([...tree.keys()], [name, 'kitchen.yaml', 'manifest.json'].toSorted());
+    assert.equal(tree.get(name), noise.subarray(0, 1 << 20).toString('latin1'));
+  }
+});
+
+test('A sender that does not wait is asked to, and its bytes may change at once', async (t) => {
+  const { intake } = await open(t);
+  const buffer = Buffer.alloc(32_768);
+  let waits = 0;
+  for (const piece of pieces) {
+    piece.copy(buffer);
+    if (intake.write(buffer.subarray(0, piece.length))) continue;
+    waits += 1;
+    await intake.drain();
+  }
+  assert.ok(waits > 3, `${waits} waits`);
+  const staged = await intake.finish();
+  assert.equal((await treeOf(staged.directory)).get('noise'), noise.toString('latin1'));
+});
+
+for (const [moment, before] of [
+  ['at once', () => {}],
+  [
+    'before the last byte',
+    (intake: BundleIntake) => pieces.slice(0, 40).forEach((piece) => intake.write(piece)),
+  ],
+  ['after a damaged byte', (intake: BundleIntake) => intake.write(Buffer.from('no gzip'))],
+] as const) {
+  test(`An upload that is given up ${moment} leaves nothing, and ends as cancelled`, async (t) => {
+    const { intake, uploadsDir } = await open(t);
+    before(intake);
+    await Promise.all([intake.abort(), intake.abort()]);
+    await intake.drain();
+    assert.equal(intake.write(Buffer.from('more')), true, 'further bytes are dropped');
+    assert.deepEqual(await readdir(uploadsDir).catch(() => []), []);
+    await assert.rejects(intake.finish(), { code: 'CANCELLED' });
+  });
+}
+
+test('An upload that is given up while its end is awaited is cancelled and leaves nothing', async (t) => {
+  const { intake, uploadsDir } = await open(t);
+  for (const piece of pieces) intake.write(piece);
+  const finished = assert.rejects(intake.finish(), { code: 'CANCELLED' });
+  await intake.abort();
+  await finished;
+  assert.deepEqual(await readdir(uploadsDir), []);
+});
+
+test('A finished bundle is not taken away by an abort that comes too late', async (t) => {
+  const { intake } = await open(t);
+  const staged = await send(intake, pieces);
+  await intake.abort();
+  assert.equal((await treeOf(staged.directory)).size, 3);
+});
+
+test('When the thread dies its uploads fail, nothing of them is left, and the next bundle gets a new one', async (t) => {
+  const { intake, uploadsDir } = await open(t);
+  for (const piece of pieces.slice(0, 20)) intake.write(piece);
+  const given = openThreadedIntake({ uploadsDir, configurationFilename });
+  await waitFor(async () => (await readdir(uploadsDir)).length === 2, { what: 'both directories' });
+  const aborted = given.abort();
+  // A message that no code sends.
+  unpackThread().tell({ type: 'bytes', upload: 0 } as unknown as ToThread);
+  unpackThread().tell(null as unknown as ToThread);
+  await assert.rejects(intake.finish(), { code: 'STATE' });
+  await aborted;
+  await intake.abort();
+  assert.deepEqual(await readdir(uploadsDir), []);
+  const next = await send(openThreadedIntake({ uploadsDir, configurationFilename }), pieces);
+  assert.equal((await treeOf(next.directory)).size, 3);
+});
