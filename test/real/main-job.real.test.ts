@@ -63,10 +63,24 @@ test('A compile ends completed there and here, and both have the same program, w
   assert.match(await runFor(theirs, 1500), /The kitchen is alive/);
 });
 
-test('The same again is warm: ninja finds nothing to do', async () => {
+test('The same again is not compiled: the client gets the same program, and our record says where it is from', async () => {
+  const theirs = program(join(offloader.configDir, '.esphome', 'build'), 'kitchen');
+  const before = await readFile(theirs);
   const id = await offloader.compile('kitchen.yaml');
   const job = await offloader.waitJob(id);
   assert.equal(job.status, 'completed', job.error ?? '');
+  assert.equal(newestJob().cached, true);
+  assert.match(offloader.outputOf(id), /its result is used again/);
+  assert.ok((await readFile(theirs)).equals(before));
+});
+
+test('With another comment in the YAML it is compiled, and warm: ninja finds nothing to do', async () => {
+  const yaml = join(offloader.configDir, 'kitchen.yaml');
+  await writeFile(yaml, `${await readFile(yaml, 'utf8')}# another comment\n`);
+  const id = await offloader.compile('kitchen.yaml');
+  const job = await offloader.waitJob(id);
+  assert.equal(job.status, 'completed', job.error ?? '');
+  assert.equal(newestJob().cached, false);
   assert.match(offloader.outputOf(id), /ninja: no work to do/);
 });
 
