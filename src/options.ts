@@ -45,6 +45,11 @@ export interface CoreOptions {
   /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
   readonly resultCache?: boolean | undefined;
   /**
+   * How long a peer may be away while jobs of its wait or run before they are cancelled, in milliseconds. From 10,000 to
+   * 86,400,000 (a day). Default: 600,000 (10 minutes).
+   */
+  readonly absentPeerGraceMs?: number | undefined;
+  /**
    * After how long without a sign of life the lock of a receiver that has died or stands still is free, in
    * milliseconds. From 2,000 to 600,000; the receivers of one builds directory must agree. Default: 10,000.
    */
@@ -68,6 +73,7 @@ export interface ResolvedOptions {
   readonly compileTimeoutMs: number;
   readonly bundleLimits: BundleLimits;
   readonly resultCache: boolean;
+  readonly absentPeerGraceMs: number;
   readonly lockStaleMs: number;
   readonly log: Log;
 }
@@ -108,6 +114,7 @@ const schema = z.strictObject({
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
   bundleLimits: bundleLimits.prefault({}),
   resultCache: z.boolean().default(true),
+  absentPeerGraceMs: z.int().min(10_000).max(86_400_000).default(600_000),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),
   log: z.custom<Log>(isLog, 'a log needs debug, info, warn and error').optional(),
 });

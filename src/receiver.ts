@@ -166,6 +166,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     esphomeVersion: createKnownVersion(() => versionOf(chooseEsphome)),
     log,
   });
+  const stopNoting = link.subscribe(({ dashboardId: id, connected }) => jobs.notePeer(id, connected));
   async function underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
     const { signal } = new AbortController();
     const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
@@ -196,6 +197,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     },
     async close() {
       await link.close();
+      stopNoting();
       await jobs.close();
       await recovery.close();
       await table.close();

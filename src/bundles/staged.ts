@@ -19,6 +19,12 @@ export interface StagedFacts {
   readonly contentSha256: string;
 }
 
+/** What a job's record remembers of its bundle, so that it is found again after a restart. */
+export interface BundleFacts extends Pick<StagedFacts, 'bytes' | 'members' | 'hints' | 'contentSha256'> {
+  /** The ESPHome that made it; null when it does not say. */
+  readonly esphomeVersion: string | null;
+}
+
 export interface StagedBundle extends StagedFacts {
   /** The YAML to compile: a file in the root of the directory. */
   readonly configFile: FileName;
@@ -27,20 +33,24 @@ export interface StagedBundle extends StagedFacts {
    * to remove.
    */
   discard(): Promise<void>;
-  /** Has `discard` wait for this as well. It must not reject. */
+  /** Waits for what was deferred and leaves the directory to the next receiver. Never rejects. */
+  settled(): Promise<void>;
+  /** Has the two wait for this as well. It must not reject. */
   defer(work: Promise<void>): void;
 }
 
 /** Makes the bundle from its facts, fresh or remembered. */
 export function stagedBundle(facts: StagedFacts): StagedBundle {
   const deferred: Promise<void>[] = [];
+  const settled = async (): Promise<void> => void (await Promise.all(deferred));
   return Object.freeze({
     ...facts,
     configFile: facts.manifest.configFilename,
     async discard() {
       await removeTree(facts.directory);
-      await Promise.all(deferred);
+      await settled();
     },
+    settled,
     defer: (work: Promise<void>) => void deferred.push(work),
   });
 }

@@ -3,19 +3,22 @@
  * `.config.old`, the new one comes, the old one goes. ESPHome's own directories beside it keep their build caches.
  *
  * A receiver may be killed between any two steps, and what it leaves has one meaning: while `config` is missing,
- * `.config.old` is the device's configuration, and once there is a `config`, it is rubbish. The caller holds the
- * lock on the subtree.
+ * `.config.old` is the device's configuration, and once there is a `config`, it is rubbish. `.config.from` names the
+ * staging directory that was to come last: when that is gone, it has come. The caller holds the lock on the subtree.
  */
-import { lstat, mkdir, rename } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, mkdir, rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 
 import { syncDirectory } from '../disk/atomic-write.js';
 import { assertInside, assertUnlinked } from '../disk/contained.js';
+import { readRegular } from '../disk/open-regular.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { messageOf, systemCode } from '../errors.js';
+import { isReceiverError, messageOf, systemCode } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { StagedBundle } from './staged.js';
+
+const maxNameBytes = 255;
 
 export interface SwapOptions {
   readonly layout: Layout;
@@ -26,8 +29,9 @@ export interface SwapOptions {
 /**
  * Installs the bundle; its directory is `<subtree>/config` afterwards. When it cannot come the old tree is put back
  * and the bundle stays where it was. The old tree is out of the way, and what its removal still takes (0.1 s for some
- * hundred files) no compile waits for, but the bundle's `discard`. Throws `TRAVERSAL` when the subtree is reached
- * through a link below the builds directory, and system errors.
+ * hundred files) no compile waits for, but the bundle's `discard`. A bundle that is installed already, because a
+ * receiver has ended since, stays. Throws `TRAVERSAL` when the subtree is reached through a link below the builds
+ * directory, and system errors.
  */
 export async function swapIn(staged: StagedBundle, options: SwapOptions): Promise<void> {
   const { layout, key } = options;
@@ -35,15 +39,25 @@ export async function swapIn(staged: StagedBundle, options: SwapOptions): Promis
   await assertInside(layout.buildsDir, subtree, 'the build directory');
   await mkdir(subtree, { recursive: true });
   await repairSwap(options);
+  if (await isInstalled(staged.directory, options)) return;
+  await removeTree(origin(options));
+  await writeFile(origin(options), basename(staged.directory), { flag: 'wx', mode: 0o600 });
   await renameIfThere(layout.configTree(key), oldTree(options));
   try {
     await rename(staged.directory, layout.configTree(key));
   } catch (error) {
+    await removeTree(origin(options));
     await repairSwap(options);
     throw error;
   }
   await syncDirectory(subtree);
   staged.defer(removeRest(await settle(options), options));
+}
+
+/** Whether the device's configuration is the bundle that was staged in `directory`. Throws system errors. */
+export async function isInstalled(directory: string, options: SwapOptions): Promise<boolean> {
+  if ((await kindOf(directory)) !== 'nothing') return false;
+  return (await lastToCome(options)) === basename(directory);
 }
 
 /** Whether a swap in the device's subtree was cut short. */
@@ -71,6 +85,21 @@ async function settle(options: SwapOptions): Promise<string | null> {
 /** Beside the tree, for a rename within one directory needs no right on what is renamed. */
 function oldTree({ layout, key }: SwapOptions): string {
   return join(layout.subtree(key), '.config.old');
+}
+
+function origin({ layout, key }: SwapOptions): string {
+  return join(layout.subtree(key), '.config.from');
+}
+
+/** A build may have put anything in its place. */
+async function lastToCome(options: SwapOptions): Promise<string | null> {
+  try {
+    return (await readRegular(origin(options), maxNameBytes)).toString('utf8');
+  } catch (error) {
+    if (isReceiverError(error, 'STORAGE') || ['ENOENT', 'ELOOP'].includes(systemCode(error) ?? ''))
+      return null;
+    throw error;
+  }
 }
 
 async function kindOf(path: string): Promise<'nothing' | 'directory' | 'other'> {

@@ -2,6 +2,7 @@
  * Waiting for a bundle that is still being unpacked, without ever losing one: a bundle that arrives for a job
  * which has been cancelled meanwhile is discarded, and somebody can wait for that.
  */
+import type { KeptBundles } from '../bundles/kept.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
@@ -9,13 +10,17 @@ import type { Log } from '../log.js';
 export interface BundleWait {
   /** The bundle, or what `intake` rejected with, or the signal's reason as soon as it is aborted. */
   receive(intake: Promise<StagedBundle>, signal: AbortSignal): Promise<StagedBundle>;
+  /** Keeps it under its job's id, so that it survives a restart. Null when it cannot be. Never rejects. */
+  keep(id: string, staged: StagedBundle): Promise<StagedBundle | null>;
+  /** Removes what is kept for a job. Never rejects. */
+  remove(id: string): Promise<void>;
   /** Removes a bundle's directory, if anything of it is left. Never rejects. */
   discard(staged: StagedBundle): Promise<void>;
   /** Resolves when every intake that nobody waits for any more has ended and is removed. */
   settled(): Promise<void>;
 }
 
-export function createBundleWait(log: Log): BundleWait {
+export function createBundleWait(kept: Pick<KeptBundles, 'keep' | 'remove'>, log: Log): BundleWait {
   const late = new Set<Promise<void>>();
 
   async function discard(staged: StagedBundle): Promise<void> {
@@ -31,6 +36,15 @@ export function createBundleWait(log: Log): BundleWait {
 
   return {
     discard,
+    keep: async (id, staged) =>
+      kept.keep(id, staged).catch((error: unknown) => {
+        log.error({ id, error: messageOf(error) }, 'a bundle cannot be kept for a restart');
+        return null;
+      }),
+    remove: async (id) =>
+      kept.remove(id).catch((error: unknown) => {
+        log.error({ id, error: messageOf(error) }, 'a bundle could not be removed');
+      }),
     async receive(intake, signal) {
       const gone = new AbortController();
       const aborted = new Promise<never>((_, reject) => {

@@ -1,8 +1,8 @@
 /**
  * What the rest of the server may ask of its jobs.
  *
- * States are told in order, each once, and a terminal one only when nothing of the job runs and its slot is free.
- * Whoever asks for a job again, by our id or by its peer's, gets the state of that moment.
+ * States are told in order, each once, and a terminal one only when nothing of the job runs and its slot is free. A job
+ * that was running when its server ended is told as `queued` once more. Whoever asks for a job again, by our id or by its peer's, gets the state of that moment.
  */
 import type { StoredArtifacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
@@ -12,16 +12,20 @@ import type { JobRecord, JobRequest } from './job.js';
 
 export interface Jobs {
   /**
-   * Takes a job while its bundle is still being unpacked. When `intake` resolves, the job queues, and every older
-   * job of the same peer, device and target is cancelled; when it rejects, the job fails. `intake` must settle:
-   * `close()` waits for it. A bundle that is not used is discarded. Throws `STATE` after `close()`.
+   * Takes a job while its bundle is still being unpacked. `acknowledge` is called once, when the job's record survives
+   * a crash (or the store has refused it: the job is then built, and lost with the process), and before anything is
+   * told of it. When `intake` resolves, the job queues, and every older job of the same peer, device and target is
+   * cancelled; when it rejects, the job fails. `intake` must settle: `close()` waits for it. A bundle that is not used
+   * is discarded. Throws `STATE` after `close()`.
    */
-  submit(request: JobRequest, intake: Promise<StagedBundle>): JobRecord;
+  submit(request: JobRequest, intake: Promise<StagedBundle>, acknowledge?: () => void): JobRecord;
   /** Asks a job to end. False when there is none, or it has ended. Its terminal event is the confirmation. */
   cancel(id: string): boolean;
   cancelByPeer(dashboardId: DashboardId, peerJobId: string): boolean;
   /** Cancels all jobs of one peer, for instance when it is revoked. Resolves when they have ended. */
   cancelAllOf(dashboardId: DashboardId): Promise<void>;
+  /** A peer's session has begun, or has ended. The jobs of one that stays away are cancelled after a grace time. */
+  notePeer(dashboardId: DashboardId, connected: boolean): void;
   /** The newest job that a peer knows by this id; looks past those that a stop or crash of this server ended. */
   find(dashboardId: DashboardId, peerJobId: string): JobRecord | undefined;
   /** Oldest first. */
@@ -36,6 +40,9 @@ export interface Jobs {
   readLog(id: string): Promise<string>;
   /** Forgets an ended job, its log and its artifacts. False when there is none, or it has not ended. */
   remove(id: string): Promise<boolean>;
-  /** Ends all jobs and resolves when nothing of them runs and no bundle is left. */
+  /**
+   * Stops all jobs and resolves when nothing of them runs. Those that wait, and those that ran for the first time, go on
+   * when jobs are created on the same store again.
+   */
   close(): Promise<void>;
 }

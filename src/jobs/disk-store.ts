@@ -1,39 +1,55 @@
 /**
- * Job records on disk: one JSON file for each, replaced atomically.
+ * Job records on disk: one JSON file for each, replaced atomically, with the process that works on the job in its name.
  *
  * One file a job, because a single file for all grows with the history, is rewritten at every step of every job,
- * and takes the whole history with it when it is damaged. A record that cannot be read is renamed and kept for a
- * person to look at; it is never overwritten.
+ * and takes the whole history with it when it is damaged. The owner is in the name, because then one rename takes a
+ * dead owner's job over: of two receivers that try, one finds nothing to rename, and whatever moment one dies in, the
+ * record is there. A record that cannot be read is renamed and kept for a person to look at; it is never overwritten.
  */
 import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-
-import { z } from 'zod';
+import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
-import { ownMaker, standingOf } from '../disk/temporary.js';
+import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { messageOf, systemCode } from '../errors.js';
-import { compilePhases } from '../esphome/progress.js';
+import { findSilent } from '../locks/presence.js';
 import type { Log } from '../log.js';
-import { dashboardId, deviceFromFile, fileName, formatConfiguration } from '../paths/index.js';
-import { failureReasons, isTerminal, jobStates, type JobRecord } from './job.js';
+import { isTerminal, type JobRecord } from './job.js';
+import { parseRecord } from './parse-record.js';
 import type { JobStore } from './store.js';
 
 const idShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+/** The id, and the maker's name; without one it belongs to nobody. */
+const nameShape =
+  /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(\d{1,10}-\d{1,20}-[0-9a-f]{12}))?\.json$/;
 
-/**
- * Opens, or begins, a store. Receivers on one disk may share the directory: the jobs that another one is at work on
- * are not loaded. Throws system errors.
- */
-export async function openDiskStore({
-  dir,
-  log,
-}: {
+/** The ids of live jobs that a store in this process is at work on. */
+const atWork = new Set<string>();
+
+export interface DiskStoreOptions {
   readonly dir: string;
+  /** Where receivers show that they are at work. */
+  readonly presenceDir: string;
+  /** How long a receiver whose process cannot be seen may be silent before it counts as gone. */
+  readonly watchMs: number;
   readonly log: Log;
-}): Promise<JobStore> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+}
+
+interface Entry {
+  readonly name: string;
+  readonly id: string;
+  readonly maker: string;
+}
+
+/** Opens, or begins, a store. Receivers on one disk may share the directory. Throws system errors. */
+export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStoreOptions): Promise<JobStore> {
+  for (const place of [dir, presenceDir]) await mkdir(place, { recursive: true, mode: 0o700 });
   const tails = new Map<string, Promise<void>>();
+  const mine = new Set<string>();
+  /** Names of ended records that others have written. */
+  const foreign = new Map<string, string>();
+  /** Live records whose owner cannot be seen from here. */
+  const unseen: Entry[] = [];
 
   /** Runs `work` after all earlier work on the same id, whether that succeeded or not. */
   async function inOrder(id: string, work: () => Promise<void>): Promise<void> {
@@ -47,112 +63,134 @@ export async function openDiskStore({
     }
   }
 
+  function fileOf(id: string): string {
+    if (!idShape.test(id)) throw new TypeError('a job id is a UUID');
+    return join(dir, foreign.get(id) ?? nameOf(id));
+  }
+
+  function hold(id: string): void {
+    atWork.add(id);
+    mine.add(id);
+  }
+
+  /** Makes a live record this store's. False when another is quicker. */
+  async function claim({ name, id }: Entry): Promise<boolean> {
+    if (atWork.has(id)) return mine.has(id);
+    hold(id);
+    try {
+      await rename(join(dir, name), join(dir, nameOf(id)));
+      return true;
+    } catch (error) {
+      letGo(id);
+      if (systemCode(error) === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
+  function letGo(id: string): void {
+    atWork.delete(id);
+    mine.delete(id);
+  }
+
+  /** The record when it has ended or is now this store's. */
+  async function take(entry: Entry, standing: Standing): Promise<JobRecord | null> {
+    const record = await readRecord(dir, entry, log);
+    if (record === null) return null;
+    if (isTerminal(record)) {
+      if (!mine.has(entry.id)) foreign.set(entry.id, entry.name);
+      return record;
+    }
+    if (standing === 'unknown') unseen.push(entry);
+    if (standing !== 'gone' || !(await claim(entry))) return null;
+    // It may have changed since, as long as its owner could.
+    return readRecord(dir, { ...entry, name: nameOf(entry.id) }, log);
+  }
+
   return {
     async load() {
       const records: JobRecord[] = [];
-      for (const name of await readdir(dir)) {
-        if (!name.endsWith('.json')) continue;
-        const record = await readRecord(join(dir, name), log);
+      unseen.length = 0;
+      for (const entry of await entriesOf(dir)) {
+        const record = await take(entry, ownerOf(entry));
         if (record !== null) records.push(record);
       }
-      return records.toSorted((a, b) => a.createdAt - b.createdAt);
+      return inTheirOrder(records);
+    },
+    async loadLeft(signal) {
+      const waiting = unseen.splice(0);
+      if (waiting.length === 0) return [];
+      const makers = new Set(waiting.map(({ maker }) => maker));
+      const silent = await findSilent(presenceDir, makers, { watchMs, signal });
+      const records: JobRecord[] = [];
+      for (const entry of waiting) {
+        const record = silent.has(entry.maker) ? await take(entry, 'gone') : null;
+        if (record !== null) records.push(record);
+      }
+      return inTheirOrder(records);
     },
     async put(record) {
-      const file = recordFile(dir, record.id);
-      const text = `${JSON.stringify({ ...record, owner: ownMaker() })}\n`;
-      await inOrder(record.id, () => writeAtomic(file, text));
+      const file = fileOf(record.id);
+      hold(record.id);
+      await inOrder(record.id, () => writeAtomic(file, `${JSON.stringify(record)}\n`));
     },
     async remove(id) {
-      const file = recordFile(dir, id);
+      const file = fileOf(id);
       await inOrder(id, () => rm(file, { force: true }));
+      foreign.delete(id);
+      letGo(id);
+    },
+    async close() {
+      await Promise.allSettled(tails.values());
+      for (const id of mine) letGo(id);
     },
   };
 }
 
 /** The ids of all records in a store's directory, whoever is at work on them. Throws system errors. */
 export async function idsOnDisk(dir: string): Promise<readonly string[]> {
-  const names = (await readdir(dir)).filter((name) => name.endsWith('.json'));
-  return names.map((name) => basename(name, '.json'));
+  return (await entriesOf(dir)).map(({ id }) => id);
 }
 
-function recordFile(dir: string, id: string): string {
-  if (!idShape.test(id)) throw new TypeError('a job id is a UUID');
-  return join(dir, `${id}.json`);
+/** Whether a job of that id is on record and has not ended, whoever is at work on it. Throws system errors. */
+export async function isLiveOnDisk(dir: string, id: string, log: Log): Promise<boolean> {
+  for (const entry of (await entriesOf(dir)).filter((one) => one.id === id)) {
+    const record = await readRecord(dir, entry, log);
+    if (record !== null) return !isTerminal(record);
+  }
+  return false;
 }
 
-async function readRecord(file: string, log: Log): Promise<JobRecord | null> {
+async function entriesOf(dir: string): Promise<Entry[]> {
+  return (await readdir(dir)).flatMap((name) => {
+    const [, id, maker = ''] = nameShape.exec(name) ?? [];
+    return id === undefined ? [] : [{ name, id, maker }];
+  });
+}
+
+function nameOf(id: string): string {
+  return `${id}.${ownMaker()}.json`;
+}
+
+/** This process counts as gone, for a store in it that is at work on a job says so itself. */
+function ownerOf({ maker }: Entry): Standing {
+  return maker === '' || maker === ownMaker() ? 'gone' : standingOf(maker);
+}
+
+function inTheirOrder(records: readonly JobRecord[]): JobRecord[] {
+  return records.toSorted((a, b) => a.createdAt - b.createdAt);
+}
+
+async function readRecord(dir: string, { name, id }: Entry, log: Log): Promise<JobRecord | null> {
+  const file = join(dir, name);
   try {
-    const { record, owner } = parseRecord(JSON.parse(await readFile(file, 'utf8')));
-    if (basename(file) !== `${record.id}.json`) throw new TypeError('it is the record of another job');
-    return isTerminal(record) || !isAnothers(owner) ? record : null;
+    const record = parseRecord(JSON.parse(await readFile(file, 'utf8')));
+    if (record.id !== id) throw new TypeError('it is the record of another job');
+    return record;
   } catch (error) {
-    // Another receiver has forgotten it meanwhile.
+    // Another receiver has forgotten it meanwhile, or taken it over.
     if (systemCode(error) === 'ENOENT') return null;
     log.warn({ file, error: messageOf(error) }, 'a job record cannot be read and is set aside');
     await rename(file, `${file}.damaged`);
     return null;
   }
-}
-
-function isAnothers(owner: string): boolean {
-  return owner !== ownMaker() && standingOf(owner) === 'alive';
-}
-
-const count = z.int().min(0);
-const time = z.number().min(0);
-
-const schema = z.object({
-  id: z.string().regex(idShape),
-  dashboardId: z.string().transform(checked(dashboardId)),
-  peerLabel: z.string(),
-  peerJobId: z.string(),
-  file: z.string().transform(checked(fileName)),
-  target: z.enum(['compile', 'clean']),
-  bundleSha256: z.string(),
-  targetVersion: z.string(),
-  skipBootloader: z.boolean(),
-  deviceName: z.string(),
-  deviceFriendlyName: z.string(),
-  state: z.enum(jobStates),
-  failureReason: z.enum(failureReasons).nullable(),
-  errorMessage: z.string(),
-  interrupted: z.boolean(),
-  createdAt: time,
-  startedAt: time.nullable(),
-  finishedAt: time.nullable(),
-  esphomeVersion: z.string().nullable(),
-  progress: z.object({
-    phase: z.enum(compilePhases),
-    percent: z.number().nullable(),
-    compiled: count,
-    total: count,
-    expected: count,
-  }),
-  attempt: count,
-  artifacts: z
-    .object({ bytes: count, sha256: z.string(), firmwareOffset: z.enum(['0x10000', '0x0']) })
-    .nullable(),
-  cached: z.boolean().default(false),
-  resultKey: z.string().nullable().default(null),
-  /** The process that wrote it. */
-  owner: z.string().default(''),
-});
-
-/** What names a place is derived again, so that a changed file cannot lead anywhere else. */
-function parseRecord(value: unknown): { readonly record: JobRecord; readonly owner: string } {
-  const { owner, ...read } = schema.parse(value);
-  const device = deviceFromFile(read.file);
-  const configuration = formatConfiguration({ dashboardId: read.dashboardId, device }, read.file);
-  return { record: { ...read, device, configuration }, owner };
-}
-
-function checked<T>(check: (text: string) => T): (text: string, context: z.RefinementCtx) => T {
-  return (text, context) => {
-    try {
-      return check(text);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: messageOf(error) });
-      return z.NEVER;
-    }
-  };
 }

@@ -5,6 +5,7 @@
  * new build was over when an old one had been cancelled; here the second is no legal step and gives null.
  */
 import type { ArtifactFacts } from '../artifacts/store.js';
+import type { BundleFacts } from '../bundles/staged.js';
 import type { Progress } from '../esphome/progress.js';
 import type { Configuration, DashboardId, DeviceSegment, FileName } from '../paths/index.js';
 
@@ -46,11 +47,13 @@ export interface JobRecord extends JobRequest {
   readonly id: string;
   readonly configuration: Configuration;
   readonly state: JobState;
+  /** What is known of its bundle once that is kept for it through a restart; null before. */
+  readonly bundle: BundleFacts | null;
   /** Of a failed job; null otherwise. */
   readonly failureReason: FailureReason | null;
   /** Of a failed or cancelled job: a sentence for people, without host paths. Empty otherwise. */
   readonly errorMessage: string;
-  /** Ended by this server's own stop or crash: its peer may submit it again under the same id. */
+  /** Ended by a stop or crash of this server that has cost its bundle: its peer may submit it again under the same id. */
   readonly interrupted: boolean;
   /** Milliseconds since 1970, as the two below. */
   readonly createdAt: number;
@@ -61,6 +64,8 @@ export interface JobRecord extends JobRequest {
   readonly progress: Progress;
   /** 2 when it was run again by itself after its lock was lost. */
   readonly attempt: number;
+  /** Its server ended while it ran, and it was queued again. That is done once. */
+  readonly requeued: boolean;
   /** Of a completed compile. */
   readonly artifacts: ArtifactFacts | null;
   /** Completed without a compile, with the result of an earlier job. */
@@ -78,7 +83,8 @@ export type Outcome =
   | { readonly to: 'failed'; readonly reason: FailureReason; readonly message: string }
   | { readonly to: 'cancelled'; readonly message: string };
 
-export type Step = { readonly to: 'queued' } | { readonly to: 'running' } | Outcome;
+export type Step =
+  { readonly to: 'queued'; readonly bundle: BundleFacts | null } | { readonly to: 'running' } | Outcome;
 
 const nextStates: Readonly<Record<JobState, readonly JobState[]>> = {
   receiving: ['queued', 'failed', 'cancelled'],
@@ -96,7 +102,7 @@ export function advance(record: JobRecord, step: Step, now: number): JobRecord |
 }
 
 function factsOf(step: Step, now: number): Partial<JobRecord> {
-  if (step.to === 'queued') return {};
+  if (step.to === 'queued') return { bundle: step.bundle };
   if (step.to === 'running') return { startedAt: now };
   if (step.to === 'completed') return { finishedAt: now, artifacts: step.artifacts, ...step.facts };
   const failureReason = step.to === 'failed' ? step.reason : null;

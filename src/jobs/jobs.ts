@@ -1,35 +1,30 @@
 /**
- * All jobs of this server: taking them in, ending them, finding them again, telling who listens.
+ * All jobs of this server: taking them in, ending them, finding them again, also after a restart. What one job goes
+ * through stands in lives.ts.
  *
- * Each job is one asynchronous function from its bundle to its end, and that function alone gives it its terminal
- * state, once, when nothing of it runs any more. Cancelling only asks: the function notices at its next step. So
- * there is no moment at which a job can end twice, or be completed and cancelled.
+ * Every way to ask for a job leads through one ledger, whoever took the job in and before whichever restart: a job that
+ * was known to one part of the server and not to another once ran without a frame to its peer, and could not be
+ * cancelled.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
+import type { KeptBundles } from '../bundles/kept.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { ReceiverError, messageOf } from '../errors.js';
-import { readProgress, startOfProgress } from '../esphome/progress.js';
+import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
-import { createBundleWait } from './bundle-wait.js';
+import { systemClock, type Clock } from '../peers/clock.js';
+import { watchAbsentPeers } from './absent-peers.js';
 import type { Jobs } from './contract.js';
-import { createListeners, type QueueStatus } from './events.js';
-import {
-  advance,
-  isSameWork,
-  isTerminal,
-  type JobRecord,
-  type JobRequest,
-  type Outcome,
-  type Step,
-} from './job.js';
-import { jobLogFile, openJobLog, readJobLog, type JobLog } from './job-log.js';
-import { openLedger, type Job } from './ledger.js';
-import { cancelledBy, outcomeOf } from './outcome.js';
-import type { JobQueue, Slot } from './queue.js';
+import { createListeners } from './events.js';
+import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './job.js';
+import { jobLogFile, readJobLog } from './job-log.js';
+import { createLedger, type Job } from './ledger.js';
+import { createLives } from './lives.js';
+import type { JobQueue } from './queue.js';
 import type { RunningJob } from './runner.js';
 import type { JobStore } from './store.js';
 
@@ -43,6 +38,7 @@ export interface JobsDeps {
   readonly queue: JobQueue;
   /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
   readonly run: (job: RunningJob, staged: StagedBundle) => Promise<Outcome>;
+  readonly bundles: KeptBundles;
   readonly openArtifacts: (record: JobRecord) => Promise<StoredArtifacts>;
   /** Nothing there is fine. */
   readonly removeArtifacts: (id: string) => Promise<void>;
@@ -54,111 +50,47 @@ export interface JobsDeps {
   readonly maxLivePerPeer?: number;
   /** Most ended jobs of one peer that are kept; the oldest go first. Default: 50. */
   readonly maxEndedPerPeer?: number;
+  /** How long a peer with live jobs may be away before they are cancelled, in milliseconds. Default: 600,000. */
+  readonly absentPeerGraceMs?: number;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
   readonly log: Log;
 }
 
-/** Loads what is known from before; a job that had not ended then has failed as interrupted. Throws system errors. */
+/**
+ * Loads what is known from before. Jobs that waited or ran when their receiver ended go on by themselves. Throws system
+ * errors.
+ */
 export async function createJobs(deps: JobsDeps): Promise<Jobs> {
-  const { store, queue, jobsDir, log, now = Date.now, maxLivePerPeer = 100, maxEndedPerPeer = 50 } = deps;
-  const ledger = await openLedger({ store, removeRest, maxEndedPerPeer, now, log });
+  const { store, jobsDir, log, now = Date.now, maxLivePerPeer = 100, maxEndedPerPeer = 50 } = deps;
+  const { absentPeerGraceMs: graceMs = 600_000, clock = systemClock } = deps;
+  const ledger = createLedger({ store, removeRest, maxEndedPerPeer, now, log });
   const listeners = createListeners(log);
-  const bundles = createBundleWait(log);
-  let isClosing = false;
+  const lives = createLives({ ...deps, removeArtifacts, ledger, listeners, now });
+  const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
+  const absent = watchAbsentPeers({ graceMs, clock, drop });
+  const closing = new AbortController();
 
-  /** The whole life of one job. Never rejects. */
-  async function live(job: Job, intake: Promise<StagedBundle>, isRefused: boolean): Promise<void> {
-    const { signal } = job.controller;
-    const output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
-    let slot: Slot | undefined;
-    let outcome: Outcome;
+  function restore(records: readonly JobRecord[]): void {
+    for (const job of ledger.adopt(records)) {
+      absent.expect(job.record.dashboardId);
+      lives.resume(job);
+    }
+  }
+
+  async function restoreLeft(): Promise<void> {
     try {
-      const staged = await bundles.receive(intake, signal);
-      try {
-        if (isRefused) outcome = tooMany;
-        else {
-          await enter(job, { to: 'queued' });
-          supersedeOlder(job);
-          slot = await queue.enter(job.record.id, { signal });
-          await enter(job, { to: 'running' });
-          outcome = await deps.run(runningJob(job, output), staged);
-        }
-      } finally {
-        await bundles.discard(staged);
-      }
+      restore(await store.loadLeft(closing.signal));
     } catch (error) {
-      outcome = outcomeOf(error, signal, log);
-    }
-    await output.close();
-    await end(job, outcome, slot);
-  }
-
-  async function enter(job: Job, step: Step): Promise<void> {
-    take(job, step);
-    await ledger.persist(job);
-    tellState(job);
-  }
-
-  /** From the look at the signal to the new state there is no await: a cancel is before it, or too late. */
-  async function end(job: Job, outcome: Outcome, slot: Slot | undefined): Promise<void> {
-    const { signal } = job.controller;
-    take(job, signal.aborted ? cancelledBy(signal) : outcome);
-    const { id, state, dashboardId } = job.record;
-    if (state !== 'completed') await removeArtifacts(id);
-    await ledger.persist(job);
-    slot?.release();
-    tellState(job);
-    await ledger.prune(dashboardId);
-  }
-
-  function take(job: Job, step: Step): void {
-    const record = advance(job.record, step, now());
-    if (record === null)
-      throw new ReceiverError('STATE', `a job cannot go from ${job.record.state} to ${step.to}`);
-    job.record = record;
-  }
-
-  function tellState({ record }: Job): void {
-    listeners.tell({ type: 'state', job: record });
-    listeners.tell({ type: 'queue', status: queueStatus() });
-  }
-
-  function runningJob(job: Job, output: JobLog): RunningJob {
-    return {
-      get record() {
-        return job.record;
-      },
-      signal: job.controller.signal,
-      output(line) {
-        output.write(line);
-        listeners.tell({ type: 'output', job: job.record, line });
-        const before = job.record.progress;
-        const progress = readProgress(before, line);
-        if (progress === before) return;
-        job.record = { ...job.record, progress };
-        if (progress.phase === before.phase && progress.percent === before.percent) return;
-        listeners.tell({ type: 'progress', job: job.record });
-      },
-      earlierResult: (key) =>
-        ledger.all().findLast(({ record }) => record.state === 'completed' && record.resultKey === key)
-          ?.record,
-      note(facts) {
-        job.record = { ...job.record, ...facts };
-      },
-    };
-  }
-
-  /** Older ones only: a job that was taken later is newer, even if its bundle was complete first. */
-  function supersedeOlder(newer: Job): void {
-    for (const job of ledger.live()) {
-      if (job === newer) return;
-      if (isSameWork(job.record, newer.record)) stop(job, 'replaced by a newer job for the same device');
+      if (closing.signal.aborted) return;
+      log.error({ error: messageOf(error) }, 'the jobs of a gone receiver could not be taken over');
     }
   }
 
-  function stop(job: Job | undefined, message: string): boolean {
-    if (job === undefined || isTerminal(job.record)) return false;
-    job.controller.abort(new ReceiverError('CANCELLED', message));
-    return true;
+  async function stopAllOf(dashboardId: DashboardId, message: string): Promise<void> {
+    const own = liveOf(dashboardId);
+    for (const job of own) lives.stop(job, message);
+    await Promise.all(own.map((job) => job.ended));
   }
 
   async function removeRest(id: string): Promise<void> {
@@ -178,36 +110,29 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     return job.record;
   }
 
-  function queueStatus(): QueueStatus {
-    const states = ledger.live().map(({ record }) => record.state);
-    const running = states.includes('running');
-    const queue_depth = states.filter((state) => state === 'queued').length;
-    return { idle: !running && queue_depth === 0, running, queue_depth };
-  }
-
   function liveOf(dashboardId: DashboardId): Job[] {
     return ledger.live().filter(({ record }) => record.dashboardId === dashboardId);
   }
 
+  restore(await store.load());
+  const restoringLeft = restoreLeft();
+
   return {
-    submit(request, intake) {
-      if (isClosing) throw new ReceiverError('STATE', 'the build server is stopping');
-      const isRefused = liveOf(request.dashboardId).length >= maxLivePerPeer;
+    submit(request, intake, acknowledge = () => {}) {
+      if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
+      const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany : null;
       const job = ledger.add(firstRecord(request, now(), ledger.all()));
-      job.ended = live(job, intake, isRefused);
+      lives.begin(job, { intake, acknowledge, refusal });
       return job.record;
     },
-    cancel: (id) => stop(ledger.get(id), 'cancelled'),
-    cancelByPeer: (dashboardId, peerJobId) => stop(ledger.newest(dashboardId, peerJobId), 'cancelled'),
-    async cancelAllOf(dashboardId) {
-      const own = liveOf(dashboardId);
-      for (const job of own) stop(job, 'cancelled');
-      await Promise.all(own.map((job) => job.ended));
-    },
+    cancel: (id) => lives.stop(ledger.get(id), 'cancelled'),
+    cancelByPeer: (dashboardId, peerJobId) => lives.stop(ledger.newest(dashboardId, peerJobId), 'cancelled'),
+    cancelAllOf: (dashboardId) => stopAllOf(dashboardId, 'cancelled'),
+    notePeer: (dashboardId, connected) => absent.note(dashboardId, connected),
     find: (dashboardId, peerJobId) => ledger.newest(dashboardId, peerJobId)?.record,
     list: () => ledger.all().map(({ record }) => record),
     get: (id) => ledger.get(id)?.record,
-    queueStatus,
+    queueStatus: lives.queueStatus,
     subscribe: (listener) => listeners.add(listener),
     async openArtifacts(id) {
       const record = known(id);
@@ -223,13 +148,11 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       return true;
     },
     async close() {
-      isClosing = true;
-      for (const job of ledger.live()) {
-        job.record = { ...job.record, interrupted: true };
-        stop(job, 'the build server is stopping');
-      }
-      await Promise.all(ledger.all().map((job) => job.ended));
-      await bundles.settled();
+      closing.abort();
+      absent.stop();
+      await restoringLeft;
+      await lives.suspend();
+      await store.close();
     },
   };
 }
@@ -239,8 +162,10 @@ const tooMany: Outcome = {
   message: 'too many jobs of this dashboard are waiting already',
 };
 
-function firstRecord(request: JobRequest, createdAt: number, earlier: readonly Job[]): JobRecord {
+function firstRecord(request: JobRequest, now: number, earlier: readonly Job[]): JobRecord {
   const configuration = formatConfiguration(request, request.file);
+  // Later than all others, so that after a restart it is still known which job is the newer one.
+  const createdAt = Math.max(now, 1 + (earlier.at(-1)?.record.createdAt ?? 0));
   // PlatformIO names no total, so a build of it is measured by the largest before it.
   const counts = earlier
     .filter(({ record }) => record.configuration === configuration && record.progress.total === 0)
@@ -249,7 +174,7 @@ function firstRecord(request: JobRequest, createdAt: number, earlier: readonly J
     ...request,
     ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
     ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
-    ...{ cached: false, resultKey: null },
+    ...{ cached: false, resultKey: null, bundle: null, requeued: false },
     ...{ createdAt, startedAt: null, finishedAt: null },
     progress: startOfProgress(Math.max(0, ...counts)),
   };

@@ -6,6 +6,7 @@
  */
 import { collectArtifacts } from '../artifacts/collect.js';
 import { createArtifactStore } from '../artifacts/store.js';
+import { createKeptBundles } from '../bundles/kept.js';
 import { swapIn } from '../bundles/swap.js';
 import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
 import { runCompile } from '../compile/compile.js';
@@ -13,6 +14,7 @@ import { precheck } from '../compile/precheck.js';
 import { verifyBuild } from '../compile/verify.js';
 import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
+import { presenceDirOf } from '../locks/presence.js';
 import { enterToolchain } from '../locks/toolchain-gate.js';
 import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
@@ -33,6 +35,7 @@ export interface JobParts {
   readonly slots: number;
   readonly compileTimeoutMs: number;
   readonly resultCache: boolean;
+  readonly absentPeerGraceMs: number;
   readonly log: Log;
 }
 
@@ -41,6 +44,7 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
   const { paths, composeEnvironment, chooseEsphome, acquire, timing, log } = parts;
   const { layout } = paths;
   const { locksDir, toolchainsDir: toolsDir } = layout;
+  const presenceDir = presenceDirOf(locksDir);
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
     paths,
@@ -65,13 +69,15 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     log,
   };
   return createJobs({
-    store: await openDiskStore({ dir: layout.jobsDir, log }),
+    store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: timing.staleMs, log }),
+    bundles: createKeptBundles(layout),
     queue: createMemoryQueue({ slots: parts.slots }),
     run: (job, staged) => runJob(job, staged, runner),
     // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
+    absentPeerGraceMs: parts.absentPeerGraceMs,
     log,
   });
 }

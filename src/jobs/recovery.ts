@@ -1,6 +1,6 @@
 /**
- * Tidies up after receivers that were killed: their staging, trash and temporary files, surviving builds, swaps that
- * were cut short, and results of jobs that nobody knows. Without it each crash would leave up to 500 MiB of somebody's
+ * Tidies up after receivers that were killed: their staging, trash and temporary files, bundles of jobs that have ended,
+ * surviving builds, swaps that were cut short, and results of jobs that nobody knows. Without it each crash would leave up to 500 MiB of somebody's
  * configuration on the disk, with the secrets in it.
  *
  * It runs beside everything else, and takes nothing from another receiver that lives on the same disk.
@@ -14,12 +14,12 @@ import { isReceiverError, messageOf } from '../errors.js';
 import type { LockTiming } from '../locks/lease.js';
 import { endLeftBuilds } from '../locks/left-builds.js';
 import { removeLeftovers } from '../locks/leftovers.js';
-import { showPresence } from '../locks/presence.js';
+import { presenceDirOf, showPresence } from '../locks/presence.js';
 import { acquireLease } from '../locks/subtree-lease.js';
 import type { Log } from '../log.js';
 import { dashboardId, type Layout, type RemoteKey } from '../paths/index.js';
 import { deviceSegment } from '../paths/segments.js';
-import { idsOnDisk } from './disk-store.js';
+import { idsOnDisk, isLiveOnDisk } from './disk-store.js';
 
 export interface RecoveryOptions {
   /** Its directories must exist. */
@@ -48,7 +48,7 @@ export interface Recovery {
 export async function startRecovery(options: RecoveryOptions): Promise<Recovery> {
   const { layout, stateDir, timing, log } = options;
   const { uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir, locksDir } = layout;
-  const presenceDir = join(locksDir, 'receivers');
+  const presenceDir = presenceDirOf(locksDir);
   const presence = await showPresence(presenceDir, timing.updateMs);
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -56,6 +56,7 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
     removeLeftovers({
       temporary: [uploadsDir, trashDir],
       mixed: [jobsDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
+      isNeeded: (name) => isBundleNeeded(name, options),
       ...{ presenceDir, watchMs: timing.staleMs, signal, log },
     }),
     sweepArtifacts(options),
@@ -78,6 +79,11 @@ async function settled(tasks: readonly Promise<void>[], signal: AbortSignal, log
     if (result.status === 'fulfilled' || signal.aborted) continue;
     log.warn({ error: messageOf(result.reason) }, 'what a crash has left cannot be tidied up');
   }
+}
+
+/** Asked twice, for a job that another receiver takes over in this moment can escape a look into its directory. */
+async function isBundleNeeded(name: string, { layout: { jobsDir }, log }: RecoveryOptions): Promise<boolean> {
+  return (await isLiveOnDisk(jobsDir, name, log)) || (await isLiveOnDisk(jobsDir, name, log));
 }
 
 /** Records on disk count, whoever wrote them: other receivers may share the directory. */

@@ -2,8 +2,9 @@
  * One peer's bundles on their way in: an announcement, its chunks, and the hand-over to the jobs (Device Builder
  * 1.26, its checks in its order).
  *
- * The acknowledgement leaves as soon as the bytes are proved complete, since the other side waits 60 s for it and
- * no longer, and unpacking may take more. A bundle that is not acknowledged leaves nothing behind. A job that is
+ * The acknowledgement leaves as soon as the bytes are proved complete and the job is on record, since the other side
+ * waits 60 s for it and no longer, and unpacking may take more. A store that refuses holds nothing up: the job is built,
+ * and lost if this process is. A bundle that is not acknowledged leaves nothing behind. A job that is
  * announced again under its old id, as clients do after a lost connection, is found and not built twice.
  */
 import type { BundleIntake } from '../bundles/intake.js';
@@ -181,9 +182,9 @@ export function createReceiving(parts: ReceivingParts): Receiving {
       refuse(request.peerJobId, 'invalid_header');
       return intake.abort();
     }
-    accept(request.peerJobId);
     const older = jobs.find(dashboardId, request.peerJobId);
     if (older && isRepeated(older, request)) {
+      accept(request.peerJobId);
       const present = stateFrame(older);
       if (present) parts.outbox.state(present);
       return intake.abort();
@@ -205,13 +206,14 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     }
   }
 
-  /** What was acknowledged ends in a state that the peer hears of, come what may. */
+  /** What is acknowledged ends in a state that the peer hears of, come what may. */
   function submit(request: JobRequest, staged: Promise<StagedBundle>): void {
     try {
-      jobs.submit(request, staged);
+      jobs.submit(request, staged, () => accept(request.peerJobId));
     } catch (error) {
-      log.error({ error, dashboardId }, 'an acknowledged job could not be queued');
+      log.error({ error, dashboardId }, 'a job could not be queued');
       staged.then((bundle) => bundle.discard()).catch(() => {});
+      accept(request.peerJobId);
       parts.outbox.state({
         type: 'job_state_changed',
         job_id: request.peerJobId,

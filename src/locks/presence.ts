@@ -16,6 +16,11 @@ export interface Presence {
   leave(): Promise<void>;
 }
 
+/** Where the receivers of one builds directory show themselves. */
+export function presenceDirOf(locksDir: string): string {
+  return join(locksDir, 'receivers');
+}
+
 /** Begins to show this receiver in `directory`, which is made when missing. Throws system errors. */
 export async function showPresence(directory: string, updateMs: number): Promise<Presence> {
   await mkdir(directory, { recursive: true, mode: 0o700 });

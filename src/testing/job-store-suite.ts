@@ -5,14 +5,18 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test, type TestContext } from 'node:test';
 
+import type { JobRecord } from '../jobs/job.js';
 import type { JobStore } from '../jobs/store.js';
 import { exampleRecord } from './example-record.js';
 
 /**
  * Makes an empty place for records and returns how to open a store on it: each call opens the same place anew, as
- * after a restart. Clean-ups go to `t.after`.
+ * another process would, or as this one does after a restart. Clean-ups go to `t.after`.
  */
 export type StoreFactory = (t: TestContext) => Promise<() => Promise<JobStore>>;
+
+const noHints = { buildPath: false, remoteParts: true, webFiles: false };
+const never = new AbortController().signal;
 
 /** Registers the tests under `name`. */
 export function jobStoreSuite(name: string, prepare: StoreFactory): void {
@@ -21,10 +25,11 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const open = await prepare(t);
       const record = exampleRecord({
         ...{ state: 'completed', startedAt: 2, finishedAt: 3, esphomeVersion: '2026.10.0', attempt: 2 },
-        ...{ cached: true, resultKey: 'ef'.repeat(32) },
+        ...{ cached: true, resultKey: 'ef'.repeat(32), requeued: true },
+        bundle: { bytes: 7, members: 2, hints: noHints, contentSha256: 'c0', esphomeVersion: '2026.9.1' },
         artifacts: { bytes: 5, sha256: 'cd'.repeat(32), firmwareOffset: '0x0' },
       });
-      await (await open()).put(record);
+      await putAndClose(open, record);
       assert.deepEqual(await (await open()).load(), [record]);
     });
 
@@ -34,6 +39,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const record = exampleRecord();
       const attempts = Array.from({ length: 20 }, (_, index) => index + 1);
       await Promise.all(attempts.map((attempt) => store.put({ ...record, attempt })));
+      await store.close();
       assert.deepEqual(await (await open()).load(), [{ ...record, attempt: 20 }]);
     });
 
@@ -42,6 +48,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const store = await open();
       const records = [30, 10, 20].map((createdAt) => exampleRecord({ createdAt }));
       for (const record of records) await store.put(record);
+      await store.close();
       const loaded = await (await open()).load();
       assert.deepEqual(
         loaded.map((record) => record.createdAt),
@@ -55,7 +62,40 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const [gone, kept] = [exampleRecord(), exampleRecord()];
       await Promise.all([store.put(gone), store.put(kept), store.remove(gone.id)]);
       await store.remove(randomUUID());
+      await store.close();
       assert.deepEqual(await (await open()).load(), [kept]);
+    });
+
+    test('A live job is given to nobody while its store is open, and afterwards to one', async (t) => {
+      const open = await prepare(t);
+      const store = await open();
+      const [live, ended] = [
+        exampleRecord({ createdAt: 1 }),
+        exampleRecord({ createdAt: 2, state: 'failed' }),
+      ];
+      await Promise.all([store.put(live), store.put(ended)]);
+      const others = [await open(), await open(), await open()];
+      for (const other of others) {
+        assert.deepEqual(await other.load(), [ended]);
+        assert.deepEqual(await other.loadLeft(never), []);
+      }
+      assert.deepEqual(await store.load(), [live, ended]);
+      const waiting = store.put({ ...live, attempt: 2 });
+      await store.close();
+      const loaded = await Promise.all(others.map(async (other) => other.load()));
+      assert.deepEqual(
+        loaded.map((records) => records.length).toSorted((a, b) => a - b),
+        [1, 1, 2],
+      );
+      assert.ok(
+        loaded.some((records) => records[0]?.attempt === 2),
+        'what was put before is stored',
+      );
+      await waiting;
+      const heir = others[loaded.findIndex((records) => records.length === 2)] ?? store;
+      await heir.put({ ...live, attempt: 3 });
+      await heir.close();
+      assert.deepEqual(await (await open()).load(), [{ ...live, attempt: 3 }, ended]);
     });
 
     test('Text of any script and length is kept as it is', async (t) => {
@@ -64,8 +104,14 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
         peerLabel: 'Küche "1"\\\n\u2028\u{1f600}',
         errorMessage: 'x'.repeat(10_000),
       });
-      await (await open()).put(record);
+      await putAndClose(open, record);
       assert.deepEqual(await (await open()).load(), [record]);
     });
   });
+}
+
+async function putAndClose(open: () => Promise<JobStore>, record: JobRecord): Promise<void> {
+  const store = await open();
+  await store.put(record);
+  await store.close();
 }

@@ -9,18 +9,17 @@ import process from 'node:process';
 
 import { stagedBundle, type StagedFacts } from '../../src/bundles/staged.js';
 import { swapIn } from '../../src/bundles/swap.js';
-import { temporaryName } from '../../src/disk/temporary.js';
 import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
 
 const [buildsDir = '', name = '', fatal = ''] = process.argv.slice(2);
 const { layout } = createPaths({ configDir: '/', buildsDir });
 const key = { dashboardId: dashboardId('dashboard-1'), device: deviceFromFile('kitchen.yaml') };
-const directory = join(layout.uploadsDir, temporaryName());
+const directory = join(layout.uploadsDir, 'the-job');
 await promises.mkdir(directory, { recursive: true });
 for (const file of ['kitchen.yaml', name]) await promises.writeFile(join(directory, file), 'x');
 
 const steps: string[] = [];
-for (const step of ['mkdir', 'rename', 'open', 'rm', 'rmdir'] as const) {
+for (const step of ['mkdir', 'writeFile', 'rename', 'open', 'rm', 'rmdir'] as const) {
   const real = promises[step] as (...args: unknown[]) => Promise<never>;
   promises[step] = (...args: unknown[]) => {
     if (steps.length === Number(fatal)) process.kill(process.pid, 'SIGKILL');

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, rename, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { openIntake } from '../../src/bundles/intake.js';
 import type { StagedBundle } from '../../src/bundles/staged.js';
-import { isSwapCut, repairSwap, swapIn } from '../../src/bundles/swap.js';
+import { isInstalled, isSwapCut, repairSwap, swapIn } from '../../src/bundles/swap.js';
 import { startRecovery } from '../../src/jobs/recovery.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths, dashboardId, deviceFromFile, fileName, type Layout } from '../../src/paths/index.js';
@@ -51,7 +51,10 @@ test('A bundle becomes the configuration, the old one goes as a whole, and the c
   await swapIn(staged, { layout, key });
   assert.deepEqual(
     [...(await treeOf(layout.subtree(key))).keys()],
-    ['build/', 'build/cache', 'config/', 'config/kitchen.yaml', 'config/manifest.json', 'config/new.h'],
+    [
+      ...['.config.from', 'build/', 'build/cache', 'config/', 'config/kitchen.yaml', 'config/manifest.json'],
+      'config/new.h',
+    ],
   );
   assert.deepEqual(await readdir(layout.uploadsDir), []);
   await staged.discard();
@@ -69,7 +72,8 @@ test('When the new tree cannot come, the old one is put back', async (t) => {
 });
 
 test('A swap that is killed before any of its steps leaves the old or the new tree whole, and the caches', async (t) => {
-  const steps = ['mkdir', 'rename', 'rename', 'open', 'mkdir', 'rename', 'rm', 'rm', 'rm', 'rmdir'];
+  const begun = ['mkdir', 'rm', 'writeFile', 'rename', 'rename'];
+  const steps = [...begun, 'open', 'mkdir', 'rename', 'rm', 'rm', 'rm', 'rmdir'];
   const rounds = [...steps, 'end'].map(async (step, fatal) => {
     const layout = await layoutOf(t);
     const subtree = layout.subtree(key);
@@ -91,11 +95,16 @@ test('A swap that is killed before any of its steps leaves the old or the new tr
     const child = await startChild(t, command);
     assert.equal(await child.ended, step === 'end' ? 0 : 'SIGKILL', child.output());
     if (step === 'end') assert.equal(child.output(), `${steps.join(' ')}\n`);
-    const isNew = fatal > 2;
-    assert.equal(await isSwapCut({ layout, key }), ['rename', 'open', 'mkdir'].includes(step) && fatal > 1);
+    const isNew = fatal >= begun.length;
+    assert.equal(await isSwapCut({ layout, key }), ['rename', 'open', 'mkdir'].includes(step) && fatal > 3);
+    const staging = join(layout.uploadsDir, 'the-job');
+    assert.equal(await isInstalled(staging, { layout, key }), isNew, `before ${step} ${fatal}`);
+    assert.deepEqual(await readdir(layout.uploadsDir), isNew ? [] : ['the-job']);
 
     await recover(layout, join(layout.buildsDir, '..'));
     const places = ['build/', 'build/cache', 'config/', 'config/kitchen.yaml'];
+    // Between its removal and the next one nobody knows where the configuration came from.
+    if (fatal !== 2) places.unshift('.config.from');
     if (!isNew) places.push('config/manifest.json');
     places.push(
       isNew ? 'config/new.h' : 'config/old.h',
@@ -121,7 +130,7 @@ test('A job repairs by itself what a killed swap has left', async (t) => {
     await swapIn(newest, { layout, key });
     assert.ok((await treeOf(layout.configTree(key))).has('newest.h'));
     await newest.discard();
-    assert.deepEqual(await readdir(layout.subtree(key)), ['config']);
+    assert.deepEqual(await readdir(layout.subtree(key)), ['.config.from', 'config']);
     assert.deepEqual(await readdir(layout.trashDir), []);
   }
 });
@@ -136,7 +145,7 @@ test('A link in the place of the old tree is removed, and what it names is left 
   assert.deepEqual(await readdir(layout.subtree(key)), []);
   await symlink(elsewhere, old(layout));
   await swapIn(await stage(layout, 'new.h'), { layout, key });
-  assert.deepEqual(await readdir(layout.subtree(key)), ['config']);
+  assert.deepEqual(await readdir(layout.subtree(key)), ['.config.from', 'config']);
   assert.deepEqual([...(await treeOf(elsewhere)).keys()], ['file']);
 });
 
@@ -163,4 +172,33 @@ test('A configuration that is a link is replaced, and what it names is left alon
   await swapIn(await stage(layout, 'new.h'), { layout, key });
   assert.deepEqual([...(await treeOf(elsewhere)).keys()], ['file']);
   assert.ok((await treeOf(layout.configTree(key))).has('new.h'));
+});
+
+test('A bundle that is installed is not installed again, but any other one is, whatever lies where its name is', async (t) => {
+  const layout = await layoutOf(t);
+  const subtree = layout.subtree(key);
+  const [first, other] = [await stage(layout, 'first.h'), await stage(layout, 'other.h')];
+  await swapIn(first, { layout, key });
+  await writeFile(join(layout.configTree(key), 'made.h'), 'by the build');
+  await swapIn(first, { layout, key });
+  assert.ok((await treeOf(layout.configTree(key))).has('made.h'));
+  assert.equal(await isInstalled(other.directory, { layout, key }), false);
+  const origin = join(subtree, '.config.from');
+  const canary = join(await tempDir(t), 'canary');
+  await writeFile(canary, basename(first.directory));
+  for (const plant of [symlink(canary, `${origin}.link`), mkdir(`${origin}.link2`)]) await plant;
+  for (const name of ['.link', '.link2']) {
+    await rm(origin, { recursive: true });
+    await rename(`${origin}${name}`, origin);
+    assert.equal(await isInstalled(first.directory, { layout, key }), false, name);
+  }
+  await symlink(canary, `${origin}.link`);
+  await rm(origin, { recursive: true });
+  await rename(`${origin}.link`, origin);
+  await swapIn(other, { layout, key });
+  assert.equal(await readFile(canary, 'utf8'), basename(first.directory), 'no link is written through');
+  assert.equal(await isInstalled(other.directory, { layout, key }), true);
+  await assert.rejects(swapIn(first, { layout, key }), { code: 'ENOENT' });
+  assert.ok((await treeOf(layout.configTree(key))).has('other.h'));
+  assert.equal(await isInstalled(first.directory, { layout, key }), false, 'after a swap that failed');
 });

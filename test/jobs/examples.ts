@@ -7,18 +7,22 @@ import type { World } from './harness.js';
 let bundles = 0;
 
 /** A bundle in a world. The hints make the runner look before it compiles. */
-export function bundleIn(world: World): StagedBundle {
-  const directory = `/staging/${(bundles += 1)}`;
-  world.staging.add(directory);
+export function bundleIn(
+  world: Pick<World, 'staging' | 'pass'>,
+  directory = `/staging/${(bundles += 1)}`,
+): StagedBundle {
+  if (directory.startsWith('/staging/')) world.staging.add(directory);
+  const configFile = fileName('kitchen.yaml');
   return {
     ...{ directory, bytes: 1, members: 1, hints: { buildPath: true, remoteParts: false, webFiles: false } },
     contentSha256: 'c0'.repeat(32),
-    configFile: fileName('kitchen.yaml'),
-    manifest: {} as StagedBundle['manifest'],
+    configFile,
+    manifest: { manifestVersion: 1, configFilename: configFile, esphomeVersion: null },
     async discard() {
       await world.pass('discard');
       world.staging.delete(directory);
     },
+    async settled() {},
     defer() {},
   };
 }

@@ -15,25 +15,31 @@ import { createJobs, type JobEvent, type Jobs, type JobsDeps } from '../../src/j
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
-import type { Lease } from '../../src/locks/lease.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
+import { emptyDisk, keptOn, type Disk } from './fake-disk.js';
+import { fakeLease, type FakeLease } from './fake-lease.js';
 
-/** The steps of a compile in their order; `put:` is the store, `end` of it the last record. */
+/**
+ * The steps of a compile in their order; `put:` is the store, `end` of it the last record. A job that waits for no slot
+ * is not stored as queued.
+ */
 export const moments = [
-  ...['put:queued', 'slot', 'put:running', 'chooseEsphome', 'acquireLease', 'swapIn', 'openBuildDir'],
   ...[
-    'precheck',
-    'compile',
-    'recordBuild',
-    'closeBuildDir',
-    'verify',
-    'storeArtifacts',
-    'release',
-    'discard',
+    'put:receiving',
+    'keep',
+    'slot',
+    'put:running',
+    'chooseEsphome',
+    'acquireLease',
+    'swapIn',
+    'openBuildDir',
   ],
+  ...['precheck', 'compile', 'recordBuild', 'closeBuildDir', 'verify', 'storeArtifacts', 'release'],
 ] as const;
-export type Moment = (typeof moments)[number] | 'put:end' | 'removeArtifacts' | 'copyArtifacts' | 'clean';
+export type Moment =
+  | (typeof moments)[number]
+  | ('put:queued' | 'put:end' | 'discard' | 'removeArtifacts' | 'copyArtifacts' | 'clean' | 'find');
 
 export const cleanResult: CompileResult = Object.freeze({
   ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, leaseLost: false, forced: false },
@@ -56,18 +62,15 @@ export interface World {
   readonly artifacts: Set<string>;
   /** Staging directories that are not used up or removed. */
   readonly staging: Set<string>;
+  readonly disk: Disk;
+  /** From now on nothing is done or stored any more, and all that was the process's is gone. */
+  crash(): Promise<void>;
   /** Resolves with the job's record when its terminal event has come. */
   ended(id: string): Promise<JobRecord>;
   /** Takes a step through the gate. */
   pass(moment: Moment, signal?: AbortSignal): Promise<void>;
   /** Asserts what must hold when no job is left. */
   assertAtRest(): void;
-}
-
-export interface FakeLease extends Lease {
-  lose(): void;
-  /** Somebody else has the lock, and only the disk knows as yet. */
-  steal(): void;
 }
 
 export interface WorldOptions {
@@ -78,22 +81,30 @@ export interface WorldOptions {
   readonly deps?: Partial<JobsDeps>;
   readonly slots?: number;
   readonly store?: JobStore;
+  /** Of the world before this one. */
+  readonly disk?: Disk;
 }
 
 export async function createWorld(options: WorldOptions): Promise<World> {
-  const { gate = async () => {}, jobsDir } = options;
+  const { gate = async () => {}, jobsDir, disk = emptyDisk() } = options;
   const [steps, events]: [string[], JobEvent[]] = [[], []];
-  const [leases, fences] = [new Map<string, FakeLease>(), new Map<string, number>()];
+  const leases = new Map<string, FakeLease>();
+  const { artifacts, staging, installed, fences } = disk;
   const building = new Set<string>();
-  const [artifacts, staging] = [new Set<string>(), new Set<string>()];
   const [faults, errors]: [string[], string[]] = [[], []];
   const log = { ...silentLog, error: (_: unknown, text: string) => void errors.push(text) };
-  const store = options.store ?? createMemoryStore();
+  const store = options.store ?? createMemoryStore(disk.place);
   const queue = createMemoryQueue({ slots: options.slots ?? 1 });
 
+  let hasCrashed = false;
+
   async function pass(moment: Moment, signal?: AbortSignal): Promise<void> {
-    steps.push(moment);
-    await gate(moment, signal);
+    if (!hasCrashed) {
+      steps.push(moment);
+      await gate(moment, signal);
+    }
+    // Not before, for the gate may be what the crash comes at.
+    if (hasCrashed) await new Promise(() => {});
   }
 
   /** What `runCompile` does under signals, without a process. */
@@ -116,7 +127,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       const name = `${key.dashboardId} ${key.device}`;
       await pass('acquireLease', signal);
       signal.throwIfAborted();
-      while (leases.has(name)) await turn();
+      while (leases.has(name)) await (hasCrashed ? new Promise(() => {}) : turn());
       signal.throwIfAborted();
       const fence = (fences.get(name) ?? 0) + 1;
       fences.set(name, fence);
@@ -127,9 +138,12 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       leases.set(name, lease);
       return lease;
     },
-    async swapIn(staged) {
+    async swapIn({ directory }, key) {
       await pass('swapIn');
-      if (!staging.delete(staged.directory)) faults.push('a bundle was installed twice');
+      const name = `${key.dashboardId} ${key.device}`;
+      if (!staging.delete(directory) && installed.get(name) !== directory)
+        faults.push('a bundle is not there');
+      installed.set(name, directory);
     },
     async openBuildDir() {
       await pass('openBuildDir');
@@ -178,6 +192,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
         return queue.enter(id, { signal });
       },
     },
+    bundles: keptOn(disk, pass),
     run: (job, staged) => runJob(job, staged, runner),
     openArtifacts: ({ artifacts: facts }) => {
       assert.ok(facts);
@@ -199,7 +214,11 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   });
 
   return {
-    ...{ jobs, store, events, steps, errors, leases, fences, artifacts, staging, pass },
+    ...{ jobs, store, events, steps, errors, leases, fences, artifacts, staging, disk, pass },
+    async crash() {
+      hasCrashed = true;
+      await store.close();
+    },
     ended: (id) =>
       new Promise((resolve) => {
         const stop = jobs.subscribe((event) => {
@@ -222,7 +241,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
 
 type FakeRun = Pick<CompileRequest, 'signal' | 'leaseSignal' | 'cwd'>;
 
-/** Each state once and in order, the present one last, exactly one of them terminal, and nothing after it. */
+/** Each state once and in order, exactly one of them terminal, and nothing after it; or none, if a restart has ended it. */
 function assertToldInOrder(job: JobRecord, events: readonly JobEvent[]): void {
   const own = events.filter((event) => event.type !== 'queue').filter((event) => event.job.id === job.id);
   const states = own.filter((event) => event.type === 'state').map((event) => event.job.state);
@@ -234,38 +253,5 @@ function assertToldInOrder(job: JobRecord, events: readonly JobEvent[]): void {
     `its states were told as ${states.join()}`,
   );
   const last = own.at(-1);
-  assert.ok(last?.type === 'state' && isTerminal(last.job), 'something was told after the end');
-}
-
-function fakeLease(
-  fence: number,
-  pass: (moment: Moment) => Promise<void>,
-  release: () => Promise<void>,
-): FakeLease {
-  const loss = new AbortController();
-  const lose = (): void => loss.abort(new ReceiverError('LOCK_LOST', 'the lock has gone to somebody else'));
-  let isStolen = false;
-  let releasing: Promise<void> | undefined;
-  async function stand(moment?: Moment): Promise<void> {
-    if (moment) await pass(moment);
-    loss.signal.throwIfAborted();
-    if (!isStolen) return;
-    lose();
-    throw new ReceiverError('FENCED', 'a newer owner of the lock is at work');
-  }
-  return {
-    fence,
-    signal: loss.signal,
-    lose,
-    steal: () => void (isStolen = true),
-    confirm: () => stand(),
-    recordBuild: () => stand('recordBuild'),
-    async publish(act) {
-      await stand();
-      const result = await act();
-      await stand();
-      return result;
-    },
-    release: () => (releasing ??= release()),
-  };
+  assert.ok(!last || (last.type === 'state' && isTerminal(last.job)), 'something was told after the end');
 }

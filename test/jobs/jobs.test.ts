@@ -6,51 +6,12 @@ import { test, type TestContext } from 'node:test';
 import type { StagedBundle } from '../../src/bundles/staged.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { maxJobLogBytes } from '../../src/jobs/job-log.js';
-import type { JobRecord } from '../../src/jobs/job.js';
-import type { JobEvent } from '../../src/jobs/jobs.js';
 import { createMemoryStore } from '../../src/jobs/store.js';
 import { dashboardId } from '../../src/paths/index.js';
-import { exampleRecord } from '../../src/testing/index.js';
 import { tempDir } from '../support/temp-dir.js';
-import { waitFor } from '../support/wait-for.js';
 import { bundleIn, deferred, exampleRequest } from './examples.js';
 import { cleanResult, createWorld, moments, type Moment, type World, type WorldOptions } from './harness.js';
-
-interface Held extends World {
-  /** Resolves when a job has come to the moment, where it then stays. */
-  readonly reached: Promise<void>;
-  letGo(): void;
-}
-
-/** A world whose first step of the given name waits until it is let go, or until its own signal is aborted. */
-async function heldAt(t: TestContext, moment: Moment, options: Partial<WorldOptions> = {}): Promise<Held> {
-  const [reached, gone] = [deferred(), deferred()];
-  let isFirst = true;
-  const world = await createWorld({
-    jobsDir: await tempDir(t),
-    async gate(at, signal) {
-      if (at !== moment || !isFirst) return;
-      isFirst = false;
-      reached.resolve();
-      signal?.addEventListener('abort', () => gone.resolve());
-      if (!signal?.aborted) await gone.promise;
-    },
-    ...options,
-  });
-  return { ...world, reached: reached.promise, letGo: () => gone.resolve() };
-}
-
-function submitted(
-  world: World,
-  facts: Parameters<typeof exampleRequest>[0] = {},
-): { id: string; ended: Promise<JobRecord> } {
-  const { id } = world.jobs.submit(exampleRequest(facts), Promise.resolve(bundleIn(world)));
-  return { id, ended: world.ended(id) };
-}
-
-function statesTold(events: readonly JobEvent[], id: string): string[] {
-  return events.flatMap((event) => (event.type === 'state' && event.job.id === id ? [event.job.state] : []));
-}
+import { heldAt, statesTold, submitted, waitForStep, type Held } from './held.js';
 
 test('A job goes through its steps in order, and completes with its artifacts kept', async (t) => {
   const world = await createWorld({ jobsDir: await tempDir(t) });
@@ -66,7 +27,7 @@ test('A job goes through its steps in order, and completes with its artifacts ke
   const steps = moments.filter((moment) => moment !== 'recordBuild');
   assert.deepEqual(
     world.steps.filter((step) => step !== 'recordBuild'),
-    [...steps, 'put:end'],
+    [...steps, 'put:end', 'discard'],
   );
   assert.equal((await world.jobs.openArtifacts(id)).bytes, 3);
   assert.equal(await world.jobs.readLog(id), '[1/2] CXX a.o\n');
@@ -90,23 +51,6 @@ for (const moment of moments) {
     await world.jobs.close();
     assert.deepEqual(world.errors, []);
     world.assertAtRest();
-  });
-
-  test(`A stop at ${moment} waits for the job, which may be submitted again afterwards`, async (t) => {
-    const world = await heldAt(t, moment);
-    const { id, ended } = submitted(world);
-    await world.reached;
-    const closing = world.jobs.close();
-    assert.throws(
-      () => submitted(world),
-      (error) => isReceiverError(error, 'STATE'),
-    );
-    world.staging.delete([...world.staging].at(-1) ?? '');
-    world.letGo();
-    await closing;
-    assert.deepEqual([(await ended).state, (await ended).interrupted], ['cancelled', true]);
-    assert.equal(world.jobs.find(exampleRequest().dashboardId, 'job-1'), undefined);
-    assert.equal(world.jobs.get(id)?.errorMessage, 'the build server is stopping');
   });
 }
 
@@ -384,14 +328,15 @@ test('A clean runs no ESPHome, installs no bundle and has no artifacts', async (
   const { id, ended } = submitted(world, { target: 'clean', targetVersion: '1.2.3' });
   assert.deepEqual([(await ended).state, (await ended).artifacts], ['completed', null]);
   const expected = [
-    'put:queued',
+    'put:receiving',
+    'keep',
     'slot',
     'put:running',
     'acquireLease',
     'clean',
     'release',
-    'discard',
     'put:end',
+    'discard',
   ];
   assert.deepEqual(world.steps, expected);
   await assert.rejects(world.jobs.openArtifacts(id), (error) => isReceiverError(error, 'STATE'));
@@ -563,27 +508,6 @@ test('All jobs of one peer can be ended, and only those', async (t) => {
   world.assertAtRest();
 });
 
-test('After a restart ended jobs are found; one that had not ended has failed, and may be submitted again', async (t) => {
-  const [store, jobsDir] = [createMemoryStore(), await tempDir(t)];
-  const artifacts = { bytes: 3, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' } as const;
-  const done = exampleRecord({ state: 'completed', peerJobId: 'done', finishedAt: 2, artifacts });
-  const cut = exampleRecord({ state: 'running', peerJobId: 'cut', createdAt: 3, startedAt: 4 });
-  await store.put(done);
-  await store.put(cut);
-  const world = await createWorld({ jobsDir, store, deps: { now: () => 9 } });
-  assert.deepEqual(world.jobs.find(done.dashboardId, 'done'), done);
-  assert.equal((await world.jobs.openArtifacts(done.id)).sha256, artifacts.sha256);
-  assert.equal(world.jobs.find(cut.dashboardId, 'cut'), undefined);
-  const { state, failureReason, errorMessage, finishedAt } = world.jobs.get(cut.id) ?? cut;
-  assert.deepEqual(
-    [state, failureReason, errorMessage, finishedAt],
-    ['failed', 'internal', 'the build server was restarted during this job', 9],
-  );
-  assert.equal((await store.load()).find(({ id }) => id === cut.id)?.state, 'failed');
-  assert.equal(world.jobs.cancel(cut.id), false);
-  assert.equal((await submitted(world, { peerJobId: 'cut' }).ended).state, 'completed');
-});
-
 test('A job that has not ended cannot be removed', async (t) => {
   const world = await heldAt(t, 'compile');
   const { id, ended } = submitted(world);
@@ -595,7 +519,3 @@ test('A job that has not ended cannot be removed', async (t) => {
   assert.equal(await world.jobs.remove(id), false);
   assert.deepEqual([world.jobs.list(), [...world.artifacts]], [[], []]);
 });
-
-async function waitForStep(world: World, step: Moment, times = 1): Promise<void> {
-  await waitFor(() => world.steps.filter((one) => one === step).length >= times);
-}

@@ -11,7 +11,11 @@ import { exampleRecord, jobQueueSuite } from '../../src/testing/index.js';
 jobQueueSuite('The queue in memory', (_, options) => Promise.resolve(createMemoryQueue(options)));
 
 const step: fc.Arbitrary<Step> = fc.oneof(
-  fc.constantFrom<Step>({ to: 'queued' }, { to: 'running' }, { to: 'completed', artifacts: null }),
+  fc.constantFrom<Step>(
+    { to: 'queued', bundle: null },
+    { to: 'running' },
+    { to: 'completed', artifacts: null },
+  ),
   fc.constant<Step>({ to: 'failed', reason: 'compile', message: 'no' }),
   fc.constant<Step>({ to: 'cancelled', message: 'enough' }),
 );

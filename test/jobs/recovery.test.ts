@@ -11,6 +11,8 @@ import { makerName, ownMaker, standingOf, temporaryName } from '../../src/disk/t
 import { createReceiver } from '../../src/index.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { startRecovery, type Recovery, type RecoveryOptions } from '../../src/jobs/recovery.js';
+import type { JobStore } from '../../src/jobs/store.js';
+import { presenceDirOf } from '../../src/locks/presence.js';
 import { acquireLease } from '../../src/locks/subtree-lease.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths, dashboardId, deviceFromFile, type Layout } from '../../src/paths/index.js';
@@ -45,6 +47,11 @@ async function start(t: TestContext, options: Place & Partial<RecoveryOptions>):
   const recovery = await startRecovery({ timing, jobIds: () => [], log: silentLog, ...options });
   t.after(() => recovery.close());
   return recovery;
+}
+
+function openStore({ jobsDir: dir, locksDir }: Layout): Promise<JobStore> {
+  const presenceDir = presenceDirOf(locksDir);
+  return openDiskStore({ dir, presenceDir, watchMs: timing.staleMs, log: silentLog });
 }
 
 async function plant(directory: string, names: readonly string[]): Promise<void> {
@@ -151,14 +158,14 @@ describe('Recovery', { concurrency: 6 }, () => {
     const { layout } = await place(t);
     const sleeper = await startChild(t, ['sleep', '600']);
     const other = makerName(identify(sleeper.pid) as ProcessIdentity);
-    const store = await openDiskStore({ dir: layout.jobsDir, log: silentLog });
+    const store = await openStore(layout);
     const records = [
-      { owner: other, ...exampleRecord({ createdAt: 1, state: 'running' }) },
-      { owner: other, ...exampleRecord({ createdAt: 2, state: 'completed' }) },
-      { owner: dead, ...exampleRecord({ createdAt: 3, state: 'running' }) },
-    ];
-    for (const record of records) {
-      await writeFile(join(layout.jobsDir, `${record.id}.json`), JSON.stringify(record));
+      [other, exampleRecord({ createdAt: 1, state: 'running' })],
+      [other, exampleRecord({ createdAt: 2, state: 'completed' })],
+      [dead, exampleRecord({ createdAt: 3, state: 'running' })],
+    ] as const;
+    for (const [owner, record] of records) {
+      await writeFile(join(layout.jobsDir, `${record.id}.${owner}.json`), JSON.stringify(record));
     }
     assert.deepEqual(
       (await store.load()).map(({ createdAt }) => createdAt),
@@ -181,7 +188,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     await beside.close();
     assert.deepEqual(await readdir(layout.uploadsDir), staged);
     assert.ok(isAlive(Number(pid)));
-    assert.deepEqual(await (await openDiskStore({ dir: layout.jobsDir, log: silentLog })).load(), []);
+    assert.deepEqual(await (await openStore(layout)).load(), []);
 
     // With its watchdog gone, the build outlives its receiver.
     const builds = childrenOf(child.pid, 'stand-in');
@@ -193,15 +200,16 @@ describe('Recovery', { concurrency: 6 }, () => {
 
     const receiver = await createReceiver({ configDir, esphome: standInEsphome, lockStaleMs: 2_000 });
     t.after(() => receiver.close());
-    assert.deepEqual(
-      receiver.jobs.list().map(({ state, interrupted }) => [state, interrupted]),
-      [
-        ['failed', true],
-        ['failed', true],
-      ],
-    );
-    await waitFor(async () => (await readdir(layout.uploadsDir)).length === 0, { what: 'no staging' });
+    const [ran, waits] = receiver.jobs.list();
+    assert.deepEqual([ran?.requeued, waits?.requeued, waits?.state], [true, false, 'queued']);
     await waitFor(() => !isAlive(Number(pid)), { what: 'the end of the build', deadlineMs: 20_000 });
+    assert.deepEqual([await readdir(layout.uploadsDir), staged], [[waits?.id], [waits?.id]]);
+    // It runs from the configuration that the killed one has installed.
+    await waitFor(() => receiver.jobs.get(ran?.id ?? '')?.progress.phase !== 'starting', { what: 'a build' });
+    for (const job of receiver.jobs.list()) receiver.jobs.cancel(job.id);
+    const isOver = (): boolean => receiver.jobs.list().every(({ state }) => state === 'cancelled');
+    await waitFor(isOver, { what: 'the end of the jobs', deadlineMs: 20_000 });
+    await waitFor(async () => (await readdir(layout.uploadsDir)).length === 0, { what: 'no staging' });
     const locks = async (): Promise<string[]> =>
       (await readdir(layout.locksDir, { recursive: true })).filter((name) => /lock$|owner-/.test(name));
     await waitFor(async () => (await locks()).length === 0, { what: 'free locks' });

@@ -15,7 +15,8 @@ import { assertSucceeded, host, site, type Site } from './site.js';
 
 async function assertNothingLeft({ paths: { layout } }: Site): Promise<void> {
   assert.deepEqual(await readdir(layout.uploadsDir), []);
-  for (const name of await readdir(layout.jobsDir)) assert.match(name, /^[0-9a-f-]{36}\.(?:json|log)$/);
+  for (const name of await readdir(layout.jobsDir))
+    assert.match(name, /^[0-9a-f-]{36}\.(?:[\w-]+\.json|log)$/);
 }
 
 test('A build is done in its own place and delivered as it was, though a later one changes the device', async (t) => {
@@ -39,7 +40,7 @@ test('A build is done in its own place and delivered as it was, though a later o
   assertSucceeded(again);
   assert.match(await here.jobs.readLog(again.id), /^ninja: no work to do\.$/m);
   assert.deepEqual((await readdir(here.paths.resolveDataDir(first.configuration))).toSorted(), [
-    ...['build', 'config', 'idedata', 'storage'],
+    ...['.config.from', 'build', 'config', 'idedata', 'storage'],
   ]);
   await assertNothingLeft(here);
 });
@@ -159,7 +160,7 @@ test('A clean removes what was built; the next build starts from nothing', async
   const { configuration } = await here.build(host('kitchen'));
   assertSucceeded(await here.build('not even a configuration', { target: 'clean', peerJobId: 'job-2' }));
   const data = here.paths.resolveDataDir(configuration);
-  assert.deepEqual((await readdir(data)).toSorted(), ['config', 'storage']);
+  assert.deepEqual((await readdir(data)).toSorted(), ['.config.from', 'config', 'storage']);
   assert.equal(await readFile(here.paths.resolveConfigPath(configuration), 'utf8'), host('kitchen'));
   assertSucceeded(await here.build(host('kitchen'), { peerJobId: 'job-3' }));
 });

@@ -6,10 +6,10 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 
 import { collectArtifacts } from '../../src/artifacts/collect.js';
 import { createArtifactStore } from '../../src/artifacts/store.js';
+import { createKeptBundles } from '../../src/bundles/kept.js';
 import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
 import { swapIn } from '../../src/bundles/swap.js';
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
@@ -25,11 +25,12 @@ import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createTools } from '../../src/jobs/tools.js';
 import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { presenceDirOf } from '../../src/locks/presence.js';
 import { enterToolchain } from '../../src/locks/toolchain-gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
-import { tempDir } from '../support/temp-dir.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { exampleRequest } from './examples.js';
 
 export interface Site {
@@ -47,13 +48,21 @@ export interface Site {
 
 export const host = (name: string, more = ''): string => `esphome:\n  name: ${name}\nhost:\n${more}`;
 
-export async function site(t: TestContext, base?: string, run: Partial<RunnerDeps> = {}): Promise<Site> {
+/** Locks that are free two seconds after their owner was killed. */
+export function quickLocks(base: string): Pick<RunnerDeps, 'acquireLease'> {
+  const { locksDir } = createPaths({ configDir: join(base, 'config') }).layout;
+  const timing = { staleMs: 2_000, updateMs: 1_000 };
+  return { acquireLease: (wish) => acquireLease({ ...wish, locksDir, timing, log }) };
+}
+
+export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> = {}): Promise<Site> {
   const root = base ?? (await tempDir(t));
   const paths = createPaths({ configDir: join(root, 'config') });
   const { layout } = paths;
   const { jobsDir, uploadsDir, locksDir, toolchainsDir } = layout;
   for (const directory of [jobsDir, uploadsDir, toolchainsDir]) await mkdir(directory, { recursive: true });
   const hostEnvironment = { PATH: '/usr/bin:/bin', ESPHOME_IS_HA_ADDON: 'true' };
+  const presenceDir = presenceDirOf(locksDir);
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
     paths,
@@ -78,7 +87,8 @@ export async function site(t: TestContext, base?: string, run: Partial<RunnerDep
     ...run,
   };
   const jobs = await createJobs({
-    store: await openDiskStore({ dir: layout.jobsDir, log }),
+    store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: 2_000, log }),
+    bundles: createKeptBundles(layout),
     queue: createMemoryQueue({ slots: 2 }),
     run: (job, staged) => runJob(job, staged, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
@@ -123,7 +133,7 @@ async function stage(uploadsDir: string, file: string, text: string): Promise<St
       webFiles: text.includes('font:'),
     },
     contentSha256: hashOf(text),
-    manifest: { configFilename: fileName(file) } as StagedBundle['manifest'],
+    manifest: { manifestVersion: 1, configFilename: fileName(file), esphomeVersion: null },
   });
 }
 

@@ -1,39 +1,47 @@
 /** The stores of job records: the shared suite for both, and what is particular to the one on disk. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile, readdir, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rmdir, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
+import { makerName, ownMaker, temporaryName } from '../../src/disk/temporary.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
-import { createMemoryStore } from '../../src/jobs/store.js';
-import { silentLog } from '../../src/log.js';
+import { createMemoryStore, type JobStore, type MemoryPlace } from '../../src/jobs/store.js';
+import { silentLog, type Log } from '../../src/log.js';
+import { identify, type ProcessIdentity } from '../../src/process/identity.js';
 import { exampleRecord, jobStoreSuite } from '../../src/testing/index.js';
+import { startChild } from '../support/child.js';
 import { tempDir } from '../support/temp-dir.js';
 
+const open = (dir: string, log: Log = silentLog): Promise<JobStore> =>
+  openDiskStore({ dir, presenceDir: join(dir, 'receivers'), watchMs: 50, log });
+
 jobStoreSuite('The store in memory', () => {
-  const store = createMemoryStore();
-  return Promise.resolve(() => Promise.resolve(store));
+  const place: MemoryPlace = { records: new Map(), owners: new Map() };
+  return Promise.resolve(() => Promise.resolve(createMemoryStore(place)));
 });
 
 jobStoreSuite('The store on disk', async (t) => {
   const dir = join(await tempDir(t), 'jobs');
-  return () => openDiskStore({ dir, log: silentLog });
+  return () => open(dir);
 });
 
 test('A record is one file that only its owner reads, and no temporary file stays', async (t) => {
   const dir = await tempDir(t);
-  const store = await openDiskStore({ dir, log: silentLog });
+  const store = await open(dir);
   const record = exampleRecord();
   await Promise.all([store.put(record), store.put(record)]);
-  assert.deepEqual(await readdir(dir), [`${record.id}.json`]);
-  assert.equal((await stat(join(dir, `${record.id}.json`))).mode & 0o777, 0o600);
+  const name = `${record.id}.${ownMaker()}.json`;
+  assert.deepEqual((await readdir(dir)).toSorted(), [name, 'receivers'].toSorted());
+  assert.equal((await stat(join(dir, name))).mode & 0o777, 0o600);
 });
 
 test('A damaged record is set aside and kept, and the others still load', async (t) => {
   const dir = await tempDir(t);
   const warnings: string[] = [];
   const log = { ...silentLog, warn: (_: unknown, text: string) => void warnings.push(text) };
-  const store = await openDiskStore({ dir, log });
+  const store = await open(dir, log);
   const good = exampleRecord();
   await store.put(good);
   const damages = [
@@ -60,7 +68,7 @@ test('A damaged record is set aside and kept, and the others still load', async 
 
 test('A record in the file of another, or with another device, cannot be made to lead elsewhere', async (t) => {
   const dir = await tempDir(t);
-  const store = await openDiskStore({ dir, log: silentLog });
+  const store = await open(dir);
   const record = exampleRecord();
   const changed = { ...record, device: '../../etc', configuration: '../../../etc/passwd' };
   await writeFile(join(dir, `${record.id}.json`), JSON.stringify(changed));
@@ -69,21 +77,21 @@ test('A record in the file of another, or with another device, cannot be made to
   assert.deepEqual(await store.load(), [record]);
 });
 
-test('A record from before results were used again is one whose result is not', async (t) => {
+test('A record from before results were used again and bundles kept is one whose are not', async (t) => {
   const dir = await tempDir(t);
-  const store = await openDiskStore({ dir, log: silentLog });
+  const store = await open(dir);
   const record = exampleRecord();
-  const { cached, resultKey, ...old } = record;
+  const { cached, resultKey, bundle, requeued, ...old } = record;
   await writeFile(join(dir, `${record.id}.json`), JSON.stringify(old));
   assert.deepEqual(await store.load(), [record]);
-  assert.deepEqual([cached, resultKey], [false, null]);
+  assert.deepEqual([cached, resultKey, bundle, requeued], [false, null, null, false]);
 });
 
 test('A put that fails is told and does not hold up the next', async (t) => {
   const dir = await tempDir(t);
-  const store = await openDiskStore({ dir, log: silentLog });
+  const store = await open(dir);
   const record = exampleRecord();
-  const inTheWay = join(dir, `${record.id}.json`);
+  const inTheWay = join(dir, `${record.id}.${ownMaker()}.json`);
   await mkdir(inTheWay);
   await assert.rejects(store.put(record), { code: 'EISDIR' });
   const failing = store.put(record);
@@ -94,6 +102,54 @@ test('A put that fails is told and does not hold up the next', async (t) => {
 });
 
 test('An id that is no UUID is refused', async (t) => {
-  const store = await openDiskStore({ dir: await tempDir(t), log: silentLog });
+  const store = await open(await tempDir(t));
   for (const id of ['../x', '', 'a'.repeat(36)]) await assert.rejects(store.remove(id), TypeError);
+});
+
+test('Of many that open the store after its owner has died, one gets each of its live jobs, and a record is never lost', async (t) => {
+  const dir = await tempDir(t);
+  const me = identify(process.pid) as ProcessIdentity;
+  const dead = makerName({ ...me, startTime: me.startTime - 1 });
+  const records = Array.from({ length: 20 }, (_, createdAt) => exampleRecord({ createdAt, state: 'queued' }));
+  for (const record of records) {
+    await writeFile(join(dir, `${record.id}.${dead}.json`), JSON.stringify(record));
+  }
+  const stores = await Promise.all([1, 2, 3].map(() => open(dir)));
+  const given = (await Promise.all(stores.map((store) => store.load()))).flat();
+  assert.deepEqual(
+    given.map(({ createdAt }) => createdAt).toSorted((a, b) => a - b),
+    [...records.keys()],
+  );
+  // What cannot be claimed twice in one process is held back by the rename alone between processes.
+  const worker = fileURLToPath(new URL('claim-worker.ts', import.meta.url));
+  for (const store of stores) await store.close();
+  for (const { id } of records)
+    await rename(join(dir, `${id}.${ownMaker()}.json`), join(dir, `${id}.${dead}.json`));
+  const children = await Promise.all(
+    [1, 2, 3].map(() => startChild(t, [process.execPath, '--import', 'tsx', worker, dir])),
+  );
+  await Promise.all(children.map((child) => child.printed(/^ready$/m, { deadlineMs: 20_000 })));
+  await writeFile(join(dir, 'go'), '');
+  const taken = await Promise.all(children.map((child) => child.printed(/^taken .*$/m)));
+  const ids = taken.flatMap(([line]) => line.split(' ').slice(1)).filter((id) => id !== '');
+  assert.deepEqual(ids.toSorted(), records.map(({ id }) => id).toSorted());
+});
+
+test('A job whose owner cannot be seen is taken over when he stays silent, and when he gives a sign it is not', async (t) => {
+  const dir = await tempDir(t);
+  const store = await open(dir);
+  const makers = [1, 2].map((pid) => makerName({ pid, startTime: 5, bootId: 'another' }));
+  const marks = makers.map((maker) => join(dir, 'receivers', temporaryName(maker)));
+  for (const mark of marks) await writeFile(mark, '');
+  const [silent, awake] = [exampleRecord(), exampleRecord()];
+  for (const [index, record] of [silent, awake].entries()) {
+    await writeFile(join(dir, `${record.id}.${makers[index]}.json`), JSON.stringify(record));
+  }
+  assert.deepEqual(await store.load(), []);
+  const heart = setInterval(() => void utimes(marks[1] ?? '', 0, performance.now()).catch(() => {}), 5);
+  t.after(() => clearInterval(heart));
+  assert.deepEqual(await store.loadLeft(new AbortController().signal), [silent]);
+  assert.deepEqual(await store.loadLeft(new AbortController().signal), []);
+  assert.deepEqual(await store.load(), [silent]);
+  await assert.rejects(store.loadLeft(AbortSignal.abort(new Error('enough'))), /abort/i);
 });

@@ -16,6 +16,8 @@ export interface FakeJobs extends LinkJobs {
   /** Changes the newest record and tells it, as the runner would. */
   move(changes: Partial<JobRecord>): void;
   emit(event: JobEvent): void;
+  /** Stores a new record and calls back, at once unless a test lets it wait. */
+  store: (done: () => void) => void;
   /** What a completed job's download holds, and how it is read. */
   artifacts: Buffer;
   open: (id: string) => ReturnType<LinkJobs['openArtifacts']>;
@@ -49,6 +51,7 @@ export function fakeJobs(): FakeJobs {
     records: all,
     move: (changes) => void change(all().at(-1)?.id ?? '', changes),
     emit,
+    store: (done) => done(),
     artifacts: Buffer.alloc(0),
     open: () =>
       Promise.resolve({
@@ -62,7 +65,7 @@ export function fakeJobs(): FakeJobs {
           }
         },
       }),
-    submit(request, staged) {
+    submit(request, staged, acknowledge = () => {}) {
       const job: JobRecord = {
         ...request,
         id: randomUUID(),
@@ -80,8 +83,11 @@ export function fakeJobs(): FakeJobs {
         artifacts: null,
         cached: false,
         resultKey: null,
+        bundle: null,
+        requeued: false,
       };
       records.set(job.id, job);
+      jobs.store(acknowledge);
       staged.then(
         () => change(job.id, { state: 'queued' }),
         (error: unknown) =>

@@ -286,6 +286,21 @@ suite('A whole bundle', () => {
     assert.equal(intakes.all[0]?.ending, 'finished');
   });
 
+  test('It is acknowledged when its job is on record, and a cancel before that is not lost', async (t) => {
+    const { client, jobs } = await open(t);
+    let stored = (): void => {};
+    jobs.store = (done) => void (stored = done);
+    upload(client, bundle);
+    client.send({ type: 'cancel_job', job_id: jobId });
+    client.send({ type: 'ping', nonce: 1 });
+    await client.next('pong');
+    await until(() => jobs.records().length === 1, 'the job');
+    assert.deepEqual(client.all('submit_job_ack'), []);
+    stored();
+    assert.equal((await client.next('submit_job_ack')).accepted, true);
+    await until(() => jobs.records()[0]?.state === 'cancelled', 'the cancellation');
+  });
+
   test('A bundle that cannot be unpacked is acknowledged first and then fails', async (t) => {
     const { client, intakes } = await open(t);
     intakes.fault = 'the archive is damaged';

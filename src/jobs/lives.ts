@@ -1,0 +1,227 @@
+/**
+ * What a job goes through, from its bundle to its end or to the end of this receiver.
+ *
+ * Each job is one asynchronous function, and that function alone gives it its terminal state, once, when nothing of it
+ * runs any more. Cancelling only asks: the function notices at its next step. So there is no moment at which a job can
+ * end twice, or be completed and cancelled. A receiver that stops asks in the same way, and then the job has no end:
+ * its record stays as a restart wants to find it.
+ */
+import { factsOf, type KeptBundles } from '../bundles/kept.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import { ReceiverError } from '../errors.js';
+import { readProgress } from '../esphome/progress.js';
+import type { Log } from '../log.js';
+import { createBundleWait } from './bundle-wait.js';
+import type { Listeners, QueueStatus } from './events.js';
+import { advance, isSameWork, isTerminal, type Outcome, type Step } from './job.js';
+import { jobLogFile, openJobLog, type JobLog } from './job-log.js';
+import type { Job, Ledger } from './ledger.js';
+import { cancelledBy, outcomeOf } from './outcome.js';
+import type { JobQueue, Slot } from './queue.js';
+import { afterStop } from './restart.js';
+import type { RunningJob } from './runner.js';
+
+export interface Lives {
+  /** Leads a job that has just been taken in. */
+  begin(job: Job, arrival: Arrival): void;
+  /** Leads a job on that was there before a restart; one that the restart has ended is only cleared away. */
+  resume(job: Job): void;
+  /** Asks a job to end as cancelled. False when there is none, or it has ended. */
+  stop(job: Job | undefined, message: string): boolean;
+  queueStatus(): QueueStatus;
+  /** Stops all jobs for a restart. Resolves when nothing of them runs. */
+  suspend(): Promise<void>;
+}
+
+export interface LivesDeps {
+  readonly ledger: Ledger;
+  readonly listeners: Listeners;
+  readonly queue: JobQueue;
+  readonly bundles: KeptBundles;
+  /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
+  readonly run: (job: RunningJob, staged: StagedBundle) => Promise<Outcome>;
+  /** Never rejects. */
+  readonly removeArtifacts: (id: string) => Promise<void>;
+  readonly jobsDir: string;
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+export interface Arrival {
+  readonly intake: Promise<StagedBundle>;
+  /** Called when the job's record is stored, or the store has refused. */
+  readonly acknowledge: () => void;
+  /** How the job is to end once its bundle is whole, if it is not wanted. */
+  readonly refusal: Outcome | null;
+}
+
+/** What a job has and must give back. */
+interface Held {
+  staged: StagedBundle | null;
+  slot: Slot | null;
+}
+
+/** Why a job is stopped that is to go on after the restart. */
+const stopping = new ReceiverError('CANCELLED', 'the build server is stopping');
+
+const lostBundle: Outcome = {
+  ...{ to: 'failed', reason: 'internal' },
+  message: 'the bundle of this job was lost when the build server was restarted',
+};
+
+export function createLives(deps: LivesDeps): Lives {
+  const { ledger, listeners, queue, jobsDir, now, log } = deps;
+  const bundles = createBundleWait(deps.bundles, log);
+  let isClosing = false;
+
+  /** The whole life of one job, or what a restart has left of it. Never rejects. */
+  async function live(job: Job, arrival?: Arrival): Promise<void> {
+    const { signal } = job.controller;
+    const output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
+    const held: Held = { staged: null, slot: null };
+    let outcome: Outcome;
+    try {
+      if (arrival) await arrive(job, arrival, held);
+      outcome = arrival?.refusal ?? (await work(job, held, output));
+    } catch (error) {
+      outcome = outcomeOf(error, signal, log);
+    }
+    await output.close();
+    await leave(job, outcome, held);
+  }
+
+  /** Until the bundle is whole. The peer's acknowledgement waits for the record, and for nothing else. */
+  async function arrive(job: Job, { intake, acknowledge, refusal }: Arrival, held: Held): Promise<void> {
+    const isStored = await ledger.persist(job);
+    acknowledge();
+    held.staged = await bundles.receive(intake, job.controller.signal);
+    if (refusal) return;
+    const kept = isStored ? await bundles.keep(job.record.id, held.staged) : null;
+    held.staged = kept ?? held.staged;
+    take(job, { to: 'queued', bundle: kept && factsOf(kept) });
+    // Not waited for: the write of the next step comes after it, and is.
+    void ledger.persist(job);
+    tellState(job);
+    supersedeOlder(job);
+    if (isClosing) job.controller.abort(stopping);
+  }
+
+  async function work(job: Job, held: Held, output: JobLog): Promise<Outcome> {
+    held.slot = await queue.enter(job.record.id, { signal: job.controller.signal });
+    held.staged ??= await deps.bundles.find(job.record);
+    if (held.staged === null) {
+      job.record = { ...job.record, interrupted: true };
+      return lostBundle;
+    }
+    take(job, { to: 'running' });
+    await ledger.persist(job);
+    tellState(job);
+    const running = runningJob(job, output);
+    if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
+    return deps.run(running, held.staged);
+  }
+
+  /** From the look at the signal to the new state there is no await: a cancel is before it, or too late. */
+  async function leave(job: Job, outcome: Outcome, held: Held): Promise<void> {
+    const { signal } = job.controller;
+    const { state: before } = job.record;
+    if (signal.reason === stopping && outcome.to === 'cancelled') job.record = afterStop(job.record, now());
+    else take(job, signal.aborted && signal.reason !== stopping ? cancelledBy(signal) : outcome);
+    await settle(job, held);
+    if (job.record.state === before) return;
+    tellState(job);
+    await ledger.prune(job.record.dashboardId);
+  }
+
+  async function settle(job: Job, { staged, slot }: Held): Promise<void> {
+    const { id, state } = job.record;
+    const hasEnded = isTerminal(job.record);
+    if (hasEnded && state !== 'completed') await deps.removeArtifacts(id);
+    // Before the bundle goes: a crash in between must not leave a job that waits for nothing.
+    await ledger.persist(job);
+    if (!hasEnded) await staged?.settled();
+    else if (staged) await bundles.discard(staged);
+    else await bundles.remove(id);
+    slot?.release();
+  }
+
+  function take(job: Job, step: Step): void {
+    const record = advance(job.record, step, now());
+    if (record === null)
+      throw new ReceiverError('STATE', `a job cannot go from ${job.record.state} to ${step.to}`);
+    job.record = record;
+  }
+
+  function tellState({ record }: Job): void {
+    listeners.tell({ type: 'state', job: record });
+    listeners.tell({ type: 'queue', status: queueStatus() });
+  }
+
+  function runningJob(job: Job, output: JobLog): RunningJob {
+    return {
+      get record() {
+        return job.record;
+      },
+      signal: job.controller.signal,
+      output(line) {
+        output.write(line);
+        listeners.tell({ type: 'output', job: job.record, line });
+        const before = job.record.progress;
+        const progress = readProgress(before, line);
+        if (progress === before) return;
+        job.record = { ...job.record, progress };
+        if (progress.phase === before.phase && progress.percent === before.percent) return;
+        listeners.tell({ type: 'progress', job: job.record });
+      },
+      earlierResult: (key) =>
+        ledger.all().findLast(({ record }) => record.state === 'completed' && record.resultKey === key)
+          ?.record,
+      note(facts) {
+        job.record = { ...job.record, ...facts };
+      },
+    };
+  }
+
+  /** Older ones only: a job that was taken later is newer, even if its bundle was complete first. */
+  function supersedeOlder(newer: Job): void {
+    for (const job of ledger.live()) {
+      if (job === newer) return;
+      if (isSameWork(job.record, newer.record)) stop(job, 'replaced by a newer job for the same device');
+    }
+  }
+
+  function queueStatus(): QueueStatus {
+    const states = ledger.live().map(({ record }) => record.state);
+    const running = states.includes('running');
+    const queue_depth = states.filter((state) => state === 'queued').length;
+    return { idle: !running && queue_depth === 0, running, queue_depth };
+  }
+
+  function stop(job: Job | undefined, message: string): boolean {
+    if (job === undefined || isTerminal(job.record)) return false;
+    job.controller.abort(new ReceiverError('CANCELLED', message));
+    return true;
+  }
+
+  return {
+    begin(job, arrival) {
+      // Looked at once the record is stored.
+      arrival.intake.catch(() => {});
+      job.ended = live(job, arrival);
+    },
+    resume(job) {
+      job.ended = isTerminal(job.record) ? settle(job, { staged: null, slot: null }) : live(job);
+    },
+    stop,
+    queueStatus,
+    async suspend() {
+      isClosing = true;
+      // What still arrives stops by itself when its bundle is whole.
+      for (const { record, controller } of ledger.live()) {
+        if (record.state !== 'receiving') controller.abort(stopping);
+      }
+      await Promise.all(ledger.all().map((job) => job.ended));
+      await bundles.settled();
+    },
+  };
+}

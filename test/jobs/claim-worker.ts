@@ -1,0 +1,18 @@
+/** Opens a store, waits for the file `go` in its directory, loads, and prints the ids of the live jobs that it got. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { openDiskStore } from '../../src/jobs/disk-store.js';
+import { isTerminal } from '../../src/jobs/job.js';
+import { silentLog } from '../../src/log.js';
+
+const [dir = ''] = process.argv.slice(2);
+const store = await openDiskStore({ dir, presenceDir: join(dir, 'receivers'), watchMs: 50, log: silentLog });
+console.log('ready');
+const deadline = Date.now() + 20_000;
+// Without a pause, so that the processes begin as close to each other as they can.
+while (!existsSync(join(dir, 'go'))) if (Date.now() > deadline) process.exit(1);
+const live = (await store.load()).filter((record) => !isTerminal(record));
+console.log(['taken', ...live.map(({ id }) => id)].join(' '));
+// Alive until all have looked: a dead owner's jobs may be taken.
+setTimeout(() => {}, 20_000);
