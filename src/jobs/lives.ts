@@ -59,6 +59,7 @@ export interface Arrival {
 interface Held {
   staged: StagedBundle | null;
   slot: Slot | null;
+  output: JobLog | null;
 }
 
 /** Why a job is stopped that is to go on after the restart. */
@@ -77,16 +78,15 @@ export function createLives(deps: LivesDeps): Lives {
   /** The whole life of one job, or what a restart has left of it. Never rejects. */
   async function live(job: Job, arrival?: Arrival): Promise<void> {
     const { signal } = job.controller;
-    const output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
-    const held: Held = { staged: null, slot: null };
+    const held: Held = { staged: null, slot: null, output: null };
     let outcome: Outcome;
     try {
       if (arrival) await arrive(job, arrival, held);
-      outcome = arrival?.refusal ?? (await work(job, held, output));
+      outcome = arrival?.refusal ?? (await work(job, held));
     } catch (error) {
       outcome = outcomeOf(error, signal, log);
     }
-    await output.close();
+    await held.output?.close();
     await leave(job, outcome, held);
   }
 
@@ -106,7 +106,7 @@ export function createLives(deps: LivesDeps): Lives {
     if (isClosing) job.controller.abort(stopping);
   }
 
-  async function work(job: Job, held: Held, output: JobLog): Promise<Outcome> {
+  async function work(job: Job, held: Held): Promise<Outcome> {
     held.slot = await queue.enter(job.record.id, { signal: job.controller.signal });
     held.staged ??= await deps.bundles.find(job.record);
     if (held.staged === null) {
@@ -116,7 +116,9 @@ export function createLives(deps: LivesDeps): Lives {
     take(job, { to: 'running' });
     await ledger.persist(job);
     tellState(job);
-    const running = runningJob(job, output);
+    // Not before: thousands of jobs may wait, and each log is an open file.
+    held.output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
+    const running = runningJob(job, held.output);
     if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
     return deps.run(running, held.staged);
   }
@@ -210,7 +212,9 @@ export function createLives(deps: LivesDeps): Lives {
       job.ended = live(job, arrival);
     },
     resume(job) {
-      job.ended = isTerminal(job.record) ? settle(job, { staged: null, slot: null }) : live(job);
+      job.ended = isTerminal(job.record)
+        ? settle(job, { staged: null, slot: null, output: null })
+        : live(job);
     },
     stop,
     queueStatus,

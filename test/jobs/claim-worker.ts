@@ -5,14 +5,13 @@ import { join } from 'node:path';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { isTerminal } from '../../src/jobs/job.js';
 import { silentLog } from '../../src/log.js';
+import { waitFor } from '../support/wait-for.js';
 
 const [dir = ''] = process.argv.slice(2);
 const store = await openDiskStore({ dir, presenceDir: join(dir, 'receivers'), watchMs: 50, log: silentLog });
 console.log('ready');
-const deadline = Date.now() + 20_000;
-// Without a pause, so that the processes begin as close to each other as they can.
-while (!existsSync(join(dir, 'go'))) if (Date.now() > deadline) process.exit(1);
+await waitFor(() => existsSync(join(dir, 'go')), { deadlineMs: 20_000 });
 const live = (await store.load()).filter((record) => !isTerminal(record));
 console.log(['taken', ...live.map(({ id }) => id)].join(' '));
 // Alive until all have looked: a dead owner's jobs may be taken.
-setTimeout(() => {}, 20_000);
+setTimeout(() => {}, 60_000);

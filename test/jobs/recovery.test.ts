@@ -154,6 +154,29 @@ describe('Recovery', { concurrency: 6 }, () => {
     await lease.confirm();
   });
 
+  test('A bundle stays as long as its job is on record and has not ended, whoever is at work on it', async (t) => {
+    const { layout, stateDir } = await place(t);
+    const records = [
+      [dead, exampleRecord({ state: 'queued' })],
+      [makerName({ pid: 1, startTime: 5, bootId: 'another' }), exampleRecord({ state: 'running' })],
+      [dead, exampleRecord({ state: 'failed' })],
+    ] as const;
+    for (const [owner, record] of records) {
+      await writeFile(join(layout.jobsDir, `${record.id}.${owner}.json`), JSON.stringify(record));
+    }
+    const ids = records.map(([, { id }]) => id);
+    const damaged = randomUUID();
+    await plant(layout.jobsDir, [`${damaged}.${dead}.json`]);
+    for (const id of [...ids, damaged, randomUUID()]) {
+      await mkdir(join(layout.uploadsDir, id));
+      await mkdir(join(layout.trashDir, id));
+    }
+    await (
+      await start(t, { layout, stateDir })
+    ).done;
+    assert.deepEqual((await readdir(layout.uploadsDir)).toSorted(), ids.slice(0, 2).toSorted());
+  });
+
   test('Jobs that another receiver is at work on are not loaded, its ended ones are', async (t) => {
     const { layout } = await place(t);
     const sleeper = await startChild(t, ['sleep', '600']);
