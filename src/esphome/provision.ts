@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 
-import { ReceiverError, quote } from '../errors.js';
+import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from './command.js';
 import { provisionVenv, type PlaceOptions } from './venv.js';
 import { isPinnable } from './version.js';
@@ -23,12 +23,39 @@ export async function provisionEsphome(options: ProvisionOptions): Promise<Espho
   if (!isPinnable(version)) {
     throw new ReceiverError('PROVISION', `ESPHome ${quote(version)} is not a release that can be installed`);
   }
-  const directory = await provisionVenv({
-    ...rest,
-    name: `esphome-${version}`,
-    requirement: `esphome==${version}`,
-    check: ['esphome', 'version'],
-    expect: version,
-  });
-  return [join(directory, 'bin', 'esphome')];
+  try {
+    const directory = await provisionVenv({
+      ...rest,
+      name: venvName(version),
+      requirement: `esphome==${version}`,
+      check: ['esphome', 'version'],
+      expect: version,
+    });
+    return [join(directory, 'bin', 'esphome')];
+  } catch (error) {
+    throw explained(error);
+  }
+}
+
+/** The name of a release's environment. */
+export function venvName(version: string): string {
+  return `esphome-${version}`;
+}
+
+/** What pip says in many lines, in a few words for the user of another machine. */
+const pipSays: readonly (readonly [RegExp, string])[] = [
+  [/No space left on device/, 'its disk is full'],
+  [/Requires-Python|requires a different Python/, 'it needs another Python'],
+  [
+    /NameResolutionError|ConnectionError|Max retries exceeded|Read timed out/,
+    'the package index cannot be reached',
+  ],
+  [/No matching distribution found for esphome==/, 'there is no such release'],
+];
+
+function explained(error: unknown): unknown {
+  if (!isReceiverError(error, 'PROVISION')) return error;
+  const { output } = error.facts;
+  const words = typeof output === 'string' && pipSays.find(([pattern]) => pattern.test(output))?.[1];
+  return !words ? error : new ReceiverError('PROVISION', words, error.facts, { cause: error });
 }

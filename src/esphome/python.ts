@@ -6,9 +6,9 @@
  * error says what was tried and what to install.
  */
 import { execFile } from 'node:child_process';
-import { readdir } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { delimiter, isAbsolute, join } from 'node:path';
+import { basename, delimiter, isAbsolute, join } from 'node:path';
 
 import { ReceiverError } from '../errors.js';
 import { isExecutable } from '../process/runnable.js';
@@ -17,6 +17,8 @@ import { isExecutable } from '../process/runnable.js';
 const minors = [14, 13, 12] as const;
 const answerTimeoutMs = 10_000;
 const refusalLength = 300;
+/** Of a script: longer first lines are no interpreter's. */
+const headBytes = 512;
 
 export interface Python {
   /** Absolute. */
@@ -26,19 +28,20 @@ export interface Python {
 }
 
 /**
- * Looks for `python3.14`, `python3.13`, `python3.12` and `python3` in every directory of PATH, then at pyenv's
- * versions (`$PYENV_ROOT`, else `~/.pyenv`), newest first, and returns the first that runs.
+ * Looks at `first`, then for `python3.14`, `python3.13`, `python3.12` and `python3` in every directory of PATH, then at
+ * pyenv's versions (`$PYENV_ROOT`, else `~/.pyenv`), newest first, and returns the first that runs.
  * Throws PROVISION, with the refused candidates in the facts, when there is none; CANCELLED when the signal aborts.
  */
 export async function findPython(
   options: {
     readonly env?: Readonly<Record<string, string | undefined>>;
+    readonly first?: readonly string[];
     readonly signal?: AbortSignal | undefined;
   } = {},
 ): Promise<Python> {
-  const { env = process.env, signal } = options;
+  const { env = process.env, first = [], signal } = options;
   const refused: string[] = [];
-  for (const path of [...onPath(env), ...(await ofPyenv(env))]) {
+  for (const path of [...first, ...onPath(env), ...(await ofPyenv(env))]) {
     if (!(await isExecutable(path))) continue;
     const answer = await ask(path, env, signal);
     if (signal?.aborted) throw new ReceiverError('CANCELLED', 'the search for a Python was cancelled');
@@ -51,6 +54,24 @@ export async function findPython(
       `(Debian and Ubuntu: apt install python3 python3-venv; macOS: brew install python; pyenv: pyenv install 3.13)`,
     { refused },
   );
+}
+
+/**
+ * The Python that a command runs in, as its script's first line says; none when that cannot be seen. PlatformIO's
+ * directory is for one Python at a time: with another, ESPHome 2026.10 removes all that is installed there.
+ */
+export async function pythonOf([program]: readonly [string, ...string[]]): Promise<string[]> {
+  if (basename(program).startsWith('python')) return [program];
+  const handle = await open(program).catch(() => null);
+  if (handle === null) return [];
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(headBytes), 0, headBytes, 0);
+    const head = buffer.toString('utf8', 0, bytesRead);
+    const path = /^#!(\/[^\s]+\/python[0-9.]*)\n/.exec(head)?.[1];
+    return path === undefined ? [] : [path];
+  } finally {
+    await handle.close();
+  }
 }
 
 function onPath(env: Readonly<Record<string, string | undefined>>): string[] {

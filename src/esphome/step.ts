@@ -5,7 +5,7 @@
 import { ReceiverError } from '../errors.js';
 import { type Log, silentLog } from '../log.js';
 import { createLineSplitter } from '../process/lines.js';
-import { spawnSession } from '../process/session.js';
+import { spawnSession, type SessionOptions } from '../process/session.js';
 
 const graceMs = 2_000;
 const maxLineBytes = 4_096;
@@ -17,21 +17,25 @@ export interface StepOptions {
   readonly what: string;
   readonly timeoutMs: number;
   readonly cwd: string;
+  /** The host's environment, of which the program sees what {@link installerEnvironment} lets through. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   /** Gets every line with its end, both streams. */
   readonly onLine?: ((line: string) => void) | undefined;
-  readonly log?: Log;
-  readonly signal?: AbortSignal;
+  readonly beforeStart?: SessionOptions['beforeStart'];
+  readonly log?: Log | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * The last 50 lines that the program printed. Throws PROVISION when it ends with anything but 0 (the output is in
- * the facts) or takes longer than `timeoutMs` (the facts say `timedOut`), CANCELLED on abort, SPAWN as such.
+ * the facts) or takes longer than `timeoutMs` (the facts say `timedOut`), CANCELLED on abort, SPAWN as such, and
+ * what `beforeStart` throws.
  */
 export async function runStep(
   command: readonly [string, ...string[]],
   options: StepOptions,
 ): Promise<string> {
-  const { what, timeoutMs, cwd, onLine, log = silentLog, signal } = options;
+  const { what, timeoutMs, cwd, env, onLine, beforeStart, log = silentLog, signal } = options;
   const lines: string[] = [];
   const splitter = createLineSplitter({
     maxLineBytes,
@@ -47,9 +51,10 @@ export async function runStep(
 
   const child = await spawnSession(command, {
     cwd,
-    env: environment(),
+    env: installerEnvironment(env),
     log,
     onOutput: (chunk) => splitter.push(chunk),
+    ...(beforeStart && { beforeStart }),
   });
   const stop = (): void => void child.stop({ graceMs });
   giveUp.addEventListener('abort', stop, { once: true });
@@ -69,13 +74,23 @@ export async function runStep(
   return output;
 }
 
-/** The host's own, which holds the way to the package index, less what would lead Python out of its environment. */
-function environment(): Record<string, string> {
-  const led = /^(PYTHON(HOME|PATH|USERBASE)|VIRTUAL_ENV|PIP_(TARGET|PREFIX|ROOT|USER|REQUIRE_VIRTUALENV))$/;
-  const kept = Object.entries(process.env).filter(([name]) => !led.test(name));
+/** What leads to the package index and through a proxy. Packages run code of their own while they are installed. */
+const letThrough =
+  /^(?:PATH|HOME|LANG|LC_ALL|TZ|TMPDIR|NETRC|XDG_\w+|PIP_\w+|(?:http|https|all|no)_proxy|SSL_CERT_\w+|\w+_CA_BUNDLE)$/i;
+/** What would lead pip out of the environment that it installs into. */
+const ledAway = /^PIP_(?:TARGET|PREFIX|ROOT|USER|REQUIRE_VIRTUALENV)$/;
+
+/** The part of the host's environment that an installer may see. Tokens and credentials of the host are not in it. */
+function installerEnvironment(env: StepOptions['env']): Record<string, string> {
+  const seen = Object.entries(env).filter(
+    ([name, value]) => value !== undefined && letThrough.test(name) && !ledAway.test(name),
+  );
   return {
-    ...(Object.fromEntries(kept) as Record<string, string>),
+    ...(Object.fromEntries(seen) as Record<string, string>),
+    PIP_DISABLE_PIP_VERSION_CHECK: '1',
     PIP_NO_INPUT: '1',
+    PIP_USER: '0',
+    PYTHONNOUSERSITE: '1',
     PYTHONUNBUFFERED: '1',
   };
 }

@@ -1,38 +1,53 @@
 /**
  * Makes a Python environment with one thing installed in it, once, for all who ask for it.
  *
- * Each attempt fills a directory with a fresh name, and a symbolic link `ready`, made last and exclusively, says
- * which one counts. So a half-made environment is never used, whatever interrupted it, and an environment is never
- * moved (its scripts hold absolute paths). A lock lets the second process wait instead of installing too; should
- * the lock go stale, work is done twice but nothing is mixed.
+ * Each attempt fills a directory with a fresh name, and a symbolic link `ready`, made last, says which one counts. So
+ * a half-made environment is never used, whatever interrupted it, and an environment is never moved (its scripts hold
+ * absolute paths). A lease lets the second process wait instead of installing too, and ends the installer that a dead
+ * one has left. What one process may be using is replaced beside it and not removed.
  */
-import { mkdir, mkdtemp, readdir, realpath, rm, symlink } from 'node:fs/promises';
+import { mkdir, mkdtemp, realpath } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { basename, isAbsolute, join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
+import { isAbsolute, join } from 'node:path';
 
-import { ReceiverError, isReceiverError, systemCode } from '../errors.js';
-import type { Log } from '../log.js';
+import { removeTree } from '../disk/remove.js';
+import { ReceiverError, isReceiverError } from '../errors.js';
+import { acquireAt, defaultTiming, type Lease, type LockTiming } from '../locks/lease.js';
+import { silentLog, type Log } from '../log.js';
 import { findPython } from './python.js';
 import { runStep } from './step.js';
+import {
+  emptyPlace,
+  isInUse,
+  markReady,
+  placeOf,
+  readyIn,
+  removeIfEmpty,
+  stampUse,
+  type Place,
+} from './venv-place.js';
 
 /** As Device Builder 1.26 has them. */
 const makeTimeoutMs = 120_000;
 const installTimeoutMs = 900_000;
 const checkTimeoutMs = 60_000;
-
-/** A lock whose owner has not renewed it for this long belongs to a dead process. */
-const lockStaleMs = 15_000;
-const lockRenewMs = 3_000;
-const lockRetryMs = 250;
+/** A machine that stands still for longer than a lock lives loses it; the next attempt finds what another has made. */
+const maxAttempts = 2;
 
 export interface PlaceOptions {
   /** Absolute. `$XDG_CACHE_HOME/koa-esphome-receiver`, or the same in `~/.cache`, unless said. */
   readonly cacheDir?: string;
+  /** Absolute: where locks are. `locks` in `cacheDir` unless said. */
+  readonly locksDir?: string;
+  readonly timing?: LockTiming;
   /** A Python 3.12 to 3.14 to make environments with; looked for unless said. */
   readonly python?: string;
+  /** The host's environment. `process.env` unless said. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   /** Gets pip's output, each line with its end. */
   readonly onLine?: (line: string) => void;
+  /** Called when it has to be installed, before that begins. */
+  readonly onInstall?: () => void;
   readonly log?: Log;
   readonly signal?: AbortSignal;
 }
@@ -47,29 +62,24 @@ export interface VenvOptions extends PlaceOptions {
   readonly expect: string;
 }
 
+type Settled = VenvOptions & Required<Pick<VenvOptions, 'env' | 'log' | 'timing'>>;
+
 /**
  * An environment that passes its check: its directory, with links resolved. Throws PROVISION, with the failed step
  * and what it printed, when it cannot be made; CANCELLED on abort, after everything of it has ended and is removed.
  */
 export async function provisionVenv(options: VenvOptions): Promise<string> {
+  const { cacheDir = defaultCacheDir(), locksDir = join(cacheDir, 'locks'), name } = options;
+  const place = placeOf({ venvsDir: cacheDir, locksDir, name });
+  const settled = { env: process.env, log: silentLog, timing: defaultTiming, ...options };
   try {
-    return await findOrInstall(options);
+    for (let attempt = 1; ; attempt += 1) {
+      const directory = await findOrInstall(place, settled, attempt === maxAttempts);
+      if (directory !== null) return directory;
+    }
   } catch (error) {
-    if (isReceiverError(error)) throw error;
-    throw new ReceiverError('PROVISION', `${options.name} could not be installed`, {}, { cause: error });
-  }
-}
-
-async function findOrInstall(options: VenvOptions): Promise<string> {
-  const place = join(options.cacheDir ?? defaultCacheDir(), options.name);
-  await mkdir(place, { recursive: true });
-  const found = await findReady(place, options);
-  if (found !== undefined) return found;
-  const unlock = await lockPlace(place, options);
-  try {
-    return (await findReady(place, options)) ?? (await install(place, options));
-  } finally {
-    await unlock();
+    if (isReceiverError(error, 'CANCELLED') || isReceiverError(error, 'PROVISION')) throw error;
+    throw new ReceiverError('PROVISION', `${name} could not be installed`, {}, { cause: error });
   }
 }
 
@@ -78,82 +88,79 @@ function defaultCacheDir(): string {
   return join(isAbsolute(chosen) ? chosen : join(homedir(), '.cache'), 'koa-esphome-receiver');
 }
 
-/** Undefined when there is none or it is broken. No answer in time is an error: the environment may be in use. */
-async function findReady(place: string, options: VenvOptions): Promise<string | undefined> {
+/** Null when the lease was lost on the way. */
+async function findOrInstall(place: Place, options: Settled, isLast: boolean): Promise<string | null> {
+  const found = await findReady(place, options);
+  if (found !== null) return found;
+  const { name, signal, log, timing, onLine } = options;
+  const lease = await acquireAt(place.lockDir, {
+    ...{ reason: `installing ${name}`, signal, log, timing },
+    onBlocked: () => onLine?.(`Waiting for another installation of ${name}.\n`),
+  });
   try {
-    const directory = await realpath(join(place, 'ready'));
-    await checkVenv(directory, options);
-    return directory;
+    return (await findReady(place, options)) ?? (await install(place, lease, options));
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    const isBroken = isReceiverError(error, 'SPAWN') || isReceiverError(error, 'PROVISION');
-    if (!isBroken || error.facts.timedOut === true) throw error;
-    options.log?.warn({ place, error }, 'an installed environment does not work and is made anew');
-    return undefined;
+    if (isLast || signal?.aborted || !lease.signal.aborted) throw error;
+    log.warn({ name, error }, 'an installation has lost its lock and is tried once more');
+    return null;
+  } finally {
+    await lease.release();
   }
 }
 
-async function install(place: string, options: VenvOptions): Promise<string> {
-  const python = options.python ?? (await findPython({ signal: options.signal })).path;
-  await removeRemains(place);
-  const directory = await mkdtemp(join(place, 'venv-'));
-  const shared = { ...options, cwd: place };
+/** Null when there is none or it is broken. No answer in time is an error: the machine may be busy. */
+async function findReady(place: Place, options: Settled): Promise<string | null> {
+  const directory = await readyIn(place);
+  if (directory === null) return null;
+  try {
+    await checkVenv(directory, options);
+    return directory;
+  } catch (error) {
+    const isBroken = isReceiverError(error, 'SPAWN') || isReceiverError(error, 'PROVISION');
+    if (!isBroken || error.facts.timedOut === true) throw error;
+    options.log.warn({ directory, error }, 'an installed environment does not work and is made anew');
+    return null;
+  }
+}
+
+async function install(place: Place, lease: Lease, options: Settled): Promise<string> {
+  const { env, requirement, timing } = options;
+  const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
+  const python = options.python ?? (await findPython({ env, signal })).path;
+  options.onInstall?.();
+  await mkdir(place.directory, { recursive: true, mode: 0o700 });
+  // What a crash has left, or what is broken. Somebody may be at work with the latter all the same.
+  if (!(await isInUse(place, timing))) await emptyPlace(place);
+  const directory = await mkdtemp(join(place.directory, 'venv-'));
+  const shared = {
+    ...{ ...options, signal, cwd: place.directory },
+    beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => lease.recordBuild(identity),
+  };
   try {
     const pip = [join(directory, 'bin', 'python'), '-m', 'pip', 'install', '--progress-bar', 'off'] as const;
     await runStep([python, '-m', 'venv', directory], { ...shared, what: 'venv', timeoutMs: makeTimeoutMs });
-    await runStep([...pip, options.requirement], { ...shared, what: 'pip', timeoutMs: installTimeoutMs });
-    await checkVenv(directory, options);
-    await symlink(basename(directory), join(place, 'ready'));
-    return directory;
+    await runStep([...pip, requirement], { ...shared, what: 'pip', timeoutMs: installTimeoutMs });
+    await checkVenv(directory, shared);
+    await stampUse(place);
+    await lease.publish(() => markReady(place, directory));
+    return await realpath(directory);
   } catch (error) {
-    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+    await removeTree(directory);
+    await removeIfEmpty(place);
     throw error;
   }
 }
 
-async function checkVenv(directory: string, { check, expect, ...options }: VenvOptions): Promise<void> {
+type CheckOptions = Pick<VenvOptions, 'check' | 'expect'> &
+  Omit<Parameters<typeof runStep>[1], 'what' | 'timeoutMs' | 'cwd'>;
+
+async function checkVenv(directory: string, { check, expect, ...options }: CheckOptions): Promise<void> {
   const [program, ...args] = check;
   const command = [join(directory, 'bin', program), ...args] as const;
   const what = check.join(' ');
-  const output = await runStep(command, {
-    ...options,
-    cwd: directory,
-    onLine: undefined,
-    what,
-    timeoutMs: checkTimeoutMs,
-  });
+  const step = { ...options, cwd: directory, onLine: undefined, what, timeoutMs: checkTimeoutMs };
+  const output = await runStep(command, step);
   if (!output.split(/[\s,]+/).includes(expect)) {
     throw new ReceiverError('PROVISION', `${what} does not answer with ${expect}`, { output });
-  }
-}
-
-/** What a broken environment or an interrupted attempt left. The link goes first: it must never point to half. */
-async function removeRemains(place: string): Promise<void> {
-  await rm(join(place, 'ready'), { force: true });
-  for (const name of await readdir(place)) {
-    if (name.startsWith('venv-'))
-      await rm(join(place, name), { recursive: true, force: true, maxRetries: 5 });
-  }
-}
-
-async function lockPlace(place: string, { signal, log }: VenvOptions): Promise<() => Promise<void>> {
-  const { default: lockfile } = await import('proper-lockfile');
-  for (let tries = 0; ; tries++) {
-    if (signal?.aborted) throw new ReceiverError('CANCELLED', 'the wait for an installation was cancelled');
-    try {
-      const unlock = await lockfile.lock(place, {
-        lockfilePath: join(place, 'lock'),
-        realpath: false,
-        stale: lockStaleMs,
-        update: lockRenewMs,
-        // Losing the lock costs a second installation and nothing else: the link decides.
-        onCompromised: (error) => log?.warn({ place, error }, 'the lock on an installation was lost'),
-      });
-      return () => unlock().catch(() => undefined);
-    } catch (error) {
-      if (systemCode(error) !== 'ELOCKED') throw error;
-      if (tries === 0) log?.info({ place }, 'waiting for another installation of the same environment');
-      await pause(lockRetryMs, undefined, signal ? { signal } : {}).catch(() => undefined);
-    }
   }
 }

@@ -72,7 +72,8 @@ export async function awaitNoUsers(
   }
 }
 
-async function hasUsers(directory: string, staleMs: number): Promise<boolean> {
+/** Whether somebody uses the tools now. Throws system errors. */
+export async function hasUsers(directory: string, staleMs: number): Promise<boolean> {
   for (const name of await readdir(directory)) {
     if (!pattern.test(name)) continue;
     const file = join(directory, name);

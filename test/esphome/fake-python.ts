@@ -11,13 +11,15 @@ export interface FakePython {
   deeds(): Promise<string[]>;
 }
 
-/** `pip` is what its pip does before it installs, in shell. */
+/** `pip` is what its pip does before it installs, in shell; `esphome` what the installed one does but tell its version. */
 export async function fakePython(
   directory: string,
-  { name = 'python3.13', version = '3.13.7', pip = '', prints = 'Version: 2026.10.0' } = {},
+  { name = 'python3.13', version = '3.13.7', pip = '', prints = 'Version: 2026.10.0', esphome = '' } = {},
 ): Promise<FakePython> {
   const path = join(directory, name);
   const notes = join(directory, `${name}.deeds`);
+  const program = join(directory, `${name}.esphome`);
+  await writeFile(program, `#!/bin/sh\n[ "$1" = version ] && exec echo "${prints}"\n${esphome}\n`);
   const script = `#!/bin/sh
 case "$*" in
   *ensurepip*) echo ${version} ;;
@@ -26,7 +28,7 @@ case "$*" in
     echo pip >> '${notes}'
     ${pip}
     esphome="$(dirname "$0")/esphome"
-    printf '#!/bin/sh\\necho "${prints}"\\n' > "$esphome"
+    cp '${program}' "$esphome"
     chmod +x "$esphome"
     echo "Successfully installed" ;;
 esac

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { provisionEsphome } from '../../src/esphome/provision.js';
-import { findPython } from '../../src/esphome/python.js';
+import { findPython, pythonOf } from '../../src/esphome/python.js';
 import { isReceiverError, type ReceiverError } from '../../src/errors.js';
 import { startChild } from '../support/child.js';
 import { isAlive } from '../support/is-alive.js';
@@ -68,9 +68,9 @@ test('What a crash left half-made is removed, and a broken environment is made a
 
   const [program] = await provisionEsphome({ version, cacheDir, python: python.path });
   const left = (await readdir(place)).toSorted();
-  assert.equal(left.length, 2, left.join(' '));
-  assert.equal(left[0], 'ready');
-  assert.ok(program.includes(left[1] ?? '?'));
+  assert.deepEqual(left.slice(0, 2), ['ready', 'used']);
+  assert.equal(left.length, 3, left.join(' '));
+  assert.ok(program.includes(left[2] ?? '?'));
 });
 
 test('A cancelled installation is ended with all its processes and leaves nothing', async (t) => {
@@ -95,27 +95,61 @@ test('A cancelled installation is ended with all its processes and leaves nothin
   abort.abort();
   await installing;
   assert.equal(isAlive(sleeper), false);
-  assert.deepEqual(await readdir(join(cacheDir, name)), []);
+  assert.deepEqual(await readdir(cacheDir), ['locks']);
 });
 
 test('A failed installation says which step failed, keeps what it printed, and leaves nothing', async (t) => {
   const cacheDir = await tempDir(t);
   const directory = await tempDir(t);
-  const failing = await fakePython(directory, { pip: 'echo "No matching distribution"; exit 3' });
+  const failing = await fakePython(directory, { pip: 'echo "Something new"; exit 3' });
   const other = await fakePython(directory, { name: 'python3.12', prints: 'Version: 2026.10.01' });
 
   await assert.rejects(
     provisionEsphome({ version, cacheDir, python: failing.path }),
     failsWith('PROVISION', (error) => {
       assert.match(error.message, /^pip failed \(exit code 3\)$/);
-      assert.match(String(error.facts.output), /No matching distribution/);
+      assert.match(String(error.facts['output']), /Something new/);
     }),
   );
+  const words = {
+    'No matching distribution found for esphome==2026.10.0': 'there is no such release',
+    'OSError: [Errno 28] No space left on device': 'its disk is full',
+    'Max retries exceeded with url: /simple/esphome/': 'the package index cannot be reached',
+    'Ignored the following versions that require a different Python version: 2026.10.0 Requires-Python <3.13':
+      'it needs another Python',
+  };
+  const refusals = Object.entries(words).map(async ([says, message], index) => {
+    const pip = `echo 'ERROR: ${says}'; exit 1`;
+    const python = await fakePython(directory, { name: `python${index}`, pip });
+    await assert.rejects(
+      provisionEsphome({ version, cacheDir: await tempDir(t), python: python.path }),
+      failsWith('PROVISION', (error) => assert.equal(error.message, message)),
+    );
+  });
+  await Promise.all(refusals);
   await assert.rejects(
     provisionEsphome({ version, cacheDir, python: other.path }),
     failsWith('PROVISION', (error) => assert.match(error.message, /does not answer with 2026\.10\.0$/)),
   );
-  assert.deepEqual(await readdir(join(cacheDir, name)), []);
+  assert.deepEqual(await readdir(cacheDir), ['locks']);
+});
+
+test('pip sees the way to the package index and none of the credentials of the host', async (t) => {
+  const python = await fakePython(await tempDir(t), { pip: 'env' });
+  const lines: string[] = [];
+  await provisionEsphome({
+    ...{ version, cacheDir: await tempDir(t), python: python.path },
+    env: {
+      ...{ PATH: process.env['PATH'], https_proxy: 'http://user:word@proxy', PIP_INDEX_URL: 'http://index' },
+      ...{ SUPERVISOR_TOKEN: 'secret-1', AWS_SECRET_ACCESS_KEY: 'secret-2', PIP_TARGET: '/elsewhere' },
+      ...{ PYTHONPATH: '/elsewhere', PYTHONHOME: '/elsewhere' },
+    },
+    onLine: (line) => lines.push(line),
+  });
+  const seen = lines.join('');
+  for (const part of ['https_proxy=http://user:word@proxy', 'PIP_INDEX_URL=', 'PIP_NO_INPUT=1'])
+    assert.ok(seen.includes(part), part);
+  assert.doesNotMatch(seen, /secret|elsewhere/);
 });
 
 test('Only releases and their a, b and rc forerunners can be asked for', async (t) => {
@@ -174,4 +208,30 @@ test("The newest of pyenv's versions is taken when PATH has none", async (t) => 
   assert.equal((await findPython({ env })).version, '3.13.10');
   await chmod(join(root, 'versions', '3.13.10', 'bin', 'python3'), 0o644);
   assert.equal((await findPython({ env })).version, '3.13.9');
+});
+
+test('The Python of a command is the one that its script names', async (t) => {
+  const base = await tempDir(t);
+  const python = (await fakePython(base)).path;
+  const script = async (program: string, head: string): Promise<string[]> => {
+    const file = join(base, program);
+    await writeFile(file, `${head}\nimport re\n`);
+    return pythonOf([file]);
+  };
+  assert.deepEqual(await script('esphome', `#!${python}`), [python]);
+  assert.deepEqual(await pythonOf([python, '-m', 'esphome']), [python]);
+  for (const head of [
+    '#!/usr/bin/env python3',
+    '#!/bin/sh',
+    '',
+    `#!${python} -I`,
+    `#!/${'x'.repeat(600)}/python3`,
+  ])
+    assert.deepEqual(await script('other', head), [], head);
+  assert.deepEqual(await pythonOf([join(base, 'gone')]), []);
+
+  const first = await fakePython(base, { name: 'chosen', version: '3.12.9' });
+  const env = { PATH: base, PYENV_ROOT: '/nonexistent' };
+  assert.equal((await findPython({ env, first: [first.path] })).version, '3.12.9');
+  assert.equal((await findPython({ env, first: [join(base, 'gone')] })).version, '3.13.7');
 });
