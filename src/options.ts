@@ -42,6 +42,13 @@ export interface CoreOptions {
   readonly compileTimeoutMs?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
+  /**
+   * Whether an ESPHome that a job asks for and the host does not have is installed from the package index, besides the
+   * host's own. Default: true, as the original does and its clients expect.
+   */
+  readonly provisionVersions?: boolean | undefined;
+  /** How many such releases are kept besides those in use, 220 MB each; the least recently used go. Default: 3. */
+  readonly maxVersions?: number | undefined;
   /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
   readonly resultCache?: boolean | undefined;
   /**
@@ -72,6 +79,8 @@ export interface ResolvedOptions {
   readonly slots: number;
   readonly compileTimeoutMs: number;
   readonly bundleLimits: BundleLimits;
+  readonly provisionVersions: boolean;
+  readonly maxVersions: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
   readonly lockStaleMs: number;
@@ -113,6 +122,8 @@ const schema = z.strictObject({
   slots: z.int().min(1).max(64).default(1),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
   bundleLimits: bundleLimits.prefault({}),
+  provisionVersions: z.boolean().default(true),
+  maxVersions: z.int().min(1).max(100).default(3),
   resultCache: z.boolean().default(true),
   absentPeerGraceMs: z.int().min(10_000).max(86_400_000).default(600_000),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),

@@ -8,8 +8,11 @@ import { homedir } from 'node:os';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
 import { createEnvironment, type Environment } from './esphome/environment.js';
+import { findEsphome } from './esphome/command.js';
 import { createKnownVersion } from './esphome/known-version.js';
-import { chooseInstalled, type ChooseEsphome } from './jobs/choose-esphome.js';
+import { pythonOf } from './esphome/python.js';
+import { openReleases, type Releases } from './esphome/releases.js';
+import { askInstalled, createChoice, type InstalledOptions } from './jobs/choose-esphome.js';
 import type { JobEvent, JobRecord } from './jobs/jobs.js';
 import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
@@ -17,7 +20,7 @@ import type { LeaseWish } from './jobs/runner.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
 import type { Transport } from './link/transport.js';
-import type { Lease } from './locks/lease.js';
+import type { Lease, LockTiming } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import {
@@ -128,16 +131,18 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     hostEnvironment: environment,
     pass: options.passEnvironment,
   });
-  const chooseEsphome = chooseInstalled({
+  const own: InstalledOptions = {
     option: options.esphome,
     env: environment,
     probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
-  });
+  };
   const identity = await loadIdentity(options.stateDir, log);
   const table = await openPeerTable(options.stateDir, log);
   const desk = createPairingDesk({ peers: table, clock: systemClock, log });
   const staleMs = options.lockStaleMs;
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
+  const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
+  const chooseEsphome = createChoice({ ...own, releases });
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
   const jobs = await openJobs({ ...options, paths, composeEnvironment, chooseEsphome, acquire, timing });
@@ -163,7 +168,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
     ),
-    esphomeVersion: createKnownVersion(() => versionOf(chooseEsphome)),
+    esphomeVersion: createKnownVersion(() => versionOf(own)),
+    canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
   const stopNoting = link.subscribe(({ dashboardId: id, connected }) => jobs.notePeer(id, connected));
@@ -199,6 +205,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       await link.close();
       stopNoting();
       await jobs.close();
+      await releases?.close();
       await recovery.close();
       await table.close();
     },
@@ -206,13 +213,28 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
 }
 
 function ownDirectories(layout: Layout): string[] {
-  const { locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir } = layout;
-  return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, toolchainsDir];
+  const { locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, venvsDir, toolchainsDir } = layout;
+  return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, venvsDir, toolchainsDir];
 }
 
-async function versionOf(chooseEsphome: ChooseEsphome): Promise<string> {
-  const { version } = await chooseEsphome('', new AbortController().signal);
+async function versionOf(own: InstalledOptions): Promise<string> {
+  const { version } = await askInstalled(own, new AbortController().signal);
   return version;
+}
+
+function releasesOf(
+  { maxVersions: maxKept, environment: env, log }: ResolvedOptions,
+  { venvsDir, locksDir }: Layout,
+  timing: LockTiming,
+  own: InstalledOptions,
+): Releases {
+  return openReleases({
+    ...{ venvsDir, locksDir, timing, maxKept, env, log },
+    async pythons() {
+      const command = await findEsphome(own);
+      return command === null ? [] : pythonOf(command);
+    },
+  });
 }
 
 function pairingOf(desk: PairingDesk): Pairing {

@@ -1,39 +1,135 @@
 /**
- * Which ESPHome builds a job: the installed one, if it is the one that the job asks for.
+ * Which ESPHome builds a job: the host's own if it is the version that the job asks for, else a release that is
+ * installed for it.
  *
  * A build by another version than the user chose is not a success: the firmware would differ from what the user's
- * own dashboard makes. So the job fails, in words that let the client build by itself. The version is asked anew
- * for every job, because an upgrade while the server runs is ordinary.
+ * own dashboard makes. So where the version cannot be had the job fails, in words that let the client build by
+ * itself. The host's version is asked anew for every job, because an upgrade while the server runs is ordinary, and
+ * once more after a job has waited.
  */
-import { ReceiverError, quote } from '../errors.js';
+import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
-import { probeVersion } from '../esphome/version.js';
+import type { Releases } from '../esphome/releases.js';
+import { isPinnable, probeVersion } from '../esphome/version.js';
 
 export interface ChosenEsphome {
   readonly command: EsphomeCommand;
   readonly version: string;
+  /** The version at this moment, after a wait of any length. Throws `PROVISION` if it will not do; `CANCELLED`. */
+  confirm(signal: AbortSignal): Promise<string>;
+  /** Lets go of it: an installed release may then be removed. Idempotent, never rejects. */
+  release(): Promise<void>;
 }
 
-/** `wanted` is a version, or empty for any. Throws `PROVISION` with a sentence for people; `CANCELLED` on abort. */
-export type ChooseEsphome = (wanted: string, signal: AbortSignal) => Promise<ChosenEsphome>;
+/**
+ * `wanted` is a version, or empty for any; `output` gets lines for the job's log while it is installed. May be called
+ * as soon as a job is announced. Throws `PROVISION` with a sentence for people; `CANCELLED` on abort, when nothing
+ * runs for this job any more.
+ */
+export type ChooseEsphome = (
+  wanted: string,
+  signal: AbortSignal,
+  output: (line: string) => void,
+) => Promise<ChosenEsphome>;
+
+export interface Installed {
+  readonly command: EsphomeCommand;
+  readonly version: string;
+}
 
 export interface InstalledOptions extends FindOptions {
   /** The environment in which the command is asked for its version. */
   readonly probeEnv: Readonly<Record<string, string>>;
 }
 
-/** Knows the installed ESPHome only. */
-export function chooseInstalled({ option, env, probeEnv }: InstalledOptions): ChooseEsphome {
-  return async (wanted, signal) => {
-    const command = await findEsphome({ option, env });
-    if (command === null) {
-      throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
+export interface ChoiceOptions extends InstalledOptions {
+  /** Null: nothing is installed. */
+  readonly releases: Pick<Releases, 'obtain'> | null;
+  /** Monotonic, in milliseconds. */
+  readonly now?: () => number;
+}
+
+/** So long an answer about the host's version is believed. */
+const freshMs = 10_000;
+
+export function createChoice({
+  releases,
+  now = () => performance.now(),
+  ...own
+}: ChoiceOptions): ChooseEsphome {
+  return async (wanted, signal, output) => {
+    const found = await askInstalled(own, signal).catch((error: unknown) => {
+      if (!isReceiverError(error, 'PROVISION')) throw error;
+      return error;
+    });
+    if (isInstalled(found) && (wanted === '' || wanted === found.version)) {
+      return installedChoice(found, wanted, own, now);
     }
-    const version = await probeVersion(command, { env: probeEnv, signal });
-    if (wanted !== '' && wanted !== version) {
-      const message = `this build server has ESPHome ${version} and cannot install ${quote(wanted)}`;
-      throw new ReceiverError('PROVISION', message, { wanted, version });
-    }
-    return { command, version };
+    if (wanted === '') throw found;
+    return install(wanted, { signal, output }, found, releases);
   };
+}
+
+/** The host's own ESPHome. Throws `PROVISION` when there is none or it does not answer; `CANCELLED`. */
+export async function askInstalled(
+  { option, env, probeEnv }: InstalledOptions,
+  signal: AbortSignal,
+): Promise<Installed> {
+  const command = await findEsphome({ option, env });
+  if (command === null) {
+    throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
+  }
+  return { command, version: await probeVersion(command, { env: probeEnv, signal }) };
+}
+
+function isInstalled(found: Installed | ReceiverError): found is Installed {
+  return 'command' in found;
+}
+
+function installedChoice(
+  found: Installed,
+  wanted: string,
+  { probeEnv }: InstalledOptions,
+  now: () => number,
+): ChosenEsphome {
+  const askedAt = now();
+  return {
+    ...found,
+    async confirm(signal) {
+      if (now() - askedAt < freshMs) return found.version;
+      const version = await probeVersion(found.command, { env: probeEnv, signal });
+      if (wanted === '' || wanted === version) return version;
+      const message = `the ESPHome of this build server was changed to ${version} while the job waited`;
+      throw new ReceiverError('PROVISION', message, { wanted, version });
+    },
+    async release() {},
+  };
+}
+
+async function install(
+  wanted: string,
+  caller: Parameters<Releases['obtain']>[1],
+  found: Installed | ReceiverError,
+  releases: ChoiceOptions['releases'],
+): Promise<ChosenEsphome> {
+  const own = isInstalled(found) ? `ESPHome ${found.version}` : 'no ESPHome that answers';
+  const has = `this build server has ${own}`;
+  const facts = { wanted, own };
+  if (releases === null || !isPinnable(wanted)) {
+    throw new ReceiverError('PROVISION', `${has} and cannot install ${quote(wanted)}`, facts);
+  }
+  try {
+    const release = await releases.obtain(wanted, caller);
+    return { ...release, version: wanted, confirm: async () => wanted };
+  } catch (error) {
+    if (caller.signal.aborted) throw error;
+    const isKnown = isReceiverError(error, 'PROVISION');
+    const reason = isKnown ? error.message : 'its own log says why';
+    throw new ReceiverError(
+      'PROVISION',
+      `${has} and could not install ${wanted}: ${reason}`,
+      { ...facts, ...(isKnown && error.facts) },
+      { cause: isKnown ? error.cause : error },
+    );
+  }
 }

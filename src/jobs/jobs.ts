@@ -18,6 +18,7 @@ import type { Log } from '../log.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
 import { systemClock, type Clock } from '../peers/clock.js';
 import { watchAbsentPeers } from './absent-peers.js';
+import type { ChosenEsphome } from './choose-esphome.js';
 import type { Jobs } from './contract.js';
 import { createListeners } from './events.js';
 import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './job.js';
@@ -36,8 +37,10 @@ export type { FailureReason, JobRecord, JobRequest, JobState } from './job.js';
 export interface JobsDeps {
   readonly store: JobStore;
   readonly queue: JobQueue;
+  /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
+  readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
   /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
-  readonly run: (job: RunningJob, staged: StagedBundle) => Promise<Outcome>;
+  readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
   readonly bundles: KeptBundles;
   readonly openArtifacts: (record: JobRecord) => Promise<StoredArtifacts>;
   /** Nothing there is fine. */

@@ -12,6 +12,7 @@ import { ReceiverError } from '../errors.js';
 import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import { createBundleWait } from './bundle-wait.js';
+import type { ChosenEsphome } from './choose-esphome.js';
 import type { Listeners, QueueStatus } from './events.js';
 import { advance, isSameWork, isTerminal, type Outcome, type Step } from './job.js';
 import { jobLogFile, openJobLog, type JobLog } from './job-log.js';
@@ -38,8 +39,10 @@ export interface LivesDeps {
   readonly listeners: Listeners;
   readonly queue: JobQueue;
   readonly bundles: KeptBundles;
+  /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
+  readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
   /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
-  readonly run: (job: RunningJob, staged: StagedBundle) => Promise<Outcome>;
+  readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
   /** Never rejects. */
   readonly removeArtifacts: (id: string) => Promise<void>;
   readonly jobsDir: string;
@@ -58,6 +61,7 @@ export interface Arrival {
 /** What a job has and must give back. */
 interface Held {
   staged: StagedBundle | null;
+  chosen: ChosenEsphome | null;
   slot: Slot | null;
   output: JobLog | null;
 }
@@ -78,7 +82,7 @@ export function createLives(deps: LivesDeps): Lives {
   /** The whole life of one job, or what a restart has left of it. Never rejects. */
   async function live(job: Job, arrival?: Arrival): Promise<void> {
     const { signal } = job.controller;
-    const held: Held = { staged: null, slot: null, output: null };
+    const held: Held = { staged: null, chosen: null, slot: null, output: null };
     let outcome: Outcome;
     try {
       if (arrival) await arrive(job, arrival, held);
@@ -107,6 +111,7 @@ export function createLives(deps: LivesDeps): Lives {
   }
 
   async function work(job: Job, held: Held): Promise<Outcome> {
+    held.chosen = await deps.choose(runningJob(job, held));
     held.slot = await queue.enter(job.record.id, { signal: job.controller.signal });
     held.staged ??= await deps.bundles.find(job.record);
     if (held.staged === null) {
@@ -116,11 +121,9 @@ export function createLives(deps: LivesDeps): Lives {
     take(job, { to: 'running' });
     await ledger.persist(job);
     tellState(job);
-    // Not before: thousands of jobs may wait, and each log is an open file.
-    held.output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
-    const running = runningJob(job, held.output);
+    const running = runningJob(job, held);
     if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
-    return deps.run(running, held.staged);
+    return deps.run(running, held.staged, held.chosen);
   }
 
   /** From the look at the signal to the new state there is no await: a cancel is before it, or too late. */
@@ -135,7 +138,7 @@ export function createLives(deps: LivesDeps): Lives {
     await ledger.prune(job.record.dashboardId);
   }
 
-  async function settle(job: Job, { staged, slot }: Held): Promise<void> {
+  async function settle(job: Job, { staged, chosen, slot }: Held): Promise<void> {
     const { id, state } = job.record;
     const hasEnded = isTerminal(job.record);
     if (hasEnded && state !== 'completed') await deps.removeArtifacts(id);
@@ -144,6 +147,7 @@ export function createLives(deps: LivesDeps): Lives {
     if (!hasEnded) await staged?.settled();
     else if (staged) await bundles.discard(staged);
     else await bundles.remove(id);
+    await chosen?.release();
     slot?.release();
   }
 
@@ -159,14 +163,16 @@ export function createLives(deps: LivesDeps): Lives {
     listeners.tell({ type: 'queue', status: queueStatus() });
   }
 
-  function runningJob(job: Job, output: JobLog): RunningJob {
+  function runningJob(job: Job, held: Held): RunningJob {
     return {
       get record() {
         return job.record;
       },
       signal: job.controller.signal,
       output(line) {
-        output.write(line);
+        // Not before: thousands of jobs may wait, and each log is an open file.
+        held.output ??= openJobLog(jobLogFile(jobsDir, job.record.id), { log });
+        held.output.write(line);
         listeners.tell({ type: 'output', job: job.record, line });
         const before = job.record.progress;
         const progress = readProgress(before, line);
@@ -213,7 +219,7 @@ export function createLives(deps: LivesDeps): Lives {
     },
     resume(job) {
       job.ended = isTerminal(job.record)
-        ? settle(job, { staged: null, slot: null, output: null })
+        ? settle(job, { staged: null, chosen: null, slot: null, output: null })
         : live(job);
     },
     stop,

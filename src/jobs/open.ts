@@ -22,7 +22,7 @@ import type { ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
 import { createJobs, type Jobs } from './jobs.js';
 import { createMemoryQueue } from './queue.js';
-import { runJob, type LeaseWish, type RunnerDeps } from './runner.js';
+import { chooseFor, runJob, type LeaseWish, type RunnerDeps } from './runner.js';
 import { createTools } from './tools.js';
 
 export interface JobParts {
@@ -72,7 +72,8 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: timing.staleMs, log }),
     bundles: createKeptBundles(layout),
     queue: createMemoryQueue({ slots: parts.slots }),
-    run: (job, staged) => runJob(job, staged, runner),
+    choose: (job) => chooseFor(job, runner),
+    run: (job, staged, chosen) => runJob(job, staged, chosen, runner),
     // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),

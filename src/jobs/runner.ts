@@ -1,5 +1,6 @@
 /**
- * One job's work from the moment it holds a slot: lease, configuration in place, compile, proof, packed result.
+ * One job's work: its ESPHome is chosen before it queues, for that may be an installation of minutes; all else is done
+ * once it holds a slot: lease, configuration in place, compile, proof, packed result.
  *
  * Everything in the device's directory happens under one lease and ends before the lease is given back. A result
  * counts only if the lease was still ours after it was packed; otherwise another builder may have written into it,
@@ -57,20 +58,37 @@ export interface RunningJob extends CachedJob {
   note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt'>>): void;
 }
 
-interface Compiler extends ChosenEsphome {
+interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {
   readonly environment: Readonly<Record<string, string>>;
 }
 
 const maxAttempts = 2;
 
-/** Never rejects. A job that was cancelled meanwhile comes back as cancelled. */
-export async function runJob(job: RunningJob, staged: StagedBundle, deps: RunnerDeps): Promise<Outcome> {
+/** What a job compiles with, to be released by the caller; null for a clean. Throws as {@link ChooseEsphome} does. */
+export async function chooseFor(
+  job: RunningJob,
+  { chooseEsphome }: Pick<RunnerDeps, 'chooseEsphome'>,
+): Promise<ChosenEsphome | null> {
+  const { target, targetVersion } = job.record;
+  if (target === 'clean') return null;
+  const chosen = await chooseEsphome(targetVersion, job.signal, (line) => job.output(line));
+  job.note({ esphomeVersion: chosen.version });
+  return chosen;
+}
+
+/** Never rejects. A job that was cancelled meanwhile comes back as cancelled. `chosen` is null for a clean. */
+export async function runJob(
+  job: RunningJob,
+  staged: StagedBundle,
+  chosen: ChosenEsphome | null,
+  deps: RunnerDeps,
+): Promise<Outcome> {
   try {
-    const { target, targetVersion } = job.record;
-    if (target === 'clean') return await againIfLost(job, deps, () => clean(job, deps));
-    const chosen = await deps.chooseEsphome(targetVersion, job.signal);
-    job.note({ esphomeVersion: chosen.version });
-    const compiler = { ...chosen, environment: deps.composeEnvironment(job.record.configuration) };
+    if (chosen === null) return await againIfLost(job, deps, () => clean(job, deps));
+    const version = await chosen.confirm(job.signal);
+    job.note({ esphomeVersion: version });
+    const environment = deps.composeEnvironment(job.record.configuration);
+    const compiler = { command: chosen.command, version, environment };
     const cache = resultCacheOf(job, { ...compiler, ...staged }, deps);
     const install = installOnce(job, staged, deps);
     return await againIfLost(job, deps, async (lease) => {
@@ -229,7 +247,7 @@ async function close(directory: BuildDir, trusted: boolean, log: Log): Promise<v
 async function look(
   job: RunningJob,
   staged: StagedBundle,
-  esphome: ChosenEsphome,
+  esphome: Compiler,
   common: Omit<CompileRequest, 'command' | 'timeoutMs'>,
   deps: RunnerDeps,
 ): Promise<Outcome | null> {
@@ -247,7 +265,7 @@ async function look(
 
 function commandLine(
   { configuration, skipBootloader }: JobRecord,
-  { command, version }: ChosenEsphome,
+  { command, version }: Compiler,
   paths: Paths,
 ) {
   return compileArgs(command, paths.resolveConfigPath(configuration), { skipBootloader, version });

@@ -51,17 +51,25 @@ function callerOf({ hello, peerStaticKey, channel }: Responded): Caller | undefi
   return dashboardId && { ...hello, dashboardId, publicKey: peerStaticKey, address: channel.remoteAddress };
 }
 
-/** The decision as it stands on the wire. `version` is that of the installed ESPHome, '' when unknown. */
+/** What a receiver can build with at the moment of the answer. */
+export interface Builds {
+  /** Of the installed ESPHome, '' when unknown. */
+  readonly version: string;
+  /** Whether other releases are installed on demand. */
+  readonly provisions: boolean;
+}
+
+/** The decision as it stands on the wire. */
 export function answerOf(
   { response, reason }: Decision,
   responded: Responded,
   about: About,
-  version: string,
+  { version, provisions }: Builds,
 ): IntentAnswer {
   return {
     intent_response: response,
     esphome_version: version,
-    auto_provision_supported: false,
+    auto_provision_supported: provisions,
     reset_build_env_supported: false,
     friendly_name: about.friendlyName,
     ha_addon: about.haAddon,

@@ -35,6 +35,8 @@ export interface LinkOptions {
   readonly hidePlaces?: HidePlaces;
   /** The version of the installed ESPHome. Asked for each connection, so it must answer within seconds. */
   readonly esphomeVersion: () => Promise<string>;
+  /** Whether other versions are installed on demand. Asked as often; must not reject. Default: never. */
+  readonly canProvision?: () => Promise<boolean>;
   readonly log: Log;
   /** Default: the machine's. */
   readonly clock?: Clock;
@@ -83,12 +85,12 @@ export function createLink(options: LinkOptions): Link {
     const { signal } = stopping;
     const responded = await respond(transport, options.identity, { timeoutMs: limits.handshakeMs, signal });
     const { channel, intent } = responded;
-    const version = await esphomeVersion();
+    const [version, provisions = false] = await Promise.all([esphomeVersion(), options.canProvision?.()]);
     const decision = await decide(responded, desk);
     if (decision) {
       const { response, reason } = decision;
       log.info({ intent, response, reason, address: channel.remoteAddress }, 'a connection was answered');
-      channel.answer(answerOf(decision, responded, options.about, version));
+      channel.answer(answerOf(decision, responded, options.about, { version, provisions }));
       if (decision.granted && (await lead(channel, decision.granted, leave))) return;
     }
     channel.close();

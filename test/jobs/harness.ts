@@ -13,7 +13,7 @@ import { ReceiverError } from '../../src/errors.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/job.js';
 import { createJobs, type JobEvent, type Jobs, type JobsDeps } from '../../src/jobs/jobs.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
-import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
@@ -28,9 +28,9 @@ export const moments = [
   ...[
     'put:receiving',
     'keep',
+    'chooseEsphome',
     'slot',
     'put:running',
-    'chooseEsphome',
     'acquireLease',
     'swapIn',
     'openBuildDir',
@@ -92,6 +92,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   const { artifacts, staging, installed, fences } = disk;
   const building = new Set<string>();
   const [faults, errors]: [string[], string[]] = [[], []];
+  let chosen = 0;
   const log = { ...silentLog, error: (_: unknown, text: string) => void errors.push(text) };
   const store = options.store ?? createMemoryStore(disk.place);
   const queue = createMemoryQueue({ slots: options.slots ?? 1 });
@@ -120,7 +121,11 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     paths: createPaths({ configDir: join(jobsDir, 'config') }),
     async chooseEsphome() {
       await pass('chooseEsphome');
-      return { command: ['/bin/esphome'], version: '2026.10.0' };
+      chosen += 1;
+      return {
+        ...{ command: ['/bin/esphome'], version: '2026.10.0', confirm: async () => '2026.10.0' },
+        release: async () => void (chosen -= 1),
+      };
     },
     composeEnvironment: () => ({}),
     async acquireLease({ key, signal }) {
@@ -193,7 +198,8 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       },
     },
     bundles: keptOn(disk, pass),
-    run: (job, staged) => runJob(job, staged, runner),
+    choose: (job) => chooseFor(job, runner),
+    run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ artifacts: facts }) => {
       assert.ok(facts);
       return Promise.resolve({ ...facts, read: async function* () {} });
@@ -231,6 +237,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       assert.deepEqual(faults, []);
       assert.deepEqual(queue.status(), { running: [], waiting: [] });
       assert.deepEqual([...leases.keys()], [], 'a lease was not given back');
+      assert.equal(chosen, 0, 'an ESPHome was not let go');
       assert.deepEqual([...staging], [], 'a bundle was left behind');
       for (const job of jobs.list()) assertToldInOrder(job, events);
       const completed = jobs.list().filter(({ artifacts: facts }) => facts !== null);

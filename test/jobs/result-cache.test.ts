@@ -44,7 +44,10 @@ type Again = readonly [
 
 const plain = host('kitchen');
 const otherVersion: Partial<RunnerDeps> = {
-  chooseEsphome: () => Promise.resolve({ command: standInEsphome, version: '2026.11.0' }),
+  chooseEsphome: async () => ({
+    ...{ command: standInEsphome, version: '2026.11.0' },
+    ...{ confirm: async () => '2026.11.0', release: async () => {} },
+  }),
 };
 
 /** Builds one after the other in one place. */

@@ -7,7 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 
 import { noMarks } from '../../src/compile/output.js';
-import { chooseInstalled } from '../../src/jobs/choose-esphome.js';
+import { createChoice } from '../../src/jobs/choose-esphome.js';
 import type { JobRequest } from '../../src/jobs/job.js';
 import { usable } from '../../src/locks/lease.js';
 import { isAlive } from '../support/is-alive.js';
@@ -104,11 +104,11 @@ test('A lock that cannot be had on this disk is the fault of the server and not 
 test('A wrong version, or no ESPHome, is refused so that the client can build by itself', async (t) => {
   const here = await site(t);
   const wrong = await here.build(host('kitchen'), { targetVersion: '2025.1.0' });
-  assert.deepEqual([wrong.failureReason, wrong.startedAt === null], ['provision', false]);
+  assert.deepEqual([wrong.failureReason, wrong.startedAt === null], ['provision', true]);
   assert.equal(wrong.errorMessage, 'this build server has ESPHome 2026.10.0 and cannot install "2025.1.0"');
   assertSucceeded(await here.build(host('kitchen'), { targetVersion: '2026.10.0' }));
   const bare = await site(t, here.base, {
-    chooseEsphome: chooseInstalled({ env: { PATH: '' }, probeEnv: {} }),
+    chooseEsphome: createChoice({ env: { PATH: '' }, probeEnv: {}, releases: null }),
   });
   const none = await bare.build(host('kitchen'));
   assert.deepEqual(

@@ -17,12 +17,12 @@ import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { verifyBuild } from '../../src/compile/verify.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
-import { chooseInstalled } from '../../src/jobs/choose-esphome.js';
+import { createChoice } from '../../src/jobs/choose-esphome.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
 import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
-import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createTools } from '../../src/jobs/tools.js';
 import { acquireLease } from '../../src/locks/subtree-lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
@@ -66,7 +66,9 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
     paths,
-    chooseEsphome: chooseInstalled({ option: standInEsphome, env: {}, probeEnv: hostEnvironment }),
+    chooseEsphome: createChoice({
+      ...{ option: standInEsphome, env: {}, probeEnv: hostEnvironment, releases: null },
+    }),
     composeEnvironment: createEnvironment({ paths, hostEnvironment }),
     acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
     swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
@@ -90,7 +92,8 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: 2_000, log }),
     bundles: createKeptBundles(layout),
     queue: createMemoryQueue({ slots: 2 }),
-    run: (job, staged) => runJob(job, staged, runner),
+    choose: (job) => chooseFor(job, runner),
+    run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
     removeArtifacts: (id) => artifacts.remove(id),
     ...{ jobsDir: layout.jobsDir, log },

@@ -97,6 +97,12 @@ suite('Intents', () => {
     });
   });
 
+  test('A receiver that installs other versions on demand says so', async (t) => {
+    const { connect } = await linkSetting(t, { canProvision: async () => true });
+    assert.equal((await connect('preview')).answer.auto_provision_supported, true);
+    assert.equal((await connect('pair_request', hello)).answer.auto_provision_supported, true);
+  });
+
   test('Only a preview says that a pairing key is needed', async (t) => {
     const about = { friendlyName: 'buildbox', haAddon: true, requiresPairingKey: true };
     const { connect } = await linkSetting(t, { about });

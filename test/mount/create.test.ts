@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { connect, type AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import Koa from 'koa';
@@ -15,6 +15,8 @@ import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { createReceiver } from '../../src/index.js';
 import { unpackArtifacts } from '../../src/mount/offloader.js';
 import { resolveOptions } from '../../src/options.js';
+import { standInEsphome } from '../../src/testing/index.js';
+import { fakePython } from '../esphome/fake-python.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
@@ -296,6 +298,39 @@ test('A stranger who keeps a refused upgrade half open does not keep the receive
   await receiver.close();
 });
 
+test('Another version is installed and built with where that is on; where it is off the client is told to build itself', async (t) => {
+  const [program, script] = standInEsphome;
+  const { path } = await fakePython(await tempDir(t), {
+    ...{ name: 'python3.14', version: '3.14.1', prints: 'Version: 2026.9.1' },
+    esphome: `exec '${program}' '${script}' "$@"`,
+  });
+  const environment = { PATH: `${dirname(path)}:/usr/bin:/bin`, PYENV_ROOT: '/nonexistent' };
+  for (const provisionVersions of [true, false]) {
+    const whole = await startReceiver(t, { environment, provisionVersions });
+    const client = await pairedClient(t, whole);
+    assert.equal((await client.offloader.preview()).autoProvisionSupported, provisionVersions);
+    const session = await client.openSession();
+    const lines: string[] = [];
+    const result = await session.build({
+      ...{ file: 'kitchen.yaml', bundle: await client.bundle('kitchen.yaml', yaml('kitchen')) },
+      ...{ targetVersion: '2026.9.1', onOutput: (line: string) => lines.push(line) },
+    });
+    const { status, failureReason } = result;
+    const [job] = whole.receiver.jobs.list();
+    if (provisionVersions) {
+      assert.deepEqual([status, job?.esphomeVersion], ['completed', '2026.9.1'], result.errorMessage);
+      assert.match(lines.join(''), /^Installing ESPHome 2026\.9\.1/);
+      assert.deepEqual(await readdir(whole.receiver.paths.layout.venvsDir), ['esphome-2026.9.1']);
+    } else {
+      assert.deepEqual([status, failureReason], ['failed', 'provision']);
+      assert.equal(
+        result.errorMessage,
+        'this build server has ESPHome 2026.10.0 and cannot install "2026.9.1"',
+      );
+    }
+  }
+});
+
 test('A port that is taken is an error that says so, and options are checked at once', async (t) => {
   const whole = await startReceiver(t);
   await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /taken/ });
@@ -310,6 +345,7 @@ test('A port that is taken is an error that says so, and options are checked at 
       { log: {} },
       { resultCache: 1 },
     ],
+    ...[{ provisionVersions: 'yes' }, { maxVersions: 0 }],
     ...limits.map((bundleLimits) => ({ bundleLimits })),
   ]) {
     await assert.rejects(createReceiver({ configDir, ...wrong } as never), { code: 'OPTIONS' });

@@ -12,6 +12,7 @@ const receiver = await createReceiver({
   configDir,
   lockStaleMs: Number(lockStaleMs),
   esphome: standInEsphome,
+  provisionVersions: false,
 });
 receiver.pairing.open();
 receiver.subscribe((event) => {

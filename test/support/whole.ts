@@ -22,12 +22,15 @@ export interface Whole {
   readonly base: string;
 }
 
-/** A receiver that listens on a free port. */
+/** A receiver that listens on a free port. It installs no versions, and so looks for no Python, unless told to. */
 export async function startReceiver(t: Cleanups, options: Partial<ReceiverOptions> = {}): Promise<Whole> {
   const base = await tempDir(t);
   const configDir = join(base, 'config');
   await mkdir(configDir);
-  const receiver = await createReceiver({ configDir, esphome: standInEsphome, ...options });
+  const receiver = await createReceiver({
+    ...{ configDir, esphome: standInEsphome, provisionVersions: false },
+    ...options,
+  });
   t.after(() => receiver.close());
   return { receiver, port: await receiver.listen(0, host), base };
 }
