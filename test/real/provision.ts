@@ -1,10 +1,15 @@
 /** Installs the real programs before the real tests, in the open: what they cost is theirs and no test's. */
 import { isReceiverError, messageOf } from '../../src/errors.js';
-import { realDeviceBuilder, realEsphome } from './support.js';
+import { olderEsphome, olderVersion, realDeviceBuilder, realEsphome } from './support.js';
 
 const onLine = (line: string): void => void process.stdout.write(`  ${line}`);
 
-for (const [name, install] of Object.entries({ ESPHome: realEsphome, 'Device Builder': realDeviceBuilder })) {
+const programs = {
+  ESPHome: realEsphome,
+  [`ESPHome ${olderVersion}`]: olderEsphome,
+  'Device Builder': realDeviceBuilder,
+};
+for (const [name, install] of Object.entries(programs)) {
   const start = performance.now();
   try {
     const [program] = await install({ onLine });

@@ -9,11 +9,18 @@ import { provisionEsphome } from '../../src/esphome/provision.js';
 import { type PlaceOptions, provisionVenv } from '../../src/esphome/venv.js';
 
 export const esphomeVersion = '2026.10.0';
+/** The newest older one that compiles a `host:` configuration without a registry: 2026.9 takes PlatformIO for it. */
+export const olderVersion = '2026.10.0b6';
 export const deviceBuilderVersion = '1.26.0';
 
 /** The command `esphome`. Takes 1 to 2 minutes the first time on a machine, a quarter of a second later. */
 export async function realEsphome(options: PlaceOptions = {}): Promise<EsphomeCommand> {
   return provisionEsphome({ ...options, version: esphomeVersion });
+}
+
+/** The same of {@link olderVersion}. */
+export async function olderEsphome(options: PlaceOptions = {}): Promise<EsphomeCommand> {
+  return provisionEsphome({ ...options, version: olderVersion });
 }
 
 /** The command `esphome-device-builder`, with an ESPHome of its own beside it. */
