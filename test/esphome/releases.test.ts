@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { openReleases, type Release, type Releases } from '../../src/esphome/releases.js';
 import { placeOf, removeUnused, stampUse, useOf } from '../../src/esphome/venv-place.js';
+import { sweepVenvs } from '../../src/esphome/venv-sweep.js';
 import { acquireAt, defaultTiming as timing } from '../../src/locks/lease.js';
 import { silentLog as log } from '../../src/log.js';
 import { isAlive } from '../support/is-alive.js';
@@ -134,12 +135,19 @@ test('What another process uses stays, however old, and also when the use begins
   const first = await shelf(t, { before: ({ plant }) => plant('2026.8.2', 1_000) });
   const { venvsDir, locksDir } = first;
   const held = await first.obtain('2026.8.2');
-  const second = await shelf(t, { maxKept: 1, beside: first });
+  const second = await shelf(t, { beside: first });
   await second.plant('2026.9.1', 2_000);
   await (await second.obtain('2026.9.1')).release();
-  await second.releases.close();
-  assert.deepEqual((await readdir(venvsDir)).toSorted(), ['esphome-2026.8.2', 'esphome-2026.9.1']);
-  await held.release();
+  const { signal } = new AbortController();
+  const sweep = async (keep: number): Promise<string[]> => {
+    await sweepVenvs({ venvsDir, locksDir, timing, keep, waitMs: 0, signal, log });
+    return (await readdir(venvsDir)).toSorted();
+  };
+  const both = ['esphome-2026.8.2', 'esphome-2026.9.1'];
+  assert.deepEqual(await sweep(1), both);
+  const again = await first.obtain('2026.8.2');
+  assert.deepEqual(await sweep(1), both, 'what is in use is not counted, though it is the newest now');
+  await Promise.all([held.release(), again.release()]);
 
   const place = placeOf({ venvsDir, locksDir, name: 'esphome-2026.8.2' });
   const lease = await acquireAt(place.lockDir, { reason: 'a test', timing, log });
