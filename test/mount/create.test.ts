@@ -339,6 +339,7 @@ test('A port that is taken is an error that says so, and options are checked at 
   for (const wrong of [
     ...[
       { slots: 0 },
+      { absentPeerGraceMs: 9_999 },
       { prefix: 'builds' },
       { esphome: 5 },
       { unknown: true },
