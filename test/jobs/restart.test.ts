@@ -29,7 +29,12 @@ function stateAt(moment: Moment): 'lost' | 'receiving' | 'queued' | 'running' {
   if (moment === 'put:receiving') return 'lost';
   // Being queued and being run are one write when a slot is free.
   if (['keep', 'put:running'].includes(moment)) return 'receiving';
-  return moment === 'slot' ? 'queued' : 'running';
+  return isWaiting(moment) ? 'queued' : 'running';
+}
+
+/** A job that waits for its ESPHome or for a slot is on record a moment later. */
+function isWaiting(moment: Moment): boolean {
+  return moment === 'chooseEsphome' || moment === 'slot';
 }
 
 type End = 'crash' | 'stop';
@@ -52,8 +57,7 @@ for (const moment of moments) {
     const world = await heldAt(t, moment);
     const { id } = submitted(world);
     await world.reached;
-    // A job that waits for a slot is on record a moment later.
-    if (moment === 'slot') await waitForStep(world, 'put:queued');
+    if (isWaiting(moment)) await waitForStep(world, 'put:queued');
     await world.crash();
     const next = await after(t, world);
     const was = stateAt(moment);
