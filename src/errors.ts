@@ -21,6 +21,7 @@ export const errorCodes = {
   CANCELLED: 'the operation was cancelled by its caller',
   SPAWN: 'a program could not be started',
   PROVISION: 'an ESPHome could not be found or installed',
+  RESOURCE: 'the machine has too little room for a build',
   NOISE: 'a handshake or transport message is not a valid Noise message',
   PROTOCOL: 'the other side broke a rule of the peer link',
   REJECTED: 'the other side refused, for the reason that it gave',

@@ -12,8 +12,10 @@ import { z } from 'zod';
 import { maxBundleBytes } from './bundles/assembler.js';
 import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
+import { defaultSlots, maxSlots } from './jobs/slots.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/reserved.js';
+import { machineOf } from './process/machine.js';
 
 export interface CoreOptions {
   /** The directory of the host's YAML files. Needed. */
@@ -36,8 +38,18 @@ export interface CoreOptions {
   readonly haAddon?: boolean | undefined;
   /** Whether clients are told that pairing needs the key which `armOneTimeKey` shows. Default: false. */
   readonly pairingByKey?: boolean | undefined;
-  /** How many builds run at once. Default: 1. */
+  /** How many builds run at once, from 1 to 64. Default: one for every 4 processors and 3 GB of memory. */
   readonly slots?: number | undefined;
+  /**
+   * A build begins beside others only with as much memory free, in bytes; the others that began in the last 20 s count
+   * as yet to take the same. From 0 (off) to 2^40. Default: 1,000,000,000.
+   */
+  readonly minFreeMemoryBytes?: number | undefined;
+  /**
+   * The same for the volume of `buildsDir`, in bytes; with less, even a lone build fails. From 0 (off) to 2^40.
+   * Default: 500,000,000.
+   */
+  readonly minFreeDiskBytes?: number | undefined;
   /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
   readonly compileTimeoutMs?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
@@ -77,6 +89,8 @@ export interface ResolvedOptions {
   readonly haAddon: boolean;
   readonly pairingByKey: boolean;
   readonly slots: number;
+  readonly minFreeMemoryBytes: number;
+  readonly minFreeDiskBytes: number;
   readonly compileTimeoutMs: number;
   readonly bundleLimits: BundleLimits;
   readonly provisionVersions: boolean;
@@ -108,6 +122,11 @@ const bundleLimits = z.strictObject({
   uploadTimeoutMs: limit('uploadTimeoutMs', 86_400_000),
 });
 
+const freeBytes = z
+  .int()
+  .min(0)
+  .max(2 ** 40);
+
 const schema = z.strictObject({
   configDir: place,
   buildsDir: place.optional(),
@@ -119,7 +138,9 @@ const schema = z.strictObject({
   friendlyName: z.string().max(128).optional(),
   haAddon: z.boolean().default(false),
   pairingByKey: z.boolean().default(false),
-  slots: z.int().min(1).max(64).default(1),
+  slots: z.int().min(1).max(maxSlots).optional(),
+  minFreeMemoryBytes: freeBytes.default(1_000_000_000),
+  minFreeDiskBytes: freeBytes.default(500_000_000),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
   bundleLimits: bundleLimits.prefault({}),
   provisionVersions: z.boolean().default(true),
@@ -144,6 +165,7 @@ export function resolveOptions(options: CoreOptions): ResolvedOptions {
     esphome: read.esphome,
     environment: read.environment ?? { ...process.env },
     friendlyName: read.friendlyName ?? hostname().slice(0, 128),
+    slots: read.slots ?? defaultSlots(machineOf()),
     log: read.log ?? silentLog,
   });
 }

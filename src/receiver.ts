@@ -13,10 +13,12 @@ import { createKnownVersion } from './esphome/known-version.js';
 import { pythonOf } from './esphome/python.js';
 import { openReleases, type Releases } from './esphome/releases.js';
 import { askInstalled, createChoice, type InstalledOptions } from './jobs/choose-esphome.js';
-import type { JobEvent, JobRecord } from './jobs/jobs.js';
+import type { JobEvent, JobRecord, Jobs, LocalJob } from './jobs/jobs.js';
 import { openJobs } from './jobs/open.js';
+import type { Slot } from './jobs/queue.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
+import { compilersPerBuild } from './jobs/slots.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
 import type { Transport } from './link/transport.js';
@@ -38,6 +40,7 @@ import { createPairingDesk, type PairingDesk, type PairingEvent } from './peers/
 import type { Peer } from './peers/peer-row.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
 import type { PendingPeer } from './peers/pending.js';
+import { machineOf } from './process/machine.js';
 import { removePeerData } from './retention/peer-data.js';
 
 /** What a mount needs of a receiver. */
@@ -104,6 +107,15 @@ export interface JobsView {
   get(id: string): JobRecord | undefined;
   /** Asks the job to stop. False when there is none, or it has ended. */
   cancel(id: string): boolean;
+  /**
+   * Waits for a slot for a build that the host runs by itself; it takes its turn with the builds of the peers, and
+   * counts among them until it is released. To be taken before `underLease`, and to be released on every way out.
+   * Rejects with the signal's reason, `TRAVERSAL`, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
+   * receiver is closed meanwhile, `STATE` afterwards. Closing the receiver does not wait for the build.
+   */
+  enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
+  /** The host's own builds that wait for a slot or have one, oldest first. */
+  local(): readonly LocalJob[];
 }
 
 export type ReceiverEvent = JobEvent | PairingEvent;
@@ -130,6 +142,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     paths,
     hostEnvironment: environment,
     pass: options.passEnvironment,
+    compilers: compilersPerBuild(options.slots, machineOf()),
   });
   const own: InstalledOptions = {
     option: options.esphome,
@@ -193,7 +206,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     pin: identity.pin,
     pairing: pairingOf(desk),
     peers: peersOf(table, desk, link, forget),
-    jobs: { list: jobs.list, get: jobs.get, cancel: jobs.cancel },
+    jobs: jobsOf(jobs, paths),
     composeEnvironment,
     underLease,
     accept: link.accept,
@@ -246,6 +259,16 @@ function pairingOf(desk: PairingDesk): Pairing {
     approve: async (id: string, pin: string) => desk.approve(dashboardId(id), pin),
     reject: (id: string) => desk.reject(dashboardId(id)),
     armOneTimeKey: (show: (key: string) => void) => desk.armOneTimeKey(show),
+  });
+}
+
+function jobsOf({ list, get, cancel, local, enqueueLocal }: Jobs, paths: Paths): JobsView {
+  return Object.freeze({
+    ...{ list, get, cancel, local },
+    async enqueueLocal(...[configuration, options]: Parameters<JobsView['enqueueLocal']>) {
+      paths.parseConfiguration(configuration);
+      return enqueueLocal(configuration, options);
+    },
   });
 }
 

@@ -23,6 +23,13 @@ const inherited = [
 
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+/**
+ * An operator's own limits of compilers at once. Empty or without a number they break every build (ESPHome 2026.10).
+ * The first is part of the configuration's hash: the client then sees a device as changed when it computes the hash
+ * by itself. So it is taken from the host where it is set, and never set by us.
+ */
+const compilerLimits = ['ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT', 'IDF_PY_BUILD_JOBS'] as const;
+
 /** The same for every build: how ESPHome 2026.10 and its children shall print, and what they shall not write. */
 const fixed: Environment = {
   CLICOLOR_FORCE: '1',
@@ -43,6 +50,11 @@ export interface EnvironmentOptions {
   readonly hostEnvironment: Readonly<Record<string, string | undefined>>;
   /** Names of further variables that remote builds may see. Default: none. */
   readonly pass?: readonly string[];
+  /**
+   * How many compilers a remote build may run at once where ESPHome has a way to say so that changes nothing else:
+   * native ESP-IDF builds. At least 1; null for the build tool's own choice. A limit of the host's own wins.
+   */
+  readonly compilers?: number | null;
 }
 
 /**
@@ -51,7 +63,7 @@ export interface EnvironmentOptions {
  * refused and `OPTIONS` for an inherited value that holds a NUL or a line end.
  */
 export function createEnvironment(options: EnvironmentOptions): (configuration: string) => Environment {
-  const { paths, hostEnvironment } = options;
+  const { paths, hostEnvironment, compilers = null } = options;
   const pass = new Set(options.pass);
   const names = new Set<string>([...inherited, ...pass]);
 
@@ -63,6 +75,11 @@ export function createEnvironment(options: EnvironmentOptions): (configuration: 
       if (value === undefined || value === '') continue;
       if (holdsCredentials(name, value) && !pass.has(name)) continue;
       environment.set(name, checked(name, value));
+    }
+    if (compilers !== null) environment.set('IDF_PY_BUILD_JOBS', String(compilers));
+    for (const name of compilerLimits) {
+      const value = hostEnvironment[name] ?? '';
+      if (/^[1-9]\d{0,3}$/.test(value)) environment.set(name, value);
     }
     for (const [name, value] of Object.entries(fixed)) environment.set(name, value);
     for (const [name, value] of pinned(paths.resolveDataDir(configuration), paths.layout.toolchainsDir)) {

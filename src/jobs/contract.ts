@@ -9,6 +9,8 @@ import type { StagedBundle } from '../bundles/staged.js';
 import type { DashboardId } from '../paths/index.js';
 import type { JobListener, QueueStatus } from './events.js';
 import type { JobRecord, JobRequest } from './job.js';
+import type { LocalJob } from './local-work.js';
+import type { Slot } from './queue.js';
 
 export interface Jobs {
   /**
@@ -32,6 +34,15 @@ export interface Jobs {
   list(): readonly JobRecord[];
   get(id: string): JobRecord | undefined;
   queueStatus(): QueueStatus;
+  /**
+   * Waits for a slot for the host's own build, which takes its turn like those of the peers. The caller must release
+   * it, once nothing of the build runs any more, and takes it before any lease: a peer's job that has a slot may be
+   * waiting for that lease. Rejects with the signal's reason, `RESOURCE` when the disk is nearly full, `CANCELLED`
+   * when the server stops meanwhile; `STATE` after `close()`.
+   */
+  enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
+  /** The host's own builds that wait for a slot or have one, oldest first. */
+  local(): readonly LocalJob[];
   /** Returns how to let go. */
   subscribe(listener: JobListener): () => void;
   /** Throws `NOT_FOUND` for an unknown job, `STATE` for one without artifacts. */

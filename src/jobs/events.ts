@@ -4,7 +4,7 @@
 import type { Log } from '../log.js';
 import type { JobRecord } from './job.js';
 
-/** In the words of the peer link; of the jobs that this server builds. */
+/** In the words of the peer link; of all builds in the queue, the host's own among them. */
 export interface QueueStatus {
   readonly idle: boolean;
   readonly running: boolean;
@@ -15,6 +15,8 @@ export interface QueueStatus {
 export type JobEvent =
   /** The job has entered `job.state`; for a terminal state once, after its slot is free and nothing of it runs. */
   | { readonly type: 'state'; readonly job: JobRecord }
+  /** It begins to wait for something other than its turn, or waits no more. Not told when its state changes, too. */
+  | { readonly type: 'waiting'; readonly job: JobRecord }
   /** Phase or percentage has changed. */
   | { readonly type: 'progress'; readonly job: JobRecord }
   /** One line with its terminator, as the build printed it. Never after the terminal state. */

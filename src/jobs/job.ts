@@ -8,6 +8,7 @@ import type { ArtifactFacts } from '../artifacts/store.js';
 import type { BundleFacts } from '../bundles/staged.js';
 import type { Progress } from '../esphome/progress.js';
 import type { Configuration, DashboardId, DeviceSegment, FileName } from '../paths/index.js';
+import type { Waiting } from './waiting.js';
 
 export const jobStates = ['receiving', 'queued', 'running', 'completed', 'failed', 'cancelled'] as const;
 export type JobState = (typeof jobStates)[number];
@@ -49,6 +50,8 @@ export interface JobRecord extends JobRequest {
   readonly state: JobState;
   /** What is known of its bundle once that is kept for it through a restart; null before. */
   readonly bundle: BundleFacts | null;
+  /** Why nothing happens just now; null when something does. Names other peers: for the operator only. */
+  readonly waiting: Waiting | null;
   /** Of a failed job; null otherwise. */
   readonly failureReason: FailureReason | null;
   /** Of a failed or cancelled job: a sentence for people, without host paths. Empty otherwise. */
@@ -98,7 +101,7 @@ const nextStates: Readonly<Record<JobState, readonly JobState[]>> = {
 /** The record after the step at time `now` (milliseconds), or null when the step is not legal from here. */
 export function advance(record: JobRecord, step: Step, now: number): JobRecord | null {
   if (!nextStates[record.state].includes(step.to)) return null;
-  return { ...record, state: step.to, ...factsOf(step, now) };
+  return { ...record, state: step.to, waiting: null, ...factsOf(step, now) };
 }
 
 function factsOf(step: Step, now: number): Partial<JobRecord> {

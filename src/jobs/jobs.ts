@@ -25,6 +25,8 @@ import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './job
 import { jobLogFile, readJobLog } from './job-log.js';
 import { createLedger, type Job } from './ledger.js';
 import { createLives } from './lives.js';
+import { createLocalWork } from './local-work.js';
+import { createQueueView } from './queue-view.js';
 import type { JobQueue } from './queue.js';
 import type { RunningJob } from './runner.js';
 import type { JobStore } from './store.js';
@@ -33,6 +35,7 @@ export type { JobEvent, JobListener, QueueStatus } from './events.js';
 export type { ArtifactFacts, StoredArtifacts } from '../artifacts/store.js';
 export type { Jobs } from './contract.js';
 export type { FailureReason, JobRecord, JobRequest, JobState } from './job.js';
+export type { LocalJob } from './local-work.js';
 
 export interface JobsDeps {
   readonly store: JobStore;
@@ -69,10 +72,16 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
   const { absentPeerGraceMs: graceMs = 600_000, clock = systemClock } = deps;
   const ledger = createLedger({ store, removeRest, maxEndedPerPeer, now, log });
   const listeners = createListeners(log);
-  const lives = createLives({ ...deps, removeArtifacts, ledger, listeners, now });
+  const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
+  const view = createQueueView({ ledger, local, queue: deps.queue });
+  const lives = createLives({ ...deps, removeArtifacts, ledger, listeners, tellQueue, now });
   const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
   const absent = watchAbsentPeers({ graceMs, clock, drop });
   const closing = new AbortController();
+
+  function tellQueue(): void {
+    listeners.tell({ type: 'queue', status: view.status() });
+  }
 
   function restore(records: readonly JobRecord[]): void {
     for (const job of ledger.adopt(records)) {
@@ -133,9 +142,14 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     cancelAllOf: (dashboardId) => stopAllOf(dashboardId, 'cancelled'),
     notePeer: (dashboardId, connected) => absent.note(dashboardId, connected),
     find: (dashboardId, peerJobId) => ledger.newest(dashboardId, peerJobId)?.record,
-    list: () => ledger.all().map(({ record }) => record),
-    get: (id) => ledger.get(id)?.record,
-    queueStatus: lives.queueStatus,
+    list: () => view.withTurns(ledger.all().map(({ record }) => record)),
+    get(id) {
+      const job = ledger.get(id);
+      return job && view.withTurns([job.record])[0];
+    },
+    enqueueLocal: local.enqueue,
+    local: () => view.withTurns(local.list()),
+    queueStatus: view.status,
     subscribe: (listener) => listeners.add(listener),
     async openArtifacts(id) {
       const record = known(id);
@@ -153,6 +167,7 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     async close() {
       closing.abort();
       absent.stop();
+      local.close();
       await restoringLeft;
       await lives.suspend();
       await store.close();
@@ -177,7 +192,7 @@ function firstRecord(request: JobRequest, now: number, earlier: readonly Job[]):
     ...request,
     ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
     ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
-    ...{ cached: false, resultKey: null, bundle: null, requeued: false },
+    ...{ cached: false, resultKey: null, bundle: null, requeued: false, waiting: null },
     ...{ createdAt, startedAt: null, finishedAt: null },
     progress: startOfProgress(Math.max(0, ...counts)),
   };

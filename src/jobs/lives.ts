@@ -13,7 +13,7 @@ import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import { createBundleWait } from './bundle-wait.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import type { Listeners, QueueStatus } from './events.js';
+import type { Listeners } from './events.js';
 import { advance, isSameWork, isTerminal, type Outcome, type Step } from './job.js';
 import { jobLogFile, openJobLog, type JobLog } from './job-log.js';
 import type { Job, Ledger } from './ledger.js';
@@ -21,6 +21,7 @@ import { cancelledBy, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
 import { afterStop } from './restart.js';
 import type { RunningJob } from './runner.js';
+import type { Shortage } from './waiting.js';
 
 export interface Lives {
   /** Leads a job that has just been taken in. */
@@ -29,7 +30,6 @@ export interface Lives {
   resume(job: Job): void;
   /** Asks a job to end as cancelled. False when there is none, or it has ended. */
   stop(job: Job | undefined, message: string): boolean;
-  queueStatus(): QueueStatus;
   /** Stops all jobs for a restart. Resolves when nothing of them runs. */
   suspend(): Promise<void>;
 }
@@ -37,6 +37,8 @@ export interface Lives {
 export interface LivesDeps {
   readonly ledger: Ledger;
   readonly listeners: Listeners;
+  /** Tells the listeners how long the queue is now. */
+  readonly tellQueue: () => void;
   readonly queue: JobQueue;
   readonly bundles: KeptBundles;
   /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
@@ -75,7 +77,7 @@ const lostBundle: Outcome = {
 };
 
 export function createLives(deps: LivesDeps): Lives {
-  const { ledger, listeners, queue, jobsDir, now, log } = deps;
+  const { ledger, listeners, tellQueue, queue, jobsDir, now, log } = deps;
   const bundles = createBundleWait(deps.bundles, log);
   let isClosing = false;
 
@@ -111,8 +113,12 @@ export function createLives(deps: LivesDeps): Lives {
   }
 
   async function work(job: Job, held: Held): Promise<Outcome> {
-    held.chosen = await deps.choose(runningJob(job, held));
-    held.slot = await queue.enter(job.record.id, { signal: job.controller.signal });
+    const running = runningJob(job, held);
+    const { id, dashboardId: peer, target } = job.record;
+    const { signal } = job.controller;
+    held.chosen = await deps.choose(running);
+    const onShort = (shortage: Shortage): void => showShortage(running, shortage);
+    held.slot = await queue.enter(id, { peer, target, signal, onShort });
     held.staged ??= await deps.bundles.find(job.record);
     if (held.staged === null) {
       job.record = { ...job.record, interrupted: true };
@@ -121,7 +127,6 @@ export function createLives(deps: LivesDeps): Lives {
     take(job, { to: 'running' });
     await ledger.persist(job);
     tellState(job);
-    const running = runningJob(job, held);
     if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
     return deps.run(running, held.staged, held.chosen);
   }
@@ -160,7 +165,7 @@ export function createLives(deps: LivesDeps): Lives {
 
   function tellState({ record }: Job): void {
     listeners.tell({ type: 'state', job: record });
-    listeners.tell({ type: 'queue', status: queueStatus() });
+    tellQueue();
   }
 
   function runningJob(job: Job, held: Held): RunningJob {
@@ -186,6 +191,7 @@ export function createLives(deps: LivesDeps): Lives {
           ?.record,
       note(facts) {
         job.record = { ...job.record, ...facts };
+        if (facts.waiting !== undefined) listeners.tell({ type: 'waiting', job: job.record });
       },
     };
   }
@@ -196,13 +202,6 @@ export function createLives(deps: LivesDeps): Lives {
       if (job === newer) return;
       if (isSameWork(job.record, newer.record)) stop(job, 'replaced by a newer job for the same device');
     }
-  }
-
-  function queueStatus(): QueueStatus {
-    const states = ledger.live().map(({ record }) => record.state);
-    const running = states.includes('running');
-    const queue_depth = states.filter((state) => state === 'queued').length;
-    return { idle: !running && queue_depth === 0, running, queue_depth };
   }
 
   function stop(job: Job | undefined, message: string): boolean {
@@ -223,7 +222,6 @@ export function createLives(deps: LivesDeps): Lives {
         : live(job);
     },
     stop,
-    queueStatus,
     async suspend() {
       isClosing = true;
       // What still arrives stops by itself when its bundle is whole.
@@ -234,4 +232,11 @@ export function createLives(deps: LivesDeps): Lives {
       await bundles.settled();
     },
   };
+}
+
+/** Its peer is told what is short, and not of how much. */
+function showShortage(job: RunningJob, waiting: Shortage): void {
+  const what = waiting.for === 'disk' ? 'disk space' : 'memory';
+  if (job.record.waiting === null) job.output(`Waiting until the build server has more free ${what}.\n`);
+  job.note({ waiting });
 }

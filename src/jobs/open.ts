@@ -8,6 +8,7 @@ import { collectArtifacts } from '../artifacts/collect.js';
 import { createArtifactStore } from '../artifacts/store.js';
 import { createKeptBundles } from '../bundles/kept.js';
 import { swapIn } from '../bundles/swap.js';
+import { freeSpaceBytes } from '../disk/free-space.js';
 import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
 import { runCompile } from '../compile/compile.js';
 import { precheck } from '../compile/precheck.js';
@@ -16,8 +17,11 @@ import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';
 import { enterToolchain } from '../locks/toolchain-gate.js';
+import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
+import { freeMemoryBytes } from '../process/machine.js';
+import { withAdmission } from './admission.js';
 import type { ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
 import { createJobs, type Jobs } from './jobs.js';
@@ -33,6 +37,8 @@ export interface JobParts {
   readonly timing: LockTiming;
   /** How many builds run at once. */
   readonly slots: number;
+  readonly minFreeMemoryBytes: number;
+  readonly minFreeDiskBytes: number;
   readonly compileTimeoutMs: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
@@ -71,7 +77,11 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
   return createJobs({
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: timing.staleMs, log }),
     bundles: createKeptBundles(layout),
-    queue: createMemoryQueue({ slots: parts.slots }),
+    queue: withAdmission(createMemoryQueue({ slots: parts.slots }), {
+      ...parts,
+      freeMemory: freeMemoryBytes,
+      freeDisk: async () => freeOrUnknown(paths.buildsDir, log),
+    }),
     choose: (job) => chooseFor(job, runner),
     run: (job, staged, chosen) => runJob(job, staged, chosen, runner),
     // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
@@ -80,5 +90,13 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     jobsDir: layout.jobsDir,
     absentPeerGraceMs: parts.absentPeerGraceMs,
     log,
+  });
+}
+
+/** A volume that does not say how full it is must not keep every build from beginning. */
+async function freeOrUnknown(directory: string, log: Log): Promise<number | null> {
+  return freeSpaceBytes(directory).catch((error: unknown) => {
+    log.warn({ directory, error: messageOf(error) }, 'the free space of the builds is not known');
+    return null;
   });
 }

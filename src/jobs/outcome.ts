@@ -18,6 +18,7 @@ const reasons: Partial<Record<ErrorCode, FailureReason>> = {
   FENCED: 'lock_lost',
   SPAWN: 'toolchain',
   PROVISION: 'provision',
+  RESOURCE: 'resource',
 };
 
 const fullDisk = new Set(['ENOSPC', 'EDQUOT']);

@@ -36,6 +36,8 @@ const schema = z.object({
   deviceName: z.string(),
   deviceFriendlyName: z.string(),
   state: z.enum(jobStates),
+  /** It waited for something of that process. */
+  waiting: z.unknown().transform(() => null),
   failureReason: z.enum(failureReasons).nullable(),
   errorMessage: z.string(),
   interrupted: z.boolean(),

@@ -22,6 +22,7 @@ import type { JobRecord, Outcome } from './job.js';
 import { outcomeOf } from './outcome.js';
 import { resultCacheOf, type CachedJob, type ResultCacheDeps } from './result-cache.js';
 import type { Tools } from './tools.js';
+import type { Waiting } from './waiting.js';
 
 /** What the runner does to the world; each can be replaced, so that a test forces every moment. */
 export interface RunnerDeps extends ResultCacheDeps {
@@ -49,13 +50,15 @@ export interface LeaseWish {
   /** For people and for the present owner's log. */
   readonly reason: string;
   readonly signal: AbortSignal;
+  /** Called when somebody else has it. */
+  readonly onBlocked?: (() => void) | undefined;
 }
 
 /** The job as its runner sees it. */
 export interface RunningJob extends CachedJob {
   readonly signal: AbortSignal;
   /** Notes facts in the record. */
-  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt'>>): void;
+  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
 }
 
 interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {
@@ -157,7 +160,10 @@ async function underLease(
   work: (lease: Lease) => Promise<Outcome>,
 ): Promise<Outcome> {
   const { record, signal } = job;
-  const lease = await deps.acquireLease({ key: record, reason: `${record.target} ${record.id}`, signal });
+  const reason = `${record.target} ${record.id}`;
+  const onBlocked = (): void => showBusyDevice(job);
+  const lease = await deps.acquireLease({ key: record, reason, signal, onBlocked });
+  if (job.record.waiting !== null) job.note({ waiting: null });
   try {
     signal.throwIfAborted();
     const result = await work(lease);
@@ -169,6 +175,13 @@ async function underLease(
   } finally {
     await lease.release();
   }
+}
+
+/** Once for each wait: within this process and among processes it may be told twice. */
+function showBusyDevice(job: RunningJob): void {
+  if (job.record.waiting !== null) return;
+  job.output('Waiting until the directory of this device is free.\n');
+  job.note({ waiting: { for: 'device' } });
 }
 
 /** Throws when the job was cancelled or the directory is no longer ours; called between any two steps. */
@@ -210,7 +223,8 @@ async function build(
     if (refused !== null) return refused;
     assertOurs(job, lease);
     const { signal, output } = job;
-    const user = { id, configuration, version: compiler.version, lease, signal, output };
+    const onWaiting = (waiting: Waiting | null): void => job.note({ waiting });
+    const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
     const result = await deps.tools.compile(user, async (guard) => {
       trusted = false;
       const ended = await deps.compile({

@@ -22,6 +22,7 @@ import type { Lease } from '../locks/lease.js';
 import { readyTools, type Gate, type GateOptions, type ToolchainKey } from '../locks/toolchain-gate.js';
 import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
+import type { Waiting } from './waiting.js';
 
 export interface ToolsDeps {
   readonly paths: Pick<Paths, 'layout' | 'resolveConfigPath'>;
@@ -42,6 +43,8 @@ export interface ToolBuild {
   readonly signal: AbortSignal;
   /** Takes a line for the job's log. */
   output(line: string): void;
+  /** Called with what the build waits for, and with null when it goes on. */
+  onWaiting(waiting: Waiting | null): void;
 }
 
 /** What a compile runs under. */
@@ -103,14 +106,14 @@ function nameOf({ platform, framework, version }: ToolchainKey): string {
   return JSON.stringify([platform, framework, version]);
 }
 
-function enter(
-  { id, lease, signal, output }: ToolBuild,
+async function enter(
+  { id, lease, signal, output, onWaiting }: ToolBuild,
   key: ToolchainKey,
   broken: string | undefined,
   { enterToolchain }: ToolsDeps,
 ): Promise<Gate> {
   let isTold = false;
-  return enterToolchain({
+  const gate = await enterToolchain({
     key,
     broken,
     reason: `compile ${id}`,
@@ -119,8 +122,11 @@ function enter(
       if (!isTold)
         output(`Waiting until the tools of ${platformText(key)} are installed by another build.\n`);
       isTold = true;
+      onWaiting({ for: 'toolchain', platform: key.platform });
     },
   });
+  if (isTold) onWaiting(null);
+  return gate;
 }
 
 function platformText({ platform }: ToolchainKey): string {

@@ -7,7 +7,7 @@
 import type { WebSocket } from 'ws';
 
 import type { ReceiverCore, ReceiverEvent } from '../receiver.js';
-import { peerView, requestView, stateOf } from './state.js';
+import { jobView, peerView, requestView, stateOf } from './state.js';
 
 const maxBufferedBytes = 1024 * 1024;
 /** WebSocket close codes: going away, and try again later. */
@@ -54,5 +54,5 @@ function viewOf(event: ReceiverEvent): object {
   if (event.type === 'requested') return { type: event.type, request: requestView(event.request) };
   if (event.type === 'approved')
     return { type: event.type, peer: peerView({ ...event.peer, connected: false }) };
-  return event;
+  return 'job' in event ? { ...event, job: jobView(event.job) } : event;
 }

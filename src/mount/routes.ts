@@ -12,7 +12,7 @@ import type { ReceiverCore } from '../receiver.js';
 import { refusal, type Authorize } from './authorize.js';
 import { readJsonObject } from './body.js';
 import type { HostPaths } from './host-paths.js';
-import { peerView, requestView, stateOf } from './state.js';
+import { jobView, peerView, requestView, stateOf } from './state.js';
 
 declare module 'koa' {
   interface ExtendableContext {
@@ -98,11 +98,11 @@ function addRoutes(router: Router, core: ReceiverCore): void {
     ctx.status = (await peers.revoke(ctx.params['id'] ?? '')) ? 204 : 404;
   });
   router.get('/jobs', (ctx) => {
-    ctx.body = jobs.list();
+    ctx.body = jobs.list().map(jobView);
   });
   router.get('/jobs/:id', (ctx) => {
     const job = jobs.get(ctx.params['id'] ?? '');
-    if (job) ctx.body = job;
+    if (job) ctx.body = jobView(job);
   });
   router.post('/jobs/:id/cancel', (ctx) => {
     ctx.status = jobs.cancel(ctx.params['id'] ?? '') ? 202 : 404;

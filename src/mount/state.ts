@@ -1,4 +1,5 @@
 /** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
+import { waitingText, type Waiting } from '../jobs/waiting.js';
 import type { ReceiverCore } from '../receiver.js';
 
 export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>): object {
@@ -7,8 +8,16 @@ export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' |
     friendly_name: core.options.friendlyName,
     pairing: { closes_in_ms: core.pairing.closesInMs(), requests: core.pairing.requests().map(requestView) },
     peers: core.peers.list().map(peerView),
-    jobs: core.jobs.list(),
+    jobs: core.jobs.list().map(jobView),
+    local_jobs: core.jobs.local().map(jobView),
   };
+}
+
+/** With the sentence that says why it waits; null when it does not. */
+export function jobView<T extends { readonly waiting: Waiting | null }>(
+  job: T,
+): T & { readonly waitingText: string | null } {
+  return { ...job, waitingText: job.waiting && waitingText(job.waiting) };
 }
 
 type Request = ReturnType<ReceiverCore['pairing']['requests']>[number];

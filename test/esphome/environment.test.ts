@@ -76,6 +76,25 @@ test('a variable that the operator names passes, also a proxy with credentials',
   assert.equal(compose(remote)['https_proxy'], 'http://user:secret@proxy:3128');
 });
 
+test("an operator's own limit of compilers wins over ours, and one that would break every build is left out", () => {
+  const limits = (host: Record<string, string>, compilers: number | null): string[] =>
+    Object.entries(createEnvironment({ paths, hostEnvironment: host, compilers })(remote))
+      .filter(([name]) => /PROCESS_LIMIT|BUILD_JOBS/.test(name))
+      .map(([name, value]) => `${name}=${value}`);
+  const limit = 'ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT';
+  assert.deepEqual(limits({}, null), []);
+  assert.deepEqual(limits({}, 4), ['IDF_PY_BUILD_JOBS=4']);
+  assert.deepEqual(limits({ IDF_PY_BUILD_JOBS: '2' }, 4), ['IDF_PY_BUILD_JOBS=2']);
+  assert.deepEqual(limits({ [limit]: '1' }, 4), [`${limit}=1`, 'IDF_PY_BUILD_JOBS=4']);
+  for (const broken of ['', '0', 'x', '1.5', '-1', ' 2', '99999']) {
+    assert.deepEqual(
+      limits({ [limit]: broken, IDF_PY_BUILD_JOBS: broken }, 4),
+      ['IDF_PY_BUILD_JOBS=4'],
+      broken,
+    );
+  }
+});
+
 test('a value with a NUL or a line end is refused by name, without its content', () => {
   for (const value of ['/bin\n/evil', '/bin\0']) {
     const compose = createEnvironment({ paths, hostEnvironment: { PATH: value } });

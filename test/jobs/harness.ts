@@ -192,9 +192,9 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     },
     queue: {
       ...queue,
-      async enter(id, { signal }) {
-        await pass('slot', signal);
-        return queue.enter(id, { signal });
+      async enter(id, ticket) {
+        await pass('slot', ticket.signal);
+        return queue.enter(id, ticket);
       },
     },
     bundles: keptOn(disk, pass),

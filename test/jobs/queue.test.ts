@@ -1,14 +1,163 @@
-/** The queue in memory, by the shared suite; and the record's states, which nothing can leave or enter twice. */
+/**
+ * The queue in memory, by the shared suite and by whatever comes and goes; who is said to be in front; how a machine is
+ * divided; and the record's states, which nothing can leave or enter twice.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import fc from 'fast-check';
 
 import { advance, isSameWork, isTerminal, jobStates, type Step } from '../../src/jobs/job.js';
-import { createMemoryQueue } from '../../src/jobs/queue.js';
+import { createMemoryQueue, type Slot } from '../../src/jobs/queue.js';
+import { compilersPerBuild, defaultSlots } from '../../src/jobs/slots.js';
+import { turnsOf, waitingText, type Owner, type Waiting } from '../../src/jobs/waiting.js';
+import { dashboardId } from '../../src/paths/index.js';
 import { exampleRecord, jobQueueSuite } from '../../src/testing/index.js';
 
 jobQueueSuite('The queue in memory', (_, options) => Promise.resolve(createMemoryQueue(options)));
+
+type Act = { readonly enter: number } | { readonly release: number } | { readonly abort: number };
+
+const act: fc.Arbitrary<Act> = fc.oneof(
+  fc.record({ enter: fc.nat(3) }),
+  fc.record({ release: fc.nat(9) }),
+  fc.record({ abort: fc.nat(9) }),
+);
+
+test('Whoever comes, goes or gives up, no peer is served twice while another waits, and no slot lies idle', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 3 }),
+      fc.array(act, { maxLength: 60 }),
+      async (slots, acts) => {
+        const queue = createMemoryQueue({ slots });
+        const held = new Map<string, Slot>();
+        const waiting = new Map<string, { readonly peer: string; readonly controller: AbortController }>();
+        /** For each peer that waits, how often each other one has been served since it waits or was served itself. */
+        const since = new Map<string, Map<string, number>>();
+        let count = 0;
+
+        function served(id: string, slot: Slot): void {
+          const peer = waiting.get(id)?.peer ?? '';
+          const own = [...waiting].filter(([, other]) => other.peer === peer);
+          assert.equal(own[0]?.[0], id, 'a job has overtaken one of its own peer');
+          waiting.delete(id);
+          held.set(id, slot);
+          since.delete(peer);
+          if (own.length > 1) since.set(peer, new Map());
+          for (const [patient, counts] of since) {
+            if (patient === peer) continue;
+            counts.set(peer, (counts.get(peer) ?? 0) + 1);
+            assert.equal(counts.get(peer), 1, `${peer} was served twice while ${patient} waited`);
+          }
+        }
+
+        for (const each of acts) {
+          const expected = [...queue.status().waiting];
+          if ('enter' in each) {
+            const [id, peer, controller] = [`job${(count += 1)}`, `peer${each.enter}`, new AbortController()];
+            waiting.set(id, { peer, controller });
+            if (!since.has(peer)) since.set(peer, new Map());
+            queue.enter(id, { peer, target: 'compile', signal: controller.signal }).then(
+              (slot) => served(id, slot),
+              () => {},
+            );
+          } else if ('release' in each) {
+            const id = [...held.keys()][each.release % Math.max(1, held.size)];
+            held.get(id ?? '')?.release();
+            held.delete(id ?? '');
+          } else {
+            const [id, leaving] = [...waiting][each.abort % Math.max(1, waiting.size)] ?? [];
+            leaving?.controller.abort();
+            waiting.delete(id ?? '');
+            if (leaving && ![...waiting.values()].some(({ peer }) => peer === leaving.peer))
+              since.delete(leaving.peer);
+          }
+          await Promise.resolve();
+          await Promise.resolve();
+          const { running, waiting: order } = queue.status();
+          assert.deepEqual(running.toSorted(), [...held.keys()].toSorted());
+          assert.deepEqual(order.toSorted(), [...waiting.keys()].toSorted());
+          assert.ok(running.length <= slots);
+          assert.ok(running.length === slots || order.length === 0, 'a slot lies idle');
+          if ('release' in each) assert.deepEqual([...expected.filter((id) => !held.has(id))], order);
+        }
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('A job says whose jobs come before it, three names at most, and hostile names in one line', () => {
+  const peers = new Map(['h', 'c', 'g', 'z'].map((letter) => [letter, dashboardId(`dashboard-${letter}`)]));
+  const labels = new Map([
+    ['h', 'Home'],
+    ['c', 'Cabin'],
+    ['g', 'a"\n\u202e'],
+    ['z', 'Zoo'],
+  ]);
+  const ownerOf = (id: string): Owner => {
+    const letter = id.charAt(0);
+    return { dashboardId: peers.get(letter) ?? null, label: labels.get(letter) ?? 'this host' };
+  };
+  const turns = turnsOf({ running: ['h1', 'h2'], waiting: ['c1', 'l1', 'g1', 'z1', 'h3', 'c2'] }, ownerOf);
+  assert.deepEqual(
+    [...turns].map(([id, turn]) => `${id}: ${waitingText(turn)}`),
+    [
+      'c1: behind 2 jobs of "Home"',
+      'l1: behind 2 jobs of "Home" and 1 of "Cabin"',
+      'g1: behind 2 jobs of "Home", 1 of "Cabin" and 1 of this host',
+      'z1: behind 2 jobs of "Home", 1 of "Cabin", 1 of this host and 1 more',
+      'h3: behind 2 jobs of "Home", 1 of "Cabin", 1 of this host and 2 more',
+      'c2: behind 3 jobs of "Home", 1 of "Cabin", 1 of this host and 2 more',
+    ],
+  );
+  const hostile = turnsOf({ running: ['g1'], waiting: ['h1'] }, ownerOf).get('h1');
+  assert.equal(hostile && waitingText(hostile), 'behind 1 job of "a\\"\\n\\u202e"');
+});
+
+test('What else a job may wait for is said with what is there and what is needed', () => {
+  const said: [Waiting, string][] = [
+    [{ for: 'memory', freeBytes: 3.19e9, neededBytes: 4e9 }, 'memory 3.1 of 4 GB needed'],
+    [{ for: 'memory', freeBytes: 3.99e9, neededBytes: 4e9 }, 'memory 3.9 of 4 GB needed'],
+    [{ for: 'disk', freeBytes: 0, neededBytes: 6.25e8 }, 'disk 0 of 0.7 GB needed'],
+    [{ for: 'device' }, 'device busy'],
+    [{ for: 'toolchain', platform: 'esp32' }, 'toolchain being installed'],
+  ];
+  for (const [waiting, text] of said) assert.equal(waitingText(waiting), text);
+});
+
+test('A machine is divided by its processors and its memory, and has one slot at least', () => {
+  const divided = ([cores, gigabytes]: readonly [number, number]): readonly [number, number | null] => {
+    const machine = { cores, memoryBytes: gigabytes * 1e9 };
+    const slots = defaultSlots(machine);
+    return [slots, compilersPerBuild(slots, machine)];
+  };
+  const machines = [
+    [1, 1],
+    [2, 24],
+    [4, 4],
+    [8, 16],
+    [8, 4],
+    [16, 10],
+    [6, 64],
+    [10, 64],
+    [1024, 4096],
+  ] as const;
+  assert.deepEqual(machines.map(divided), [
+    ...[
+      [1, null],
+      [1, null],
+      [1, null],
+      [2, 4],
+      [1, null],
+      [3, 6],
+      [1, null],
+      [2, 5],
+      [64, 16],
+    ],
+  ]);
+});
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   fc.constantFrom<Step>(

@@ -85,6 +85,7 @@ export function fakeJobs(): FakeJobs {
         resultKey: null,
         bundle: null,
         requeued: false,
+        waiting: null,
       };
       records.set(job.id, job);
       jobs.store(acknowledge);

@@ -1,0 +1,84 @@
+/**
+ * The host's own builds in the same queue as those of its peers, so that together they are never more than there are
+ * slots. The receiver starts none of them and ends none: it lends a slot and shows who has it.
+ */
+import { randomUUID } from 'node:crypto';
+
+import { ReceiverError } from '../errors.js';
+import { hostPeer, type JobQueue, type Slot } from './queue.js';
+import type { Waiting } from './waiting.js';
+
+export interface LocalJob {
+  readonly id: string;
+  /** As the host has named it. */
+  readonly configuration: string;
+  readonly state: 'queued' | 'running';
+  /** Milliseconds since 1970, as the other. */
+  readonly createdAt: number;
+  readonly startedAt: number | null;
+  /** Why it is still queued; null while it runs. */
+  readonly waiting: Waiting | null;
+}
+
+export interface LocalWork {
+  /** As {@link Jobs.enqueueLocal}. */
+  enqueue(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
+  /** Oldest first. `waiting` is null for those that only wait for their turn. */
+  list(): readonly LocalJob[];
+  /** Ends the waiting; who has a slot keeps it. */
+  close(): void;
+}
+
+export interface LocalWorkOptions {
+  readonly queue: JobQueue;
+  readonly now: () => number;
+  /** Called after every change of `list`. */
+  readonly onChange: () => void;
+}
+
+export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): LocalWork {
+  const jobs = new Map<string, LocalJob>();
+  const closing = new AbortController();
+
+  function change(id: string, facts: Partial<LocalJob>): void {
+    const job = jobs.get(id);
+    if (job === undefined) return;
+    jobs.set(id, { ...job, ...facts });
+    onChange();
+  }
+
+  function remove(id: string): void {
+    if (jobs.delete(id)) onChange();
+  }
+
+  return {
+    async enqueue(configuration, { signal } = {}) {
+      if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
+      signal?.throwIfAborted();
+      const id = randomUUID();
+      const facts = { state: 'queued', createdAt: now(), startedAt: null, waiting: null } as const;
+      jobs.set(id, { id, configuration, ...facts });
+      onChange();
+      try {
+        const slot = await queue.enter(id, {
+          peer: hostPeer,
+          target: 'compile',
+          signal: signal ? AbortSignal.any([signal, closing.signal]) : closing.signal,
+          onShort: (waiting) => change(id, { waiting }),
+        });
+        change(id, { state: 'running', startedAt: now(), waiting: null });
+        return {
+          release() {
+            slot.release();
+            remove(id);
+          },
+        };
+      } catch (error) {
+        remove(id);
+        throw error;
+      }
+    },
+    list: () => [...jobs.values()],
+    close: () => closing.abort(new ReceiverError('CANCELLED', 'the build server is stopping')),
+  };
+}

@@ -1,0 +1,109 @@
+/**
+ * Why a job waits, as plain data, and the one function that says it to an operator.
+ *
+ * A job that is only "queued" leaves people guessing, and they cancel what would have begun a minute later. The
+ * names of other peers are in here: this is for the operator's eyes and never sent to a peer.
+ */
+import { quote } from '../errors.js';
+import type { DashboardId } from '../paths/index.js';
+
+/** The machine has too little of it for a further build. */
+export interface Shortage {
+  readonly for: 'memory' | 'disk';
+  readonly freeBytes: number;
+  /** As much has to be free before the build begins. */
+  readonly neededBytes: number;
+}
+
+export type Waiting =
+  | Turn
+  | Shortage
+  /** Something else has the device's directory: another build, a removal, another receiver. */
+  | { readonly for: 'device' }
+  /** Another build installs the tools of that platform. */
+  | { readonly for: 'toolchain'; readonly platform: string };
+
+/** All slots are taken. */
+export interface Turn {
+  readonly for: 'turn';
+  /** Whose jobs run or come first, at most three of them, the one who is served first at the front. */
+  readonly behind: readonly Behind[];
+  /** How many jobs of yet others. */
+  readonly more: number;
+}
+
+export interface Owner {
+  /** Null: the host itself. */
+  readonly dashboardId: DashboardId | null;
+  readonly label: string;
+}
+
+export interface Behind extends Owner {
+  readonly jobs: number;
+}
+
+const shownPeers = 3;
+const giga = 1_000_000_000;
+
+/** In one line, without a full stop: `behind 2 jobs of "Home"`. */
+export function waitingText(waiting: Waiting): string {
+  if (waiting.for === 'turn') return turnText(waiting);
+  if (waiting.for === 'device') return 'device busy';
+  if (waiting.for === 'toolchain') return 'toolchain being installed';
+  const { freeBytes, neededBytes } = waiting;
+  return `${waiting.for} ${gigabytes(freeBytes, Math.floor)} of ${gigabytes(neededBytes, Math.ceil)} GB needed`;
+}
+
+/** With one digit behind the point; the rounding is the caller's, so that too little never looks like enough. */
+export function gigabytes(bytes: number, round: (value: number) => number): string {
+  return String(round((bytes / giga) * 10) / 10);
+}
+
+function turnText({ behind, more }: Turn): string {
+  const parts = behind.map(({ dashboardId, label, jobs }, place) => {
+    const count = place === 0 ? `${jobs} ${jobs === 1 ? 'job' : 'jobs'}` : String(jobs);
+    return `${count} of ${dashboardId === null ? label : quote(label)}`;
+  });
+  if (more > 0) parts.push(`${more} more`);
+  const last = parts.pop() ?? 'nobody';
+  return `behind ${parts.length > 0 ? `${parts.join(', ')} and ${last}` : last}`;
+}
+
+/** The host itself, where a peer would be named. */
+export const thisHost: Owner = { dashboardId: null, label: 'this host' };
+
+/** For each id that waits for a slot, who comes before it. Owners are compared by their dashboard. */
+export function turnsOf(
+  { running, waiting }: { readonly running: readonly string[]; readonly waiting: readonly string[] },
+  ownerOf: (id: string) => Owner,
+): ReadonlyMap<string, Turn> {
+  const turns = new Map<string, Turn>();
+  const counts = new Map<DashboardId | null, Behind>();
+  let before = 0;
+  const isWaiting = new Set(waiting);
+  for (const id of [...running, ...waiting]) {
+    if (isWaiting.has(id)) {
+      const behind = [...counts.values()].slice(0, shownPeers);
+      const shown = behind.reduce((sum, { jobs }) => sum + jobs, 0);
+      turns.set(id, { for: 'turn', behind, more: before - shown });
+    }
+    const owner = ownerOf(id);
+    counts.set(owner.dashboardId, { ...owner, jobs: (counts.get(owner.dashboardId)?.jobs ?? 0) + 1 });
+    before += 1;
+  }
+  return turns;
+}
+
+/** The same jobs; those that only wait for a slot say who comes before them. */
+export function withTurns<T extends Waitable>(jobs: readonly T[], turns: ReadonlyMap<string, Turn>): T[] {
+  return jobs.map((job) => {
+    const turn = job.state === 'queued' && job.waiting === null ? turns.get(job.id) : undefined;
+    return turn ? { ...job, waiting: turn } : job;
+  });
+}
+
+export interface Waitable {
+  readonly id: string;
+  readonly state: string;
+  readonly waiting: Waiting | null;
+}

@@ -1,0 +1,113 @@
+/**
+ * How much of this machine is for us: processors and memory, as they are and as a container's limits leave them.
+ *
+ * Inside a container the usual answers are those of the whole machine. A server that believes them starts as many
+ * compilers as the big machine could bear, and the kernel ends them one after the other.
+ */
+import { readFileSync } from 'node:fs';
+import { availableParallelism, totalmem } from 'node:os';
+import { join, posix } from 'node:path';
+
+/** Where the kernel shows it. Elsewhere than on Linux there is nothing. */
+export interface KernelRoots {
+  readonly proc: string;
+  readonly cgroup: string;
+}
+
+export interface Machine {
+  /** At least 1. Counts affinity and the CPU quota of control groups (version 2), rounded up. */
+  readonly cores: number;
+  readonly memoryBytes: number;
+}
+
+interface MemoryGroup {
+  readonly limit: number;
+  readonly used: number;
+  /** Pages of files, which the kernel drops when somebody needs the room. */
+  readonly droppable: number;
+}
+
+const kernelRoots: KernelRoots = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
+
+/** The machine as a whole, the lowest limit counts. */
+export function machineOf(roots: KernelRoots = kernelRoots): Machine {
+  const quotas = groupsOf(roots).unified.map((group) => quotaOf(read(join(group, 'cpu.max'))));
+  const limits = memoryGroups(roots).map(({ limit }) => limit);
+  return {
+    cores: Math.max(1, Math.ceil(Math.min(availableParallelism(), ...quotas))),
+    memoryBytes: Math.min(totalmem(), ...limits),
+  };
+}
+
+/** What programs may still take without ousting others, in bytes; null where the kernel does not tell. */
+export function freeMemoryBytes(roots: KernelRoots = kernelRoots): number | null {
+  const kibibytes = /^MemAvailable:\s+(\d+) kB$/m.exec(read(join(roots.proc, 'meminfo')))?.[1];
+  if (kibibytes === undefined) return null;
+  const left = memoryGroups(roots).map(({ limit, used, droppable }) => limit - used + droppable);
+  return Math.max(0, Math.min(Number(kibibytes) * 1024, ...left));
+}
+
+function memoryGroups(roots: KernelRoots): MemoryGroup[] {
+  const { unified, memory } = groupsOf(roots);
+  return [
+    ...unified.map((group) => memoryGroup(group, ['memory.max', 'memory.current', 'inactive_file'])),
+    ...memory.map((group) =>
+      memoryGroup(group, ['memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file']),
+    ),
+  ].flatMap((group) => group ?? []);
+}
+
+/** Null for a group without a limit, or one that cannot be seen from here. */
+function memoryGroup(
+  directory: string,
+  [limitFile, usedFile, statName]: readonly [string, string, string],
+): MemoryGroup | null {
+  const limit = numberIn(read(join(directory, limitFile)));
+  const used = numberIn(read(join(directory, usedFile)));
+  if (limit === null || used === null) return null;
+  const stat = new RegExp(`^${statName} (\\d+)$`, 'm').exec(read(join(directory, 'memory.stat')))?.[1];
+  return { limit, used, droppable: Number(stat ?? 0) };
+}
+
+/** In processors; infinite without a quota. */
+function quotaOf(text: string): number {
+  const [, quota, period] = /^(\d+) (\d+)\s*$/.exec(text) ?? [];
+  return quota === undefined || Number(period) === 0 ? Infinity : Number(quota) / Number(period);
+}
+
+/**
+ * The directories of our control groups up to the root, for a limit of any of them holds. A group that lies outside
+ * of a container is named in its files but not to be seen: the root stands for it there.
+ */
+function groupsOf({ proc, cgroup }: KernelRoots): { readonly unified: string[]; readonly memory: string[] } {
+  const lines = read(join(proc, 'self', 'cgroup')).split('\n');
+  const within = (root: string, isOurs: (controllers: string) => boolean): string[] =>
+    lines.flatMap((line) => {
+      const [, controllers = '', path = ''] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? [];
+      return path !== '' && isOurs(controllers) ? upwards(path).map((group) => join(root, group)) : [];
+    });
+  return {
+    unified: within(cgroup, (controllers) => controllers === ''),
+    memory: within(join(cgroup, 'memory'), (controllers) => controllers.split(',').includes('memory')),
+  };
+}
+
+/** `/a/b`, `/a`, `/`. */
+function upwards(path: string): string[] {
+  const paths = [path];
+  for (let at = path; at !== '/'; at = posix.dirname(at)) paths.push(posix.dirname(at));
+  return paths;
+}
+
+function numberIn(text: string): number | null {
+  return /^\d+\s*$/.test(text) ? Number(text) : null;
+}
+
+/** These files are in memory: reading them waits for nothing. Empty when there is none. */
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
