@@ -12,6 +12,7 @@ const receiver = await createReceiver({
   configDir,
   lockStaleMs: Number(lockStaleMs),
   esphome: standInEsphome,
+  slots: 1,
   provisionVersions: false,
 });
 receiver.pairing.open();
