@@ -12,6 +12,8 @@ import { z } from 'zod';
 import { maxBundleBytes } from './bundles/assembler.js';
 import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
+import { defaultMaxOutputBytes } from './jobs/job-log.js';
+import { defaultMaxUploadsPerPeer } from './link/uploads.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/reserved.js';
 
@@ -38,8 +40,25 @@ export interface CoreOptions {
   readonly pairingByKey?: boolean | undefined;
   /** How many builds run at once. Default: 1. */
   readonly slots?: number | undefined;
-  /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
+  /** Longest time of one compile, in milliseconds. From 1,000 to 86,400,000. Default: 3,600,000 (an hour). */
   readonly compileTimeoutMs?: number | undefined;
+  /**
+   * Longest time in which a compile prints nothing, in milliseconds: then it hangs and is ended. A linker and a
+   * download may well be silent for minutes. From 1,000 to 86,400,000. Default: 1,200,000 (20 minutes).
+   */
+  readonly silenceTimeoutMs?: number | undefined;
+  /**
+   * Most output of one job that is kept in its log and sent to its peer, in bytes; of what is over only the last lines
+   * are. From 65,536 to 67,108,864. Default: 8,388,608.
+   */
+  readonly maxOutputBytes?: number | undefined;
+  /** Most jobs of one peer that have not ended; further ones fail. From 1 to 10,000. Default: 100. */
+  readonly maxJobsPerPeer?: number | undefined;
+  /**
+   * Most uploads of one peer under way, one that arrives and those that are being unpacked or removed, over all its
+   * connections; a further one is refused. From 2 to 64. Default: 8.
+   */
+  readonly maxUploadsPerPeer?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
   /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
@@ -66,6 +85,10 @@ export interface ResolvedOptions {
   readonly pairingByKey: boolean;
   readonly slots: number;
   readonly compileTimeoutMs: number;
+  readonly silenceTimeoutMs: number;
+  readonly maxOutputBytes: number;
+  readonly maxJobsPerPeer: number;
+  readonly maxUploadsPerPeer: number;
   readonly bundleLimits: BundleLimits;
   readonly resultCache: boolean;
   readonly lockStaleMs: number;
@@ -106,6 +129,10 @@ const schema = z.strictObject({
   pairingByKey: z.boolean().default(false),
   slots: z.int().min(1).max(64).default(1),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
+  silenceTimeoutMs: z.int().min(1_000).max(86_400_000).default(1_200_000),
+  maxOutputBytes: z.int().min(65_536).max(67_108_864).default(defaultMaxOutputBytes),
+  maxJobsPerPeer: z.int().min(1).max(10_000).default(100),
+  maxUploadsPerPeer: z.int().min(2).max(64).default(defaultMaxUploadsPerPeer),
   bundleLimits: bundleLimits.prefault({}),
   resultCache: z.boolean().default(true),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),

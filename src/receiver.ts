@@ -148,6 +148,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     openIntake: (configurationFilename) =>
       openIntake({ uploadsDir: layout.uploadsDir, configurationFilename, limits: options.bundleLimits, log }),
     maxBundleBytes: options.bundleLimits.packedBytes,
+    maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     about: {
       friendlyName: options.friendlyName,

@@ -50,6 +50,8 @@ export interface JobsDeps {
   readonly jobsDir: string;
   /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number;
+  /** Most bytes of one job's output that are kept and told. Default: 8 MiB. */
+  readonly maxOutputBytes?: number;
   /** Most jobs of one peer that have not ended; further ones fail. Default: 100. */
   readonly maxLivePerPeer?: number;
   /** Most ended jobs of one peer that are kept; the oldest go first. Default: 50. */
@@ -68,13 +70,17 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
   /** The whole life of one job. Never rejects. */
   async function live(job: Job, intake: Promise<StagedBundle>, isRefused: boolean): Promise<void> {
     const { signal } = job.controller;
-    const output = openJobLog(jobLogFile(jobsDir, job.record.id), { log });
+    const output = openJobLog(jobLogFile(jobsDir, job.record.id), {
+      ...(deps.maxOutputBytes !== undefined && { maxBytes: deps.maxOutputBytes }),
+      onLine: (line) => listeners.tell({ type: 'output', job: job.record, line }),
+      log,
+    });
     let slot: Slot | undefined;
     let outcome: Outcome;
     try {
       const staged = await bundles.receive(intake, signal);
       try {
-        if (isRefused) outcome = tooMany;
+        if (isRefused) outcome = tooMany(maxLivePerPeer);
         else {
           await enter(job, { to: 'queued' });
           supersedeOlder(job);
@@ -130,7 +136,6 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       signal: job.controller.signal,
       output(line) {
         output.write(line);
-        listeners.tell({ type: 'output', job: job.record, line });
         const before = job.record.progress;
         const progress = readProgress(before, line);
         if (progress === before) return;
@@ -234,10 +239,10 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
   };
 }
 
-const tooMany: Outcome = {
-  ...{ to: 'failed', reason: 'resource' },
-  message: 'too many jobs of this dashboard are waiting already',
-};
+function tooMany(most: number): Outcome {
+  const message = `at most ${most} jobs of one dashboard may wait or run; build again when one has ended`;
+  return { to: 'failed', reason: 'resource', message };
+}
 
 function firstRecord(request: JobRequest, createdAt: number, earlier: readonly Job[]): JobRecord {
   const configuration = formatConfiguration(request, request.file);

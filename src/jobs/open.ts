@@ -32,6 +32,9 @@ export interface JobParts {
   /** How many builds run at once. */
   readonly slots: number;
   readonly compileTimeoutMs: number;
+  readonly silenceTimeoutMs: number;
+  readonly maxOutputBytes: number;
+  readonly maxJobsPerPeer: number;
   readonly resultCache: boolean;
   readonly log: Log;
 }
@@ -62,6 +65,7 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     }),
     resultCache: parts.resultCache,
     compileTimeoutMs: parts.compileTimeoutMs,
+    silenceTimeoutMs: parts.silenceTimeoutMs,
     log,
   };
   return createJobs({
@@ -72,6 +76,8 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
+    maxLivePerPeer: parts.maxJobsPerPeer,
+    maxOutputBytes: parts.maxOutputBytes,
     log,
   });
 }

@@ -36,7 +36,8 @@ export const moments = [
 export type Moment = (typeof moments)[number] | 'put:end' | 'removeArtifacts' | 'copyArtifacts' | 'clean';
 
 export const cleanResult: CompileResult = Object.freeze({
-  ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, leaseLost: false, forced: false },
+  ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, silent: false },
+  ...{ leaseLost: false, forced: false },
   marks: noMarks,
 });
 
@@ -159,6 +160,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     tools: { compile: ({ lease }, run) => run(lease) },
     resultCache: false,
     compileTimeoutMs: 1_000,
+    silenceTimeoutMs: 1_000,
     log,
     ...options.run,
   };

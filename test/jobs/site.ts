@@ -74,7 +74,7 @@ export async function site(t: TestContext, base?: string, run: Partial<RunnerDep
       ...{ paths, log },
     }),
     resultCache: true,
-    ...{ compileTimeoutMs: 30_000, log },
+    ...{ compileTimeoutMs: 30_000, silenceTimeoutMs: 30_000, log },
     ...run,
   };
   const jobs = await createJobs({
