@@ -44,7 +44,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
         channel.send(frame);
         if (waiting.length === 0) for (const jobId of dropped.keys()) giveNotice(jobId);
       }
-      if (channel.signal.aborted) waiting = [];
+      if (channel.signal.aborted) end();
     }
     pumping = false;
   }
@@ -67,7 +67,14 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
     const lines = dropped.get(jobId);
     if (lines === undefined) return;
     dropped.delete(jobId);
-    putLine(jobId, `[${lines} lines are missing here: the connection was slower than the build]\n`);
+    const missing = lines === 1 ? '1 line is' : `${lines} lines are`;
+    putLine(jobId, `[${missing} missing here: the connection was slower than the build]\n`);
+  }
+
+  function end(): void {
+    waiting = [];
+    waitingBytes = 0;
+    dropped.clear();
   }
 
   return {
@@ -89,10 +96,6 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
       if (stale) stale.frame = frame;
       else put(frame, frameBytes);
     },
-    end() {
-      waiting = [];
-      waitingBytes = 0;
-      dropped.clear();
-    },
+    end,
   };
 }
