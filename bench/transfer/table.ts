@@ -7,7 +7,7 @@ export interface Row {
   readonly bare?: number;
   /** The original's, when it is installed. */
   readonly original?: number | undefined;
-  readonly unit: 'MB/s' | 'ms' | 'MiB';
+  readonly unit: 'MB/s' | 'lines/s' | 'ms' | 'MiB' | 'x';
   /** Ours to what the limit compares with. Undefined: the limit is one for our figure itself, or there is nothing. */
   readonly ratio?: number | undefined;
   readonly limit: { readonly atLeast: number } | { readonly atMost: number };

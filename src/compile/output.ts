@@ -61,9 +61,14 @@ const brokenTools = [
   /executable not found in ESP-IDF environment/,
 ];
 
+/** One of these is in every line that says anything of the above: a single look at the many lines that do not. */
+const telling =
+  /Killed|signal 9|=137|Error|memory|bad_alloc|No space|quota|Errno|ENOSPC|EDQUOT|Failed to|not found|No such|No module|cannot exec|Could not/;
+
 /** Takes one more line. Gives the same object when it says nothing new. */
 export function readMarks(marks: OutputMarks, line: string): OutputMarks {
   const text = plainText(line);
+  if (!telling.test(text)) return marks;
   const seen: OutputMarks = {
     killed: marks.killed || killed.test(text),
     outOfMemory: marks.outOfMemory || outOfMemory.test(text),
