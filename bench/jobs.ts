@@ -4,13 +4,14 @@
  */
 import { tempDir } from '../test/support/temp-dir.js';
 import { measureOutput } from './jobs/output.js';
+import { measureStore } from './jobs/store.js';
 import { printTable } from './transfer/table.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
 const t = { after: (cleanup: () => Promise<void> | void) => void cleanups.unshift(cleanup) };
 try {
   const base = await tempDir(t);
-  printTable([...(await measureOutput(t, base))]);
+  printTable([...(process.env.R === '0' ? [] : await measureOutput(t, base)), ...(await measureStore(base))]);
 } finally {
   for (const cleanup of cleanups) await cleanup();
 }

@@ -7,6 +7,9 @@ export function lineOf(number: number): string {
   return `[${String(number).padStart(7, '0')}] CXX obj/src/esphome/components/sensor/sensor.cpp.o\n`;
 }
 
+/** The same for `seq -f`, without its end. */
+export const linePattern = '[%07.0f] CXX obj/src/esphome/components/sensor/sensor.cpp.o';
+
 export function frameOf(line: string): { readonly type: 'job_output' } & Readonly<Record<string, string>> {
   return { type: 'job_output', job_id: jobId, stream: 'stdout', line };
 }

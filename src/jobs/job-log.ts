@@ -5,7 +5,7 @@
  * at once, of the rest only the last lines, at the end, since those say why it failed. A disk that refuses must not
  * fail the build: the log then ends, and the build goes on.
  */
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, type WriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
@@ -35,23 +35,33 @@ const maxTailBytes = 262_144;
 /** Lines that pass before others have their turn. */
 const linesPerTurn = 200;
 
-/** Begins the log of a job; what an earlier attempt has written is replaced. Never throws. */
+/**
+ * Begins the log of a job. The file is opened with the first line, which replaces what an earlier attempt has written:
+ * thousands of jobs may wait, and a process has not that many descriptors. Never throws.
+ */
 export function openJobLog(
   file: string,
   { maxBytes = defaultMaxOutputBytes, onLine, log }: JobLogOptions,
 ): JobLog {
-  const stream = createWriteStream(file, { mode: 0o600 });
   const tailBytes = Math.min(maxTailBytes, Math.floor(maxBytes / 4));
   let left = maxBytes - tailBytes;
   let lineEnd = '\n';
   let tail: Tail | undefined;
+  let stream: WriteStream | undefined;
+  let done: Promise<void> | undefined;
   let isWritable = true;
-  const done = finished(stream).catch((error: unknown) => {
-    isWritable = false;
-    log.warn({ file, error }, "a job's log cannot be written");
-  });
+
+  function open(): WriteStream {
+    const opened = createWriteStream(file, { mode: 0o600 });
+    done = finished(opened).catch((error: unknown) => {
+      isWritable = false;
+      log.warn({ file, error }, "a job's log cannot be written");
+    });
+    return opened;
+  }
 
   function keep(line: string): void {
+    stream ??= open();
     if (isWritable) stream.write(line);
   }
 
@@ -79,7 +89,7 @@ export function openJobLog(
         onLine(line);
         if (index % linesPerTurn === linesPerTurn - 1) await nextTurn();
       }
-      stream.end();
+      stream?.end();
       await done;
     },
   };

@@ -1,6 +1,6 @@
 /** A job's output: what of it is kept and told when there is much, and what errors of our own disk mean. */
 import assert from 'node:assert/strict';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
@@ -79,7 +79,7 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
   const line = fc
     .tuple(fc.constantFrom('', 'a', 'é', '🔥', 'error: '), fc.nat(140), fc.constantFrom('\n', '\r', ''))
     .map(([text, times, end]) => text.repeat(times) + end);
-  const lines = fc.array(line, { maxLength: 250 }).filter((all) => all.every((text) => text !== ''));
+  const lines = fc.array(line, { minLength: 1, maxLength: 250 }).filter((all) => all.every((text) => text !== ''));
   await fc.assert(
     fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxBytes) => {
       const { told, kept } = await written(all, maxBytes);
@@ -92,6 +92,21 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
     }),
     { numRuns: 150 },
   );
+});
+
+test('No file is opened before the first line, which replaces what an earlier attempt has written', async () => {
+  const file = join(directory, 'again.log');
+  await writeFile(file, 'an earlier attempt, which was longer');
+  const silent = openJobLog(file, { onLine() {}, log });
+  await silent.close();
+  assert.equal(await readFile(file, 'utf8'), 'an earlier attempt, which was longer');
+  const output = openJobLog(file, { onLine() {}, log });
+  output.write('new\n');
+  await output.close();
+  assert.equal(await readFile(file, 'utf8'), 'new\n');
+  const waiting = openJobLog(join(directory, 'waits.log'), { onLine() {}, log });
+  await waiting.close();
+  await assert.rejects(stat(join(directory, 'waits.log')), { code: 'ENOENT' });
 });
 
 test('A disk that is full stops the log and nothing else', { skip: !(await canBeFull()) }, async () => {
