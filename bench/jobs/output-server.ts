@@ -134,8 +134,11 @@ function sender(socket: WebSocket): (line: string) => Promise<void> | undefined 
     const body = cipher.update(JSON.stringify(frameOf(line)), 'utf8');
     cipher.final();
     const message = Buffer.concat([body, cipher.getAuthTag()]);
-    if (socket.bufferedAmount <= lowWaterBytes) return void socket.send(message);
-    return new Promise((resolve) => socket.send(message, () => resolve()));
+    if (socket.bufferedAmount > lowWaterBytes) {
+      return new Promise((resolve) => socket.send(message, () => resolve()));
+    }
+    socket.send(message);
+    return undefined;
   };
 }
 

@@ -14,7 +14,7 @@ import { median, type Row } from '../transfer/table.js';
 import { followBare, followLink, type Follower } from './follower.js';
 import type { FromPrinter, Printing } from './output-server.js';
 
-const rounds = Number(process.env.R ?? 5);
+const rounds = 5;
 const cases = [
   { followers: 1, lines: 100_000 },
   { followers: 20, lines: 5_000 },

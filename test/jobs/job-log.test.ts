@@ -79,7 +79,9 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
   const line = fc
     .tuple(fc.constantFrom('', 'a', 'é', '🔥', 'error: '), fc.nat(140), fc.constantFrom('\n', '\r', ''))
     .map(([text, times, end]) => text.repeat(times) + end);
-  const lines = fc.array(line, { minLength: 1, maxLength: 250 }).filter((all) => all.every((text) => text !== ''));
+  const lines = fc
+    .array(line, { minLength: 1, maxLength: 250 })
+    .filter((all) => all.every((text) => text !== ''));
   await fc.assert(
     fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxBytes) => {
       const { told, kept } = await written(all, maxBytes);
