@@ -2,7 +2,8 @@
  * The frames about jobs on their way to one peer, in order.
  *
  * A compiler prints faster than a slow link carries. What waits is bounded: lines of output are dropped beyond it,
- * with one notice that says how many, and states never are. Little is handed to the socket at a time, so that a
+ * with one notice that says how many, and states never are: they are few, for each answers something of the peer's, and
+ * one that asks and does not read is cut off (session.ts). Little is handed to the socket at a time, so that a
  * pong, which does not pass here, never waits behind a backlog and the peer is not taken for dead.
  */
 import type { ReceiverChannel } from './channel.js';

@@ -9,7 +9,15 @@ import type { Intent } from '../../src/link/names.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { identityOf } from '../../src/peers/identity.js';
 import { headerFrame, upload } from './bundle-frames.js';
-import { linkSetting, offloaderId, offloaderIdentity, settled, until, type Setting } from './setting.js';
+import {
+  linkSetting,
+  offloaderId,
+  offloaderIdentity,
+  settled,
+  until,
+  type Client,
+  type Setting,
+} from './setting.js';
 
 const otherIdentity = identityOf(Buffer.alloc(32, 11));
 const otherId = dashboardId('another-dashboard');
@@ -177,14 +185,18 @@ suite('Sessions', () => {
   test('A peer that connects again and again has no more than a few uploads under way, and room for one when they are gone', async (t) => {
     const setting = await linkSetting(t, { maxUploadsPerPeer: 3 });
     setting.intakes.stuck = true;
-    for (let n = 0; n < 3; n += 1) (await setting.session()).send(headerFrame(Buffer.from('bundle')));
-    await until(() => setting.intakes.all.length === 3, 'three uploads');
-    const fourth = await setting.session();
-    fourth.send(headerFrame(Buffer.from('bundle')));
-    const refusal = await fourth.next('submit_job_ack');
-    assert.deepEqual([refusal.accepted, refusal.reason], [false, 'duplicate_submit']);
-    assert.equal(setting.intakes.all.length, 3);
-    setting.intakes.stuck = false;
+    let fourth: Client;
+    try {
+      for (let n = 0; n < 3; n += 1) (await setting.session()).send(headerFrame(Buffer.from('bundle')));
+      await until(() => setting.intakes.all.length === 3, 'three uploads');
+      fourth = await setting.session();
+      fourth.send(headerFrame(Buffer.from('bundle')));
+      const refusal = await fourth.next('submit_job_ack');
+      assert.deepEqual([refusal.accepted, refusal.reason], [false, 'duplicate_submit']);
+      assert.equal(setting.intakes.all.length, 3);
+    } finally {
+      setting.intakes.stuck = false;
+    }
     await settled();
     upload(fourth, Buffer.from('bundle'));
     assert.equal((await fourth.next('submit_job_ack')).accepted, true);
