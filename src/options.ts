@@ -12,7 +12,9 @@ import { z } from 'zod';
 import { maxBundleBytes } from './bundles/assembler.js';
 import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
+import { defaultMaxOutputBytes } from './jobs/job-log.js';
 import { defaultSlots, maxSlots } from './jobs/slots.js';
+import { defaultMaxUploadsPerPeer } from './link/uploads.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/reserved.js';
 import { machineOf } from './process/machine.js';
@@ -50,8 +52,25 @@ export interface CoreOptions {
    * Default: 500,000,000.
    */
   readonly minFreeDiskBytes?: number | undefined;
-  /** Longest time of one compile, in milliseconds. Default: 3,600,000 (an hour). */
+  /** Longest time of one compile, in milliseconds. From 1,000 to 86,400,000. Default: 3,600,000 (an hour). */
   readonly compileTimeoutMs?: number | undefined;
+  /**
+   * Longest time in which a compile prints nothing, in milliseconds: then it hangs and is ended. A linker and a
+   * download may well be silent for minutes. From 1,000 to 86,400,000. Default: 1,200,000 (20 minutes).
+   */
+  readonly silenceTimeoutMs?: number | undefined;
+  /**
+   * Most output of one job that is kept in its log and sent to its peer, in bytes; of what is over only the last lines
+   * are. From 65,536 to 67,108,864. Default: 8,388,608.
+   */
+  readonly maxOutputBytes?: number | undefined;
+  /** Most jobs of one peer that have not ended; further ones fail. From 1 to 10,000. Default: 100. */
+  readonly maxJobsPerPeer?: number | undefined;
+  /**
+   * Most uploads of one peer under way, one that arrives and those that are being unpacked or removed, over all its
+   * connections; a further one is refused. From 2 to 64. Default: 8.
+   */
+  readonly maxUploadsPerPeer?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
   /**
@@ -92,6 +111,10 @@ export interface ResolvedOptions {
   readonly minFreeMemoryBytes: number;
   readonly minFreeDiskBytes: number;
   readonly compileTimeoutMs: number;
+  readonly silenceTimeoutMs: number;
+  readonly maxOutputBytes: number;
+  readonly maxJobsPerPeer: number;
+  readonly maxUploadsPerPeer: number;
   readonly bundleLimits: BundleLimits;
   readonly provisionVersions: boolean;
   readonly maxVersions: number;
@@ -142,6 +165,10 @@ const schema = z.strictObject({
   minFreeMemoryBytes: freeBytes.default(1_000_000_000),
   minFreeDiskBytes: freeBytes.default(500_000_000),
   compileTimeoutMs: z.int().min(1_000).max(86_400_000).default(3_600_000),
+  silenceTimeoutMs: z.int().min(1_000).max(86_400_000).default(1_200_000),
+  maxOutputBytes: z.int().min(65_536).max(67_108_864).default(defaultMaxOutputBytes),
+  maxJobsPerPeer: z.int().min(1).max(10_000).default(100),
+  maxUploadsPerPeer: z.int().min(2).max(64).default(defaultMaxUploadsPerPeer),
   bundleLimits: bundleLimits.prefault({}),
   provisionVersions: z.boolean().default(true),
   maxVersions: z.int().min(1).max(100).default(3),

@@ -171,6 +171,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
         log,
       }),
     maxBundleBytes: options.bundleLimits.packedBytes,
+    maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     about: {
       friendlyName: options.friendlyName,

@@ -7,9 +7,11 @@ export interface Row {
   readonly bare?: number;
   /** The original's, when it is installed. */
   readonly original?: number | undefined;
-  readonly unit: 'MB/s' | 'ms' | 'MiB';
+  readonly unit: 'MB/s' | 'lines/s' | 'ms' | 'MiB' | 'x';
   /** Ours to what the limit compares with. Undefined: the limit is one for our figure itself, or there is nothing. */
   readonly ratio?: number | undefined;
+  /** Whether the limit is one for the ratio; below 1 it always is. */
+  readonly isRatio?: boolean;
   readonly limit: { readonly atLeast: number } | { readonly atMost: number };
 }
 
@@ -28,17 +30,22 @@ export function printTable(rows: readonly Row[]): void {
     const { what, ours, bare, original, ratio, unit, limit } = row;
     const shown = [ours, bare, original].map((value) => (value === undefined ? '-' : figure(value, unit)));
     const [word, bound] = 'atLeast' in limit ? ['at least', limit.atLeast] : ['at most', limit.atMost];
-    const isRatio = bound < 1;
+    const isRatio = isForRatio(row);
     const bounded = isRatio ? bound.toFixed(2) : figure(bound, unit);
     const verdict = isRatio && ratio === undefined ? 'unknown' : isMet(row) ? 'met' : 'missed';
     print([what, ...shown, ratio?.toFixed(2) ?? '-', `${word} ${bounded}`, verdict]);
   }
 }
 
-function isMet({ ours, ratio, limit }: Row): boolean {
+function isMet(row: Row): boolean {
+  const { ours, ratio, limit } = row;
   const [isAtLeast, bound] = 'atLeast' in limit ? [true, limit.atLeast] : [false, limit.atMost];
-  const judged = bound < 1 ? (ratio ?? NaN) : ours;
+  const judged = isForRatio(row) ? (ratio ?? NaN) : ours;
   return isAtLeast ? judged >= bound : judged <= bound;
+}
+
+function isForRatio({ limit, isRatio = false }: Row): boolean {
+  return isRatio || ('atLeast' in limit ? limit.atLeast : limit.atMost) < 1;
 }
 
 function figure(value: number, unit: string): string {

@@ -27,6 +27,8 @@ export interface CompileRequest {
   readonly leaseSignal: AbortSignal;
   /** Longest time, in milliseconds. */
   readonly timeoutMs: number;
+  /** Longest time without any output, in milliseconds. Default: as long as it likes. */
+  readonly silenceMs?: number;
   /** Time between the polite signal and the hard one, in milliseconds. Default: 3000, as Device Builder 1.26. */
   readonly graceMs?: number;
   /** Gets each line with its terminator, both streams in order. Must not throw. */
@@ -46,6 +48,8 @@ export interface CompileResult {
   readonly cancelled: boolean;
   /** We ended it, because it took longer than `timeoutMs`. */
   readonly timedOut: boolean;
+  /** We ended it, because it printed nothing for `silenceMs`. */
+  readonly silent: boolean;
   /** We ended it, because the lease was lost. */
   readonly leaseLost: boolean;
   /** Ending it took the hard signal, so anything may be half written. */
@@ -61,8 +65,11 @@ const linesPerTurn = 200;
 
 /** Throws `SPAWN` when the command cannot be started, and what `beforeStart` throws; every other end is a result. */
 export async function runCompile(request: CompileRequest): Promise<CompileResult> {
-  const { signal, leaseSignal, timeoutMs, graceMs = defaultGraceMs, onLine } = request;
-  const ending = { cancelled: signal.aborted, leaseLost: leaseSignal.aborted, timedOut: false };
+  const { signal, leaseSignal, timeoutMs, silenceMs, graceMs = defaultGraceMs, onLine } = request;
+  const ending = {
+    ...{ cancelled: signal.aborted, leaseLost: leaseSignal.aborted },
+    ...{ timedOut: false, silent: false },
+  };
   const notStarted = { exitCode: null, signal: null, forced: false, marks: noMarks };
   if (ending.cancelled || ending.leaseLost) return { ...notStarted, ...ending };
 
@@ -84,7 +91,9 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
     }
   }
 
+  let silence: NodeJS.Timeout | undefined;
   const session = await start(request, (chunk) => {
+    silence?.refresh();
     lines.push(chunk);
     reading = read();
     return reading;
@@ -96,8 +105,11 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   };
   const release = watchEndings(request, endBy);
   const timer = setTimeout(endBy('timedOut'), timeoutMs);
+  if (silenceMs !== undefined) silence = setTimeout(endBy('silent'), silenceMs);
   const status = await session.exited;
   clearTimeout(timer);
+  clearTimeout(silence);
+  silence = undefined;
   release();
   const report = await stopping;
   await session.settled();

@@ -9,6 +9,8 @@ import { toolNames } from '../esphome/tools.js';
 export interface OutputMarks {
   /** A compiler was ended by signal 9. */
   readonly killed: boolean;
+  /** Memory was asked for and refused. */
+  readonly outOfMemory: boolean;
   readonly diskFull: boolean;
   readonly downloadFailed: boolean;
   /** The shared tools are half installed or damaged. */
@@ -19,6 +21,7 @@ export interface OutputMarks {
 
 export const noMarks: OutputMarks = Object.freeze({
   killed: false,
+  outOfMemory: false,
   diskFull: false,
   downloadFailed: false,
   brokenTools: false,
@@ -32,8 +35,12 @@ const contradictions = [
   'FileNotFoundError',
   'command not found',
 ] as const;
-const killed = /fatal error: Killed signal|^Killed\b|\b\d+ Killed\b|^FAILED: \[code=137\]/;
-const diskFull = 'No space left on device';
+/** gcc of both manners, its linker, a shell, ninja, and SCons with and without a shell between. */
+const killed =
+  /fatal error: Killed signal|compiler error: Killed\b|terminated with signal 9\b|^Killed\b|\b\d+ Killed\b|^FAILED: \[code=137\]|^\*\*\* \[.{1,1000}\] Error (?:137|-9)\s*$/;
+const outOfMemory =
+  /\bout of memory allocating\b|virtual memory exhausted|Cannot allocate memory|^MemoryError\b|\bstd::bad_alloc\b/;
+const diskFull = /No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|\b(?:ENOSPC|EDQUOT)\b/;
 const downloadFailed = /^ERROR Failed to download/;
 
 /** A path among the tools, from its beginning, which keeps the search linear. */
@@ -54,12 +61,18 @@ const brokenTools = [
   /executable not found in ESP-IDF environment/,
 ];
 
+/** One of these is in every line that says anything of the above: a single look at the many lines that do not. */
+const telling =
+  /Killed|signal 9|=137|Error|memory|bad_alloc|No space|quota|Errno|ENOSPC|EDQUOT|Failed to|not found|No such|No module|cannot exec|Could not/;
+
 /** Takes one more line. Gives the same object when it says nothing new. */
 export function readMarks(marks: OutputMarks, line: string): OutputMarks {
   const text = plainText(line);
+  if (!telling.test(text)) return marks;
   const seen: OutputMarks = {
     killed: marks.killed || killed.test(text),
-    diskFull: marks.diskFull || text.includes(diskFull),
+    outOfMemory: marks.outOfMemory || outOfMemory.test(text),
+    diskFull: marks.diskFull || diskFull.test(text),
     downloadFailed: marks.downloadFailed || downloadFailed.test(text),
     brokenTools: marks.brokenTools || soundsBroken(text),
     contradiction: marks.contradiction ?? contradictionIn(text),

@@ -1,65 +1,86 @@
 /**
- * Whether a compile succeeded, and if not, whose fault it is in words for a person.
+ * Whether a compile succeeded, and if not, whose fault it is and what a person can do about it.
  *
  * Out of memory and out of disk are told apart from a bad configuration, because a user who is told "compile
  * error" starts to change a configuration that was never wrong.
  */
-import type { CompileResult } from './compile.js';
+import type { CompileRequest, CompileResult } from './compile.js';
 
 export type CompileFailureReason = 'config' | 'toolchain' | 'compile' | 'resource';
 
 export interface CompileFailure {
   readonly reason: CompileFailureReason;
-  /** One sentence without host paths. */
+  /** What has happened and what can be done, without host paths. */
   readonly message: string;
 }
 
+/** The limits that the compile ran under. */
+export type CompileLimits = Pick<CompileRequest, 'timeoutMs' | 'silenceMs'>;
+
+export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
+
 /**
- * Null for a success: exit code 0, not ended by us, and no line that contradicts it (Device Builder 1.26). For a
- * result that was cancelled or lost its lease the answer means nothing; ask for those first.
+ * Null for a success, see {@link isSuccess}. For a result that was cancelled or lost its lease the answer means
+ * nothing; ask for those first.
  */
-export function judge(result: CompileResult, timeoutMs: number): CompileFailure | null {
-  const { exitCode, signal, timedOut, marks } = result;
-  if (timedOut) {
-    return { reason: 'resource', message: `stopped: it took longer than ${showTime(timeoutMs)}` };
-  }
+export function judge(result: CompileResult, limits: CompileLimits): CompileFailure | null {
+  if (isSuccess(result)) return null;
+  const [reason, message] = failureOf(result, limits);
+  return { reason, message };
+}
+
+/** Exit code 0, not ended by us, and no line that contradicts it (Device Builder 1.26). */
+export function isSuccess({ exitCode, timedOut, silent, marks }: CompileResult): boolean {
+  return exitCode === 0 && !timedOut && !silent && marks.contradiction === null;
+}
+
+function failureOf(
+  { exitCode, signal, timedOut, silent, marks }: CompileResult,
+  { timeoutMs, silenceMs = 0 }: CompileLimits,
+): readonly [CompileFailureReason, string] {
+  const again = "build again, or have the build server's limit raised";
+  if (timedOut) return ['resource', `stopped: it took longer than ${showTime(timeoutMs)}; ${again}`];
+  if (silent) return ['resource', `stopped: it printed nothing for ${showTime(silenceMs)}; ${again}`];
   if (exitCode === 0) {
-    if (marks.contradiction === null) return null;
-    const message = `ESPHome's installation is incomplete: it reported success after "${marks.contradiction}"`;
-    return { reason: 'toolchain', message };
+    const words = `it reported success after "${marks.contradiction}"`;
+    return ['toolchain', `ESPHome on the build server is incomplete and must be installed again: ${words}`];
   }
-  if (exitCode === 2)
-    return { reason: 'config', message: 'the configuration is invalid; the log says where' };
-  if (marks.diskFull) return { reason: 'resource', message: 'the disk of the build server is full' };
-  if (signal === 'SIGKILL' || marks.killed) {
-    return { reason: 'resource', message: 'killed, probably out of memory' };
+  if (exitCode === 2) return ['config', 'the configuration is invalid; the log says where'];
+  if (marks.diskFull) return ['resource', diskFullMessage];
+  if (signal === 'SIGKILL' || killedCodes.has(exitCode) || marks.killed) {
+    const remedy = 'build again when the build server has less to do, or give it more memory';
+    return ['resource', `killed, probably out of memory; ${remedy}`];
   }
-  if (signal !== null) return { reason: 'compile', message: `ESPHome was ended by ${signal}` };
+  if (marks.outOfMemory)
+    return ['resource', 'the build server ran out of memory; give it more, or less to do'];
+  if (signal !== null) return ['compile', `ESPHome was ended by ${signal}; build again, and look at the log`];
   if (marks.brokenTools) {
-    return { reason: 'toolchain', message: 'the build server has broken tools; the log says how' };
+    return ['toolchain', 'the tools of the build server are broken; the log says which must be repaired'];
   }
   if (marks.downloadFailed) {
-    return { reason: 'toolchain', message: 'the build server could not download what the build needs' };
+    const remedy = 'check its connection and build again';
+    return ['toolchain', `the build server could not download what the build needs; ${remedy}`];
   }
-  return { reason: 'compile', message: `the compile failed (exit code ${exitCode}); the log says why` };
+  return ['compile', `the compile failed (exit code ${exitCode}); the log says why`];
 }
+
+/** How a program passes on that its child was ended by signal 9: as a shell does, and as Python does. */
+const killedCodes: ReadonlySet<number | null> = new Set([128 + 9, 256 - 9]);
 
 /**
  * Whether what the build has written may be damaged: something was killed in the middle of it. A compile that
  * fails or is stopped politely removes its half-written files by itself (ninja, measured with ESPHome 2026.10).
  */
-export function leavesDamage({
-  forced,
-  leaseLost,
-  signal,
-  marks,
-  cancelled,
-  timedOut,
-}: CompileResult): boolean {
-  const endedByStranger = signal !== null && !cancelled && !timedOut;
-  return forced || leaseLost || endedByStranger || marks.killed || marks.diskFull;
+export function leavesDamage(result: CompileResult): boolean {
+  const { forced, leaseLost, exitCode, signal, marks, cancelled, timedOut, silent } = result;
+  const endedByStranger = signal !== null && !cancelled && !timedOut && !silent;
+  return (
+    forced || leaseLost || endedByStranger || killedCodes.has(exitCode) || marks.killed || marks.diskFull
+  );
 }
 
 function showTime(ms: number): string {
-  return ms >= 120_000 ? `${Math.round(ms / 60_000)} minutes` : `${Math.round(ms / 1000)} seconds`;
+  if (ms >= 120_000) return `${Math.round(ms / 60_000)} minutes`;
+  const seconds = Math.round(ms / 1000);
+  return seconds === 1 ? '1 second' : `${seconds} seconds`;
 }

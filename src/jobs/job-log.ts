@@ -1,48 +1,127 @@
 /**
- * A job's output on disk, for those who come later: at most so many bytes, whatever the build prints.
+ * A job's output on its way to its log and to those who follow: at most so many bytes, whatever the build prints.
  *
- * A build that prints without end must fill neither the disk nor the memory, and a disk that refuses must not fail
- * the build: the log then ends, and the build goes on.
+ * A build that prints without end must fill neither the disk nor the memory nor a peer's line. Its beginning passes
+ * at once, of the rest only the last lines, at the end, since those say why it failed. A disk that refuses must not
+ * fail the build: the log then ends, and the build goes on.
  */
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, type WriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 
-/** Also the most that may wait in memory for a slow disk. */
-export const maxJobLogBytes = 8_388_608;
+export interface JobLogOptions {
+  /** Most bytes of output that pass; so much may also wait in memory for a slow disk. Default: 8 MiB. */
+  readonly maxBytes?: number;
+  /** Gets each line that passes, with its terminator, and one notice when the first does not. Must not throw. */
+  readonly onLine: (line: string) => void;
+  readonly log: Log;
+}
 
 export interface JobLog {
   /** Takes a line with its terminator. Never throws and never waits. */
   write(line: string): void;
-  /** Resolves when all is on disk. Never rejects. */
+  /** Passes on the last lines of a long output; resolves when all is on disk. Never rejects. */
   close(): Promise<void>;
 }
 
-/** Begins the log of a job; what an earlier attempt has written is replaced. Never throws. */
+export const defaultMaxOutputBytes = 8_388_608;
+/** The end of a long output that is kept; less when not much is allowed in all. */
+const maxTailBytes = 262_144;
+/** Lines that pass before others have their turn. */
+const linesPerTurn = 200;
+
+/**
+ * Begins the log of a job. The file is opened with the first line, which replaces what an earlier attempt has written:
+ * thousands of jobs may wait, and a process has not that many descriptors. Never throws.
+ */
 export function openJobLog(
   file: string,
-  { maxBytes = maxJobLogBytes, log }: { readonly maxBytes?: number; readonly log: Log },
+  { maxBytes = defaultMaxOutputBytes, onLine, log }: JobLogOptions,
 ): JobLog {
-  const stream = createWriteStream(file, { mode: 0o600 });
-  let left = maxBytes;
-  const done = finished(stream).catch((error: unknown) => {
-    left = 0;
-    log.warn({ file, error }, "a job's log cannot be written");
-  });
+  const tailBytes = Math.min(maxTailBytes, Math.floor(maxBytes / 4));
+  let left = maxBytes - tailBytes;
+  let lineEnd = '\n';
+  let tail: Tail | undefined;
+  let stream: WriteStream | undefined;
+  let done: Promise<void> | undefined;
+  let isWritable = true;
+
+  function open(): WriteStream {
+    const opened = createWriteStream(file, { mode: 0o600 });
+    done = finished(opened).catch((error: unknown) => {
+      isWritable = false;
+      log.warn({ file, error }, "a job's log cannot be written");
+    });
+    return opened;
+  }
+
+  function keep(line: string): void {
+    stream ??= open();
+    if (isWritable) stream.write(line);
+  }
+
+  function notice(text: string): string {
+    return `${/[\r\n]/.test(lineEnd) ? '' : '\n'}[${text}]\n`;
+  }
+
   return {
     write(line) {
-      if (left <= 0) return;
       left -= Buffer.byteLength(line);
-      stream.write(left > 0 ? line : '\n[the rest of the output is not kept]\n');
+      if (left < 0 && tail === undefined) {
+        tail = createTail(tailBytes);
+        onLine(notice('the output is long: from here on only its last lines are shown, at the end'));
+      }
+      if (tail !== undefined) return tail.add(line);
+      lineEnd = line.slice(-1);
+      keep(line);
+      onLine(line);
     },
     async close() {
-      stream.end();
+      const { lines, dropped } = tail?.take() ?? { lines: [], dropped: 0 };
+      if (dropped > 0) keep(notice(`${dropped} lines are left out here: the output was too long`));
+      for (const [index, line] of lines.entries()) {
+        keep(line);
+        onLine(line);
+        if (index % linesPerTurn === linesPerTurn - 1) await nextTurn();
+      }
+      stream?.end();
       await done;
     },
+  };
+}
+
+interface Tail {
+  add(line: string): void;
+  take(): { readonly lines: readonly string[]; readonly dropped: number };
+}
+
+/** What a line costs in memory besides its bytes. */
+const lineCostBytes = 32;
+
+/** The last lines, in two halves of which the older one goes when the newer one is full. */
+function createTail(maxBytes: number): Tail {
+  let older: string[] = [];
+  let newer: string[] = [];
+  let newerBytes = 0;
+  let dropped = 0;
+  return {
+    add(line) {
+      const bytes = Buffer.byteLength(line) + lineCostBytes;
+      if (newerBytes + bytes > maxBytes / 2) {
+        dropped += older.length;
+        older = newer;
+        newer = [];
+        newerBytes = 0;
+      }
+      newer.push(line);
+      newerBytes += bytes;
+    },
+    take: () => ({ lines: [...older, ...newer], dropped }),
   };
 }
 

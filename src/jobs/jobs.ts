@@ -52,6 +52,8 @@ export interface JobsDeps {
   readonly jobsDir: string;
   /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number;
+  /** Most bytes of one job's output that are kept and told. Default: 8 MiB. */
+  readonly maxOutputBytes?: number;
   /** Most jobs of one peer that have not ended; further ones fail. Default: 100. */
   readonly maxLivePerPeer?: number;
   /** Most ended jobs of one peer that are kept; the oldest go first. Default: 50. */
@@ -132,7 +134,7 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
   return {
     submit(request, intake, acknowledge = () => {}) {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
-      const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany : null;
+      const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany(maxLivePerPeer) : null;
       const job = ledger.add(firstRecord(request, now(), ledger.all()));
       lives.begin(job, { intake, acknowledge, refusal });
       return job.record;
@@ -175,10 +177,10 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
   };
 }
 
-const tooMany: Outcome = {
-  ...{ to: 'failed', reason: 'resource' },
-  message: 'too many jobs of this dashboard are waiting already',
-};
+function tooMany(most: number): Outcome {
+  const message = `at most ${most} jobs of one dashboard may wait or run; build again when one has ended`;
+  return { to: 'failed', reason: 'resource', message };
+}
 
 function firstRecord(request: JobRequest, now: number, earlier: readonly Job[]): JobRecord {
   const configuration = formatConfiguration(request, request.file);

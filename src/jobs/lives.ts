@@ -48,6 +48,8 @@ export interface LivesDeps {
   /** Never rejects. */
   readonly removeArtifacts: (id: string) => Promise<void>;
   readonly jobsDir: string;
+  /** As {@link JobLogOptions.maxBytes}. */
+  readonly maxOutputBytes?: number;
   readonly now: () => number;
   readonly log: Log;
 }
@@ -168,6 +170,14 @@ export function createLives(deps: LivesDeps): Lives {
     tellQueue();
   }
 
+  function logOf(job: Job): JobLog {
+    return openJobLog(jobLogFile(jobsDir, job.record.id), {
+      ...(deps.maxOutputBytes !== undefined && { maxBytes: deps.maxOutputBytes }),
+      onLine: (line) => listeners.tell({ type: 'output', job: job.record, line }),
+      log,
+    });
+  }
+
   function runningJob(job: Job, held: Held): RunningJob {
     return {
       get record() {
@@ -175,10 +185,8 @@ export function createLives(deps: LivesDeps): Lives {
       },
       signal: job.controller.signal,
       output(line) {
-        // Not before: thousands of jobs may wait, and each log is an open file.
-        held.output ??= openJobLog(jobLogFile(jobsDir, job.record.id), { log });
+        held.output ??= logOf(job);
         held.output.write(line);
-        listeners.tell({ type: 'output', job: job.record, line });
         const before = job.record.progress;
         const progress = readProgress(before, line);
         if (progress === before) return;

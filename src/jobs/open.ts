@@ -40,6 +40,9 @@ export interface JobParts {
   readonly minFreeMemoryBytes: number;
   readonly minFreeDiskBytes: number;
   readonly compileTimeoutMs: number;
+  readonly silenceTimeoutMs: number;
+  readonly maxOutputBytes: number;
+  readonly maxJobsPerPeer: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
   readonly log: Log;
@@ -72,6 +75,7 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     }),
     resultCache: parts.resultCache,
     compileTimeoutMs: parts.compileTimeoutMs,
+    silenceTimeoutMs: parts.silenceTimeoutMs,
     log,
   };
   return createJobs({
@@ -89,6 +93,8 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
     absentPeerGraceMs: parts.absentPeerGraceMs,
+    maxLivePerPeer: parts.maxJobsPerPeer,
+    maxOutputBytes: parts.maxOutputBytes,
     log,
   });
 }

@@ -4,6 +4,7 @@
  * Only messages of our own errors travel, since those hold no host path; everything else becomes one general
  * sentence here and goes to the log in full.
  */
+import { diskFullMessage } from '../compile/verdict.js';
 import { isReceiverError, systemCode, type ErrorCode, type ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { FailureReason, Outcome } from './job.js';
@@ -27,9 +28,7 @@ const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
 export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcome {
   if (signal.aborted) return cancelledBy(signal);
   if (isReceiverError(error)) log.warn({ ...error.facts, code: error.code }, error.message);
-  if (isFullDisk(error)) {
-    return { to: 'failed', reason: 'resource', message: 'the disk of the build server is full' };
-  }
+  if (isFullDisk(error)) return { to: 'failed', reason: 'resource', message: diskFullMessage };
   const reason = isReceiverError(error) && reasons[error.code];
   if (reason) return { to: 'failed', reason, message: error.message };
   if (isReceiverError(error, 'STORAGE')) {
@@ -41,10 +40,11 @@ export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcom
   return { to: 'failed', reason: 'internal', message: 'the build server failed; its own log says why' };
 }
 
-/** Also when one of our errors says what the full disk has prevented. */
+/** Also when errors of ours say what the full disk has prevented, and what that has led to. */
 function isFullDisk(error: unknown): boolean {
-  const cause = isReceiverError(error) ? error.cause : error;
-  return fullDisk.has(systemCode(cause) ?? '');
+  for (let cause = error; ; cause = cause.cause) {
+    if (!isReceiverError(cause)) return fullDisk.has(systemCode(cause) ?? '');
+  }
 }
 
 /** The outcome of a job whose signal was aborted; the reason's message is for people. */

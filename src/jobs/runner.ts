@@ -12,7 +12,7 @@ import type { StagedBundle } from '../bundles/staged.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
 import { precheckTimeoutMs, type PrecheckRequest } from '../compile/precheck.js';
-import { judge, leavesDamage } from '../compile/verdict.js';
+import { judge, leavesDamage, type CompileLimits } from '../compile/verdict.js';
 import { compileArgs } from '../esphome/command.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
@@ -43,6 +43,8 @@ export interface RunnerDeps extends ResultCacheDeps {
   readonly tools: Tools;
   /** Longest time of one compile, in milliseconds. */
   readonly compileTimeoutMs: number;
+  /** Longest time in which it prints nothing, in milliseconds. */
+  readonly silenceTimeoutMs: number;
 }
 
 export interface LeaseWish {
@@ -223,6 +225,7 @@ async function build(
     if (refused !== null) return refused;
     assertOurs(job, lease);
     const { signal, output } = job;
+    const limits = { timeoutMs: deps.compileTimeoutMs, silenceMs: deps.silenceTimeoutMs };
     const onWaiting = (waiting: Waiting | null): void => job.note({ waiting });
     const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
     const result = await deps.tools.compile(user, async (guard) => {
@@ -232,14 +235,14 @@ async function build(
         leaseSignal: guard.signal,
         beforeStart: guard.recordBuild,
         command: commandLine(job.record, compiler, deps.paths),
-        timeoutMs: deps.compileTimeoutMs,
+        ...limits,
       });
       trusted = !leavesDamage(ended);
       return ended;
     });
     // Also tells a compiler that failed from one that the next owner of the lock has ended.
     await lease.recordBuild(null);
-    const failed = outcomeOfRun(result, deps.compileTimeoutMs);
+    const failed = outcomeOfRun(result, limits);
     if (failed !== null) return failed;
   } finally {
     if (!lease.signal.aborted) await close(directory, trusted, deps.log);
@@ -274,7 +277,7 @@ async function look(
     yaml: deps.paths.resolveConfigPath(configuration),
     dataDir: deps.paths.resolveDataDir(configuration),
   });
-  return result && outcomeOfRun(result, precheckTimeoutMs);
+  return result && outcomeOfRun(result, { timeoutMs: precheckTimeoutMs });
 }
 
 function commandLine(
@@ -286,9 +289,9 @@ function commandLine(
 }
 
 /** Null for a success. Throws `CANCELLED` or `LOCK_LOST` when that is how it ended. */
-function outcomeOfRun(result: CompileResult, timeoutMs: number): Outcome | null {
+function outcomeOfRun(result: CompileResult, limits: CompileLimits): Outcome | null {
   const ended = endingError(result);
   if (ended !== null) throw ended;
-  const failure = judge(result, timeoutMs);
+  const failure = judge(result, limits);
   return failure && { to: 'failed', ...failure };
 }

@@ -13,7 +13,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { CompileResult } from '../compile/compile.js';
-import { judge } from '../compile/verdict.js';
+import { isSuccess } from '../compile/verdict.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
 import { isReceiverError, messageOf, ReceiverError } from '../errors.js';
 import { platformKey, type PlatformKey } from '../esphome/platforms.js';
@@ -214,10 +214,11 @@ async function markReady(gate: Gate, log: Log): Promise<void> {
 
 function hasSucceeded(result: CompileResult): boolean {
   const { cancelled, leaseLost } = result;
-  return !cancelled && !leaseLost && judge(result, 0) === null;
+  return !cancelled && !leaseLost && isSuccess(result);
 }
 
 function soundsBroken(result: CompileResult): boolean {
-  const { cancelled, leaseLost, timedOut, marks } = result;
-  return marks.brokenTools && !cancelled && !leaseLost && !timedOut && judge(result, 0) !== null;
+  const { cancelled, leaseLost, timedOut, silent, marks } = result;
+  const isStopped = cancelled || leaseLost || timedOut || silent;
+  return marks.brokenTools && !isStopped && !isSuccess(result);
 }

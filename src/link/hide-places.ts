@@ -11,11 +11,14 @@ import type { Layout, RemoteKey } from '../paths/index.js';
 export type HidePlaces = (line: string, key: RemoteKey) => string;
 
 /** Names in the device's own directory become relative to it; what lies below one of `places` begins with `…`. */
-export function createHidePlaces(layout: Pick<Layout, 'subtree'>, places: readonly string[]): HidePlaces {
+export function createHidePlaces(
+  layout: Pick<Layout, 'subtree' | 'buildsDir'>,
+  places: readonly string[],
+): HidePlaces {
   const longestFirst = places.filter((place) => place.length > 1).toSorted((a, b) => b.length - a.length);
   return function hidePlaces(line, key) {
     if (!line.includes('/')) return line;
-    let shown = line.replaceAll(`${layout.subtree(key)}/`, '');
+    let shown = line.includes(layout.buildsDir) ? line.replaceAll(`${layout.subtree(key)}/`, '') : line;
     for (const place of longestFirst) shown = shown.replaceAll(place, '…');
     return shown;
   };

@@ -21,6 +21,7 @@ import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
 import { closeGraceMs, openSession } from './session.js';
 import { createSessions, type SessionEvent } from './sessions.js';
 import type { Transport } from './transport.js';
+import { createUploads, defaultMaxUploadsPerPeer } from './uploads.js';
 
 export interface LinkOptions {
   readonly identity: Identity;
@@ -29,6 +30,8 @@ export interface LinkOptions {
   readonly openIntake: OpenIntake;
   /** Of a bundle as it arrives. Default: what the wire allows, 128 MiB. */
   readonly maxBundleBytes?: number;
+  /** Of one peer, over all its connections; at least 2. Default: 8. */
+  readonly maxUploadsPerPeer?: number;
   readonly isPlaceSafe: IsPlaceSafe;
   readonly about: About;
   /** Applied to each line of output. Default: none. */
@@ -57,6 +60,7 @@ export function createLink(options: LinkOptions): Link {
   const gate = createGate(limits);
   const sessions = createSessions(log);
   const fanOut = startFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
+  const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
   const stopping = new AbortController();
   // Every handshake listens to it, and there may be more than ten.
   setMaxListeners(0, stopping.signal);
@@ -112,7 +116,8 @@ export function createLink(options: LinkOptions): Link {
     if (!peer || stopping.signal.aborted) return false;
     const { dashboardId } = caller;
     const peerLabel = peer.friendlyName || peer.label || dashboardId;
-    const session = openSession({ ...options, dashboardId, peerLabel, channel, mute: fanOut.mute, clock });
+    const { mute } = fanOut;
+    const session = openSession({ ...options, dashboardId, peerLabel, channel, uploads, mute, clock });
     leave();
     sessions.register(session);
     session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus()));

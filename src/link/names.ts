@@ -59,7 +59,7 @@ export const frameTypes = {
 
 /** Why a job was refused. The offloader shows the word and fails the job. */
 export const ackReasons = {
-  duplicate_submit: 'another bundle is being received, or this job is being unpacked',
+  duplicate_submit: 'another bundle is being received, or too many of the peer are still being dealt with',
   invalid_header: 'a field of the announcement is missing, of the wrong type or not allowed',
   invalid_chunk: 'a field of the chunk is missing or of the wrong type',
   no_inflight_submit: 'a chunk without an announced bundle',

@@ -2,7 +2,8 @@
  * The frames about jobs on their way to one peer, in order.
  *
  * A compiler prints faster than a slow link carries. What waits is bounded: lines of output are dropped beyond it,
- * with one notice that says how many, and states never are. Little is handed to the socket at a time, so that a
+ * with one notice that says how many, and states never are: they are few, for each answers something of the peer's, and
+ * one that asks and does not read is cut off (session.ts). Little is handed to the socket at a time, so that a
  * pong, which does not pass here, never waits behind a backlog and the peer is not taken for dead.
  */
 import type { ReceiverChannel } from './channel.js';
@@ -44,7 +45,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
         channel.send(frame);
         if (waiting.length === 0) for (const jobId of dropped.keys()) giveNotice(jobId);
       }
-      if (channel.signal.aborted) waiting = [];
+      if (channel.signal.aborted) end();
     }
     pumping = false;
   }
@@ -67,7 +68,14 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
     const lines = dropped.get(jobId);
     if (lines === undefined) return;
     dropped.delete(jobId);
-    putLine(jobId, `[${lines} lines are missing here: the connection was slower than the build]\n`);
+    const missing = lines === 1 ? '1 line is' : `${lines} lines are`;
+    putLine(jobId, `[${missing} missing here: the connection was slower than the build]\n`);
+  }
+
+  function end(): void {
+    waiting = [];
+    waitingBytes = 0;
+    dropped.clear();
   }
 
   return {
@@ -89,10 +97,6 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
       if (stale) stale.frame = frame;
       else put(frame, frameBytes);
     },
-    end() {
-      waiting = [];
-      waitingBytes = 0;
-      dropped.clear();
-    },
+    end,
   };
 }

@@ -20,11 +20,12 @@ import { stateFrame } from './job-frames.js';
 import type { AckReason } from './names.js';
 import type { Outbox } from './outbox.js';
 import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import type { Uploads } from './uploads.js';
 
 /** Real ids have 12 characters; a peer must not make us keep more than this. */
 const maxJobIdLength = 256;
 /** Ends of uploads under way at which a peer is not read further: each holds a directory and descriptors. */
-const maxUnfinished = 4;
+const mostUnfinished = 4;
 
 export interface ReceivingParts {
   readonly dashboardId: DashboardId;
@@ -36,6 +37,7 @@ export interface ReceivingParts {
   /** Of a bundle as it arrives. Default: what the wire allows. */
   readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  readonly uploads: Uploads;
   /** Ends the session with `malformed_frame`. */
   readonly breach: () => void;
   /** From now on nothing is sent about that job. */
@@ -60,10 +62,13 @@ interface Upload {
   readonly request: JobRequest;
   readonly assembler: Assembler;
   readonly intake: BundleIntake;
+  /** Counts it off. */
+  readonly over: () => void;
 }
 
 export function createReceiving(parts: ReceivingParts): Receiving {
-  const { dashboardId, channel, jobs, log } = parts;
+  const { dashboardId, channel, jobs, uploads, log } = parts;
+  const maxUnfinished = Math.min(mostUnfinished, uploads.maxPerPeer - 1);
   let upload: Upload | undefined;
   /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */
   let holds = 0;
@@ -107,7 +112,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
   function drop(): void {
     const dropped = upload;
     upload = undefined;
-    if (dropped) later(() => dropped.intake.abort());
+    if (dropped) later(() => dropped.intake.abort().finally(dropped.over));
   }
 
   function header(frame: FrameOf<'submit_job'>): void {
@@ -126,6 +131,8 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     };
     const fault = announcementFault(announced, parts.maxBundleBytes ?? maxBundleBytes);
     if (fault) return refuse(frame.job_id, fault);
+    const over = uploads.begin(dashboardId);
+    if (!over) return refuse(frame.job_id, 'duplicate_submit');
     upload = {
       request: {
         dashboardId,
@@ -142,6 +149,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
       },
       assembler: createAssembler(announced),
       intake: parts.openIntake(file),
+      over,
     };
   }
 
@@ -160,7 +168,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     if (!result.complete) return;
     const complete = upload;
     upload = undefined;
-    later(() => handOver(complete));
+    later(() => handOver(complete).finally(complete.over));
   }
 
   /** The session's other direction goes on meanwhile. */

@@ -18,6 +18,7 @@ import type { TerminateReason } from './names.js';
 import { createOutbox, type Outbox } from './outbox.js';
 import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
 import { createReceiving } from './receive.js';
+import type { Uploads } from './uploads.js';
 
 /** How long the other side may take to close its end before ours is cut. */
 export const closeGraceMs = 5_000;
@@ -47,6 +48,7 @@ export interface SessionParts {
   readonly openIntake: OpenIntake;
   readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  readonly uploads: Uploads;
   /** From now on nothing is sent about that job. */
   readonly mute: (jobId: string) => void;
   readonly clock: Clock;

@@ -28,7 +28,8 @@ export function createSockets({ core, events, prefix, authorize }: SocketsOption
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
-      core.accept(wsTransport(websocket, ctx.req.socket.remoteAddress ?? ''));
+      const { socket } = ctx.req;
+      core.accept(wsTransport(websocket, socket.remoteAddress ?? '', socket));
       return;
     }
     if (path !== `${prefix}/events`) {

@@ -28,7 +28,9 @@ export function createUpgrade(accept: (transport: Transport) => void): HandleUpg
   return function handleUpgrade(request, socket, head) {
     if (pathOf(request) !== peerLinkPath) return false;
     const address = request.socket.remoteAddress ?? '';
-    server.handleUpgrade(request, socket, head, (webSocket) => accept(wsTransport(webSocket, address)));
+    server.handleUpgrade(request, socket, head, (webSocket) =>
+      accept(wsTransport(webSocket, address, socket)),
+    );
     return true;
   };
 }

@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 
 import { runCompile, type CompileRequest, type CompileResult } from '../../src/compile/compile.js';
 import { noMarks, readMarks } from '../../src/compile/output.js';
-import { judge, leavesDamage } from '../../src/compile/verdict.js';
+import { diskFullMessage, judge, leavesDamage } from '../../src/compile/verdict.js';
 import { isReceiverError } from '../../src/errors.js';
 import { silentLog } from '../../src/log.js';
 import { spawnSession } from '../../src/process/session.js';
@@ -15,11 +15,13 @@ import { isAlive } from '../support/is-alive.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const timeoutMs = 30_000;
+const limits = { timeoutMs };
 const clean = {
   exitCode: 0,
   signal: null,
   cancelled: false,
   timedOut: false,
+  silent: false,
   leaseLost: false,
   forced: false,
 };
@@ -66,7 +68,7 @@ test('A compile that ends well gives every line with its end, and is a success',
   const { run, lines } = await build(t, 'lines=10000');
   const result = await run();
   assert.deepEqual(result, { ...clean, marks: noMarks });
-  assert.equal(judge(result, timeoutMs), null);
+  assert.equal(judge(result, limits), null);
   assert.equal(leavesDamage(result), false);
   assert.equal(lines.filter((line) => line.startsWith('stand-in: line ')).length, 10_000);
   assert.match(lines.at(-1) ?? '', /INFO Successfully compiled program/);
@@ -103,7 +105,7 @@ test('A child that ignores the polite signal, and what it has started in a group
 test('What a compile leaves running after it has ended well is ended, and does not make it a failure', async (t) => {
   const { run, lines } = await build(t, 'fork');
   const result = await run();
-  assert.equal(judge(result, timeoutMs), null);
+  assert.equal(judge(result, limits), null);
   const forked = lines.find((line) => line.startsWith('stand-in: forked'));
   assert.equal(isAlive(Number(/\d+/.exec(forked ?? '')?.[0])), false);
 });
@@ -133,10 +135,27 @@ test('A compile that takes too long is ended and called so', async (t) => {
   const { run } = await build(t, 'sleep=60000');
   const result = await run({ timeoutMs: 400 });
   assert.deepEqual([result.timedOut, result.cancelled, result.signal], [true, false, 'SIGTERM']);
-  assert.deepEqual(judge(result, 3_600_000), {
+  assert.deepEqual(judge(result, { timeoutMs: 3_600_000 }), {
     reason: 'resource',
-    message: 'stopped: it took longer than 60 minutes',
+    message: "stopped: it took longer than 60 minutes; build again, or have the build server's limit raised",
   });
+});
+
+test('A compile that prints nothing for too long is ended and called so, and one that prints now and then is not', async (t) => {
+  const hung = await build(t, 'sleep=60000');
+  const result = await hung.run({ silenceMs: 600 });
+  assert.deepEqual([result.silent, result.timedOut, result.signal], [true, false, 'SIGTERM']);
+  assert.equal(leavesDamage(result), false);
+  assert.deepEqual(judge(result, { timeoutMs, silenceMs: 1_200_000 }), {
+    reason: 'resource',
+    message:
+      "stopped: it printed nothing for 20 minutes; build again, or have the build server's limit raised",
+  });
+  const { run } = await build(t, '');
+  const command = ['/bin/sh', '-c', 'for n in 1 2 3 4 5 6; do echo $n; sleep 0.2; done'] as const;
+  const begin = performance.now();
+  assert.deepEqual(await run({ command, silenceMs: 800 }), { ...clean, marks: noMarks });
+  assert.ok(performance.now() - begin > 800, 'it took longer than the silence that is allowed');
 });
 
 test('Nothing is started for a job that was cancelled, or has lost its lease, before', async (t) => {
@@ -175,26 +194,30 @@ test('A command that does not exist is SPAWN', async (t) => {
 
 test('Failures are told apart by what they need from the user', async (t) => {
   const killed = 'print=g++:_fatal_error:_Killed_signal_terminated_program_cc1plus exit=1';
+  const outOfMemory =
+    'resource: killed, probably out of memory; build again when the build server has less to do, or give it more memory';
   const cases: readonly (readonly [string, string, boolean])[] = [
     ['exit=2', 'config: the configuration is invalid; the log says where', false],
     ['exit=1', 'compile: the compile failed (exit code 1); the log says why', false],
     ['exit=77', 'compile: the compile failed (exit code 77); the log says why', false],
-    [killed, 'resource: killed, probably out of memory', true],
-    ['signal=SIGKILL', 'resource: killed, probably out of memory', true],
-    ['signal=SIGSEGV', 'compile: ESPHome was ended by SIGSEGV', true],
+    [killed, outOfMemory, true],
+    ['signal=SIGKILL', outOfMemory, true],
+    ['exit=137', outOfMemory, true],
     [
-      'print=cannot_write_PCH_file:_No_space_left_on_device exit=1',
-      'resource: the disk of the build server is full',
-      true,
+      'print=cc1plus:_out_of_memory_allocating_65536_bytes exit=1',
+      'resource: the build server ran out of memory; give it more, or less to do',
+      false,
     ],
+    ['signal=SIGSEGV', 'compile: ESPHome was ended by SIGSEGV; build again, and look at the log', true],
+    ['print=cannot_write_PCH_file:_No_space_left_on_device exit=1', `resource: ${diskFullMessage}`, true],
     [
       'print=ERROR_Failed_to_download_x exit=1',
-      'toolchain: the build server could not download what the build needs',
+      'toolchain: the build server could not download what the build needs; check its connection and build again',
       false,
     ],
     [
       'print=ModuleNotFoundError:_No_module_named_x',
-      'toolchain: ESPHome\'s installation is incomplete: it reported success after "ModuleNotFoundError"',
+      'toolchain: ESPHome on the build server is incomplete and must be installed again: it reported success after "ModuleNotFoundError"',
       false,
     ],
     ['print=WARNING_ImportError:_not_important', 'success', false],
@@ -202,7 +225,7 @@ test('Failures are told apart by what they need from the user', async (t) => {
   await Promise.all(
     cases.map(async ([knobs, expected, damage]) => {
       const result = await (await build(t, knobs)).run();
-      const failure = judge(result, timeoutMs);
+      const failure = judge(result, limits);
       assert.equal(failure ? `${failure.reason}: ${failure.message}` : 'success', expected, knobs);
       assert.equal(leavesDamage(result), damage, knobs);
     }),
@@ -216,10 +239,39 @@ test('Marks are read through colours, and lines about other things set none', ()
     readMarks(noMarks, '\x1b[31msh: g++: command not found\x1b[0m\n').contradiction,
     'command not found',
   );
-  assert.equal(readMarks(noMarks, 'FAILED: [code=137] obj/a.o\n').killed, true);
-  assert.equal(readMarks(noMarks, '/bin/sh: line 1: 4711 Killed   g++ -c a.cpp\n').killed, true);
   for (const line of ['  - name: "Killed Lights"\n', '[3/9] CXX obj/src/ImportErrors.o\n', 'space left\n']) {
     assert.equal(readMarks(noMarks, line).killed, false, line);
+  }
+});
+
+test('A killed compiler, too little memory and a full disk are known in the words of every tool', () => {
+  const words = {
+    killed: [
+      'FAILED: [code=137] obj/a.o',
+      '/bin/sh: line 1: 4711 Killed   g++ -c a.cpp',
+      'g++: fatal error: Killed signal terminated program cc1plus',
+      'xtensa-esp32-elf-g++: internal compiler error: Killed (program cc1plus)',
+      'collect2: fatal error: ld terminated with signal 9 [Killed]',
+      '*** [.pioenvs/k/src/main.cpp.o] Error 137',
+      '*** [.pioenvs/k/firmware.elf] Error -9',
+    ],
+    outOfMemory: [
+      'cc1plus: out of memory allocating 65536 bytes after a total of 1 bytes',
+      'virtual memory exhausted: Cannot allocate memory',
+      'ninja: fatal: posix_spawn: Cannot allocate memory',
+      'MemoryError',
+      "terminate called after throwing an instance of 'std::bad_alloc'",
+    ],
+    diskFull: [
+      'main.cpp:1: fatal error: cannot write PCH file: No space left on device',
+      'ERROR Error copying file /a to /b: [Errno 28] No space left on device',
+      'OSError: [Errno 122] Disk quota exceeded',
+      'npm ERR! code ENOSPC',
+    ],
+  };
+  for (const [mark, lines] of Object.entries(words)) {
+    for (const line of lines)
+      assert.deepEqual(readMarks(noMarks, `${line}\n`), { ...noMarks, [mark]: true }, line);
   }
 });
 
@@ -247,7 +299,15 @@ test('Broken tools are told from a configuration that is wrong', () => {
 });
 
 test('The marks of a hostile line are read in linear time', () => {
-  for (const piece of ['/idf/', "'/idf/", ' /idf/a', 'xtensa-', "No such file or directory: '", '/idf/a: ']) {
+  for (const piece of [
+    '*** [',
+    '/idf/',
+    "'/idf/",
+    ' /idf/a',
+    'xtensa-',
+    "No such file or directory: '",
+    '/idf/a: ',
+  ]) {
     const line = piece.repeat(8_192 / piece.length);
     const begin = performance.now();
     for (let round = 0; round < 20; round += 1) readMarks(noMarks, line);

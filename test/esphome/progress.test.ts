@@ -140,6 +140,68 @@ test('Whatever a build prints, neither the phase nor the percentage of a phase g
   );
 });
 
+const noise = fc.constantFrom(
+  'INFO Compiling with a precompiled header (x)',
+  'src/main.cpp:3:1: warning: unused [-Wunused]',
+  'Flash: [===  ]  41.2% (used 1 bytes)',
+  '[1/1] Re-running CMake...',
+  '[7/9] Performing build step',
+  '',
+);
+const dress = fc.constantFrom<(line: string) => string>(
+  (line) => `${line}\n`,
+  (line) => `\r${line}\\033[K`,
+  (line) => `\x1b[32m${line}\x1b[0m\r\n`,
+);
+
+test('A host build of any size shows each of its steps, in whatever dress and between whatever lines', () => {
+  const step = fc.constantFrom('PCH', 'CC', 'CXX', 'AS', 'AR', 'LINK');
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 2_000 }),
+      fc.array(fc.tuple(step, dress, fc.array(noise, { maxLength: 2 })), { minLength: 1, maxLength: 20 }),
+      (total, dresses) => {
+        let progress = run(opening);
+        for (let n = 1; n <= total; n += 1) {
+          const [word, dressed, between] = dresses[n % dresses.length] as (typeof dresses)[number];
+          progress = readProgress(progress, dressed(`[${n}/${total}] ${word} obj/src/a.o`));
+          for (const line of between) progress = readProgress(progress, dressed(line));
+          assert.deepEqual(
+            [progress.phase, progress.percent, progress.compiled, progress.total],
+            ['compiling', Math.floor((n / total) * 100), n, total],
+          );
+        }
+      },
+    ),
+    { numRuns: 50 },
+  );
+});
+
+test('PlatformIO counts its files against the build before, never backwards and never to the end before the end', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(60),
+      fc.nat(60),
+      dress,
+      fc.array(noise, { maxLength: 2 }),
+      (expected, files, dressed, between) => {
+        let progress = run([...opening, 'Library Manager: Installing x\n'], expected);
+        for (let n = 1; n <= files; n += 1) {
+          progress = readProgress(progress, dressed(`Compiling .pioenvs/k/src/${n}.cpp.o`));
+          for (const line of between) progress = readProgress(progress, dressed(line));
+          assert.deepEqual([progress.phase, progress.compiled, progress.total], ['compiling', n, 0]);
+          assert.equal(
+            progress.percent,
+            expected === 0 ? null : Math.min(99, Math.floor((n / expected) * 100)),
+          );
+        }
+        progress = readProgress(progress, 'INFO Successfully compiled program.');
+        assert.deepEqual([progress.phase, progress.percent], ['done', 100]);
+      },
+    ),
+  );
+});
+
 test('A line made to be slow is not', () => {
   const start = performance.now();
   for (const piece of ['\\033[', '\x1b[0;', '[1/', 'Compiling', '[ 1%'])

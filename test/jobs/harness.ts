@@ -42,7 +42,8 @@ export type Moment =
   | ('put:queued' | 'put:end' | 'discard' | 'removeArtifacts' | 'copyArtifacts' | 'clean' | 'find');
 
 export const cleanResult: CompileResult = Object.freeze({
-  ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, leaseLost: false, forced: false },
+  ...{ exitCode: 0, signal: null, cancelled: false, timedOut: false, silent: false },
+  ...{ leaseLost: false, forced: false },
   marks: noMarks,
 });
 
@@ -178,6 +179,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     tools: { compile: ({ lease }, run) => run(lease) },
     resultCache: false,
     compileTimeoutMs: 1_000,
+    silenceTimeoutMs: 1_000,
     log,
     ...options.run,
   };

@@ -262,9 +262,7 @@ function end(pid: number): void {
 
 function childrenOf(pid: number, name: string): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ');
-  return children
-    .map(Number)
-    .filter((child) => commandLine(child).includes(name));
+  return children.map(Number).filter((child) => commandLine(child).includes(name));
 }
 
 function commandLine(pid: number): string {

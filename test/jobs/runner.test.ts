@@ -74,7 +74,13 @@ test('A native nRF52 build, whose toolchain writes no firmware.bin, is delivered
 });
 
 test('A look that takes too long is reported with its own limit, not with that of a compile', async (t) => {
-  const endless = { exitCode: null, signal: 'SIGTERM', cancelled: false, timedOut: true } as const;
+  const endless = {
+    exitCode: null,
+    signal: 'SIGTERM',
+    cancelled: false,
+    timedOut: true,
+    silent: false,
+  } as const;
   const here = await site(t, undefined, {
     precheck: async () => ({ ...endless, leaseLost: false, forced: false, marks: noMarks }),
     compileTimeoutMs: 3_600_000,
@@ -82,13 +88,16 @@ test('A look that takes too long is reported with its own limit, not with that o
   const job = await here.build('esphome:\n  name: k\n  build_path: build/k\nhost:\n');
   assert.deepEqual(
     [job.failureReason, job.errorMessage],
-    ['resource', 'stopped: it took longer than 2 minutes'],
+    [
+      'resource',
+      "stopped: it took longer than 2 minutes; build again, or have the build server's limit raised",
+    ],
   );
 });
 
 test('A lock that cannot be had on this disk is the fault of the server and not of the configuration', async (t) => {
   const failures = [
-    ['ENOSPC', 'resource', 'the disk of the build server is full'],
+    ['ENOSPC', 'resource', 'the disk of the build server is full; make room there and build again'],
     ['EACCES', 'internal', 'the build server cannot use its own directories: a lock cannot be used (EACCES)'],
   ] as const;
   for (const [code, reason, message] of failures) {

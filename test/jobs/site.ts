@@ -85,7 +85,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
       ...{ paths, log },
     }),
     resultCache: true,
-    ...{ compileTimeoutMs: 30_000, log },
+    ...{ compileTimeoutMs: 30_000, silenceTimeoutMs: 30_000, log },
     ...run,
   };
   const jobs = await createJobs({

@@ -124,7 +124,7 @@ test('Tools that stay broken are the fault of the server, and are not fetched ag
     const job = await here.build(esp32(knobs), { name: `${name}.yaml`, peerJobId: name });
     assert.deepEqual(
       [job.failureReason, job.errorMessage],
-      ['toolchain', 'the build server has broken tools; the log says how'],
+      ['toolchain', 'the tools of the build server are broken; the log says which must be repaired'],
     );
     renewals.push(/are broken; the build is run once more/.test(await here.jobs.readLog(job.id)));
   }

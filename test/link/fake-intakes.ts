@@ -15,6 +15,8 @@ export interface FakeIntakes {
   readonly all: readonly FakeIntake[];
   /** While true, `write` asks its caller to wait. Setting it to false drains. */
   full: boolean;
+  /** While true, `abort` does not come back, as on a slow disk. */
+  stuck: boolean;
   /** What `finish` throws, if anything. */
   fault: string | undefined;
 }
@@ -23,6 +25,8 @@ export function fakeIntakes(): FakeIntakes {
   const all: FakeIntake[] = [];
   let full = false;
   let waiting: (() => void)[] = [];
+  let stuck = false;
+  const aborts: (() => void)[] = [];
   const drain = (): void => {
     for (const resolve of waiting) resolve();
     waiting = [];
@@ -30,6 +34,13 @@ export function fakeIntakes(): FakeIntakes {
   const intakes: FakeIntakes = {
     all,
     fault: undefined,
+    get stuck() {
+      return stuck;
+    },
+    set stuck(value) {
+      stuck = value;
+      if (!stuck) for (const resolve of aborts.splice(0)) resolve();
+    },
     get full() {
       return full;
     },
@@ -53,7 +64,7 @@ export function fakeIntakes(): FakeIntakes {
           return { discard: () => Promise.resolve() } as StagedBundle;
         },
         async abort() {
-          await Promise.resolve();
+          await (stuck ? new Promise<void>((resolve) => aborts.push(resolve)) : Promise.resolve());
           if (intake.ending === 'open') intake.ending = 'aborted';
           drain();
         },

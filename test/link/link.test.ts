@@ -8,8 +8,16 @@ import { memoryTransportPair, type MemoryTransport } from '../../src/link/memory
 import type { Intent } from '../../src/link/names.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { identityOf } from '../../src/peers/identity.js';
-import { upload } from './bundle-frames.js';
-import { linkSetting, offloaderId, offloaderIdentity, settled, until, type Setting } from './setting.js';
+import { headerFrame, upload } from './bundle-frames.js';
+import {
+  linkSetting,
+  offloaderId,
+  offloaderIdentity,
+  settled,
+  until,
+  type Client,
+  type Setting,
+} from './setting.js';
 
 const otherIdentity = identityOf(Buffer.alloc(32, 11));
 const otherId = dashboardId('another-dashboard');
@@ -178,6 +186,26 @@ suite('Sessions', () => {
       setting.log.entries.filter((entry) => !entry.startsWith('info')),
       [],
     );
+  });
+
+  test('A peer that connects again and again has no more than a few uploads under way, and room for one when they are gone', async (t) => {
+    const setting = await linkSetting(t, { maxUploadsPerPeer: 3 });
+    setting.intakes.stuck = true;
+    let fourth: Client;
+    try {
+      for (let n = 0; n < 3; n += 1) (await setting.session()).send(headerFrame(Buffer.from('bundle')));
+      await until(() => setting.intakes.all.length === 3, 'three uploads');
+      fourth = await setting.session();
+      fourth.send(headerFrame(Buffer.from('bundle')));
+      const refusal = await fourth.next('submit_job_ack');
+      assert.deepEqual([refusal.accepted, refusal.reason], [false, 'duplicate_submit']);
+      assert.equal(setting.intakes.all.length, 3);
+    } finally {
+      setting.intakes.stuck = false;
+    }
+    await settled();
+    upload(fourth, Buffer.from('bundle'));
+    assert.equal((await fourth.next('submit_job_ack')).accepted, true);
   });
 
   test('The newest session wins: only the older hears superseded, and its end does not evict the newer', async (t) => {

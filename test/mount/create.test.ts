@@ -361,6 +361,56 @@ test('A limit that is not named keeps its default', async (t) => {
   assert.deepEqual(resolveOptions({ configDir }).bundleLimits, defaultBundleLimits);
 });
 
+test('Each limit of a job has a default, a least and a most, and what is outside is refused', async (t) => {
+  const configDir = await tempDir(t);
+  const limits = {
+    compileTimeoutMs: [3_600_000, 1_000, 86_400_000],
+    silenceTimeoutMs: [1_200_000, 1_000, 86_400_000],
+    maxOutputBytes: [8_388_608, 65_536, 67_108_864],
+    maxJobsPerPeer: [100, 1, 10_000],
+    maxUploadsPerPeer: [8, 2, 64],
+  } as const;
+  const defaults = resolveOptions({ configDir });
+  for (const [name, [usual, least, most]] of Object.entries(limits)) {
+    assert.equal(defaults[name as keyof typeof limits], usual, name);
+    for (const wrong of [least - 1, most + 1, least + 0.5])
+      assert.throws(
+        () => resolveOptions({ configDir, [name]: wrong }),
+        { code: 'OPTIONS' },
+        `${name} ${wrong}`,
+      );
+    for (const right of [least, most]) {
+      const read = resolveOptions({ configDir, [name]: right });
+      assert.equal(read[name as keyof typeof limits], right);
+    }
+  }
+});
+
+test('A job that hangs, one that prints too much and one too many are each stopped at the limit that the host has set', async (t) => {
+  const whole = await startReceiver(t, {
+    silenceTimeoutMs: 1_000,
+    maxOutputBytes: 65_536,
+    maxJobsPerPeer: 1,
+  });
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const lines: string[] = [];
+  const build = async (name: string, knobs: string): Promise<string> => {
+    const bundle = await client.bundle(`${name}.yaml`, yaml(name, knobs));
+    const onOutput = (line: string): void => void lines.push(line);
+    return (await session.build({ file: `${name}.yaml`, bundle, onOutput })).errorMessage;
+  };
+  const hangs = build('hangs', 'sleep=60000');
+  await waitFor(() => whole.receiver.jobs.list().length === 1);
+  assert.match(await build('late', ''), /^at most 1 jobs of one dashboard may wait/);
+  assert.match(await hangs, /^stopped: it printed nothing for 1 second/);
+  lines.length = 0;
+  assert.equal(await build('prints', 'lines=10000'), '');
+  assert.equal(lines.filter((line) => line.startsWith('[the output is long')).length, 1);
+  assert.match(lines.at(-1) ?? '', /Successfully compiled program/);
+  assert.ok(lines.length < 5_000, `${lines.length} lines`);
+});
+
 async function nothingIsLeft({ receiver }: Whole): Promise<void> {
   const { uploadsDir, trashDir } = receiver.paths.layout;
   await waitFor(async () => (await readdir(uploadsDir)).length + (await readdir(trashDir)).length === 0, {

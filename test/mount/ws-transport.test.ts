@@ -47,6 +47,25 @@ test('Messages that came before the start are kept, in order, and the end comes 
   assert.equal(transport.remoteAddress, '127.0.0.1');
 });
 
+test('What is sent in one turn leaves together, in order, and before a close', async (t) => {
+  const { client, socket } = await pair(t);
+  const calls: string[] = [];
+  const wire = { cork: () => void calls.push('cork'), uncork: () => void calls.push('uncork') };
+  const transport = wsTransport(socket, '127.0.0.1', wire);
+  record(transport);
+  const seen: string[] = [];
+  client.on('message', (data: Buffer) => seen.push(data.toString()));
+  for (const text of ['one', 'two', 'three']) transport.send(Buffer.from(text));
+  assert.deepEqual(calls, ['cork']);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(calls, ['cork', 'uncork']);
+  transport.send(Buffer.from('four'));
+  transport.close();
+  await once(client, 'close');
+  assert.deepEqual(seen, ['one', 'two', 'three', 'four']);
+  assert.deepEqual(calls, ['cork', 'uncork', 'cork', 'uncork']);
+});
+
 test('A paused transport delivers nothing until it is resumed', async (t) => {
   const { transport, client } = await pair(t);
   const seen = record(transport);

@@ -55,7 +55,7 @@ async function device(t: TestContext, yaml: string) {
         progress = readProgress(progress, line);
       };
       const result = await runCompile({ ...common, command, onLine, timeoutMs: 300_000 });
-      assert.equal(result.exitCode === 0, judge(result, 300_000) === null);
+      assert.equal(result.exitCode === 0, judge(result, { timeoutMs: 300_000 }) === null);
       return { code: result.exitCode, lines, progress };
     },
     compile(command: EsphomeCommand, ...more: string[]): Promise<Run> {

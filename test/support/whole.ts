@@ -10,6 +10,7 @@ import {
   makeBundle,
   type Offloader,
   type OffloaderSession,
+  type Transport,
 } from '../../src/mount/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { tempDir, type Cleanups } from './temp-dir.js';
@@ -38,6 +39,8 @@ export async function startReceiver(t: Cleanups, options: Partial<ReceiverOption
 export interface Client {
   readonly offloader: Offloader;
   readonly dashboardId: string;
+  /** Its connections, the newest last. */
+  readonly transports: readonly Transport[];
   openSession(): Promise<OffloaderSession>;
   /** The bundle of one YAML with this text. */
   bundle(file: string, text: string): Promise<Buffer>;
@@ -52,9 +55,16 @@ export async function newClient(
 ): Promise<Client> {
   const directory = join(await tempDir(t), name);
   const identity = await loadOffloaderIdentity(directory);
-  const offloader = createOffloader({ identity, connect: () => dial({ host, port }), label: name });
+  const transports: Transport[] = [];
+  const connect = async (): Promise<Transport> => {
+    const transport = await dial({ host, port });
+    transports.push(transport);
+    return transport;
+  };
+  const offloader = createOffloader({ identity, connect, label: name });
   return {
     offloader,
+    transports,
     dashboardId: identity.dashboardId,
     async openSession() {
       const session = await offloader.openSession({ pin: whole.receiver.pin });

@@ -1,0 +1,154 @@
+/**
+ * The process that prints: the receiver's link over jobs that do nothing but print, or the bare loop that encrypts and
+ * sends the same frames. Each follower is a peer with a job of its own.
+ */
+import { createCipheriv } from 'node:crypto';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import { WebSocketServer, type WebSocket } from 'ws';
+
+import { createHidePlaces } from '../../src/link/hide-places.js';
+import { createLink } from '../../src/link/link.js';
+import type { LinkJobs } from '../../src/link/ports.js';
+import { silentLog } from '../../src/log.js';
+import type { Transport } from '../../src/link/transport.js';
+import type { JobListener } from '../../src/jobs/jobs.js';
+import { listenForPeers } from '../../src/mount/listen.js';
+import { createUpgrade } from '../../src/mount/upgrade.js';
+import { createPaths } from '../../src/paths/index.js';
+import { systemClock } from '../../src/peers/clock.js';
+import { loadIdentity } from '../../src/peers/identity.js';
+import { createPairingDesk } from '../../src/peers/pairing.js';
+import { openPeerTable } from '../../src/peers/peers.js';
+import { exampleRecord } from '../../src/testing/index.js';
+import { followerId, followerIdentity } from './follower.js';
+import { frameOf, jobId, lineOf } from './lines.js';
+
+export interface Printing {
+  readonly lines: number;
+  readonly followers: number;
+}
+
+export type FromPrinter = { readonly port: number } | { readonly printed: true };
+
+const host = '127.0.0.1';
+const maxFollowers = 20;
+/** As a compile is read, so that others have their turn. */
+const linesPerTurn = 200;
+const lowWaterBytes = 64 * 1024;
+const [kind = '', directory = ''] = process.argv.slice(2);
+
+type Print = (printing: Printing) => Promise<void>;
+
+async function startLink(): Promise<{ readonly port: number; readonly print: Print }> {
+  const peers = await openPeerTable(directory, silentLog);
+  for (let n = 0; n < maxFollowers; n += 1) {
+    const nobody = { label: '', labelAuto: false, friendlyName: '', haAddon: false };
+    const place = { pairedAt: 0, address: '', connectBackPort: 0 };
+    await peers.add({
+      dashboardId: followerId(n),
+      publicKey: followerIdentity(n).publicKey,
+      ...nobody,
+      ...place,
+    });
+  }
+  let tell: JobListener = () => {};
+  const { layout } = createPaths({ configDir: directory });
+  const link = createLink({
+    identity: await loadIdentity(directory, silentLog),
+    desk: createPairingDesk({ peers, clock: systemClock, log: silentLog }),
+    jobs: { ...noJobs, subscribe: (listener) => ((tell = listener), () => {}) },
+    openIntake: () => {
+      throw new Error('nothing is uploaded here');
+    },
+    isPlaceSafe: async () => true,
+    about: { friendlyName: 'printer', haAddon: false, requiresPairingKey: false },
+    hidePlaces: createHidePlaces(layout, [layout.buildsDir, directory, '/home/bench']),
+    esphomeVersion: async () => '',
+    log: silentLog,
+  });
+  const transports: Transport[] = [];
+  const accept = (transport: Transport): void => {
+    transports.push(transport);
+    link.accept(transport);
+  };
+  const { port } = await listenForPeers(0, host, createUpgrade(accept), silentLog);
+  const jobs = Array.from({ length: maxFollowers }, (_, n) =>
+    exampleRecord({ dashboardId: followerId(n), peerJobId: jobId, state: 'running' }),
+  );
+  return {
+    port,
+    async print({ lines, followers }) {
+      const printing = jobs.slice(0, followers);
+      for (let n = 0; n < lines; n += 1) {
+        const line = lineOf(n);
+        for (const job of printing) tell({ type: 'output', job, line });
+        if (n % linesPerTurn !== linesPerTurn - 1) continue;
+        await nextTurn();
+        // A compile would not wait, and lines would be lost; here it is the cost of a line that counts.
+        for (const transport of transports) await transport.drained(lowWaterBytes);
+      }
+    },
+  };
+}
+
+const noJobs: LinkJobs = {
+  submit() {
+    throw new Error('nothing is built here');
+  },
+  cancel: () => false,
+  cancelByPeer: () => false,
+  find: () => undefined,
+  queueStatus: () => ({ idle: true, running: false, queue_depth: 0 }),
+  subscribe: () => () => {},
+  openArtifacts: async () => {
+    throw new Error('there are no artifacts');
+  },
+};
+
+async function startBare(): Promise<{ readonly port: number; readonly print: Print }> {
+  const server = new WebSocketServer({ host, port: 0, perMessageDeflate: false });
+  await once(server, 'listening');
+  return {
+    port: (server.address() as AddressInfo).port,
+    async print({ lines }) {
+      const senders = [...server.clients].map(sender);
+      for (let n = 0; n < lines; n += 1) {
+        const line = lineOf(n);
+        for (const send of senders) await send(line);
+      }
+    },
+  };
+}
+
+/** Encrypts and sends, and waits while more than a little has not left. */
+function sender(socket: WebSocket): (line: string) => Promise<void> | undefined {
+  const key = Buffer.alloc(32, 9);
+  const nonce = Buffer.alloc(12);
+  let count = 0;
+  return (line) => {
+    nonce.writeUInt32LE((count += 1), 4);
+    const cipher = createCipheriv('chacha20-poly1305', key, nonce, { authTagLength: 16 });
+    const body = cipher.update(JSON.stringify(frameOf(line)), 'utf8');
+    cipher.final();
+    const message = Buffer.concat([body, cipher.getAuthTag()]);
+    if (socket.bufferedAmount > lowWaterBytes) {
+      return new Promise((resolve) => socket.send(message, () => resolve()));
+    }
+    socket.send(message);
+    return undefined;
+  };
+}
+
+function answer(message: FromPrinter): void {
+  process.send?.(message);
+}
+
+const { port, print } = await (kind === 'link' ? startLink() : startBare());
+process.on('message', (printing) => {
+  void print(printing as Printing).then(() => answer({ printed: true }));
+});
+process.on('disconnect', () => process.exit());
+answer({ port });

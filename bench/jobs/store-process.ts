@@ -1,0 +1,81 @@
+/**
+ * The process that holds many jobs: `fill` takes them in, all waiting behind one that does not end, as bundles that are
+ * complete; `open` starts on what the other has left. Tells its parent what that took, and ends without a farewell.
+ */
+import { join } from 'node:path';
+
+import { createMemoryQueue } from '../../src/jobs/queue.js';
+import { openDiskStore } from '../../src/jobs/disk-store.js';
+import type { JobRequest } from '../../src/jobs/job.js';
+import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
+import { stagedBundle } from '../../src/bundles/staged.js';
+import { silentLog } from '../../src/log.js';
+import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
+import { waitFor } from '../../test/support/wait-for.js';
+
+export interface StoreFigures {
+  readonly ms: number;
+  /** What the jobs have added to the process, in bytes. */
+  readonly bytes: number;
+}
+
+const [step = '', jobsDir = '', count = '0'] = process.argv.slice(2);
+const jobsOfPeer = 100;
+const deadlineMs = 600_000;
+
+async function open(): Promise<Jobs> {
+  return createJobs({
+    store: await openDiskStore({
+      ...{ dir: jobsDir, presenceDir: join(jobsDir, '../presence'), watchMs: 10_000, log: silentLog },
+    }),
+    bundles: { keep: async (_id, staged) => staged, find: async () => null, remove: async () => {} },
+    queue: createMemoryQueue(),
+    choose: async () => null,
+    run: () => new Promise(() => {}),
+    openArtifacts: () => Promise.reject(new Error('there are no artifacts')),
+    removeArtifacts: async () => {},
+    jobsDir,
+    log: silentLog,
+  });
+}
+
+async function fill(): Promise<void> {
+  const jobs = await open();
+  const wanted = Number(count);
+  for (let n = 0; n < wanted; n += 1) {
+    const directory = `/nowhere/${n}`;
+    const hints = { buildPath: false, remoteParts: false, webFiles: false };
+    const manifest = { configFilename: fileName(`device-${n}.yaml`) } as never;
+    jobs.submit(
+      requestOf(n),
+      Promise.resolve(
+        stagedBundle({ directory, bytes: 1, members: 1, hints, manifest, contentSha256: 'c0'.repeat(32) }),
+      ),
+    );
+    // As bundles arrive: one after the other.
+    if (n % jobsOfPeer === 0)
+      await waitFor(() => jobs.queueStatus().queue_depth >= n - jobsOfPeer, { deadlineMs });
+  }
+  await waitFor(() => jobs.queueStatus().queue_depth === wanted - 1, { deadlineMs, what: 'a full queue' });
+}
+
+function requestOf(n: number): JobRequest {
+  const file = fileName(`device-${n}.yaml`);
+  const peer = Math.floor(n / jobsOfPeer);
+  return {
+    ...{ dashboardId: dashboardId(`bench-peer-${peer}`), peerLabel: `Peer ${peer}`, peerJobId: `job-${n}` },
+    ...{ file, device: deviceFromFile(file), target: 'compile', bundleSha256: 'ab'.repeat(32) },
+    ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
+  };
+}
+
+function memory(): number {
+  globalThis.gc?.();
+  return process.memoryUsage.rss();
+}
+
+const before = memory();
+const begin = performance.now();
+await (step === 'fill' ? fill() : open());
+const ms = performance.now() - begin;
+process.send?.({ ms, bytes: memory() - before } satisfies StoreFigures, () => process.exit());
