@@ -9,10 +9,11 @@ import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
 import { createEnvironment, type Environment } from './esphome/environment.js';
 import { findEsphome } from './esphome/command.js';
+import { createInstalled, type InstalledEsphome, type InstalledOptions } from './esphome/installed.js';
 import { createKnownVersion } from './esphome/known-version.js';
 import { pythonOf } from './esphome/python.js';
 import { openReleases, type Releases } from './esphome/releases.js';
-import { askInstalled, createChoice, type InstalledOptions } from './jobs/choose-esphome.js';
+import { createChoice } from './jobs/choose-esphome.js';
 import type { JobEvent, JobRecord, Jobs, LocalJob } from './jobs/jobs.js';
 import { openJobs } from './jobs/open.js';
 import type { Slot } from './jobs/queue.js';
@@ -155,7 +156,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const staleMs = options.lockStaleMs;
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
-  const chooseEsphome = createChoice({ ...own, releases });
+  const installed = createInstalled(own);
+  const chooseEsphome = createChoice({ installed, releases });
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
   const jobs = await openJobs({ ...options, paths, composeEnvironment, chooseEsphome, acquire, timing });
@@ -163,13 +165,11 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     identity,
     desk,
     jobs,
-    openIntake: (configurationFilename) =>
-      openThreadedIntake({
-        uploadsDir: layout.uploadsDir,
-        configurationFilename,
-        limits: options.bundleLimits,
-        log,
-      }),
+    openIntake(configurationFilename) {
+      installed.prepare();
+      const { bundleLimits: limits } = options;
+      return openThreadedIntake({ uploadsDir: layout.uploadsDir, configurationFilename, limits, log });
+    },
     maxBundleBytes: options.bundleLimits.packedBytes,
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
@@ -182,7 +182,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
     ),
-    esphomeVersion: createKnownVersion(() => versionOf(own)),
+    esphomeVersion: createKnownVersion(() => versionOf(installed)),
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
@@ -231,8 +231,8 @@ function ownDirectories(layout: Layout): string[] {
   return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, venvsDir, toolchainsDir];
 }
 
-async function versionOf(own: InstalledOptions): Promise<string> {
-  const { version } = await askInstalled(own, new AbortController().signal);
+async function versionOf(installed: InstalledEsphome): Promise<string> {
+  const { version } = await installed.ask(new AbortController().signal);
   return version;
 }
 

@@ -4,13 +4,13 @@
  *
  * A build by another version than the user chose is not a success: the firmware would differ from what the user's
  * own dashboard makes. So where the version cannot be had the job fails, in words that let the client build by
- * itself. The host's version is asked anew for every job, because an upgrade while the server runs is ordinary, and
- * once more after a job has waited.
+ * itself. The host's version is asked once more after a job has waited.
  */
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
-import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
+import type { EsphomeCommand } from '../esphome/command.js';
+import type { Installed, InstalledEsphome } from '../esphome/installed.js';
 import type { Releases } from '../esphome/releases.js';
-import { isPinnable, probeVersion } from '../esphome/version.js';
+import { isPinnable } from '../esphome/version.js';
 
 export interface ChosenEsphome {
   readonly command: EsphomeCommand;
@@ -32,72 +32,38 @@ export type ChooseEsphome = (
   output: (line: string) => void,
 ) => Promise<ChosenEsphome>;
 
-export interface Installed {
-  readonly command: EsphomeCommand;
-  readonly version: string;
-}
-
-export interface InstalledOptions extends FindOptions {
-  /** The environment in which the command is asked for its version. */
-  readonly probeEnv: Readonly<Record<string, string>>;
-}
-
-export interface ChoiceOptions extends InstalledOptions {
+export interface ChoiceOptions {
+  /** The host's own. */
+  readonly installed: InstalledEsphome;
   /** Null: nothing is installed. */
   readonly releases: Pick<Releases, 'obtain'> | null;
-  /** Monotonic, in milliseconds. */
-  readonly now?: () => number;
 }
 
-/** So long an answer about the host's version is believed. */
-const freshMs = 10_000;
-
-export function createChoice({
-  releases,
-  now = () => performance.now(),
-  ...own
-}: ChoiceOptions): ChooseEsphome {
+export function createChoice({ installed, releases }: ChoiceOptions): ChooseEsphome {
   return async (wanted, signal, output) => {
-    const found = await askInstalled(own, signal).catch((error: unknown) => {
+    const found = await installed.ask(signal).catch((error: unknown) => {
       if (!isReceiverError(error, 'PROVISION')) throw error;
       return error;
     });
     if (isInstalled(found) && (wanted === '' || wanted === found.version)) {
-      return installedChoice(found, wanted, own, now);
+      return installedChoice(found, wanted, installed);
     }
     if (wanted === '') throw found;
     return install(wanted, { signal, output }, found, releases);
   };
 }
 
-/** The host's own ESPHome. Throws `PROVISION` when there is none or it does not answer; `CANCELLED`. */
-export async function askInstalled(
-  { option, env, probeEnv }: InstalledOptions,
-  signal: AbortSignal,
-): Promise<Installed> {
-  const command = await findEsphome({ option, env });
-  if (command === null) {
-    throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
-  }
-  return { command, version: await probeVersion(command, { env: probeEnv, signal }) };
-}
-
 function isInstalled(found: Installed | ReceiverError): found is Installed {
   return 'command' in found;
 }
 
-function installedChoice(
-  found: Installed,
-  wanted: string,
-  { probeEnv }: InstalledOptions,
-  now: () => number,
-): ChosenEsphome {
-  const askedAt = now();
+function installedChoice(found: Installed, wanted: string, installed: InstalledEsphome): ChosenEsphome {
   return {
-    ...found,
+    command: found.command,
+    version: found.version,
     async confirm(signal) {
-      if (now() - askedAt < freshMs) return found.version;
-      const version = await probeVersion(found.command, { env: probeEnv, signal });
+      if (!installed.isStale(found)) return found.version;
+      const version = await installed.askAgain(found, signal);
       if (wanted === '' || wanted === version) return version;
       const message = `the ESPHome of this build server was changed to ${version} while the job waited`;
       throw new ReceiverError('PROVISION', message, { wanted, version });

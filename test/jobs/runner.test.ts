@@ -7,6 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 
 import { noMarks } from '../../src/compile/output.js';
+import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
 import type { JobRequest } from '../../src/jobs/job.js';
 import { usable } from '../../src/locks/lease.js';
@@ -117,7 +118,10 @@ test('A wrong version, or no ESPHome, is refused so that the client can build by
   assert.equal(wrong.errorMessage, 'this build server has ESPHome 2026.10.0 and cannot install "2025.1.0"');
   assertSucceeded(await here.build(host('kitchen'), { targetVersion: '2026.10.0' }));
   const bare = await site(t, here.base, {
-    chooseEsphome: createChoice({ env: { PATH: '' }, probeEnv: {}, releases: null }),
+    chooseEsphome: createChoice({
+      installed: createInstalled({ env: { PATH: '' }, probeEnv: {} }),
+      releases: null,
+    }),
   });
   const none = await bare.build(host('kitchen'));
   assert.deepEqual(

@@ -17,6 +17,7 @@ import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { verifyBuild } from '../../src/compile/verify.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
+import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
@@ -67,7 +68,8 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const runner: RunnerDeps = {
     paths,
     chooseEsphome: createChoice({
-      ...{ option: standInEsphome, env: {}, probeEnv: hostEnvironment, releases: null },
+      installed: createInstalled({ option: standInEsphome, env: {}, probeEnv: hostEnvironment }),
+      releases: null,
     }),
     composeEnvironment: createEnvironment({ paths, hostEnvironment }),
     acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),

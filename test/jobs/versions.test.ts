@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { openReleases } from '../../src/esphome/releases.js';
+import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { stateFrame } from '../../src/link/job-frames.js';
 import { defaultTiming as timing } from '../../src/locks/lease.js';
@@ -37,7 +38,10 @@ async function building(t: TestContext, pip = ''): Promise<Site & { readonly pyt
     pythons: async () => [python.path],
   });
   t.after(() => releases.close());
-  const chooseEsphome = createChoice({ option: standInEsphome, env: {}, probeEnv, releases });
+  const chooseEsphome = createChoice({
+    installed: createInstalled({ option: standInEsphome, env: {}, probeEnv }),
+    releases,
+  });
   return { ...(await site(t, base, { chooseEsphome })), python };
 }
 
@@ -128,7 +132,8 @@ async function changeable(t: TestContext) {
   let time = 0;
   const wait = (ms: number): void => void (time += ms);
   const choose: ChooseEsphome = createChoice({
-    ...{ option: program, env: {}, probeEnv, releases: null, now: () => time },
+    installed: createInstalled({ option: program, env: {}, probeEnv, now: () => time }),
+    releases: null,
   });
   return { set, wait, choose };
 }
@@ -154,7 +159,7 @@ test('A host whose ESPHome is broken can still install another; a fault of our o
   const asked: string[] = [];
   const choice = (obtain: () => Promise<never>): ChooseEsphome =>
     createChoice({
-      ...{ option: '/no/esphome', env: {}, probeEnv },
+      installed: createInstalled({ option: '/no/esphome', env: {}, probeEnv }),
       releases: { obtain: (wanted) => (asked.push(wanted), obtain()) },
     });
   const message =

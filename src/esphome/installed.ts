@@ -1,0 +1,85 @@
+/**
+ * The host's own ESPHome, as jobs ask for it. Every job asks anew, because an upgrade while the server runs is
+ * ordinary, and a job that believed an old answer would build by another version than it says.
+ *
+ * Python needs 0.1 s and more to say its version, so the question is put when a bundle begins to arrive, and not when
+ * its last byte has.
+ */
+import { ReceiverError } from '../errors.js';
+import { findEsphome, type EsphomeCommand, type FindOptions } from './command.js';
+import { probeVersion } from './version.js';
+
+export interface Installed {
+  readonly command: EsphomeCommand;
+  readonly version: string;
+  /** When it said so, by the clock that the options name. */
+  readonly askedAt: number;
+}
+
+export interface InstalledOptions extends FindOptions {
+  /** The environment in which the command is asked for its version. */
+  readonly probeEnv: Readonly<Record<string, string>>;
+  /** Monotonic, in milliseconds. Default: `performance.now`. */
+  readonly now?: () => number;
+}
+
+export interface InstalledEsphome {
+  /** Puts the question, for whoever asks soon. Any number of calls within a second cost one process. */
+  prepare(): void;
+  /** Throws `PROVISION` when there is none or it does not answer; `CANCELLED`. */
+  ask(signal: AbortSignal): Promise<Installed>;
+  /** Whether that answer is too old to be believed. */
+  isStale(installed: Installed): boolean;
+  /** The version of a command that has answered before. Throws as `ask` does. */
+  askAgain(installed: Installed, signal: AbortSignal): Promise<string>;
+}
+
+/** So long an answer is believed. */
+const freshMs = 10_000;
+/** So long after a question the next one need not be put in advance. */
+const preparedMs = 1_000;
+
+export function createInstalled(options: InstalledOptions): InstalledEsphome {
+  const { option, env, probeEnv, now = () => performance.now() } = options;
+  let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
+
+  async function askNow(signal?: AbortSignal): Promise<Installed> {
+    const askedAt = now();
+    const command = await findEsphome({ option, env });
+    if (command === null) {
+      throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
+    }
+    return { command, version: await probeVersion(command, { env: probeEnv, signal }), askedAt };
+  }
+
+  const isOld = (since: number): boolean => now() - since >= freshMs;
+
+  return {
+    prepare() {
+      if (prepared !== null && now() - prepared.since < preparedMs) return;
+      // A failure is nobody's answer: who asks then may find it mended.
+      prepared = { since: now(), answer: askNow().catch(() => null) };
+    },
+    async ask(signal) {
+      if (prepared === null || isOld(prepared.since)) return askNow(signal);
+      return (await untilAborted(prepared.answer, signal)) ?? askNow(signal);
+    },
+    isStale: ({ askedAt }) => isOld(askedAt),
+    askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
+  };
+}
+
+/** The answer, or null as soon as nobody wants it any more. Never rejects, as `answer` does not. */
+async function untilAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T | null> {
+  if (signal.aborted) return null;
+  let stop = (): void => {};
+  const aborted = new Promise<null>((resolve) => {
+    stop = () => resolve(null);
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([answer, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
