@@ -80,6 +80,16 @@ export interface CoreOptions {
   readonly provisionVersions?: boolean | undefined;
   /** How many such releases are kept besides those in use, 220 MB each; the least recently used go. Default: 3. */
   readonly maxVersions?: number | undefined;
+  /**
+   * How long a result and its log are kept after the end of the job or the last download, in milliseconds. From
+   * 3,600,000 (an hour) to 31,536,000,000 (a year). Default: 2,592,000,000 (30 days).
+   */
+  readonly resultTtlMs?: number | undefined;
+  /**
+   * Most results of one peer that are kept; of more, those that were fetched go first. As many ended jobs without a
+   * result are kept besides. From 1 to 10,000. Default: 50.
+   */
+  readonly maxResultsPerPeer?: number | undefined;
   /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
   readonly resultCache?: boolean | undefined;
   /**
@@ -118,6 +128,8 @@ export interface ResolvedOptions {
   readonly bundleLimits: BundleLimits;
   readonly provisionVersions: boolean;
   readonly maxVersions: number;
+  readonly resultTtlMs: number;
+  readonly maxResultsPerPeer: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
   readonly lockStaleMs: number;
@@ -172,6 +184,8 @@ const schema = z.strictObject({
   bundleLimits: bundleLimits.prefault({}),
   provisionVersions: z.boolean().default(true),
   maxVersions: z.int().min(1).max(100).default(3),
+  resultTtlMs: z.int().min(3_600_000).max(31_536_000_000).default(2_592_000_000),
+  maxResultsPerPeer: z.int().min(1).max(10_000).default(50),
   resultCache: z.boolean().default(true),
   absentPeerGraceMs: z.int().min(10_000).max(86_400_000).default(600_000),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),

@@ -58,10 +58,12 @@ export interface JobRecord extends JobRequest {
   readonly errorMessage: string;
   /** Ended by a stop or crash of this server that has cost its bundle: its peer may submit it again under the same id. */
   readonly interrupted: boolean;
-  /** Milliseconds since 1970, as the two below. */
+  /** Milliseconds since 1970, as the three below. */
   readonly createdAt: number;
   readonly startedAt: number | null;
   readonly finishedAt: number | null;
+  /** When its result was last sent to its end. */
+  readonly fetchedAt: number | null;
   /** The version that really built it; null before. */
   readonly esphomeVersion: string | null;
   readonly progress: Progress;

@@ -23,7 +23,8 @@ import type { Jobs } from './contract.js';
 import { createListeners } from './events.js';
 import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './job.js';
 import { jobLogFile, readJobLog } from './job-log.js';
-import { createLedger, type Job } from './ledger.js';
+import { keepJobs } from './kept-jobs.js';
+import { createLedger, type Job, type Ledger } from './ledger.js';
 import { createLives } from './lives.js';
 import { createLocalWork } from './local-work.js';
 import { createQueueView } from './queue-view.js';
@@ -56,8 +57,10 @@ export interface JobsDeps {
   readonly maxOutputBytes?: number;
   /** Most jobs of one peer that have not ended; further ones fail. Default: 100. */
   readonly maxLivePerPeer?: number;
-  /** Most ended jobs of one peer that are kept; the oldest go first. Default: 50. */
+  /** Most ended jobs of one peer that are kept, of those with a result and of those without. Default: 50. */
   readonly maxEndedPerPeer?: number;
+  /** How long an ended job is kept after its end or the last download, in milliseconds. Default: 30 days. */
+  readonly resultTtlMs?: number;
   /** How long a peer with live jobs may be away before they are cancelled, in milliseconds. Default: 600,000. */
   readonly absentPeerGraceMs?: number;
   /** Default: the machine's. */
@@ -70,13 +73,14 @@ export interface JobsDeps {
  * errors.
  */
 export async function createJobs(deps: JobsDeps): Promise<Jobs> {
-  const { store, jobsDir, log, now = Date.now, maxLivePerPeer = 100, maxEndedPerPeer = 50 } = deps;
+  const { store, jobsDir, log, now = Date.now, maxLivePerPeer = 100 } = deps;
   const { absentPeerGraceMs: graceMs = 600_000, clock = systemClock } = deps;
-  const ledger = createLedger({ store, removeRest, maxEndedPerPeer, now, log });
+  const ledger = createLedger({ store, removeRest, now, log });
   const listeners = createListeners(log);
   const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
   const view = createQueueView({ ledger, local, queue: deps.queue });
-  const lives = createLives({ ...deps, removeArtifacts, ledger, listeners, tellQueue, now });
+  const prune = (id: DashboardId): Promise<void> => kept.prune(id);
+  const lives = createLives({ ...deps, removeArtifacts, ledger, listeners, tellQueue, prune, now });
   const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
   const absent = watchAbsentPeers({ graceMs, clock, drop });
   const closing = new AbortController();
@@ -118,24 +122,26 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     });
   }
 
-  function known(id: string): JobRecord {
+  function known(id: string): Job {
     const job = ledger.get(id);
     if (job === undefined) throw new ReceiverError('NOT_FOUND', 'there is no such job');
-    return job.record;
+    return job;
   }
 
   function liveOf(dashboardId: DashboardId): Job[] {
-    return ledger.live().filter(({ record }) => record.dashboardId === dashboardId);
+    return ledger.of(dashboardId).filter(({ record }) => !isTerminal(record));
   }
 
   restore(await store.load());
+  const { maxEndedPerPeer: maxPerPeer = 50, resultTtlMs: ttlMs = 2_592_000_000 } = deps;
+  const kept = keepJobs({ ledger, ttlMs, maxPerPeer, now, clock, log });
   const restoringLeft = restoreLeft();
 
   return {
     submit(request, intake, acknowledge = () => {}) {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany(maxLivePerPeer) : null;
-      const job = ledger.add(firstRecord(request, now(), ledger.all()));
+      const job = ledger.add(firstRecord(request, now(), ledger));
       lives.begin(job, { intake, acknowledge, refusal });
       return job.record;
     },
@@ -154,11 +160,12 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     queueStatus: view.status,
     subscribe: (listener) => listeners.add(listener),
     async openArtifacts(id) {
-      const record = known(id);
-      if (record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
-      return deps.openArtifacts(record);
+      const job = known(id);
+      if (job.record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
+      const stored = await deps.openArtifacts(job.record);
+      return { ...stored, read: () => readThen(stored.read(), () => kept.noteFetched(job)) };
     },
-    readLog: async (id) => readJobLog(jobLogFile(jobsDir, known(id).id)),
+    readLog: async (id) => readJobLog(jobLogFile(jobsDir, known(id).record.id)),
     async remove(id) {
       const job = ledger.get(id);
       if (job === undefined || !isTerminal(job.record)) return false;
@@ -172,9 +179,16 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       local.close();
       await restoringLeft;
       await lives.suspend();
+      await kept.stop();
       await store.close();
     },
   };
+}
+
+/** All that `source` gives; calls `then` when it has been taken to its end. */
+async function* readThen(source: AsyncIterable<Buffer>, then: () => void): AsyncGenerator<Buffer> {
+  yield* source;
+  then();
 }
 
 function tooMany(most: number): Outcome {
@@ -182,12 +196,13 @@ function tooMany(most: number): Outcome {
   return { to: 'failed', reason: 'resource', message };
 }
 
-function firstRecord(request: JobRequest, now: number, earlier: readonly Job[]): JobRecord {
+function firstRecord(request: JobRequest, now: number, ledger: Ledger): JobRecord {
   const configuration = formatConfiguration(request, request.file);
   // Later than all others, so that after a restart it is still known which job is the newer one.
-  const createdAt = Math.max(now, 1 + (earlier.at(-1)?.record.createdAt ?? 0));
+  const createdAt = Math.max(now, 1 + ledger.newestCreatedAt());
   // PlatformIO names no total, so a build of it is measured by the largest before it.
-  const counts = earlier
+  const counts = ledger
+    .of(request.dashboardId)
     .filter(({ record }) => record.configuration === configuration && record.progress.total === 0)
     .map(({ record }) => record.progress.compiled);
   return {
@@ -195,7 +210,7 @@ function firstRecord(request: JobRequest, now: number, earlier: readonly Job[]):
     ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
     ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
     ...{ cached: false, resultKey: null, bundle: null, requeued: false, waiting: null },
-    ...{ createdAt, startedAt: null, finishedAt: null },
+    ...{ createdAt, startedAt: null, finishedAt: null, fetchedAt: null },
     progress: startOfProgress(Math.max(0, ...counts)),
   };
 }

@@ -1,8 +1,7 @@
 /**
  * The jobs that this server knows: in memory, with a store behind that may be slow or refuse.
  *
- * Memory leads. A store that refuses costs what a restart would have found again, never a running build. What is
- * kept is bounded for each peer, so that nobody can push another peer's results out.
+ * Memory leads. A store that refuses costs what a restart would have found again, never a running build.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 
@@ -25,7 +24,11 @@ export interface Job {
 export interface Ledger {
   /** Oldest first. */
   all(): readonly Job[];
+  /** Those of one peer, oldest first. */
+  of(dashboardId: DashboardId): readonly Job[];
   live(): readonly Job[];
+  /** Of the job that was taken last, in milliseconds since 1970; 0 without one. */
+  newestCreatedAt(): number;
   get(id: string): Job | undefined;
   /** The newest of a peer's jobs under its own id, except those that a stop or crash of this server ended. */
   newest(dashboardId: DashboardId, peerJobId: string): Job | undefined;
@@ -39,23 +42,45 @@ export interface Ledger {
   persist(job: Job): Promise<boolean>;
   /** Drops an ended job with all that belongs to it. Throws system errors. */
   forget(id: string): Promise<void>;
-  /** Forgets the oldest ended jobs of a peer beyond the limit. Never rejects. */
-  prune(dashboardId: DashboardId): Promise<void>;
 }
 
 export interface LedgerOptions {
   readonly store: JobStore;
   /** Removes what belongs to a job besides its record. */
   readonly removeRest: (id: string) => Promise<void>;
-  readonly maxEndedPerPeer: number;
   readonly now: () => number;
   readonly log: Log;
 }
 
 /** A ledger without jobs. */
-export function createLedger({ store, removeRest, maxEndedPerPeer, now, log }: LedgerOptions): Ledger {
+export function createLedger({ store, removeRest, now, log }: LedgerOptions): Ledger {
   const jobs = new Map<string, Job>();
+  /** Each peer's, for a question about one must not walk the jobs of all. */
+  const byPeer = new Map<DashboardId, Set<Job>>();
+  /** And some that have ended since somebody looked. */
+  const live = new Set<Job>();
+  let newestCreatedAt = 0;
   const all = (): Job[] => [...jobs.values()];
+
+  function enter(job: Job): void {
+    const { id, dashboardId, createdAt } = job.record;
+    jobs.set(id, job);
+    const own = byPeer.get(dashboardId) ?? new Set();
+    byPeer.set(dashboardId, own.add(job));
+    if (!isTerminal(job.record)) live.add(job);
+    newestCreatedAt = Math.max(newestCreatedAt, createdAt);
+  }
+
+  function drop(id: string): void {
+    const job = jobs.get(id);
+    if (job === undefined) return;
+    jobs.delete(id);
+    live.delete(job);
+    const { dashboardId } = job.record;
+    const own = byPeer.get(dashboardId);
+    own?.delete(job);
+    if (own?.size === 0) byPeer.delete(dashboardId);
+  }
 
   async function write(job: Job): Promise<boolean> {
     await turn();
@@ -72,17 +97,19 @@ export function createLedger({ store, removeRest, maxEndedPerPeer, now, log }: L
 
   const ledger: Ledger = {
     all,
-    live: () => all().filter(({ record }) => !isTerminal(record)),
+    of: (dashboardId) => [...(byPeer.get(dashboardId) ?? [])],
+    live() {
+      for (const job of live) if (isTerminal(job.record)) live.delete(job);
+      return [...live];
+    },
+    newestCreatedAt: () => newestCreatedAt,
     get: (id) => jobs.get(id),
     newest: (dashboardId, peerJobId) =>
-      all().findLast(
-        ({ record }) =>
-          record.dashboardId === dashboardId && record.peerJobId === peerJobId && !record.interrupted,
-      ),
+      ledger.of(dashboardId).findLast(({ record }) => record.peerJobId === peerJobId && !record.interrupted),
     add(record) {
       const controller = new AbortController();
       const job = { record, controller, ended: Promise.resolve(), writing: undefined };
-      jobs.set(record.id, job);
+      enter(job);
       return job;
     },
     adopt(records) {
@@ -98,23 +125,15 @@ export function createLedger({ store, removeRest, maxEndedPerPeer, now, log }: L
         return job;
       });
       const inOrder = [...known, ...adopted].toSorted((a, b) => a.record.createdAt - b.record.createdAt);
-      jobs.clear();
-      for (const job of inOrder) jobs.set(job.record.id, job);
+      for (const index of [jobs, byPeer, live]) index.clear();
+      for (const job of inOrder) enter(job);
       return adopted.filter((_, n) => !isTerminal(records[n] as JobRecord));
     },
     persist: (job) => (job.writing ??= write(job)),
     async forget(id) {
-      jobs.delete(id);
+      drop(id);
       await removeRest(id);
       await store.remove(id);
-    },
-    async prune(dashboardId) {
-      const ended = all().filter(({ record }) => record.dashboardId === dashboardId && isTerminal(record));
-      for (const { record } of ended.slice(0, Math.max(0, ended.length - maxEndedPerPeer))) {
-        await ledger.forget(record.id).catch((error: unknown) => {
-          log.error({ id: record.id, error: messageOf(error) }, 'an old job could not be forgotten');
-        });
-      }
     },
   };
   return ledger;

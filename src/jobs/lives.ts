@@ -11,6 +11,7 @@ import type { StagedBundle } from '../bundles/staged.js';
 import { ReceiverError } from '../errors.js';
 import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
 import { createBundleWait } from './bundle-wait.js';
 import type { ChosenEsphome } from './choose-esphome.js';
 import type { Listeners } from './events.js';
@@ -47,6 +48,8 @@ export interface LivesDeps {
   readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
   /** Never rejects. */
   readonly removeArtifacts: (id: string) => Promise<void>;
+  /** Lets go of ended jobs of the peer that are too many. Never rejects. */
+  readonly prune: (dashboardId: DashboardId) => Promise<void>;
   readonly jobsDir: string;
   /** As {@link JobLogOptions.maxBytes}. */
   readonly maxOutputBytes?: number;
@@ -142,7 +145,7 @@ export function createLives(deps: LivesDeps): Lives {
     await settle(job, held);
     if (job.record.state === before) return;
     tellState(job);
-    await ledger.prune(job.record.dashboardId);
+    await deps.prune(job.record.dashboardId);
   }
 
   async function settle(job: Job, { staged, chosen, slot }: Held): Promise<void> {
@@ -195,8 +198,9 @@ export function createLives(deps: LivesDeps): Lives {
         listeners.tell({ type: 'progress', job: job.record });
       },
       earlierResult: (key) =>
-        ledger.all().findLast(({ record }) => record.state === 'completed' && record.resultKey === key)
-          ?.record,
+        ledger
+          .of(job.record.dashboardId)
+          .findLast(({ record }) => record.state === 'completed' && record.resultKey === key)?.record,
       note(facts) {
         job.record = { ...job.record, ...facts };
         if (facts.waiting !== undefined) listeners.tell({ type: 'waiting', job: job.record });
@@ -206,7 +210,7 @@ export function createLives(deps: LivesDeps): Lives {
 
   /** Older ones only: a job that was taken later is newer, even if its bundle was complete first. */
   function supersedeOlder(newer: Job): void {
-    for (const job of ledger.live()) {
+    for (const job of ledger.of(newer.record.dashboardId)) {
       if (job === newer) return;
       if (isSameWork(job.record, newer.record)) stop(job, 'replaced by a newer job for the same device');
     }

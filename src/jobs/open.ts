@@ -43,6 +43,8 @@ export interface JobParts {
   readonly silenceTimeoutMs: number;
   readonly maxOutputBytes: number;
   readonly maxJobsPerPeer: number;
+  readonly maxResultsPerPeer: number;
+  readonly resultTtlMs: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
   readonly log: Log;
@@ -94,6 +96,8 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     jobsDir: layout.jobsDir,
     absentPeerGraceMs: parts.absentPeerGraceMs,
     maxLivePerPeer: parts.maxJobsPerPeer,
+    maxEndedPerPeer: parts.maxResultsPerPeer,
+    resultTtlMs: parts.resultTtlMs,
     maxOutputBytes: parts.maxOutputBytes,
     log,
   });

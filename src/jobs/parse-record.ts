@@ -44,6 +44,7 @@ const schema = z.object({
   createdAt: time,
   startedAt: time.nullable(),
   finishedAt: time.nullable(),
+  fetchedAt: time.nullable().default(null),
   esphomeVersion: z.string().nullable(),
   progress: z.object({
     phase: z.enum(compilePhases),

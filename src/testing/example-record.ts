@@ -17,7 +17,7 @@ export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
     ...{ peerLabel: 'Living room', peerJobId: 'job-1', bundleSha256: 'ab'.repeat(32) },
     ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
     ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
-    ...{ createdAt: 1, startedAt: null, finishedAt: null, esphomeVersion: null },
+    ...{ createdAt: 1, startedAt: null, finishedAt: null, fetchedAt: null, esphomeVersion: null },
     ...{ progress: startOfProgress(), attempt: 1, artifacts: null, cached: false },
     ...{ resultKey: null, bundle: null, requeued: false, waiting: null },
     ...facts,

@@ -77,6 +77,7 @@ export function fakeJobs(): FakeJobs {
         createdAt: records.size,
         startedAt: null,
         finishedAt: null,
+        fetchedAt: null,
         esphomeVersion: null,
         progress: { phase: 'starting', percent: null } as unknown as JobRecord['progress'],
         attempt: 1,

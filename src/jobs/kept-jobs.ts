@@ -1,0 +1,84 @@
+/**
+ * Which ended jobs are kept, with their logs and results. A result that its user has not fetched yet is what all the
+ * work was for: one that was pruned because its device had been built again left a client with an unknown job.
+ *
+ * So a job goes when nobody has used it for the time to live, or when its own peer has too many of its kind: of those
+ * with a result first the ones whose result was fetched, else the oldest. Jobs without a result are counted apart,
+ * for a row of failures must not cost a result, nor many results the log of the failure that has just been. No peer
+ * pushes another peer's jobs out.
+ */
+import { messageOf } from '../errors.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import type { Clock } from '../peers/clock.js';
+import { isTerminal, type JobRecord } from './job.js';
+import type { Job, Ledger } from './ledger.js';
+
+export interface KeptJobs {
+  /** Lets the ended jobs of a peer go that are too many. Never rejects. */
+  prune(dashboardId: DashboardId): Promise<void>;
+  /** The result of a job was sent to its end. */
+  noteFetched(job: Job): void;
+  /** Resolves when nothing is being removed. */
+  stop(): Promise<void>;
+}
+
+export interface KeptJobsOptions {
+  readonly ledger: Ledger;
+  /** After this time since its end, or since its result was last fetched, a job goes. */
+  readonly ttlMs: number;
+  /** Of those with a result, and of those without. */
+  readonly maxPerPeer: number;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** How often what has expired is looked for. */
+const lookMs = 3_600_000;
+
+/** Looks for what has expired now and from then on. */
+export function keepJobs({ ledger, ttlMs, maxPerPeer, now, clock, log }: KeptJobsOptions): KeptJobs {
+  let cancel = (): void => {};
+  let looking = look();
+
+  async function look(): Promise<void> {
+    cancel = clock.after(Math.min(lookMs, ttlMs), () => void (looking = look()));
+    const isExpired = (record: JobRecord): boolean => now() - lastUse(record) >= ttlMs;
+    await forget(ledger.all().filter(({ record }) => isTerminal(record) && isExpired(record)));
+  }
+
+  async function forget(jobs: readonly Job[]): Promise<void> {
+    for (const { record } of jobs) {
+      await ledger.forget(record.id).catch((error: unknown) => {
+        log.error({ id: record.id, error: messageOf(error) }, 'an old job could not be forgotten');
+      });
+    }
+  }
+
+  return {
+    async prune(dashboardId) {
+      const ended = ledger.of(dashboardId).filter(({ record }) => isTerminal(record));
+      const without = ended.filter(({ record }) => record.artifacts === null);
+      const results = ended.filter(({ record }) => record.artifacts !== null);
+      const isFetched = ({ record }: Job): boolean => record.fetchedAt !== null;
+      const inOrder = [...results.filter(isFetched), ...results.filter((job) => !isFetched(job))];
+      const tooMany = (jobs: readonly Job[]): readonly Job[] =>
+        jobs.slice(0, Math.max(0, jobs.length - maxPerPeer));
+      await forget([...tooMany(without), ...tooMany(inOrder)]);
+    },
+    noteFetched(job) {
+      job.record = { ...job.record, fetchedAt: now() };
+      void ledger.persist(job);
+    },
+    async stop() {
+      cancel();
+      await looking;
+    },
+  };
+}
+
+function lastUse({ createdAt, finishedAt, fetchedAt }: JobRecord): number {
+  return Math.max(createdAt, finishedAt ?? 0, fetchedAt ?? 0);
+}
