@@ -43,13 +43,15 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
   const { option, env, probeEnv, now = () => performance.now() } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
 
-  async function askNow(signal?: AbortSignal): Promise<Installed> {
+  let asking: Promise<Installed> | null = null;
+
+  async function askNow(): Promise<Installed> {
     const askedAt = now();
     const command = await findEsphome({ option, env });
     if (command === null) {
       throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
     }
-    return { command, version: await probeVersion(command, { env: probeEnv, signal }), askedAt };
+    return { command, version: await probeVersion(command, { env: probeEnv }), askedAt };
   }
 
   const isOld = (since: number): boolean => now() - since >= freshMs;
@@ -61,25 +63,29 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
       prepared = { since: now(), answer: askNow().catch(() => null) };
     },
     async ask(signal) {
-      if (prepared === null || isOld(prepared.since)) return askNow(signal);
-      return (await untilAborted(prepared.answer, signal)) ?? askNow(signal);
+      const isUseful = prepared !== null && !isOld(prepared.since);
+      const known = isUseful ? await unlessAborted(prepared?.answer, signal) : null;
+      if (known) return known;
+      // Those who ask at the same time also get their answers in the order in which they came.
+      asking ??= askNow().finally(() => (asking = null));
+      return unlessAborted(asking, signal);
     },
     isStale: ({ askedAt }) => isOld(askedAt),
     askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
   };
 }
 
-/** The answer, or null as soon as nobody wants it any more. Never rejects, as `answer` does not. */
-async function untilAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T | null> {
-  if (signal.aborted) return null;
-  let stop = (): void => {};
-  const aborted = new Promise<null>((resolve) => {
-    stop = () => resolve(null);
-    signal.addEventListener('abort', stop, { once: true });
+/** As `answer`, which goes on without this caller when it leaves. Throws `CANCELLED`. */
+async function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> {
+  let leave = (): void => {};
+  const left = new Promise<never>((_resolve, reject) => {
+    leave = () => reject(new ReceiverError('CANCELLED', 'asking for the version was cancelled'));
+    if (signal.aborted) leave();
+    else signal.addEventListener('abort', leave, { once: true });
   });
   try {
-    return await Promise.race([answer, aborted]);
+    return await Promise.race([left, answer]);
   } finally {
-    signal.removeEventListener('abort', stop);
+    signal.removeEventListener('abort', leave);
   }
 }

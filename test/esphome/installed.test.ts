@@ -58,6 +58,14 @@ test('What was asked in advance is the answer, once for all who come within ten 
   assert.equal(await asked(), 2);
 });
 
+test('Those who ask at the same time share one question, and are answered in their order', async (t) => {
+  const { installed, set, asked } = await host(t);
+  await set('2026.10.0');
+  const order: number[] = [];
+  await Promise.all([0, 1, 2, 3].map((n) => installed.ask(signal).then(() => order.push(n))));
+  assert.deepEqual([order, await asked()], [[0, 1, 2, 3], 1]);
+});
+
 test('Without a question in advance every one who asks gets an answer of that moment', async (t) => {
   const { installed, set, asked } = await host(t);
   await set('2026.10.0');
