@@ -18,28 +18,30 @@ const codeBytes = 40_000_000;
 const startLimitsMs = { small: 30, middle: 40, large: 60 };
 
 export async function measureUploads(setting: Setting): Promise<Row[]> {
-  const { bundles, server, ours, sink, bare, original } = setting;
+  const { bundles, server, ours, sink, bareServer, bare, original } = setting;
   const { large } = bundles;
   const { peakBytes: idleBytes } = await server.measure(async () => {});
-  const times: { bare: number; ours: number; sink: number; start: number; peak: number; delay: number }[] =
-    [];
+  const { peakBytes: bareIdleBytes } = await bareServer.measure(async () => {});
+  type Figure = 'bare' | 'ours' | 'sink' | 'start' | 'peak' | 'barePeak' | 'delay';
+  const times: Record<Figure, number>[] = [];
   const originals: { upload: number; start: number }[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    const bareMs = await bare.upload(large);
+    const loop = await bareServer.measure(() => bare.upload(large));
     const build = ours.build(renew(large));
     const { result, peakBytes, delayMs } = await server.measure(() => build.uploaded);
     const { startMs } = await build.done;
     const sinking = sink.build(renew(large));
     times.push({
-      ...{ bare: bareMs, ours: result, sink: await sinking.uploaded },
-      ...{ start: startMs, peak: peakBytes - idleBytes, delay: delayMs },
+      ...{ bare: loop.result, ours: result, sink: await sinking.uploaded },
+      ...{ start: startMs, peak: peakBytes - idleBytes, barePeak: loop.peakBytes - bareIdleBytes },
+      delay: delayMs,
     });
     await sinking.done;
     if (original && round < originalRounds) originals.push(await timesOf(original.client, large));
   }
   const megabytes = large.length / 1e6;
   const perSecond = (ms: number): number => (megabytes * 1000) / ms;
-  const middle = (key: keyof (typeof times)[number]): number => median(times.map((time) => time[key]));
+  const middle = (key: Figure): number => median(times.map((time) => time[key]));
   const theirs = (key: 'upload' | 'start'): number | undefined =>
     original ? median(originals.map((time) => time[key])) : undefined;
   const theirUpload = theirs('upload');
@@ -64,6 +66,7 @@ export async function measureUploads(setting: Setting): Promise<Row[]> {
     {
       what: 'memory above idle while 128 MiB arrive',
       ours: Math.max(...times.map((time) => time.peak)) / mebibyte,
+      bare: Math.max(...times.map((time) => time.barePeak)) / mebibyte,
       ...{ unit: 'MiB', limit: { atMost: 40 } },
     },
     delayRow('upload', middle('delay')),

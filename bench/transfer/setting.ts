@@ -22,6 +22,7 @@ export interface Setting {
   /** Of a receiver that uses results again. */
   readonly cached: Client;
   readonly sink: Client;
+  readonly bareServer: Server;
   readonly bare: BareClient;
   /** Null when it is not installed. */
   readonly original: { readonly venv: string; readonly client: Client } | null;
@@ -52,7 +53,8 @@ export async function prepare(t: Cleanups): Promise<Setting> {
     return connect(await startOriginal(t, venv, await place('original')), 'client-of-original');
   }
 
-  const bare = await connectBare(host, (await startServer(t, 'bare', await place('bare'))).port);
+  const bareServer = await startServer(t, 'bare', await place('bare'));
+  const bare = await connectBare(host, bareServer.port);
   t.after(() => bare.close());
   const sink = await connect(await startServer(t, 'sink', await place('sink')), 'client-of-sink');
   const server = await startServer(t, 'whole', await place('whole'));
@@ -60,5 +62,5 @@ export async function prepare(t: Cleanups): Promise<Setting> {
   const cached = await connect(await startServer(t, 'cached', await place('cached')), 'client-of-cached');
   const venv = await findOriginal();
   const original = venv === null ? null : { venv, client: await connectOriginal(venv) };
-  return { base, compiler, bundles, server, ours, cached, sink, bare, original };
+  return { base, compiler, bundles, server, ours, cached, sink, bareServer, bare, original };
 }
