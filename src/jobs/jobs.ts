@@ -29,7 +29,7 @@ import { createLives } from './lives.js';
 import { createLocalWork } from './local-work.js';
 import { createQueueView } from './queue-view.js';
 import type { JobQueue } from './queue.js';
-import type { RunningJob } from './runner.js';
+import type { RunningJob } from './build.js';
 import type { JobStore } from './store.js';
 
 export type { JobEvent, JobListener, QueueStatus } from './events.js';

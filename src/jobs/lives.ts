@@ -21,7 +21,7 @@ import type { Job, Ledger } from './ledger.js';
 import { cancelledBy, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
 import { afterStop } from './restart.js';
-import type { RunningJob } from './runner.js';
+import type { RunningJob } from './build.js';
 import type { Shortage } from './waiting.js';
 
 export interface Lives {
@@ -71,6 +71,8 @@ interface Held {
   chosen: ChosenEsphome | null;
   slot: Slot | null;
   output: JobLog | null;
+  /** The write of the record as one that runs. */
+  recorded: Promise<unknown> | null;
 }
 
 /** Why a job is stopped that is to go on after the restart. */
@@ -89,7 +91,7 @@ export function createLives(deps: LivesDeps): Lives {
   /** The whole life of one job, or what a restart has left of it. Never rejects. */
   async function live(job: Job, arrival?: Arrival): Promise<void> {
     const { signal } = job.controller;
-    const held: Held = { staged: null, chosen: null, slot: null, output: null };
+    const held: Held = { staged: null, chosen: null, slot: null, output: null, recorded: null };
     let outcome: Outcome;
     try {
       if (arrival) await arrive(job, arrival, held);
@@ -130,7 +132,7 @@ export function createLives(deps: LivesDeps): Lives {
       return lostBundle;
     }
     take(job, { to: 'running' });
-    await ledger.persist(job);
+    held.recorded = ledger.persist(job);
     tellState(job);
     if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
     return deps.run(running, held.staged, held.chosen);
@@ -187,6 +189,7 @@ export function createLives(deps: LivesDeps): Lives {
         return job.record;
       },
       signal: job.controller.signal,
+      recorded: async () => void (await held.recorded),
       output(line) {
         held.output ??= logOf(job);
         held.output.write(line);
@@ -230,7 +233,7 @@ export function createLives(deps: LivesDeps): Lives {
     },
     resume(job) {
       job.ended = isTerminal(job.record)
-        ? settle(job, { staged: null, chosen: null, slot: null, output: null })
+        ? settle(job, { staged: null, chosen: null, slot: null, output: null, recorded: null })
         : live(job);
     },
     stop,

@@ -31,7 +31,7 @@ export function fakeLease(
     lose,
     steal: () => void (isStolen = true),
     confirm: () => stand(),
-    recordBuild: () => stand('recordBuild'),
+    recordBuild: (session) => stand(session === null ? 'recordBuild' : 'beforeStart'),
     async publish(act) {
       await stand();
       const result = await act();

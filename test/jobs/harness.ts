@@ -22,7 +22,7 @@ import { fakeLease, type FakeLease } from './fake-lease.js';
 
 /**
  * The steps of a compile in their order; `put:` is the store, `end` of it the last record. A job that waits for no slot
- * is not stored as queued.
+ * is not stored as queued. That it runs is written while it goes on, up to `beforeStart`.
  */
 export const moments = [
   ...[
@@ -30,10 +30,11 @@ export const moments = [
     'keep',
     'chooseEsphome',
     'slot',
-    'put:running',
     'acquireLease',
     'swapIn',
     'openBuildDir',
+    'beforeStart',
+    'put:running',
   ],
   ...['precheck', 'compile', 'recordBuild', 'closeBuildDir', 'verify', 'storeArtifacts', 'release'],
 ] as const;
@@ -110,7 +111,11 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   }
 
   /** What `runCompile` does under signals, without a process. */
-  async function fakeRun(moment: Moment, { signal, leaseSignal, cwd }: FakeRun): Promise<CompileResult> {
+  async function fakeRun(
+    moment: Moment,
+    { signal, leaseSignal, cwd, beforeStart }: FakeRun,
+  ): Promise<CompileResult> {
+    await beforeStart?.(session);
     if (building.has(cwd)) faults.push('two builds of one device at once');
     building.add(cwd);
     await pass(moment, AbortSignal.any([signal, leaseSignal])).finally(() => building.delete(cwd));
@@ -248,7 +253,9 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   };
 }
 
-type FakeRun = Pick<CompileRequest, 'signal' | 'leaseSignal' | 'cwd'>;
+type FakeRun = Pick<CompileRequest, 'signal' | 'leaseSignal' | 'cwd' | 'beforeStart'>;
+
+const session = { pid: 1, startTime: 1, bootId: '', marker: '' };
 
 /** Each state once and in order, exactly one of them terminal, and nothing after it; or none, if a restart has ended it. */
 function assertToldInOrder(job: JobRecord, events: readonly JobEvent[]): void {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import type { StagedBundle } from '../../src/bundles/staged.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
@@ -23,13 +24,22 @@ test('A job goes through its steps in order, and completes with its artifacts ke
     { state: 'completed', bytes: 3, esphomeVersion: '2026.10.0', attempt: 1, errorMessage: '' },
   );
   assert.deepEqual(statesTold(world.events, id), ['queued', 'running', 'completed']);
-  const steps = moments.filter((moment) => moment !== 'recordBuild');
-  assert.deepEqual(
-    world.steps.filter((step) => step !== 'recordBuild'),
-    [...steps, 'put:end', 'discard'],
-  );
+  const once = (step: string): boolean => step !== 'recordBuild' && step !== 'beforeStart';
+  assert.deepEqual(world.steps.filter(once), [...moments.filter(once), 'put:end', 'discard']);
   assert.equal((await world.jobs.openArtifacts(id)).bytes, 3);
   assert.equal(await world.jobs.readLog(id), '[1/2] CXX a.o\n');
+  world.assertAtRest();
+});
+
+test('No compiler starts before it is on record that the job runs', async (t) => {
+  const world = await heldAt(t, 'put:running');
+  const { ended } = submitted(world);
+  await world.reached;
+  await turn();
+  assert.equal(world.steps.at(-1), 'put:running');
+  assert.ok(!world.steps.includes('compile') && !world.steps.includes('precheck'));
+  world.letGo();
+  assert.equal((await ended).state, 'completed');
   world.assertAtRest();
 });
 
@@ -335,7 +345,6 @@ test('A clean runs no ESPHome, installs no bundle and has no artifacts', async (
     'put:receiving',
     'keep',
     'slot',
-    'put:running',
     'acquireLease',
     'clean',
     'release',

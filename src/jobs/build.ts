@@ -1,0 +1,177 @@
+/**
+ * One build under the lease of its device, from the configuration in place to the packed result: a look at what may
+ * write elsewhere, the compile, the proof, the archive.
+ *
+ * Between any two steps it is asked whether the job is still wanted and the directory still ours; a build that went
+ * on without the lock would write into the next one's tree.
+ */
+import { ReceiverError } from '../errors.js';
+import type { ArtifactFacts } from '../artifacts/store.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import type { BuildDir } from '../compile/build-dir.js';
+import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
+import { precheckTimeoutMs, type PrecheckRequest } from '../compile/precheck.js';
+import { judge, leavesDamage, type CompileLimits } from '../compile/verdict.js';
+import { compileArgs } from '../esphome/command.js';
+import type { Lease } from '../locks/lease.js';
+import type { Log } from '../log.js';
+import type { Paths } from '../paths/index.js';
+import type { ChosenEsphome } from './choose-esphome.js';
+import type { JobRecord, Outcome } from './job.js';
+import type { CachedJob } from './result-cache.js';
+import type { Tools } from './tools.js';
+import type { Waiting } from './waiting.js';
+
+/** What a build does to the world; each can be replaced, so that a test forces every moment. */
+export interface BuildDeps {
+  readonly paths: Paths;
+  readonly openBuildDir: (configuration: string, env: Readonly<Record<string, string>>) => Promise<BuildDir>;
+  readonly precheck: (request: PrecheckRequest) => Promise<CompileResult | null>;
+  readonly compile: (request: CompileRequest) => Promise<CompileResult>;
+  /** Throws when the device's directory does not hold a finished build. */
+  readonly verify: (configuration: string) => Promise<unknown>;
+  /** Collects, packs and keeps the result under the job's id. */
+  readonly storeArtifacts: (id: string, configuration: string) => Promise<ArtifactFacts>;
+  readonly tools: Tools;
+  /** Longest time of one compile, in milliseconds. */
+  readonly compileTimeoutMs: number;
+  /** Longest time in which it prints nothing, in milliseconds. */
+  readonly silenceTimeoutMs: number;
+  readonly log: Log;
+}
+
+/** The job as its runner sees it. */
+export interface RunningJob extends CachedJob {
+  readonly signal: AbortSignal;
+  /**
+   * Resolves when it is on record that the job runs, or the store has refused. Before that no compiler may start: one
+   * that brings the receiver down would be run again and again.
+   */
+  recorded(): Promise<void>;
+  /** Notes facts in the record. */
+  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
+}
+
+export interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** Throws `CANCELLED` and `LOCK_LOST`, and what its steps throw. */
+export async function build(
+  job: RunningJob,
+  staged: StagedBundle,
+  compiler: Compiler,
+  lease: Lease,
+  deps: BuildDeps,
+): Promise<Outcome> {
+  const { id, configuration } = job.record;
+  assertOurs(job, lease);
+  const { environment: env } = compiler;
+  const directory = await deps.openBuildDir(configuration, env);
+  let trusted = true;
+  try {
+    const common = {
+      ...{
+        cwd: deps.paths.resolveDataDir(configuration),
+        env,
+        signal: job.signal,
+        leaseSignal: lease.signal,
+      },
+      ...{ onLine: (line: string) => job.output(line), log: deps.log },
+      beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => writeDown(job, lease, identity),
+    };
+    const refused = await look(job, staged, compiler, common, deps);
+    if (refused !== null) return refused;
+    assertOurs(job, lease);
+    const { signal, output } = job;
+    const limits = { timeoutMs: deps.compileTimeoutMs, silenceMs: deps.silenceTimeoutMs };
+    const onWaiting = (waiting: Waiting | null): void => job.note({ waiting });
+    const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
+    const result = await deps.tools.compile(user, async (guard) => {
+      trusted = false;
+      const ended = await deps.compile({
+        ...common,
+        leaseSignal: guard.signal,
+        beforeStart: (identity) => writeDown(job, guard, identity),
+        command: commandLine(job.record, compiler, deps.paths),
+        ...limits,
+      });
+      trusted = !leavesDamage(ended);
+      return ended;
+    });
+    // Also tells a compiler that failed from one that the next owner of the lock has ended.
+    await lease.recordBuild(null);
+    const failed = outcomeOfRun(result, limits);
+    if (failed !== null) return failed;
+  } finally {
+    if (!lease.signal.aborted) await close(directory, trusted, deps.log);
+  }
+  assertOurs(job, lease);
+  await deps.verify(configuration);
+  assertOurs(job, lease);
+  return { to: 'completed', artifacts: await lease.publish(() => deps.storeArtifacts(id, configuration)) };
+}
+
+/** The build and its job, each where a successor looks. Both are written at once: each write takes milliseconds. */
+async function writeDown(
+  job: RunningJob,
+  guard: Pick<Lease, 'recordBuild'>,
+  identity: Parameters<Lease['recordBuild']>[0],
+): Promise<void> {
+  await Promise.all([guard.recordBuild(identity), job.recorded()]);
+}
+
+/** What a build makes hard to remove must not turn its success into a failure. */
+async function close(directory: BuildDir, trusted: boolean, log: Log): Promise<void> {
+  await directory.close({ trusted }).catch((error: unknown) => {
+    log.warn({ error }, 'a build directory could not be tidied');
+  });
+}
+
+/** Only a bundle that has the words in it is worth the 0.2 s. */
+async function look(
+  job: RunningJob,
+  staged: StagedBundle,
+  esphome: Compiler,
+  common: Omit<CompileRequest, 'command' | 'timeoutMs'>,
+  deps: BuildDeps,
+): Promise<Outcome | null> {
+  const { buildPath, remoteParts } = staged.hints;
+  if (!buildPath && !remoteParts) return null;
+  const { configuration } = job.record;
+  const result = await deps.precheck({
+    ...common,
+    esphome: esphome.command,
+    yaml: deps.paths.resolveConfigPath(configuration),
+    dataDir: deps.paths.resolveDataDir(configuration),
+  });
+  return result && outcomeOfRun(result, { timeoutMs: precheckTimeoutMs });
+}
+
+function commandLine(
+  { configuration, skipBootloader }: JobRecord,
+  { command, version }: Compiler,
+  paths: Paths,
+) {
+  return compileArgs(command, paths.resolveConfigPath(configuration), { skipBootloader, version });
+}
+
+/** Null for a success. Throws `CANCELLED` or `LOCK_LOST` when that is how it ended. */
+function outcomeOfRun(result: CompileResult, limits: CompileLimits): Outcome | null {
+  const ended = endingError(result);
+  if (ended !== null) throw ended;
+  const failure = judge(result, limits);
+  return failure && { to: 'failed', ...failure };
+}
+
+/** Throws when the job was cancelled or the directory is no longer ours; called between any two steps. */
+export function assertOurs(job: RunningJob, lease: Lease, cause?: unknown): void {
+  job.signal.throwIfAborted();
+  if (!lease.signal.aborted) return;
+  throw new ReceiverError(
+    'LOCK_LOST',
+    'the lock on the build directory was lost',
+    {},
+    { cause: cause ?? lease.signal.reason },
+  );
+}
