@@ -16,7 +16,7 @@ import { unpackError, type FromThread } from './unpack-messages.js';
 import { unpackThread } from './unpack-thread.js';
 
 /** Large enough that handing them over costs little, small enough that the last one is soon unpacked. */
-const bufferBytes = 256 * 1024;
+const bufferBytes = 128 * 1024;
 /** Buffers of one upload on their way, while another one is filled. */
 const maxOut = 2;
 
