@@ -46,7 +46,10 @@ export function keepJobs({ ledger, ttlMs, maxPerPeer, now, clock, log }: KeptJob
   async function look(): Promise<void> {
     cancel = clock.after(Math.min(lookMs, ttlMs), () => void (looking = look()));
     const isExpired = (record: JobRecord): boolean => now() - lastUse(record) >= ttlMs;
-    await forget(ledger.all().filter(({ record }) => isTerminal(record) && isExpired(record)));
+    for (const job of ledger.all()) {
+      // Asked for each anew: somebody may fetch one while others are removed.
+      if (isTerminal(job.record) && isExpired(job.record)) await forget([job]);
+    }
   }
 
   async function forget(jobs: readonly Job[]): Promise<void> {

@@ -86,6 +86,8 @@ export function createLedger({ store, removeRest, now, log }: LedgerOptions): Le
     await turn();
     job.writing = undefined;
     const { record } = job;
+    // It was forgotten meanwhile, and must not come back.
+    if (jobs.get(record.id) !== job) return false;
     try {
       await store.put(record);
       return true;

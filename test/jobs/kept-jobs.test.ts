@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import { createMemoryStore } from '../../src/jobs/store.js';
 import { dashboardId } from '../../src/paths/index.js';
@@ -73,6 +74,25 @@ test('A download that was broken off renews nothing', async (t) => {
   await ended;
   for await (const _ of (await world.jobs.openArtifacts(id)).read()) break;
   assert.equal(world.jobs.get(id)?.fetchedAt, null);
+});
+
+test('A job that is removed during a download does not come back at the end of it', async (t) => {
+  const world = await timed(t, {
+    openArtifacts: async () => ({
+      ...{ bytes: 1, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' },
+      read: async function* () {
+        yield Buffer.from('a');
+      },
+    }),
+  });
+  const { id, ended } = submitted(world);
+  await ended;
+  for await (const _ of (await world.jobs.openArtifacts(id)).read()) await world.jobs.remove(id);
+  // A write would begin a turn later.
+  await turn();
+  await turn();
+  await world.jobs.close();
+  assert.deepEqual([ids(world), await world.store.load()], [[], []]);
 });
 
 test('Of too many results those that were fetched go first, then the oldest; failures cost no result', async (t) => {
