@@ -218,6 +218,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     async close() {
       await link.close();
       stopNoting();
+      installed.close();
       await jobs.close();
       await releases?.close();
       await recovery.close();

@@ -32,6 +32,8 @@ export interface InstalledEsphome {
   isStale(installed: Installed): boolean;
   /** The version of a command that has answered before. Throws as `ask` does. */
   askAgain(installed: Installed, signal: AbortSignal): Promise<string>;
+  /** Ends the questions that are put; who asks from now on gets `PROVISION` or `CANCELLED`. */
+  close(): void;
 }
 
 /** So long an answer is believed. */
@@ -44,6 +46,7 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
 
   let asking: Promise<Installed> | null = null;
+  const closing = new AbortController();
 
   async function askNow(): Promise<Installed> {
     const askedAt = now();
@@ -51,7 +54,11 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
     if (command === null) {
       throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
     }
-    return { command, version: await probeVersion(command, { env: probeEnv }), askedAt };
+    return {
+      command,
+      version: await probeVersion(command, { env: probeEnv, signal: closing.signal }),
+      askedAt,
+    };
   }
 
   const isOld = (since: number): boolean => now() - since >= freshMs;
@@ -72,6 +79,7 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
     },
     isStale: ({ askedAt }) => isOld(askedAt),
     askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
+    close: () => closing.abort(),
   };
 }
 

@@ -95,6 +95,15 @@ test('A failure in advance is asked again by who needs it', async (t) => {
   assert.equal((await installed.ask(signal)).version, '2026.10.0');
 });
 
+test('Closing ends a question that is put', async (t) => {
+  const { installed, set, asked } = await host(t);
+  await set('2026.10.0', 'exec sleep 60');
+  const answer = installed.ask(signal);
+  await waitFor(async () => (await asked()) === 1);
+  installed.close();
+  await assert.rejects(answer, { code: 'CANCELLED' });
+});
+
 test('Who leaves while the answer is awaited leaves at once, and takes it from nobody', async (t) => {
   const { installed, set, asked } = await host(t);
   const gate = join(await tempDir(t), 'gate');
