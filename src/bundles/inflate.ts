@@ -9,6 +9,7 @@
 import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
+import { createCondition } from './condition.js';
 import { streamBytes, type BundleLimits } from './limits.js';
 
 export interface Inflater {
@@ -46,20 +47,9 @@ export function createInflater(limits: BundleLimits): Inflater {
   let packed = 0;
   let unpacked = 0;
   let tail: Buffer = Buffer.alloc(0);
-  /** Those who wait for bytes, or for room. */
-  let waiting: (() => void)[] = [];
+  const { until, wake } = createCondition();
   gunzip.on('data', (piece: Buffer) => void output.push(piece));
   gunzip.on('error', (error) => void (failure ??= error));
-
-  function wake(): void {
-    const woken = waiting;
-    waiting = [];
-    for (const go of woken) go();
-  }
-
-  async function until(condition: () => boolean): Promise<void> {
-    while (!condition()) await new Promise<void>((resolve) => waiting.push(resolve));
-  }
 
   function destroy(): void {
     isOver = true;

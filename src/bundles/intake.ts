@@ -46,8 +46,8 @@ export interface BundleIntake {
   /** Resolves when there is room again, or when the intake is over. Never rejects. */
   drain(): Promise<void>;
   /**
-   * Once, after the last bytes. Throws `BUNDLE`, also when it took too long, `CANCELLED` after an abort, and system errors when the disk cannot
-   * hold it; the directory is gone by then.
+   * Once, after the last bytes. Throws `BUNDLE`, also when it took too long, `CANCELLED` after an abort, and system
+   * errors when the disk cannot hold it; the directory is gone by then.
    */
   finish(): Promise<StagedBundle>;
   /** Gives up and removes what there is, unless `finish` has handed it over. Never rejects. */

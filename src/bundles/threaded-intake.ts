@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { temporaryName } from '../disk/temporary.js';
 import { messageOf, ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
+import { createCondition } from './condition.js';
 import { removeOrWarn, type BundleIntake, type IntakeOptions } from './intake.js';
 import { defaultBundleLimits } from './limits.js';
 import { stagedBundle, type StagedBundle } from './staged.js';
@@ -40,8 +41,7 @@ export function openThreadedIntake(
   let aborting: Promise<void> | null = null;
   let isAnswered = false;
   let isHandedOver = false;
-  /** Those who wait for room, or for the end. */
-  let waiting: (() => void)[] = [];
+  const { until, wake } = createCondition();
 
   const upload = thread.open({ hear, died: (error) => void removeRest(error) });
   thread.tell({ type: 'open', upload, uploadsDir, name, configurationFilename, limits });
@@ -71,16 +71,6 @@ export function openThreadedIntake(
     ending = { kind: 'failed', error };
     isAnswered = true;
     wake();
-  }
-
-  function wake(): void {
-    const woken = waiting;
-    waiting = [];
-    for (const go of woken) go();
-  }
-
-  async function until(condition: () => boolean): Promise<void> {
-    while (!condition()) await new Promise<void>((resolve) => waiting.push(resolve));
   }
 
   function handOver(): void {

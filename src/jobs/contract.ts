@@ -2,7 +2,8 @@
  * What the rest of the server may ask of its jobs.
  *
  * States are told in order, each once, and a terminal one only when nothing of the job runs and its slot is free. A job
- * that was running when its server ended is told as `queued` once more. Whoever asks for a job again, by our id or by its peer's, gets the state of that moment.
+ * that was running when its server ended is told as `queued` once more. Whoever asks for a job again, by our id or by
+ * its peer's, gets the state of that moment.
  */
 import type { StoredArtifacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
