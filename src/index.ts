@@ -5,7 +5,7 @@
 export { createReceiver, type Receiver, type ReceiverOptions } from './mount/create.js';
 export type { HostPaths } from './mount/host-paths.js';
 export type { Authorize } from './mount/authorize.js';
-export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './receiver.js';
+export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './core.js';
 export type { JobRecord, JobState } from './jobs/job.js';
 export type { LocalJob } from './jobs/local-work.js';
 export type { Slot } from './jobs/queue.js';

@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream';
 
 import { quote } from '../errors.js';
 import { pinPictures, pinText } from '../peers/pin.js';
-import type { ReceiverEvent } from '../receiver.js';
+import type { ReceiverEvent } from '../core.js';
 
 export interface Report {
   listening(at: { readonly host: string; readonly port: number; readonly pin: string }): void;

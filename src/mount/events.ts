@@ -6,7 +6,7 @@
  */
 import type { WebSocket } from 'ws';
 
-import type { ReceiverCore, ReceiverEvent } from '../receiver.js';
+import type { ReceiverCore, ReceiverEvent } from '../core.js';
 import { jobView, peerView, requestView, stateOf } from './state.js';
 
 const maxBufferedBytes = 1024 * 1024;

@@ -20,7 +20,7 @@ import { isReceiverError, ReceiverError } from '../errors.js';
 import { parseJsonObject } from '../esphome/json-object.js';
 import type { StorageJson } from '../esphome/storage-json.js';
 import type { Configuration, Paths } from '../paths/index.js';
-import type { ReceiverCore } from '../receiver.js';
+import type { ReceiverCore } from '../core.js';
 import { listRemote, removeRemote } from './remote-builds.js';
 
 /** A file of a build, as a page offers it. */

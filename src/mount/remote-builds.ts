@@ -9,7 +9,7 @@ import { assertUnlinked } from '../disk/contained.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Configuration, Paths, RemoteKey } from '../paths/index.js';
-import type { ReceiverCore } from '../receiver.js';
+import type { ReceiverCore } from '../core.js';
 
 /** The configurations of all builds that are here, also of those whose jobs are forgotten. In order of their names. */
 export async function listRemote(paths: Paths): Promise<readonly Configuration[]> {

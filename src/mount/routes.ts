@@ -8,7 +8,7 @@ import { Router } from '@koa/router';
 import type { Context, Middleware } from 'koa';
 
 import { isReceiverError, ReceiverError, type ErrorCode } from '../errors.js';
-import type { ReceiverCore } from '../receiver.js';
+import type { ReceiverCore } from '../core.js';
 import { refusal, type Authorize } from './authorize.js';
 import { readJsonObject } from './body.js';
 import type { HostPaths } from './host-paths.js';

@@ -6,7 +6,7 @@
  */
 import type websockify from 'koa-websocket';
 
-import type { ReceiverCore } from '../receiver.js';
+import type { ReceiverCore } from '../core.js';
 import { refusal, type Authorize } from './authorize.js';
 import type { Events } from './events.js';
 import { peerLinkPath } from './peer-link-path.js';

@@ -1,6 +1,6 @@
 /** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
 import { waitingText, type Waiting } from '../jobs/waiting.js';
-import type { ReceiverCore } from '../receiver.js';
+import type { ReceiverCore } from '../core.js';
 
 export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>): object {
   return {

@@ -12,6 +12,7 @@ const floors: readonly (readonly string[])[] = [
   ['index'],
   ['mount'],
   ['receiver', 'offloader', 'testing'],
+  ['core'],
   ['options'],
   ['link'],
   ['retention'],

@@ -1,0 +1,90 @@
+/**
+ * What a receiver is to those who mount it: contracts without code, so that the host's side of the house depends on
+ * what is promised here and not on how the parts are wired.
+ */
+import type { Environment } from './esphome/environment.js';
+import type { JobEvent, JobRecord, LocalJob } from './jobs/jobs.js';
+import type { Slot } from './jobs/queue.js';
+import type { Transport } from './link/transport.js';
+import type { ResolvedOptions } from './options.js';
+import type { Paths, RemoteKey } from './paths/index.js';
+import type { PairingEvent } from './peers/pairing.js';
+import type { Peer } from './peers/peer-row.js';
+import type { PendingPeer } from './peers/pending.js';
+
+/** What a mount needs of a receiver. */
+export interface ReceiverCore {
+  readonly options: ResolvedOptions;
+  readonly paths: Paths;
+  /** SHA-256 of the receiver's public key in lower-case hex: what people compare. */
+  readonly pin: string;
+  readonly pairing: Pairing;
+  readonly peers: Peers;
+  readonly jobs: JobsView;
+  /**
+   * The complete environment of a configuration's compile: the host's own for a local one. The directories that it
+   * names for a remote one (`HOME`, `TMPDIR`) are made when a build begins. Throws `TRAVERSAL`.
+   */
+  composeEnvironment(configuration: string): Environment;
+  /** Runs `work` as the owner of a device's subtree, waiting for a build there to end. Throws `LOCK_TIMEOUT`. */
+  underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
+  /** Takes a connection of the peer link over. */
+  accept(transport: Transport): void;
+  subscribe(listener: (event: ReceiverEvent) => void): () => void;
+  /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
+  close(): Promise<void>;
+}
+
+/** The pairing window and its requests. */
+export interface Pairing {
+  /** Opens the window for five minutes, or extends it. */
+  open(): void;
+  /** Closes it and drops the requests that wait. */
+  close(): void;
+  /** When the window closes by itself, in milliseconds from now; 0 while it is closed. */
+  closesInMs(): number;
+  requests(): readonly PendingPeer[];
+  /** Approves the request that has this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for a bad id. */
+  approve(dashboardId: string, pin: string): Promise<Peer>;
+  /** Drops the request. False when there is none. Throws `TRAVERSAL` for a bad id. */
+  reject(dashboardId: string): boolean;
+  /**
+   * For a server without a screen: opens the window for 15 minutes for exactly one pairing, with a key that is
+   * shown once. Throws `STATE` when a dashboard is paired already.
+   */
+  armOneTimeKey(show: (key: string) => void): void;
+}
+
+/** The approved dashboards. */
+export interface Peers {
+  list(): readonly PeerView[];
+  /**
+   * Ends the approval, the peer's session and its jobs, and removes its builds and results: ids are chosen by peers,
+   * and the next one of that name must not find them. False when there is no such peer. Throws `TRAVERSAL`.
+   */
+  revoke(dashboardId: string): Promise<boolean>;
+}
+
+export interface PeerView extends Peer {
+  /** Whether its session is open now. */
+  readonly connected: boolean;
+}
+
+/** The builds, oldest first. */
+export interface JobsView {
+  list(): readonly JobRecord[];
+  get(id: string): JobRecord | undefined;
+  /** Asks the job to stop. False when there is none, or it has ended. */
+  cancel(id: string): boolean;
+  /**
+   * Waits for a slot for a build that the host runs by itself; it takes its turn with the builds of the peers, and
+   * counts among them until it is released. To be taken before `underLease`, and to be released on every way out.
+   * Rejects with the signal's reason, `TRAVERSAL`, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
+   * receiver is closed meanwhile, `STATE` afterwards. Closing the receiver does not wait for the build.
+   */
+  enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
+  /** The host's own builds that wait for a slot or have one, oldest first. */
+  local(): readonly LocalJob[];
+}
+
+export type ReceiverEvent = JobEvent | PairingEvent;
