@@ -1,12 +1,14 @@
 /**
  * The process that holds many jobs: `fill` takes them in, all waiting behind one that does not end, as bundles that are
- * complete; `open` starts on what the other has left. Tells its parent what that took, and ends without a farewell.
+ * complete; `open` starts on what the other has left. Tells its parent what that took.
  */
+import assert from 'node:assert/strict';
 import { join } from 'node:path';
 
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
-import type { JobRequest } from '../../src/jobs/job.js';
+import type { RunningJob } from '../../src/jobs/build.js';
+import type { JobRequest, Outcome } from '../../src/jobs/job.js';
 import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
 import { stagedBundle } from '../../src/bundles/staged.js';
 import { silentLog } from '../../src/log.js';
@@ -31,7 +33,7 @@ async function open(): Promise<Jobs> {
     bundles: { keep: async (_id, staged) => staged, find: async () => null, remove: async () => {} },
     queue: createMemoryQueue(),
     choose: async () => null,
-    run: () => new Promise(() => {}),
+    run: untilStopped,
     openArtifacts: () => Promise.reject(new Error('there are no artifacts')),
     removeArtifacts: async () => {},
     jobsDir,
@@ -39,13 +41,27 @@ async function open(): Promise<Jobs> {
   });
 }
 
-async function fill(): Promise<void> {
+function untilStopped({ signal }: RunningJob): Promise<Outcome> {
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve({ to: 'cancelled', message: 'the benchmark ends' }));
+  });
+}
+
+/** Starts on the jobs that were left: all of them must be there again. */
+async function reopen(): Promise<Jobs> {
+  const jobs = await open();
+  assert.equal(jobs.list().filter(({ bundle }) => bundle !== null).length, Number(count));
+  return jobs;
+}
+
+async function fill(): Promise<Jobs> {
   const jobs = await open();
   const wanted = Number(count);
   for (let n = 0; n < wanted; n += 1) {
     const directory = `/nowhere/${n}`;
     const hints = { buildPath: false, remoteParts: false, webFiles: false };
-    const manifest = { configFilename: fileName(`device-${n}.yaml`) } as never;
+    const configFilename = fileName(`device-${n}.yaml`);
+    const manifest = { manifestVersion: 1, esphomeVersion: null, configFilename } as const;
     jobs.submit(
       requestOf(n),
       Promise.resolve(
@@ -57,6 +73,7 @@ async function fill(): Promise<void> {
       await waitFor(() => jobs.queueStatus().queue_depth >= n - jobsOfPeer, { deadlineMs });
   }
   await waitFor(() => jobs.queueStatus().queue_depth === wanted - 1, { deadlineMs, what: 'a full queue' });
+  return jobs;
 }
 
 function requestOf(n: number): JobRequest {
@@ -76,6 +93,9 @@ function memory(): number {
 
 const before = memory();
 const begin = performance.now();
-await (step === 'fill' ? fill() : open());
+const jobs = await (step === 'fill' ? fill() : reopen());
 const ms = performance.now() - begin;
-process.send?.({ ms, bytes: memory() - before } satisfies StoreFigures, () => process.exit());
+process.send?.({ ms, bytes: memory() - before } satisfies StoreFigures);
+// Those that were taken in last are still on their way to the disk.
+if (step === 'fill') await jobs.close();
+process.exit();

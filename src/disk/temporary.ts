@@ -42,6 +42,10 @@ export function standingOf(maker: string): Standing {
   return isAlive(identity) ? 'alive' : 'gone';
 }
 
+/** Looked up once: it never changes, and names are made by the thousand. */
+let own: ProcessIdentity | null = null;
+
 function ownIdentity(): ProcessIdentity {
-  return identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
+  own ??= identify(process.pid);
+  return own ?? { pid: process.pid, startTime: 0, bootId: '' };
 }
