@@ -48,14 +48,16 @@ export function readTarget(yaml: string): BuildTarget {
   return { platform, framework: (platform && defaultFrameworks[platform]) ?? 'arduino' };
 }
 
-/** Those of {@link toolNames} that a platform's builds install into, with either of its toolchains (ESPHome 2026.10). */
+/**
+ * Those of {@link toolNames} that a platform's builds install into, with either of its toolchains (ESPHome
+ * 2026.10); of `host`, before that release.
+ */
 export function toolDirectories(platform: PlatformKey): readonly string[] {
   const native: Partial<Record<PlatformKey, string>> = {
     esp32: toolNames.espIdf,
     esp8266: toolNames.arduino8266,
     nrf52: toolNames.sdkNrf,
   };
-  if (platform === 'host') return [];
   const own = native[platform];
   return own === undefined ? [toolNames.platformio] : [own, toolNames.platformio];
 }

@@ -16,6 +16,7 @@ import { verifyBuild } from '../compile/verify.js';
 import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';
+import { becomeInstaller } from '../locks/installers.js';
 import { enterToolchain } from '../locks/toolchain-gate.js';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
@@ -73,6 +74,7 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
+      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
       ...{ paths, log },
     }),
     resultCache: parts.resultCache,

@@ -36,5 +36,5 @@ test('Every platform has its own tools and those that all share', () => {
   assert.deepEqual(toolDirectories('esp8266'), ['arduino8266', 'platformio']);
   assert.deepEqual(toolDirectories('nrf52'), ['sdk-nrf', 'platformio']);
   assert.deepEqual(toolDirectories('rp2'), ['platformio']);
-  assert.deepEqual(toolDirectories('host'), []);
+  assert.deepEqual(toolDirectories('host'), ['platformio']);
 });

@@ -27,6 +27,7 @@ import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createTools } from '../../src/jobs/tools.js';
 import { acquireLease } from '../../src/locks/subtree-lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
+import { becomeInstaller } from '../../src/locks/installers.js';
 import { enterToolchain } from '../../src/locks/toolchain-gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
@@ -84,6 +85,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, log }),
+      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, log }),
       ...{ paths, log },
     }),
     resultCache: true,

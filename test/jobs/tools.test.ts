@@ -146,7 +146,11 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
     leave: async () => void (left += 1),
   };
   let left = 0;
-  const tools = createTools({ paths, enterToolchain: () => Promise.resolve(gate), log });
+  const tools = createTools({
+    ...{ paths, log },
+    enterToolchain: () => Promise.resolve(gate),
+    becomeInstaller: async () => ({ ...lease, release: async () => void (left += 1) }),
+  });
   const lost = { code: 'LOCK_LOST' };
   await assert.rejects(
     tools.compile(build, async ({ signal, recordBuild }) => {
@@ -156,5 +160,5 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
     }),
     lost,
   );
-  assert.equal(left, 1);
+  assert.equal(left, 2);
 });

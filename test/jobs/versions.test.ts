@@ -10,6 +10,7 @@ import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { stateFrame } from '../../src/link/job-frames.js';
 import { defaultTiming as timing } from '../../src/locks/lease.js';
+import { readyTools } from '../../src/locks/toolchain-gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, dashboardId } from '../../src/paths/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
@@ -60,6 +61,36 @@ test('A job is built with the release that it asks for, which is installed once 
   assert.deepEqual(await here.python.deeds(), ['venv', 'pip']);
   const own = await here.build(host('kitchen'), { targetVersion: '2026.10.0', peerJobId: 'job-3' });
   assert.equal(own.esphomeVersion, '2026.10.0');
+});
+
+test('Two releases of ESPHome never install tools of one platform at once', async (t) => {
+  const here = await building(t);
+  assertSucceeded(await here.build(host('kitchen'), { targetVersion: version }));
+  const barrier = join(here.base, 'go-on');
+  const esp32 = (name: string): string =>
+    `# stand-in: tools wait=${barrier}\nesphome:\n  name: ${name}\nesp32:\n  board: x\n`;
+  const jobs = await Promise.all([
+    here.submit(esp32('a'), { name: 'a.yaml', peerJobId: 'a' }),
+    here.submit(esp32('b'), { name: 'b.yaml', peerJobId: 'b', targetVersion: version }),
+  ]);
+  const ended = jobs.map((id) => here.ended(id));
+  const says = (words: RegExp): Promise<unknown> =>
+    Promise.any(jobs.map((id) => waitFor(async () => words.test(await here.jobs.readLog(id)))));
+  await says(/^Waiting until the tools of esp32 are installed by another build\.$/m);
+  await says(/^stand-in: installs its tools$/m);
+  await writeFile(barrier, '');
+  for (const job of await Promise.all(ended)) assertSucceeded(job);
+});
+
+test('A host build of a release that needs PlatformIO for it enters the gate of its tools', async (t) => {
+  const here = await building(t);
+  assertSucceeded(await here.build(host('kitchen'), { targetVersion: version }));
+  assertSucceeded(await here.build(host('kitchen', 'api:\n'), { peerJobId: 'job-2' }));
+  const ready = await readyTools(here.paths.layout.toolchainsDir);
+  assert.deepEqual(
+    ready.map(({ key }) => key),
+    [{ platform: 'host', framework: 'host', version }],
+  );
 });
 
 test('An installation holds no slot: others build meanwhile, and it can be cancelled with nothing left', async (t) => {
