@@ -46,8 +46,11 @@ export async function chooseFor(
 ): Promise<ChosenEsphome | null> {
   const { target, targetVersion } = job.record;
   if (target === 'clean') return null;
-  const chosen = await chooseEsphome(targetVersion, job.signal, (line) => job.output(line));
-  job.note({ esphomeVersion: chosen.version });
+  const chosen = await chooseEsphome(targetVersion, job.signal, (line) => {
+    job.output(line);
+    if (job.record.waiting === null) job.note({ waiting: { for: 'esphome', version: targetVersion } });
+  });
+  job.note({ esphomeVersion: chosen.version, ...(job.record.waiting !== null && { waiting: null }) });
   return chosen;
 }
 

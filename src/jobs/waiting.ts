@@ -21,7 +21,9 @@ export type Waiting =
   /** Something else has the device's directory: another build, a removal, another receiver. */
   | { readonly for: 'device' }
   /** Another build installs the tools of that platform. */
-  | { readonly for: 'toolchain'; readonly platform: string };
+  | { readonly for: 'toolchain'; readonly platform: string }
+  /** The release of ESPHome that it asks for is installed. */
+  | { readonly for: 'esphome'; readonly version: string };
 
 /** All slots are taken. */
 export interface Turn {
@@ -50,6 +52,7 @@ export function waitingText(waiting: Waiting): string {
   if (waiting.for === 'turn') return turnText(waiting);
   if (waiting.for === 'device') return 'device busy';
   if (waiting.for === 'toolchain') return 'toolchain being installed';
+  if (waiting.for === 'esphome') return `ESPHome ${waiting.version} being installed`;
   const { freeBytes, neededBytes } = waiting;
   return `${waiting.for} ${gigabytes(freeBytes, Math.floor)} of ${gigabytes(neededBytes, Math.ceil)} GB needed`;
 }

@@ -54,5 +54,7 @@ function viewOf(event: ReceiverEvent): object {
   if (event.type === 'requested') return { type: event.type, request: requestView(event.request) };
   if (event.type === 'approved')
     return { type: event.type, peer: peerView({ ...event.peer, connected: false }) };
+  // There may be thousands a second, and the page has the job already.
+  if (event.type === 'output') return { type: event.type, job_id: event.job.id, line: event.line };
   return 'job' in event ? { ...event, job: jobView(event.job) } : event;
 }

@@ -8,6 +8,7 @@ import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { openReleases } from '../../src/esphome/releases.js';
 import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
+import { waitingText } from '../../src/jobs/waiting.js';
 import { stateFrame } from '../../src/link/job-frames.js';
 import { defaultTiming as timing } from '../../src/locks/lease.js';
 import { readyTools } from '../../src/locks/toolchain-gate.js';
@@ -50,7 +51,7 @@ test('A job is built with the release that it asks for, which is installed once 
   const here = await building(t);
   const job = await here.build(host('kitchen'), { targetVersion: version });
   assertSucceeded(job);
-  assert.equal(job.esphomeVersion, version);
+  assert.deepEqual([job.esphomeVersion, job.waiting], [version, null]);
   assert.match(
     await here.jobs.readLog(job.id),
     /^Installing ESPHome 2026\.9\.1; .*\nSuccessfully installed\n/,
@@ -104,7 +105,11 @@ test('An installation holds no slot: others build meanwhile, and it can be cance
   const ids = await Promise.all(wishes.map((wish) => here.submit(host('kitchen'), wish)));
   const ends = ids.map((id) => here.ended(id));
   const pid = Number(/\d+/.exec(await pip)?.[0]);
-  await waitFor(() => ids.every((id) => here.jobs.get(id)?.state === 'queued'));
+  await waitFor(() => ids.every((id) => here.jobs.get(id)?.waiting?.for === 'esphome'));
+  assert.deepEqual(
+    ids.map((id) => waitingText(here.jobs.get(id)?.waiting ?? assert.fail())),
+    Array.from({ length: 3 }, () => 'ESPHome 2026.9.1 being installed'),
+  );
   // There are two slots.
   const others = ['x.yaml', 'y.yaml'].map((name) => here.build(host('other'), { name, dashboardId: other }));
   for (const job of await Promise.all(others)) assertSucceeded(job);

@@ -1,13 +1,16 @@
 /** The admin surface as an operator's page uses it: HTTP routes and the socket of events. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { connect, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import Koa from 'koa';
 import { WebSocket } from 'ws';
 
 import type { ReceiverOptions } from '../../src/index.js';
+import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
 
@@ -111,6 +114,30 @@ test('Jobs are listed, shown and cancelled, and the events tell all of it as it 
   assert.equal((await host.ask('POST', `jobs/${job.id}/cancel`)).status, 404);
   await waitFor(() => events.some((event) => event.job?.state === 'cancelled'), { what: 'the end' });
   assert.ok(!events.some(({ type }) => type === 'output'), 'output is sent to who asks for that job only');
+});
+
+test('Whoever names a job gets its output, each line with the id of the job alone', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const session = await client.openSession();
+  const barrier = join(await tempDir(t), 'go-on');
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', `wait=${barrier}`));
+  let output = '';
+  const building = session.build({ file: 'kitchen.yaml', bundle, onOutput: (line) => (output += line) });
+  await waitFor(() => output.includes('waiting'), { what: 'a build that waits' });
+  const { body } = await host.ask('GET', 'jobs');
+  const [job] = body as { id: string }[];
+  const events: { type: string; job_id?: string; line?: string; job?: unknown }[] = [];
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events?job=${job?.id}`);
+  t.after(() => socket.terminate());
+  socket.on('message', (data: Buffer) => events.push(JSON.parse(data.toString())));
+  await waitFor(() => events[0]?.type === 'snapshot', { what: 'the snapshot' });
+  await writeFile(barrier, '');
+  assert.equal((await building).status, 'completed');
+  await waitFor(() => events.some(({ line }) => line?.includes('LINK program')), { what: 'the output' });
+  for (const { type, job_id: id, job: whole } of events) {
+    if (type === 'output') assert.deepEqual([id, whole], [job?.id, undefined]);
+  }
 });
 
 test('Nothing that the admin surface shows is a key or a place of this machine', async (t) => {
