@@ -7,12 +7,12 @@ import { execFile } from 'node:child_process';
 import { realpath } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-
 import { promisify } from 'node:util';
 
 import type { Cleanups } from '../../test/support/temp-dir.js';
 import { pairedClient, startReceiver, yaml } from '../../test/support/whole.js';
 import { median, type Row } from '../transfer/table.js';
+import { compileBare } from './bare-slots.js';
 
 const devices = 8;
 const rounds = 3;
@@ -36,14 +36,21 @@ export async function measureSlots(): Promise<Row[]> {
 export async function measureRealSlots(): Promise<Row[] | null> {
   const esphome = await findEsphome();
   if (esphome === null) return null;
-  const text = (name: string): string => `esphome:\n  name: ${name}\nhost:\nlogger:\n`;
-  const workshop = (ccache: boolean): Workshop => ({
+  const workshop = (ccache: boolean, text: Workshop['text']): Workshop => ({
     ...{ esphome, text, passEnvironment: ['ESPHOME_CCACHE_ENABLE'] },
     environment: { ...process.env, ESPHOME_CCACHE_ENABLE: ccache ? '1' : '0' },
   });
-  const rows = [await slotsRow('ESPHome', workshop(false), { atLeast: 1.6 }, 1)];
+  const names = Array.from({ length: devices }, (_, n) => `device-${n}`);
+  const bareMs = (lanes: number): Promise<number> =>
+    compileBare(
+      esphome,
+      names.map((name) => ({ name, text: smallest(name) })),
+      lanes,
+    );
+  const row = await slotsRow('ESPHome', workshop(false, smallest), { atLeast: 1.6 }, 1);
+  const rows = [{ ...row, bare: (await bareMs(1)) / (await bareMs(2)) }];
   if (!(await isInstalled('ccache'))) return rows;
-  const [without, shared] = [await secondMs(workshop(false)), await secondMs(workshop(true))];
+  const [without, shared] = [await secondMs(workshop(false, usual)), await secondMs(workshop(true, usual))];
   return [
     ...rows,
     {
@@ -54,6 +61,23 @@ export async function measureRealSlots(): Promise<Row[] | null> {
       ...{ unit: 'ms', limit: { atLeast: 2.3 }, isRatio: true },
     },
   ];
+}
+
+function smallest(name: string): string {
+  return `esphome:\n  name: ${name}\nhost:\nlogger:\n`;
+}
+
+/** Something of most kinds. ESPHome compiles its header anew for each device, past ccache: the least that is left. */
+function usual(name: string): string {
+  const sensors = Array.from({ length: 8 }, (_, n) => `  - {platform: template, name: "Sensor ${n}"}\n`);
+  return (
+    smallest(name) +
+    `sensor:\n${sensors.join('')}` +
+    `switch:\n  - {platform: template, name: A, optimistic: true}\n` +
+    `number:\n  - {platform: template, name: B, optimistic: true, min_value: 0, max_value: 9, step: 1}\n` +
+    `select:\n  - {platform: template, name: C, optimistic: true, options: [x, y]}\n` +
+    `text_sensor:\n  - {platform: template, name: D}\n`
+  );
 }
 
 async function slotsRow(
