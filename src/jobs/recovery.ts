@@ -12,7 +12,7 @@ import { createArtifactStore } from '../artifacts/store.js';
 import { isSwapCut, repairSwap } from '../bundles/swap.js';
 import { isReceiverError, messageOf } from '../errors.js';
 import type { LockTiming } from '../locks/lease.js';
-import { endLeftBuilds } from '../locks/left-builds.js';
+import { endLeftBuilds, lockDirectories } from '../locks/left-builds.js';
 import { removeLeftovers } from '../locks/leftovers.js';
 import { presenceDirOf, showPresence } from '../locks/presence.js';
 import { acquireLease } from '../locks/subtree-lease.js';
@@ -55,7 +55,10 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
   const tasks = [
     removeLeftovers({
       temporary: [uploadsDir, trashDir],
-      mixed: [jobsDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
+      mixed: [
+        ...[jobsDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
+        ...(await lockDirectories(locksDir)),
+      ],
       isNeeded: (name) => isBundleNeeded(name, options),
       ...{ presenceDir, watchMs: timing.staleMs, signal, log },
     }),

@@ -27,8 +27,13 @@ const lockShape = /^[0-9a-f]{40}$/;
 
 /** Takes up to three times the stale time of a lock. Throws system errors of the look into `locksDir`. */
 export async function endLeftBuilds({ locksDir, ...options }: LeftBuildsOptions): Promise<void> {
+  await Promise.all((await lockDirectories(locksDir)).map((directory) => settle(directory, options)));
+}
+
+/** The directories of all locks that there ever were. Throws system errors. */
+export async function lockDirectories(locksDir: string): Promise<readonly string[]> {
   const names = (await readdir(locksDir)).filter((name) => lockShape.test(name));
-  await Promise.all(names.map((name) => settle(join(locksDir, name), options)));
+  return names.map((name) => join(locksDir, name));
 }
 
 async function settle(directory: string, options: Omit<LeftBuildsOptions, 'locksDir'>): Promise<void> {

@@ -4,12 +4,13 @@
  * with nothing at all. The ticket also carries the wish, so the present owner can read who asks it to let go.
  *
  * An order is a courtesy and no protection: a ticket counts only while its holder keeps touching it, so a waiter
- * that has died or stands still is passed over after two seconds, and nothing breaks when two think they are next.
+ * that stands still is passed over after two seconds, one that has died at once where that can be seen, and nothing
+ * breaks when two think they are next.
  */
-import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { makerOf, standingOf, temporaryName } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
 import type { Wish } from './fifo.js';
 
@@ -23,12 +24,12 @@ export interface Ticket {
 const freshMs = 2_000;
 /** So old, a ticket is removed by whoever sees it. */
 const deadMs = 60_000;
-const pattern = /^turn-\d{15}-[0-9a-f]{8}$/;
+const pattern = /^turn-\d{15}\./;
 
 /** Joins the waiters in `directory`. Throws system errors. */
 export async function takeTicket(directory: string, reason: string): Promise<Ticket> {
   const time = String(Date.now()).padStart(15, '0');
-  const name = `turn-${time}-${randomBytes(4).toString('hex')}`;
+  const name = `turn-${time}.${temporaryName()}`;
   const file = join(directory, name);
   const write = (): Promise<void> => writeFile(file, JSON.stringify({ reason }), { mode: 0o600 });
   await write();
@@ -53,6 +54,11 @@ export async function freshTickets(directory: string): Promise<readonly string[]
   const fresh: string[] = [];
   for (const name of names) {
     const file = join(directory, name);
+    const maker = makerOf(name);
+    if (maker === null || standingOf(maker) === 'gone') {
+      await rm(file, { force: true });
+      continue;
+    }
     const age = await stat(file).then(
       ({ mtimeMs }) => Math.abs(Date.now() - mtimeMs),
       () => Infinity,

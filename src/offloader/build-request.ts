@@ -27,6 +27,8 @@ export interface BuildRequest {
   /** For people at the receiver. Default ''. */
   readonly deviceName?: string;
   readonly deviceFriendlyName?: string;
+  /** The receiver has the whole bundle and the job on record: from now on it is found again under its id. */
+  readonly onAccepted?: () => void;
   /** One piece of output with its terminator. */
   readonly onOutput?: (line: string, stream: 'stdout' | 'stderr') => void;
   /** Every status, the last one too. */

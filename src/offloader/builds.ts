@@ -128,6 +128,7 @@ export function createBuilds({ channel, clock, log, breakOff }: BuildsParts): Bu
       if (job?.phase !== 'sending') return;
       if (!accepted) return job.settle(refused(jobId, reason));
       job.phase = 'accepted';
+      tell(jobId, () => job.request.onAccepted?.());
       if (job.cancelWanted) cancel(jobId);
     },
     state({ job_id: jobId, status, error_message: errorMessage, failure_reason: failureReason }) {

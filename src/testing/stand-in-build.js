@@ -4,6 +4,7 @@
  * compiles in one directory a loud failure, where the real ones ruin each other's results in silence.
  */
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -147,8 +148,17 @@ function writeFirmware(file, { knobs, name, hash }) {
   if (knobs.has('no-firmware')) return;
   fs.rmSync(file, { force: true });
   if (knobs.has('link-out')) return fs.symlinkSync(process.execPath, file);
+  write(file, programOf(name, hash, Number(knobs.get('size') ?? 0)), 0o755);
+}
+
+/**
+ * What a build leaves: all of it tells which configuration it is of, and little of it can be compressed.
+ * @param {string} name @param {number} hash @param {number} bytes of padding
+ */
+export function programOf(name, hash, bytes) {
+  const padding = createHash('shake256', { outputLength: Math.ceil(bytes / 2) }).update(`${name} ${hash}`);
   const script = `#!/bin/sh\necho "stand-in program ${name} ${hash}"\nexec sleep 100000\n`;
-  write(file, script + '#'.repeat(Number(knobs.get('size') ?? 0)), 0o755);
+  return `${script}#${padding.digest('hex')}`;
 }
 
 /** @param {number} hash */

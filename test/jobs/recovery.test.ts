@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, readdir, readFile, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -152,6 +152,32 @@ describe('Recovery', { concurrency: 6 }, () => {
     assert.deepEqual(await readdir(canary), ['.config.old']);
     assert.deepEqual(await readdir(layout.trashDir), []);
     await lease.confirm();
+  });
+
+  test("The place in a line for a lock goes with its process, and is in nobody's way", async (t) => {
+    const { layout, stateDir } = await place(t);
+    const key = { dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), device: deviceFromFile('kitchen.yaml') };
+    const wish = { ...{ key, locksDir: layout.locksDir, reason: 'a test' }, timing, log: silentLog };
+    await (await acquireLease(wish)).release();
+    const [lock] = await readdir(layout.locksDir);
+    const directory = join(layout.locksDir, lock ?? '');
+    const before = await readdir(directory);
+    const tickets = [dead, ownMaker()].map((maker) => `turn-000000000000001.${temporaryName(maker)}`);
+    await plant(directory, tickets);
+    await (
+      await start(t, { layout, stateDir })
+    ).done;
+    assert.deepEqual((await readdir(directory)).toSorted(), [...before, tickets[1]].toSorted());
+
+    await plant(directory, tickets.slice(0, 1));
+    await rm(join(directory, tickets[1] ?? ''));
+    const begun = performance.now();
+    await (await acquireLease({ ...wish, deadlineMs: 1_500 })).release();
+    assert.ok(performance.now() - begun < 1_500);
+    assert.deepEqual(
+      (await readdir(directory)).filter((name) => name.startsWith('turn-')),
+      [],
+    );
   });
 
   test('A bundle stays as long as its job is on record and has not ended, whoever is at work on it', async (t) => {

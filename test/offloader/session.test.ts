@@ -65,6 +65,7 @@ test('A build sends its bundle in chunks and ends with the status of the receive
     skipBootloader: true,
     deviceName: 'porch-light',
     deviceFriendlyName: 'Porch light',
+    onAccepted: () => seen.push('accepted'),
     onState: (status) => seen.push(status),
     onOutput: (line, stream) => seen.push(`${stream} ${line}`),
   });
@@ -94,7 +95,7 @@ test('A build sends its bundle in chunks and ends with the status of the receive
     errorMessage: 'pip could not install',
     failureReason: 'provision',
   });
-  assert.deepEqual(seen, ['queued', 'stderr Compiling\n', 'failed']);
+  assert.deepEqual(seen, ['accepted', 'queued', 'stderr Compiling\n', 'failed']);
   await session.close();
   assert.equal(await session.ended, 'closed');
   assert.deepEqual(played.frames.at(-1), { type: 'terminate', reason: 'client_stopped' });

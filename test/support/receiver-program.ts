@@ -1,18 +1,18 @@
 /**
- * A receiver as a program of its own, so that a test can kill it: `receiver-program.ts DIR LOCK_STALE_MS`. It builds
- * with the stand-in, lets everybody pair, and prints its port and pin as one line of JSON.
+ * A receiver as a program of its own, so that a test can kill it: `receiver-program.ts DIR LOCK_STALE_MS
+ * [SLOTS]`. It builds with the stand-in, lets everybody pair, and prints its port and pin as one line of JSON.
  */
 import process from 'node:process';
 
 import { createReceiver } from '../../src/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
 
-const [configDir = '', lockStaleMs] = process.argv.slice(2);
+const [configDir = '', lockStaleMs, slots = '1'] = process.argv.slice(2);
 const receiver = await createReceiver({
   configDir,
   lockStaleMs: Number(lockStaleMs),
   esphome: standInEsphome,
-  slots: 1,
+  slots: Number(slots),
   provisionVersions: false,
 });
 receiver.pairing.open();
