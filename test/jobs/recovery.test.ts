@@ -167,7 +167,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     await (
       await start(t, { layout, stateDir })
     ).done;
-    assert.deepEqual((await readdir(directory)).toSorted(), [...before, tickets[1]].toSorted());
+    assert.deepEqual(new Set(await readdir(directory)), new Set([...before, tickets[1]]));
 
     await plant(directory, tickets.slice(0, 1));
     await rm(join(directory, tickets[1] ?? ''));

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { isReceiverError } from '../../../src/errors.js';
 import {
   createOffloader,
   dial,
@@ -134,7 +135,7 @@ function isUnfetched({ end, isFetched }: Job): boolean {
   return end === 'completed' && !isFetched;
 }
 
-/** Null when the session ends meanwhile: the receiver was killed. */
+/** Null when the receiver was killed meanwhile. */
 async function unlessLost<T>(session: OffloaderSession, act: () => Promise<T>): Promise<T | null> {
   let isLost = false;
   void session.ended.then(() => (isLost = true));
@@ -143,7 +144,8 @@ async function unlessLost<T>(session: OffloaderSession, act: () => Promise<T>): 
   } catch (error) {
     // Its end and the failure come from the same event.
     await Promise.resolve();
-    if (isLost) return null;
+    // Or the build is taken back before its bundle is sent again, and goes on over there.
+    if (isLost || isReceiverError(error, 'CANCELLED')) return null;
     throw error;
   }
 }
