@@ -14,10 +14,23 @@ import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
 import { defaultMaxOutputBytes } from './jobs/job-log.js';
 import { defaultSlots, maxSlots } from './jobs/slots.js';
+import { defaultGateLimits, type GateLimits } from './link/gate.js';
 import { defaultMaxUploadsPerPeer } from './link/uploads.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/reserved.js';
+import { defaultPairingLimits, type PairingLimits } from './peers/pending.js';
 import { machineOf } from './process/machine.js';
+
+export interface ConnectionLimits extends GateLimits, PairingLimits {
+  /** Sockets of all kinds on the receiver's own port. */
+  readonly sockets: number;
+}
+
+export const defaultConnectionLimits: ConnectionLimits = Object.freeze({
+  sockets: 1_024,
+  ...defaultGateLimits,
+  ...defaultPairingLimits,
+});
 
 export interface CoreOptions {
   /** The directory of the host's YAML files. Needed. */
@@ -73,6 +86,8 @@ export interface CoreOptions {
   readonly maxUploadsPerPeer?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
+  /** How much strangers may do before they have proved who they are. What is not named keeps its default. */
+  readonly connectionLimits?: Partial<ConnectionLimits> | undefined;
   /**
    * Whether an ESPHome that a job asks for and the host does not have is installed from the package index, besides the
    * host's own. Default: true, as the original does and its clients expect.
@@ -126,6 +141,7 @@ export interface ResolvedOptions {
   readonly maxJobsPerPeer: number;
   readonly maxUploadsPerPeer: number;
   readonly bundleLimits: BundleLimits;
+  readonly connectionLimits: ConnectionLimits;
   readonly provisionVersions: boolean;
   readonly maxVersions: number;
   readonly resultTtlMs: number;
@@ -157,6 +173,19 @@ const bundleLimits = z.strictObject({
   uploadTimeoutMs: limit('uploadTimeoutMs', 86_400_000),
 });
 
+const connections = (name: keyof ConnectionLimits, least: number, most: number) =>
+  z.int().min(least).max(most).default(defaultConnectionLimits[name]);
+
+const connectionLimits = z.strictObject({
+  sockets: connections('sockets', 16, 65_536),
+  strangers: connections('strangers', 4, 4_096),
+  strangersPerAddress: connections('strangersPerAddress', 2, 4_096),
+  handshakesPerSecond: connections('handshakesPerSecond', 1, 10_000),
+  handshakeTimeoutMs: connections('handshakeTimeoutMs', 1_000, 60_000),
+  pairingRequests: connections('pairingRequests', 1, 1_000),
+  waitersPerRequest: connections('waitersPerRequest', 1, 64),
+});
+
 const freeBytes = z
   .int()
   .min(0)
@@ -182,6 +211,7 @@ const schema = z.strictObject({
   maxJobsPerPeer: z.int().min(1).max(10_000).default(100),
   maxUploadsPerPeer: z.int().min(2).max(64).default(defaultMaxUploadsPerPeer),
   bundleLimits: bundleLimits.prefault({}),
+  connectionLimits: connectionLimits.prefault({}),
   provisionVersions: z.boolean().default(true),
   maxVersions: z.int().min(1).max(100).default(3),
   resultTtlMs: z.int().min(3_600_000).max(31_536_000_000).default(2_592_000_000),

@@ -72,7 +72,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   };
   const identity = await loadIdentity(options.stateDir, log);
   const table = await openPeerTable(options.stateDir, log);
-  const desk = createPairingDesk({ peers: table, clock: systemClock, log });
+  const { connectionLimits } = options;
+  const desk = createPairingDesk({ peers: table, clock: systemClock, limits: connectionLimits, log });
   const staleMs = options.lockStaleMs;
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
@@ -92,6 +93,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     },
     maxBundleBytes: options.bundleLimits.packedBytes,
     maxUploadsPerPeer: options.maxUploadsPerPeer,
+    limits: connectionLimits,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     about: {
       friendlyName: options.friendlyName,

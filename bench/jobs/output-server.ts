@@ -74,7 +74,10 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     transports.push(transport);
     link.accept(transport);
   };
-  const { port } = await listenForPeers(0, host, createUpgrade(accept), silentLog);
+  const { port } = await listenForPeers({
+    ...{ port: 0, host, maxSockets: 1_024, log: silentLog },
+    handleUpgrade: createUpgrade(accept),
+  });
   const jobs = Array.from({ length: maxFollowers }, (_, n) =>
     exampleRecord({ dashboardId: followerId(n), peerJobId: jobId, state: 'running' }),
   );

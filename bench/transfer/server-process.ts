@@ -65,7 +65,10 @@ async function startSink(): Promise<ServerAddress> {
   });
   let pairingKey = '';
   desk.armOneTimeKey((key) => (pairingKey = key));
-  const { port } = await listenForPeers(0, host, createUpgrade(link.accept), silentLog);
+  const { port } = await listenForPeers({
+    ...{ port: 0, host, maxSockets: 1_024, log: silentLog },
+    handleUpgrade: createUpgrade(link.accept),
+  });
   return { port, pin: identity.pin, pairingKey, isSink: true };
 }
 

@@ -57,7 +57,7 @@ export interface Link {
 
 export function createLink(options: LinkOptions): Link {
   const { desk, jobs, log, clock = systemClock, limits = defaultGateLimits } = options;
-  const gate = createGate(limits);
+  const gate = createGate(limits, clock);
   const sessions = createSessions(log);
   const fanOut = startFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
@@ -73,6 +73,7 @@ export function createLink(options: LinkOptions): Link {
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
     const leave = gate.enter(transport.remoteAddress, () => transport.destroy());
+    if (leave === null) return transport.destroy();
     const served = serve(transport, leave)
       .catch((error: unknown) => {
         log.debug({ error, address: transport.remoteAddress }, 'a connection failed');
@@ -87,7 +88,10 @@ export function createLink(options: LinkOptions): Link {
 
   async function serve(transport: Transport, leave: LeaveGate): Promise<void> {
     const { signal } = stopping;
-    const responded = await respond(transport, options.identity, { timeoutMs: limits.handshakeMs, signal });
+    const responded = await respond(transport, options.identity, {
+      timeoutMs: limits.handshakeTimeoutMs,
+      signal,
+    });
     const { channel, intent } = responded;
     const [version, provisions = false] = await Promise.all([esphomeVersion(), options.canProvision?.()]);
     const decision = await decide(responded, desk);

@@ -100,7 +100,9 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
     },
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
-      const listener = await listenForPeers(port, host, upgrade, core.options.log);
+      const { log, connectionLimits } = core.options;
+      const { sockets: maxSockets } = connectionLimits;
+      const listener = await listenForPeers({ port, host, maxSockets, handleUpgrade: upgrade, log });
       listeners.push(listener);
       return listener.port;
     },

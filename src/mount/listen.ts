@@ -9,8 +9,6 @@ import type { Log } from '../log.js';
 import type { HandleUpgrade } from './upgrade.js';
 
 const headersTimeoutMs = 10_000;
-/** Raw sockets, of strangers and peers together; the link has finer limits for those that speak. */
-const maxConnections = 1_024;
 
 export interface Listener {
   /** The port that was really bound. */
@@ -19,17 +17,27 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+export interface ListenOptions {
+  readonly port: number;
+  readonly host: string;
+  /** Raw sockets, of strangers and peers together; the link has finer limits for those that speak. */
+  readonly maxSockets: number;
+  readonly handleUpgrade: HandleUpgrade;
+  readonly log: Log;
+}
+
 /** Binds `host:port`; port 0 takes a free one. Throws `STATE` when the address is taken or not to be had. */
-export async function listenForPeers(
-  port: number,
-  host: string,
-  handleUpgrade: HandleUpgrade,
-  log: Log,
-): Promise<Listener> {
+export async function listenForPeers({
+  port,
+  host,
+  maxSockets,
+  handleUpgrade,
+  log,
+}: ListenOptions): Promise<Listener> {
   const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
-  server.maxConnections = maxConnections;
+  server.maxConnections = maxSockets;
   // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
   const open = new Set<Socket>();
   server.on('connection', (socket) => {

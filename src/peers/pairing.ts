@@ -14,7 +14,7 @@ import { createListeners } from './listeners.js';
 import { createOneTimeKey, oneTimeKeyMs, type OneTimeKey } from './one-time-key.js';
 import type { NewPeer, Peer, PeerChanges } from './peer-row.js';
 import type { PeerTable } from './peers.js';
-import { createPendingRows, type PendingPeer } from './pending.js';
+import { createPendingRows, defaultPairingLimits, type PairingLimits, type PendingPeer } from './pending.js';
 import { pinOf } from './pin.js';
 import { createPairingWindow, type PairingWindow } from './window.js';
 
@@ -78,13 +78,14 @@ export interface PairingDesk {
 export interface PairingDeskOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
+  readonly limits?: PairingLimits;
   readonly log: Log;
 }
 
 const bootstrap = 'one-time-key';
 
-export function createPairingDesk({ peers, clock, log }: PairingDeskOptions): PairingDesk {
-  const pending = createPendingRows();
+export function createPairingDesk({ peers, clock, limits, log }: PairingDeskOptions): PairingDesk {
+  const pending = createPendingRows(limits ?? defaultPairingLimits);
   const approving = new Set<DashboardId>();
   const events = createListeners<PairingEvent>(log);
   let oneTimeKey: OneTimeKey | undefined;

@@ -12,9 +12,17 @@ export interface PendingPeer extends NewPeer {
   readonly pin: string;
 }
 
-export const maxPending = 32;
-/** Connections that may wait for one row; the oldest gives way, since its client has most likely gone. */
-export const maxWaiters = 4;
+export interface PairingLimits {
+  /** Requests that wait for a person at once. */
+  readonly pairingRequests: number;
+  /** Connections that may wait for one request; the oldest gives way, since its client has most likely gone. */
+  readonly waitersPerRequest: number;
+}
+
+export const defaultPairingLimits: PairingLimits = Object.freeze({
+  pairingRequests: 32,
+  waitersPerRequest: 4,
+});
 
 export interface PendingRows {
   list(): readonly PendingPeer[];
@@ -32,7 +40,7 @@ export interface PendingRows {
   watch(id: DashboardId, signal: AbortSignal): { readonly removed: Promise<boolean>; stop(): void };
 }
 
-export function createPendingRows(): PendingRows {
+export function createPendingRows({ pairingRequests, waitersPerRequest }: PairingLimits): PendingRows {
   const rows = new Map<DashboardId, PendingPeer>();
   const waiters = new Map<DashboardId, Set<(removed: boolean) => void>>();
 
@@ -42,7 +50,7 @@ export function createPendingRows(): PendingRows {
     hasTwin: (id) =>
       [...rows.keys()].some((other) => other !== id && other.toLowerCase() === id.toLowerCase()),
     put(row) {
-      if (!rows.has(row.dashboardId) && rows.size >= maxPending) return false;
+      if (!rows.has(row.dashboardId) && rows.size >= pairingRequests) return false;
       rows.set(row.dashboardId, row);
       return true;
     },
@@ -65,7 +73,7 @@ export function createPendingRows(): PendingRows {
       waiters.set(id, all.add(settle));
       if (signal.aborted) gone();
       const [oldest] = all;
-      if (all.size > maxWaiters) oldest?.(false);
+      if (all.size > waitersPerRequest) oldest?.(false);
       return { removed: promise, stop: gone };
     },
   };

@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
-import { createGate } from '../../src/link/gate.js';
+import { createGate, defaultGateLimits } from '../../src/link/gate.js';
 import { initiate } from '../../src/link/handshake.js';
 import { memoryTransportPair, type MemoryTransport } from '../../src/link/memory-transport.js';
 import type { Intent } from '../../src/link/names.js';
 import { dashboardId } from '../../src/paths/index.js';
+import { systemClock } from '../../src/peers/clock.js';
 import { identityOf } from '../../src/peers/identity.js';
 import { headerFrame, upload } from './bundle-frames.js';
 import {
@@ -300,7 +301,7 @@ suite('Before authentication', () => {
     setting.link.accept(theirs);
     return stranger;
   }
-  const limits = { maxStrangers: 3, maxPerAddress: 2, handshakeMs: 10_000 };
+  const limits = { ...defaultGateLimits, strangers: 3, strangersPerAddress: 2 };
 
   test('Silent strangers are bounded in number and for each address, and the one who is silent longest gives way', async (t) => {
     const setting = await linkSetting(t, { limits });
@@ -319,7 +320,7 @@ suite('Before authentication', () => {
   });
 
   test('An open session takes no place among the strangers', async (t) => {
-    const setting = await linkSetting(t, { limits: { ...limits, maxStrangers: 1 } });
+    const setting = await linkSetting(t, { limits: { ...limits, strangers: 1 } });
     await setting.session();
     const stranger = silent(setting, 'a');
     await settled();
@@ -327,16 +328,35 @@ suite('Before authentication', () => {
   });
 
   test('A stranger who does not speak in time is closed without a word', async (t) => {
-    const setting = await linkSetting(t, { limits: { ...limits, handshakeMs: 20 } });
+    const setting = await linkSetting(t, { limits: { ...limits, handshakeTimeoutMs: 20 } });
     const stranger = silent(setting, 'a');
     await until(() => stranger.closed, 'the end of the connection');
   });
 
+  test('One network may begin so many handshakes, and the rest is dropped before it costs anything', async (t) => {
+    const setting = await linkSetting(t, { limits: { ...limits, strangersPerAddress: 99, strangers: 99 } });
+    await settled();
+    const crowd = Array.from({ length: 81 }, () => silent(setting, 'a'));
+    const other = silent(setting, 'b');
+    await settled();
+    assert.deepEqual(
+      [...crowd, other].flatMap(({ closed }, n) => (closed ? [n] : [])),
+      [80],
+    );
+    setting.clock.advance(1_000);
+    const later = Array.from({ length: 21 }, () => silent(setting, 'a'));
+    await settled();
+    assert.deepEqual(
+      later.flatMap(({ closed }, n) => (closed ? [n] : [])),
+      [20],
+    );
+  });
+
   test('Leaving twice frees one place', () => {
-    const gate = createGate(limits);
+    const gate = createGate(limits, systemClock);
     const evicted: string[] = [];
     const enter = (name: string) => gate.enter('a', () => evicted.push(name));
-    const leave = enter('first');
+    const leave = enter('first') ?? assert.fail();
     enter('second');
     leave();
     leave();

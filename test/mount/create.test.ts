@@ -14,7 +14,7 @@ import { WebSocket } from 'ws';
 import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { createReceiver } from '../../src/index.js';
 import { unpackArtifacts } from '../../src/mount/offloader.js';
-import { resolveOptions } from '../../src/options.js';
+import { defaultConnectionLimits, resolveOptions } from '../../src/options.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { fakePython } from '../esphome/fake-python.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -348,6 +348,9 @@ test('A port that is taken is an error that says so, and options are checked at 
     ],
     ...[{ provisionVersions: 'yes' }, { maxVersions: 0 }],
     ...limits.map((bundleLimits) => ({ bundleLimits })),
+    ...[{ strangers: 3 }, { handshakesPerSecond: 0 }, { sockets: 1.5 }, { crowd: 9 }].map(
+      (connectionLimits) => ({ connectionLimits }),
+    ),
   ]) {
     await assert.rejects(createReceiver({ configDir, ...wrong } as never), { code: 'OPTIONS' });
   }
@@ -359,6 +362,8 @@ test('A limit that is not named keeps its default', async (t) => {
   const { bundleLimits } = resolveOptions({ configDir, bundleLimits: { depth: 3 } });
   assert.deepEqual(bundleLimits, { ...defaultBundleLimits, depth: 3 });
   assert.deepEqual(resolveOptions({ configDir }).bundleLimits, defaultBundleLimits);
+  const { connectionLimits } = resolveOptions({ configDir, connectionLimits: { strangers: 9 } });
+  assert.deepEqual(connectionLimits, { ...defaultConnectionLimits, strangers: 9 });
 });
 
 test('Each limit of a job has a default, a least and a most, and what is outside is refused', async (t) => {

@@ -15,13 +15,14 @@ import {
   type PairingEvent,
 } from '../../src/peers/pairing.js';
 import type { PeerTable } from '../../src/peers/peers.js';
-import { maxPending, maxWaiters } from '../../src/peers/pending.js';
+import { defaultPairingLimits } from '../../src/peers/pending.js';
 import { pinOf } from '../../src/peers/pin.js';
 import { createPairingWindow, windowMs } from '../../src/peers/window.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { freshPeers } from './fresh-peers.js';
 import { manualClock, type ManualClock } from './manual-clock.js';
 
+const { pairingRequests, waitersPerRequest } = defaultPairingLimits;
 const keyA = Buffer.alloc(32, 1);
 const keyB = Buffer.alloc(32, 2);
 const pinA = pinOf(keyA);
@@ -137,11 +138,11 @@ suite('pair_request', () => {
   test('Waiting requests are bounded, and one more is told no more than a closed window tells', async (t) => {
     const { desk } = await setting(t);
     desk.window.open('page');
-    for (let n = 0; n < maxPending; n += 1) {
+    for (let n = 0; n < pairingRequests; n += 1) {
       await desk.pairRequest(caller({ dashboardId: dashboardId(`stranger-${n}`) }));
     }
     assert.deepEqual(await desk.pairRequest(caller()), { response: 'no_pairing_window' });
-    assert.equal(desk.pending().length, maxPending);
+    assert.equal(desk.pending().length, pairingRequests);
     const known = await desk.pairRequest(caller({ dashboardId: dashboardId('stranger-0') }));
     assert.deepEqual(known, { response: 'pending' });
   });
@@ -233,10 +234,10 @@ suite('peer_link and pair_status', () => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
     const never = new AbortController().signal;
-    const answers = Array.from({ length: maxWaiters + 1 }, () => set.desk.pairStatus(caller(), never));
+    const answers = Array.from({ length: waitersPerRequest + 1 }, () => set.desk.pairStatus(caller(), never));
     assert.equal(await answers[0], undefined);
     set.desk.reject(id);
-    assert.equal((await Promise.all(answers.slice(1))).length, maxWaiters);
+    assert.equal((await Promise.all(answers.slice(1))).length, waitersPerRequest);
   });
 });
 
