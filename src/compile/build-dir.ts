@@ -1,11 +1,14 @@
 /**
  * Makes a device's build directory fit for the next compile, and remembers when the last one may have left damage.
  *
- * Ninja takes a half-written precompiled header for finished, and every later compile then fails until somebody
- * deletes it by hand. So a mark stands in the subtree while a compile runs; whoever finds it there (a killed
- * receiver, a lost lease, a killed compiler) removes those headers first. The caller holds the lease.
+ * A build tool that is killed leaves objects which it does not know of. Ninja takes a half-written precompiled header for
+ * finished, and every later compile then fails. SCons, which PlatformIO builds with, is worse: it notes at its end
+ * which source an object is of, so one that was compiled just before the kill passes for the object of the
+ * configuration before, and going back to that one gives the wrong firmware (seen with SCons 4.9). So a mark stands in
+ * the subtree while a compile runs, and whoever finds it there (after a killed receiver, a lost lease, a killed
+ * compiler) has everything built anew. The caller holds the lease.
  */
-import { lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
@@ -14,6 +17,8 @@ import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
 export interface BuildDir {
+  /** The last compile may have left damage, so what was built is gone. */
+  readonly isEmptied: boolean;
   /** Ends the use. `trusted`: nothing was killed while it wrote. Removes the build's own temporary directory. */
   close(options: { readonly trusted: boolean }): Promise<void>;
 }
@@ -21,12 +26,11 @@ export interface BuildDir {
 const markName = '.unfinished';
 /** Never part of a build, whatever a sidecar says. */
 const keptNames = ['config', 'storage'];
-const precompiled = /\.gch(?:\.sum)?$/;
 
 type BuildPlaces = Pick<Paths, 'buildsDir' | 'resolveDataDir' | 'resolveStoragePath'>;
 
 /**
- * Repairs, marks, and makes the directories that the environment names. Throws `TRAVERSAL` when a build has put a
+ * Empties it after damage, marks it, and makes the directories that the environment names. Throws `TRAVERSAL` when a build has put a
  * link in the place of its directory, and system errors.
  */
 export async function openBuildDir(
@@ -38,7 +42,9 @@ export async function openBuildDir(
   const mark = join(subtree, markName);
   await assertUnlinked(paths.buildsDir, subtree);
   await mkdir(subtree, { recursive: true });
-  if (await exists(mark)) await removePrecompiled(subtree, paths.resolveStoragePath(configuration));
+  const isEmptied = await exists(mark);
+  // The mark goes last: whoever is interrupted here leaves it to the next.
+  if (isEmptied) await cleanBuildDir(paths, configuration);
   // A build may have planted a link here.
   await removeTree(mark);
   await writeFile(mark, '', { flag: 'wx' });
@@ -47,6 +53,7 @@ export async function openBuildDir(
     if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
   }
   return {
+    isEmptied,
     async close({ trusted }) {
       if (temporary !== undefined && isBelow(subtree, temporary)) await removeTree(temporary);
       if (trusted) await removeTree(mark);
@@ -71,15 +78,6 @@ export async function cleanBuildDir(paths: BuildPlaces, configuration: string): 
 
 function overlaps(kept: string, path: string): boolean {
   return kept === path || isBelow(kept, path) || isBelow(path, kept);
-}
-
-/** Without a readable sidecar ESPHome empties the tree itself. */
-async function removePrecompiled(subtree: string, sidecar: string): Promise<void> {
-  const buildPath = await buildPathOf(subtree, sidecar);
-  if (buildPath === null) return;
-  for (const entry of await readdir(buildPath, { recursive: true, withFileTypes: true })) {
-    if (precompiled.test(entry.name)) await rm(join(entry.parentPath, entry.name), { force: true });
-  }
 }
 
 /** Where the tree lies is the sidecar's to say; null when it does not, or names a place that is not the device's. */

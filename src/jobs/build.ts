@@ -68,6 +68,8 @@ export async function build(
   assertOurs(job, lease);
   const { environment: env } = compiler;
   const directory = await deps.openBuildDir(configuration, env);
+  if (directory.isEmptied)
+    job.output('The last build of this device was killed; everything is built anew.\n');
   let trusted = true;
   try {
     const common = {

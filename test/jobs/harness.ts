@@ -158,7 +158,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     },
     async openBuildDir() {
       await pass('openBuildDir');
-      return { close: () => pass('closeBuildDir') };
+      return { isEmptied: false, close: () => pass('closeBuildDir') };
     },
     cleanBuildDir: () => pass('clean'),
     async precheck(request) {

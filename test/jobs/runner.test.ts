@@ -141,7 +141,9 @@ test('A cancelled build leaves no process, and the next one is not in its way', 
   const { configuration } = await ended;
   const mark = join(here.paths.resolveDataDir(configuration), '.unfinished');
   assert.ok((await stat(mark)).isFile(), 'a forced end is remembered');
-  assertSucceeded(await here.build(host('kitchen'), { peerJobId: 'job-2' }));
+  const next = await here.build(host('kitchen'), { peerJobId: 'job-2' });
+  assertSucceeded(next);
+  assert.match(await here.jobs.readLog(next.id), /^The last build of this device was killed; everything/m);
   await assert.rejects(stat(mark), { code: 'ENOENT' });
   await assertNothingLeft(here);
 });
