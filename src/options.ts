@@ -41,6 +41,11 @@ export interface CoreOptions {
   readonly dataDir?: string | undefined;
   /** Where the identity and the paired peers are kept. Default: `<configDir>/.esphome-receiver`. */
   readonly stateDir?: string | undefined;
+  /**
+   * The configuration directory of a Device Builder build server whose key and peers are taken over, so that its
+   * clients notice nothing; it must not run any more. Stays without effect once that is done. Default: none.
+   */
+  readonly takeOver?: string | undefined;
   /** The compiler: a command or its words. Default: `ESPHOME_COMMAND`, then `esphome` on the PATH. */
   readonly esphome?: string | readonly string[] | undefined;
   /** The environment of the host's own builds, from which remote builds see an allow-list. Default: `process.env`. */
@@ -126,6 +131,7 @@ export interface ResolvedOptions {
   readonly buildsDir: string | undefined;
   readonly dataDir: string | undefined;
   readonly stateDir: string;
+  readonly takeOver: string | undefined;
   readonly esphome: string | readonly string[] | undefined;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly passEnvironment: readonly string[];
@@ -196,6 +202,7 @@ const schema = z.strictObject({
   buildsDir: place.optional(),
   dataDir: place.optional(),
   stateDir: place.optional(),
+  takeOver: place.optional(),
   esphome: z.union([z.string().min(1), z.array(z.string()).min(1)]).optional(),
   environment: z.record(z.string(), z.string().optional()).optional(),
   passEnvironment: z.array(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/)).default([]),
@@ -233,6 +240,7 @@ export function resolveOptions(options: CoreOptions): ResolvedOptions {
     buildsDir: read.buildsDir,
     dataDir: read.dataDir,
     stateDir: resolve(read.stateDir ?? resolve(read.configDir, stateDirName)),
+    takeOver: read.takeOver === undefined ? undefined : resolve(read.takeOver),
     esphome: read.esphome,
     environment: read.environment ?? { ...process.env },
     friendlyName: read.friendlyName ?? hostname().slice(0, 128),

@@ -38,6 +38,7 @@ import { systemClock } from './peers/clock.js';
 import { loadIdentity } from './peers/identity.js';
 import { createPairingDesk, type PairingDesk } from './peers/pairing.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
+import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
 import { removePeerData } from './retention/peer-data.js';
 
@@ -70,8 +71,10 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     env: environment,
     probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
   };
-  const identity = await loadIdentity(options.stateDir, log);
-  const table = await openPeerTable(options.stateDir, log);
+  const { stateDir, takeOver: from } = options;
+  if (from !== undefined) await takeOver({ from, stateDir, log });
+  const identity = await loadIdentity(stateDir, log);
+  const table = await openPeerTable(stateDir, log);
   const { connectionLimits } = options;
   const desk = createPairingDesk({ peers: table, clock: systemClock, limits: connectionLimits, log });
   const staleMs = options.lockStaleMs;
@@ -121,7 +124,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   }
   const forget = (id: DashboardId): Promise<void> => removePeerData(id, { layout, jobs, underLease, log });
   const jobIds = (): string[] => jobs.list().map(({ id }) => id);
-  const recovery = await startRecovery({ layout, stateDir: options.stateDir, timing, jobIds, log });
+  const recovery = await startRecovery({ layout, stateDir, timing, jobIds, log });
 
   return Object.freeze({
     options,

@@ -15,12 +15,13 @@ import { oneTimeKeyMs } from '../peers/one-time-key.js';
 import { jsonReport, textReport, type Report } from './report.js';
 import { stderrLog } from './stderr-log.js';
 
-export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--json]
-            a build server for other dashboards; DIR keeps its key, peers and builds`;
+export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR] [--json]
+            a build server for other dashboards; DIR keeps its key, peers and builds.
+            --take-over: go on with the key and the peers of a Device Builder there`;
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, json } = readArguments(args);
+  const { directory, port, host, esphome, takeOver, json } = readArguments(args);
   await mkdir(directory, { recursive: true });
   if ((await findEsphome({ option: esphome, env: process.env })) === null) {
     const wish = esphome ?? process.env['ESPHOME_COMMAND'];
@@ -30,6 +31,7 @@ export async function serve(args: string[]): Promise<number> {
   const receiver = await createReceiver({
     configDir: directory,
     esphome,
+    takeOver,
     pairingByKey: true,
     log: stderrLog,
   });
@@ -51,6 +53,7 @@ function readArguments(args: string[]): {
   port: number;
   host: string;
   esphome: string | undefined;
+  takeOver: string | undefined;
   json: boolean;
 } {
   const { values, positionals } = parseArgs({
@@ -60,6 +63,7 @@ function readArguments(args: string[]): {
       port: { type: 'string', default: '6055' },
       host: { type: 'string', default: '0.0.0.0' },
       esphome: { type: 'string' },
+      'take-over': { type: 'string' },
       json: { type: 'boolean', default: false },
     },
   });
@@ -70,7 +74,8 @@ function readArguments(args: string[]): {
   if (!/^\d+$/.test(values.port) || port > 65_535) {
     throw new ReceiverError('OPTIONS', `the port ${quote(values.port)} is no number from 0 to 65535`);
   }
-  return { directory, port, host: values.host, esphome: values.esphome, json: values.json };
+  const { host, esphome, json, 'take-over': takeOver } = values;
+  return { directory, port, host, esphome, takeOver, json };
 }
 
 async function signalled(): Promise<number> {

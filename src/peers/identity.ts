@@ -18,18 +18,20 @@ export interface Identity {
   readonly pin: string;
 }
 
-const keyBytes = 32;
+export const keyBytes = 32;
+/** In the state directory. */
+export const identityFile = 'identity.key';
 /** The DER that stands before a raw X25519 key in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
-/** Loads `identity.key` (32 raw bytes, mode 0600) from the directory, or makes it. Throws system errors. */
+/** Loads the {@link identityFile} (32 raw bytes, mode 0600) from the directory, or makes it. Throws system errors. */
 export async function loadIdentity(directory: string, log: Log): Promise<Identity> {
   const kept = {
     what: 'the identity key',
     parse: (content: Buffer) => (content.length === keyBytes ? identityOf(content) : undefined),
     create: () => randomBytes(keyBytes),
   };
-  return loadOrCreate(join(directory, 'identity.key'), kept, log);
+  return loadOrCreate(join(directory, identityFile), kept, log);
 }
 
 /** The identity of a raw private key of 32 bytes. */

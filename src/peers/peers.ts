@@ -24,6 +24,9 @@ import {
   type Row,
 } from './peer-row.js';
 
+/** In the state directory. */
+export const peersFile = 'peers.json';
+
 export interface PeerTable {
   list(): readonly Peer[];
   get(id: DashboardId): Peer | undefined;
@@ -41,7 +44,7 @@ export interface PeerTable {
 
 /** Reads `peers.json` in the directory. Throws `STATE` for a file of a newer release, and system errors. */
 export async function openPeerTable(directory: string, log: Log): Promise<PeerTable> {
-  const file = join(directory, 'peers.json');
+  const file = join(directory, peersFile);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const rows = new Map<string, Row>();
   /** Keys that this receiver has revoked. */

@@ -111,6 +111,7 @@ export async function startOffloader(t: Cleanups, configDir: string): Promise<Of
 }
 
 export interface OriginalReceiver {
+  readonly configDir: string;
   readonly port: number;
   readonly pin: string;
   /** Good for one pairing. */
@@ -135,6 +136,7 @@ export async function startOriginalReceiver(t: Cleanups): Promise<OriginalReceiv
     /listening on 127\.0\.0\.1:(\d+) \(peer-link pin ([0-9a-f ]+)\)/,
   );
   return {
+    configDir,
     port: Number(port),
     pin: pin.replaceAll(' ', ''),
     pairingKey,

@@ -1,0 +1,76 @@
+/**
+ * Takes over the key and the peers of a Device Builder build server (1.26), so that its clients find the same server
+ * again and nobody has to pair anew. Its files are only read.
+ *
+ * A client that sees another key stops for good. So it is all or nothing: the key comes last, and a receiver that has
+ * a key of its own already is never given another.
+ */
+import { mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { writeAtomic } from '../disk/atomic-write.js';
+import { isFlocked } from '../disk/flocked.js';
+import { ReceiverError } from '../errors.js';
+import type { Log } from '../log.js';
+import { identityFile, keyBytes } from './identity.js';
+import { asideName, readIfAny } from './kept-file.js';
+import { readPeersFile, type Row } from './peer-row.js';
+import { peersFile } from './peers.js';
+
+export interface TakeOverOptions {
+  /** The configuration directory of the other server. */
+  readonly from: string;
+  readonly stateDir: string;
+  readonly log: Log;
+}
+
+/**
+ * Does nothing when it was done before, also when the other server's files are gone by now. Throws `STATE` when they
+ * cannot be used, when the other server still runs, or when this receiver has another key; and system errors. Then
+ * nothing has changed.
+ */
+export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promise<void> {
+  const theirKey = await readIfAny(join(from, '.device-builder-peer-link-key.bin'));
+  const ownKey = await readIfAny(join(stateDir, identityFile));
+  if (ownKey !== undefined) {
+    if (theirKey === undefined || theirKey.equals(ownKey)) return;
+    throw refused('this receiver has a key of its own already, to which its peers are bound', { stateDir });
+  }
+  if (theirKey === undefined) throw refused('there is no key of a Device Builder build server', { from });
+  if (theirKey.length !== keyBytes) throw refused('the key of the Device Builder is damaged', { from });
+  const rows = await readRows(from, log);
+  // Two servers with one key would take each other's clients.
+  if (await isFlocked(join(from, '.esphome', '.device-builder.lock'))) {
+    throw refused('the Device Builder still runs: stop it first', { from });
+  }
+  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  await setAside(join(stateDir, peersFile), log);
+  await writeAtomic(join(stateDir, peersFile), JSON.stringify({ version: 1, peers: rows }), { mode: 0o600 });
+  await writeAtomic(join(stateDir, identityFile), theirKey, { mode: 0o600 });
+  log.info({ from, peers: rows.length }, 'the key and the peers of a Device Builder are taken over');
+}
+
+/** Nobody is paired when there is no file. */
+async function readRows(from: string, log: Log): Promise<readonly Row[]> {
+  const content = await readIfAny(join(from, '.receiver_peers.json'));
+  if (content === undefined) return [];
+  const found = readPeersFile(content);
+  if (found === undefined) throw refused('the peers file of the Device Builder is damaged', { from });
+  if (found.badRows > 0) {
+    const { badRows } = found;
+    log.warn({ from, badRows }, 'bad rows of the peers file are left out, their peers must pair again');
+  }
+  return found.rows;
+}
+
+/** Peers without a key are of a take-over that was cut short, or of a person who knows why. */
+async function setAside(file: string, log: Log): Promise<void> {
+  if ((await readIfAny(file)) === undefined) return;
+  const aside = asideName(file);
+  await rename(file, aside);
+  log.warn({ file, aside }, 'a peers file without a key is set aside');
+}
+
+function refused(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {
+  return new ReceiverError('STATE', `nothing is taken over: ${message}`, facts);
+}

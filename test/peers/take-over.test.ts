@@ -1,0 +1,161 @@
+/** Going on with the key and the peers of a Device Builder build server, on real files. */
+import assert from 'node:assert/strict';
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import fc from 'fast-check';
+
+import { silentLog as log } from '../../src/log.js';
+import { identityOf, loadIdentity } from '../../src/peers/identity.js';
+import { openPeerTable } from '../../src/peers/peers.js';
+import { takeOver } from '../../src/peers/take-over.js';
+import { startChild } from '../support/child.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const key = Buffer.alloc(32, 7);
+const keyName = '.device-builder-peer-link-key.bin';
+const peersName = '.receiver_peers.json';
+const row = (id: string, more: object = {}): object => ({
+  ...{ dashboard_id: id, pin_sha256: 'ab'.repeat(32), static_x25519_pub: 'AAAA\n', label: 'Home' },
+  ...{ paired_at: 1.5, ...more },
+});
+
+interface Servers {
+  readonly from: string;
+  readonly stateDir: string;
+  again(): Promise<void>;
+}
+
+async function servers(t: TestContext, peers: unknown, theirKey: Buffer | null = key): Promise<Servers> {
+  const base = await tempDir(t);
+  const [from, stateDir] = [join(base, 'config'), join(base, 'state')];
+  await mkdir(from);
+  if (theirKey !== null) await writeFile(join(from, keyName), theirKey);
+  if (peers !== undefined) {
+    const text = typeof peers === 'string' ? peers : JSON.stringify({ peers });
+    await writeFile(join(from, peersName), text);
+  }
+  return { from, stateDir, again: () => takeOver({ from, stateDir, log }) };
+}
+
+const stateOf = async ({ stateDir }: Servers): Promise<string[]> => readdir(stateDir).catch(() => []);
+
+test('Its key becomes ours and its peers are paired; fields that we do not know stay, and its files are as they were', async (t) => {
+  const both = await servers(t, [
+    row('dashboard-one', { colour: 'red' }),
+    { dashboard_id: 'broken' },
+    row('dashboard-two'),
+  ]);
+  const before = await readFile(join(both.from, peersName), 'utf8');
+  await both.again();
+  const { pin } = await loadIdentity(both.stateDir, log);
+  assert.equal(pin, identityOf(key).pin);
+  const table = await openPeerTable(both.stateDir, log);
+  assert.deepEqual(
+    table.list().map(({ dashboardId }) => dashboardId as string),
+    ['dashboard-one', 'dashboard-two'],
+  );
+  assert.match(await readFile(join(both.stateDir, 'peers.json'), 'utf8'), /"colour":"red"/);
+  assert.equal(await readFile(join(both.from, peersName), 'utf8'), before);
+  assert.deepEqual((await readdir(both.from)).toSorted(), [keyName, peersName]);
+});
+
+test('It happens once: a peer that was revoked here does not come back, and the other files may go', async (t) => {
+  const both = await servers(t, [row('dashboard-one'), row('dashboard-two')]);
+  await both.again();
+  const table = await openPeerTable(both.stateDir, log);
+  await table.remove(table.list()[0]?.dashboardId as never);
+  await table.close();
+  await both.again();
+  await rm(join(both.from, keyName));
+  await both.again();
+  const [only] = (await openPeerTable(both.stateDir, log)).list();
+  assert.equal(only?.dashboardId, 'dashboard-two');
+});
+
+test('A server that nobody has paired with is taken over as well', async (t) => {
+  const both = await servers(t, undefined);
+  await both.again();
+  assert.deepEqual((await openPeerTable(both.stateDir, log)).list(), []);
+});
+
+test('A take-over that was cut short before the key begins again', async (t) => {
+  const both = await servers(t, [row('dashboard-one')]);
+  await mkdir(both.stateDir);
+  await writeFile(join(both.stateDir, 'peers.json'), '{"version":1,"peers":[]}');
+  await both.again();
+  assert.equal((await openPeerTable(both.stateDir, log)).list().length, 1);
+  assert.equal((await stateOf(both)).filter((name) => name.includes('unusable')).length, 1);
+});
+
+test('What cannot be taken over is a clear error, and nothing of it is taken', async (t) => {
+  const cases: readonly (readonly [RegExp, unknown, (Buffer | null)?])[] = [
+    [/there is no key/, [], null],
+    [/key .* is damaged/, [], Buffer.alloc(31)],
+    [/peers file .* is damaged/, '{"peers": 5}'],
+    [/peers file .* is damaged/, '{"peers": ['],
+    [/newer release/, '{"version": 2, "peers": []}'],
+  ];
+  for (const [message, peers, theirKey = key] of cases) {
+    const both = await servers(t, peers, theirKey);
+    await assert.rejects(both.again(), { code: 'STATE', message });
+    assert.deepEqual(await stateOf(both), [], String(message));
+  }
+});
+
+test('A receiver that has another key keeps it: its peers would otherwise stop for good', async (t) => {
+  const both = await servers(t, []);
+  const own = await loadIdentity(both.stateDir, log);
+  await assert.rejects(both.again(), { code: 'STATE', message: /has a key of its own already/ });
+  assert.equal((await loadIdentity(both.stateDir, log)).pin, own.pin);
+});
+
+test('A server that still runs is not taken over', async (t) => {
+  const both = await servers(t, []);
+  const dataDir = join(both.from, '.esphome');
+  await mkdir(dataDir);
+  const lock = join(dataDir, '.device-builder.lock');
+  await writeFile(lock, '{}');
+  const holder = await startChild(t, ['flock', lock, 'sh', '-c', 'echo held; exec sleep 600']);
+  await holder.printed(/held/);
+  await assert.rejects(both.again(), { code: 'STATE', message: /stop it first/ });
+  assert.deepEqual(await stateOf(both), []);
+  holder.signal('SIGKILL');
+  await holder.ended;
+  await both.again();
+});
+
+test(
+  'A file that cannot be read is an error and not a missing one',
+  { skip: process.getuid?.() === 0 },
+  async (t) => {
+    const both = await servers(t, []);
+    await chmod(join(both.from, peersName), 0);
+    await assert.rejects(both.again(), { code: 'EACCES' });
+    assert.deepEqual(await stateOf(both), []);
+  },
+);
+
+test('Whatever the peers file holds is taken over or refused in a sentence', async (t) => {
+  const both = await servers(t, '');
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(
+        fc.json(),
+        fc.string(),
+        fc.array(fc.object()).map((peers) => JSON.stringify({ peers })),
+      ),
+      async (text) => {
+        await writeFile(join(both.from, peersName), text);
+        const isTaken = await both.again().then(
+          () => true,
+          (error: { code?: string }) => (assert.equal(error.code, 'STATE'), false),
+        );
+        assert.equal((await stateOf(both)).includes('identity.key'), isTaken);
+        await rm(both.stateDir, { recursive: true, force: true });
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
