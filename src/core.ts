@@ -5,6 +5,7 @@
 import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobRecord, LocalJob } from './jobs/jobs.js';
 import type { Slot } from './jobs/queue.js';
+import type { ClonesEvent } from './link/sessions.js';
 import type { Transport } from './link/transport.js';
 import type { ResolvedOptions } from './options.js';
 import type { Paths, RemoteKey } from './paths/index.js';
@@ -87,4 +88,4 @@ export interface JobsView {
   local(): readonly LocalJob[];
 }
 
-export type ReceiverEvent = JobEvent | PairingEvent;
+export type ReceiverEvent = JobEvent | PairingEvent | ClonesEvent;

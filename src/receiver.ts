@@ -22,6 +22,7 @@ import type { LeaseWish } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
+import type { SessionEvent } from './link/sessions.js';
 import type { Lease, LockTiming } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
@@ -111,7 +112,9 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
-  const stopNoting = link.subscribe(({ dashboardId: id, connected }) => jobs.notePeer(id, connected));
+  const stopNoting = link.subscribe((event) => {
+    if (event.type === 'session') jobs.notePeer(event.dashboardId, event.connected);
+  });
   async function underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
     const { signal } = new AbortController();
     const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
@@ -137,7 +140,10 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     underLease,
     accept: link.accept,
     subscribe(listener) {
-      const stops = [jobs.subscribe(listener), desk.subscribe(listener)];
+      const clones = (event: SessionEvent): void => {
+        if (event.type === 'clones') listener(event);
+      };
+      const stops = [jobs.subscribe(listener), desk.subscribe(listener), link.subscribe(clones)];
       return () => stops.forEach((stop) => stop());
     },
     async close() {

@@ -58,7 +58,7 @@ export interface Link {
 export function createLink(options: LinkOptions): Link {
   const { desk, jobs, log, clock = systemClock, limits = defaultGateLimits } = options;
   const gate = createGate(limits, clock);
-  const sessions = createSessions(log);
+  const sessions = createSessions(clock, log);
   const fanOut = startFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
   const stopping = new AbortController();
@@ -116,9 +116,15 @@ export function createLink(options: LinkOptions): Link {
 
   /** Leads the session to its end. False when the approval was withdrawn after the answer. */
   async function lead(channel: ReceiverChannel, caller: Caller, leave: LeaveGate): Promise<boolean> {
+    const { dashboardId } = caller;
+    const isFree = await sessions.isFree(dashboardId, channel.remoteAddress);
     const peer = desk.seen(caller);
     if (!peer || stopping.signal.aborted) return false;
-    const { dashboardId } = caller;
+    if (!isFree) {
+      channel.terminate('identity_in_use');
+      await gone(channel);
+      return true;
+    }
     const peerLabel = peer.friendlyName || peer.label || dashboardId;
     const { mute } = fanOut;
     const session = openSession({ ...options, dashboardId, peerLabel, channel, uploads, mute, clock });

@@ -95,6 +95,7 @@ export const jobStatuses = {
 /** Why a session was ended. Any other word may come from the other side and means: try again. */
 export const terminateReasons = {
   superseded: 'to an older session of the same peer only: its client stops for good',
+  identity_in_use: 'another program with the same identity is connected; try again later',
   heartbeat_timeout: 'no sign of life for 90 s',
   server_shutting_down: 'the receiver ends',
   malformed_frame: 'a message could not be decrypted, or is no frame',

@@ -28,6 +28,7 @@ const maxUnreadBytes = 1_048_576;
 
 export interface Session {
   readonly dashboardId: DashboardId;
+  readonly remoteAddress: string;
   /** The frames about this peer's jobs. */
   readonly outbox: Outbox;
   /**
@@ -35,6 +36,8 @@ export interface Session {
    * order, or `cut` at once. Only the first call counts.
    */
   end(how: TerminateReason | 'closed' | 'cut'): void;
+  /** Asks the other side for a sign of life. False when none comes in that time. */
+  isAnswering(withinMs: number): Promise<boolean>;
   /** Resolves when the connection has ended and nothing of the session runs any more. */
   readonly ended: Promise<void>;
 }
@@ -70,12 +73,14 @@ export function openSession(parts: SessionParts): Session {
     dead: () => end('heartbeat_timeout'),
     isPaused: receiving.isPaused,
   });
+  const asking = new Set<(isAnswered: boolean) => void>();
   let work: Promise<unknown> | undefined;
   let cancelCut = (): void => {};
 
   function end(how: TerminateReason | 'closed' | 'cut'): void {
     if (work) return;
     heartbeat.stop();
+    for (const answer of asking) answer(false);
     outbox.end();
     work = Promise.all([receiving.end(), delivering.end()]);
     if (how === 'cut') return channel.destroy();
@@ -86,7 +91,10 @@ export function openSession(parts: SessionParts): Session {
 
   const ended = new Promise<void>((resolve) => {
     channel.open({
-      anyDecryptedFrame: () => heartbeat.alive(),
+      anyDecryptedFrame() {
+        heartbeat.alive();
+        for (const answer of asking) answer(true);
+      },
       frame(parsed) {
         try {
           if (channel.bufferedBytes > maxUnreadBytes) return end('cut');
@@ -164,5 +172,20 @@ export function openSession(parts: SessionParts): Session {
     }
   }
 
-  return { dashboardId, outbox, end, ended };
+  function isAnswering(withinMs: number): Promise<boolean> {
+    // Who is not being read cannot answer.
+    if (receiving.isPaused()) return Promise.resolve(true);
+    if (work || !channel.send({ type: 'ping', nonce: 0 })) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const answer = (isAnswered: boolean): void => {
+        asking.delete(answer);
+        cancel();
+        resolve(isAnswered);
+      };
+      const cancel = clock.after(withinMs, () => answer(false));
+      asking.add(answer);
+    });
+  }
+
+  return { dashboardId, remoteAddress: channel.remoteAddress, outbox, end, isAnswering, ended };
 }

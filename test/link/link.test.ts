@@ -6,6 +6,7 @@ import { createGate, defaultGateLimits } from '../../src/link/gate.js';
 import { initiate } from '../../src/link/handshake.js';
 import { memoryTransportPair, type MemoryTransport } from '../../src/link/memory-transport.js';
 import type { Intent } from '../../src/link/names.js';
+import type { SessionEvent } from '../../src/link/sessions.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { systemClock } from '../../src/peers/clock.js';
 import { identityOf } from '../../src/peers/identity.js';
@@ -166,7 +167,9 @@ suite('Sessions', () => {
     const setting = await linkSetting(t);
     await setting.approve();
     const events: string[] = [];
-    setting.link.subscribe(({ dashboardId: id, connected }) => events.push(`${id} ${connected}`));
+    setting.link.subscribe((event) => {
+      if (event.type === 'session') events.push(`${event.dashboardId} ${event.connected}`);
+    });
     const client = await setting.connect('peer_link', {
       ...hello,
       friendlyName: 'attic',
@@ -194,7 +197,11 @@ suite('Sessions', () => {
     setting.intakes.stuck = true;
     let fourth: Client;
     try {
-      for (let n = 0; n < 3; n += 1) (await setting.session()).send(headerFrame(Buffer.from('bundle')));
+      for (let n = 0; n < 3; n += 1) {
+        (await setting.session()).send(headerFrame(Buffer.from('bundle')));
+        await settled();
+        setting.clock.advance(60_000);
+      }
       await until(() => setting.intakes.all.length === 3, 'three uploads');
       fourth = await setting.session();
       fourth.send(headerFrame(Buffer.from('bundle')));
@@ -220,6 +227,63 @@ suite('Sessions', () => {
     upload(newer, Buffer.from('bundle'));
     assert.equal((await newer.next('job_state_changed')).status, 'queued');
     assert.deepEqual([newer.all('terminate'), older.all('job_state_changed')], [[], []]);
+  });
+
+  test('Two programs with one identity change places once a minute: in between the one who answers stays', async (t) => {
+    const setting = await linkSetting(t);
+    const told: SessionEvent[] = [];
+    setting.link.subscribe((event) => void told.push(event));
+    const original = await setting.session();
+    const clone = await setting.session();
+    assert.equal((await original.next('terminate')).reason, 'superseded');
+    const again = await setting.connect('peer_link', { dashboardId: offloaderId });
+    clone.send({ type: 'pong', nonce: (await clone.next('ping')).nonce });
+    assert.equal((await again.next('terminate')).reason, 'identity_in_use');
+    await until(() => again.isClosed(), 'the end of the one who came back');
+    assert.deepEqual(told.at(-1), {
+      ...{ type: 'clones', dashboardId: offloaderId, addresses: ['192.0.2.10', '192.0.2.10'] },
+    });
+    assert.deepEqual([clone.isClosed(), clone.all('terminate')], [false, []]);
+
+    setting.clock.advance(60_000);
+    await setting.session();
+    assert.equal((await clone.next('terminate')).reason, 'superseded');
+  });
+
+  test('Whoever lost two connections in a minute is in again as soon as the older one does not answer', async (t) => {
+    const setting = await linkSetting(t);
+    await setting.session();
+    const second = await setting.session();
+    second.freeze();
+    const third = await setting.connect('peer_link', { dashboardId: offloaderId });
+    await settled();
+    assert.deepEqual(third.all('queue_status'), []);
+    setting.clock.advance(5_000);
+    await third.next('queue_status');
+    assert.deepEqual(third.all('terminate'), []);
+    second.transport.destroy();
+  });
+
+  test('A peer whose connection has ended is in again at once, however often', async (t) => {
+    const setting = await linkSetting(t);
+    await setting.session();
+    for (let n = 0; n < 5; n += 1) {
+      const client = await setting.session();
+      client.transport.destroy();
+      await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    }
+  });
+
+  test('A peer that is revoked while its place is asked for does not get it', async (t) => {
+    const setting = await linkSetting(t);
+    await setting.session();
+    const second = await setting.session();
+    second.freeze();
+    const third = await setting.connect('peer_link', { dashboardId: offloaderId });
+    await setting.desk.revoke(offloaderId);
+    await until(() => third.isClosed(), 'the end of the newcomer');
+    assert.deepEqual([third.frames, setting.link.isConnected(offloaderId)], [[], false]);
+    second.transport.destroy();
   });
 
   test('Two peers with one job id hear of their own jobs alone; the queue is told to both', async (t) => {

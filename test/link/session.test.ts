@@ -236,11 +236,16 @@ test('No sequence of frames, whole or broken, throws, leaves an intake behind, o
 
   async function play(steps: readonly object[][]): Promise<void> {
     const [before, known] = [intakes.all.length, jobs.records().length];
-    let client = await setting.session();
+    // One place changes hands once a minute.
+    const open = (): Promise<Client> => {
+      setting.clock.advance(60_000);
+      return setting.session();
+    };
+    let client = await open();
     const clients = [client];
     for (const frame of steps.flat()) {
       if ('kind' in frame && frame.kind === 'garbage') client.transport.send(Buffer.alloc(30));
-      else if ('kind' in frame) clients.push((client = await setting.session()));
+      else if ('kind' in frame) clients.push((client = await open()));
       else client.send(frame);
     }
     await settled();
