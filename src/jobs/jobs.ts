@@ -149,11 +149,14 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
     cancelByPeer: (dashboardId, peerJobId) => lives.stop(ledger.newest(dashboardId, peerJobId), 'cancelled'),
     cancelAllOf: (dashboardId) => stopAllOf(dashboardId, 'cancelled'),
     notePeer: (dashboardId, connected) => absent.note(dashboardId, connected),
-    find: (dashboardId, peerJobId) => ledger.newest(dashboardId, peerJobId)?.record,
-    list: () => view.withTurns(ledger.all().map(({ record }) => record)),
+    find(dashboardId, peerJobId) {
+      const job = ledger.newest(dashboardId, peerJobId);
+      return job && shownOf(job);
+    },
+    list: () => view.withTurns(ledger.all().map(shownOf)),
     get(id) {
       const job = ledger.get(id);
-      return job && view.withTurns([job.record])[0];
+      return job && view.withTurns([shownOf(job)])[0];
     },
     enqueueLocal: local.enqueue,
     local: () => view.withTurns(local.list()),
@@ -183,6 +186,10 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       await store.close();
     },
   };
+}
+
+function shownOf({ record, shown }: Job): JobRecord {
+  return shown ?? record;
 }
 
 /** All that `source` gives; calls `then` when it has been taken to its end. */

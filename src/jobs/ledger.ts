@@ -14,6 +14,11 @@ import type { JobStore } from './store.js';
 
 export interface Job {
   record: JobRecord;
+  /**
+   * What others see instead, while an end is being written down: an end that somebody has heard of must not be taken
+   * back by a crash.
+   */
+  shown: JobRecord | null;
   readonly controller: AbortController;
   /** Resolves after the job's last event. */
   ended: Promise<void>;
@@ -110,7 +115,7 @@ export function createLedger({ store, removeRest, now, log }: LedgerOptions): Le
       ledger.of(dashboardId).findLast(({ record }) => record.peerJobId === peerJobId && !record.interrupted),
     add(record) {
       const controller = new AbortController();
-      const job = { record, controller, ended: Promise.resolve(), writing: undefined };
+      const job = { record, shown: null, controller, ended: Promise.resolve(), writing: undefined };
       enter(job);
       return job;
     },

@@ -142,9 +142,11 @@ export function createLives(deps: LivesDeps): Lives {
   async function leave(job: Job, outcome: Outcome, held: Held): Promise<void> {
     const { signal } = job.controller;
     const { state: before } = job.record;
+    job.shown = job.record;
     if (signal.reason === stopping && outcome.to === 'cancelled') job.record = afterStop(job.record, now());
     else take(job, signal.aborted && signal.reason !== stopping ? cancelledBy(signal) : outcome);
     await settle(job, held);
+    job.shown = null;
     if (job.record.state === before) return;
     tellState(job);
     await deps.prune(job.record.dashboardId);

@@ -90,6 +90,22 @@ test('A cancel after the decision comes too late and is told so', async (t) => {
   world.assertAtRest();
 });
 
+test('Nobody sees an end that a crash could still take back', async (t) => {
+  const world = await heldAt(t, 'put:end');
+  const { id, ended } = submitted(world);
+  await world.reached;
+  const { dashboardId, peerJobId } = world.jobs.get(id) ?? assert.fail();
+  const seen = (): unknown[] => [
+    world.jobs.get(id)?.state,
+    world.jobs.find(dashboardId, peerJobId)?.state,
+    ...world.jobs.list().map(({ state }) => state),
+  ];
+  assert.deepEqual(seen(), ['running', 'running', 'running']);
+  world.letGo();
+  await ended;
+  assert.deepEqual(seen(), ['completed', 'completed', 'completed']);
+});
+
 test('A cancel of an unknown job is no error', async (t) => {
   const world = await createWorld({ jobsDir: await tempDir(t) });
   assert.equal(world.jobs.cancel('gone'), false);

@@ -17,6 +17,8 @@ export interface Job {
   isAccepted: boolean;
   end: BuildResult['status'] | null;
   isFetched: boolean;
+  /** What has happened to it, for whoever has to find out why. */
+  readonly history: string[];
 }
 
 /** Notes what a peer is told of a job's end. */

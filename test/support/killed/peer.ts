@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { isReceiverError } from '../../../src/errors.js';
+import { isReceiverError, messageOf } from '../../../src/errors.js';
 import {
   createOffloader,
   dial,
@@ -46,8 +46,13 @@ export async function createPeer(
   const faults: unknown[] = [];
   let session: OffloaderSession | null = null;
 
-  function lead(work: Promise<void>): void {
-    const led = work.catch((error: unknown) => void faults.push(error)).finally(() => running.delete(led));
+  function lead(job: Job, work: Promise<void>): void {
+    const led = work
+      .catch((cause: unknown) => {
+        const what = `${job.id} (${job.history.join(', ')}): ${messageOf(cause)}`;
+        faults.push(new Error(what, { cause }));
+      })
+      .finally(() => running.delete(led));
     running.add(led);
   }
 
@@ -58,7 +63,11 @@ export async function createPeer(
       const result = await unlessLost(current, () =>
         current.build({
           ...{ file: `${job.device}.yaml`, bundle: job.bundle, jobId: job.id },
-          onAccepted: () => void (job.isAccepted = true),
+          onAccepted() {
+            job.isAccepted = true;
+            job.history.push('accepted');
+          },
+          onState: (state) => void job.history.push(state),
           onOutput(line) {
             if (line.includes('stand-in: sleeping')) onMoment('compile');
             if (line.includes('LINK program')) onMoment('pack');
@@ -70,6 +79,7 @@ export async function createPeer(
     }
     if (job.end !== 'completed' || job.isFetched) return;
     onMoment('download');
+    job.history.push('download');
     const artifacts = await unlessLost(current, () => current.downloadArtifacts(job.id));
     if (artifacts !== null) await noteDownload(job, artifacts, join(home, `out-${job.id}`));
   }
@@ -89,7 +99,13 @@ export async function createPeer(
     if (typeof node === 'string') throw new Error(node);
     const { bytes: bundle } = await makeBundle({ configDir, file: `${device}.yaml` });
     const program = programOf(device, node.hash, size);
-    return { ...{ id, device, bundle, program }, isAccepted: false, end: null, isFetched: false };
+    return {
+      ...{ id, device, bundle, program },
+      isAccepted: false,
+      end: null,
+      isFetched: false,
+      history: [],
+    };
   }
 
   return {
@@ -100,15 +116,15 @@ export async function createPeer(
       const current = await offloader.openSession({ pin });
       session = current;
       // In the order in which they were made: a later one replaces an earlier one of the same device.
-      for (const job of jobs) if (job.end === null || isUnfetched(job)) lead(follow(job, current));
+      for (const job of jobs) if (job.end === null || isUnfetched(job)) lead(job, follow(job, current));
       // An end that was told is told again to whoever asks.
       const ended = chance.oneOf(jobs.filter(({ end }) => end !== null));
-      if (ended !== undefined && chance.below(3) === 0) lead(askAgain(ended, current));
+      if (ended !== undefined && chance.below(3) === 0) lead(ended, askAgain(ended, current));
     },
     async submit(device) {
       const job = await newJob(device);
       jobs.push(job);
-      if (session) lead(follow(job, session));
+      if (session) lead(job, follow(job, session));
     },
     cancelOne() {
       const job = chance.oneOf(jobs.filter(({ end, isAccepted }) => end === null && isAccepted));
@@ -126,6 +142,7 @@ export async function createPeer(
 
   async function askAgain(job: Job, current: OffloaderSession): Promise<void> {
     const request = { file: `${job.device}.yaml`, bundle: job.bundle, jobId: job.id };
+    job.history.push('asked again');
     const result = await unlessLost(current, () => current.build(request));
     if (result !== null) noteEnd(job, result);
   }
