@@ -17,6 +17,14 @@ import { asideName, readIfAny } from './kept-file.js';
 import { readPeersFile, type Row } from './peer-row.js';
 import { peersFile } from './peers.js';
 
+/** Below its configuration directory. */
+const theirs = {
+  key: '.device-builder-peer-link-key.bin',
+  peers: '.receiver_peers.json',
+  /** Held as long as it runs. */
+  lock: '.esphome/.device-builder.lock',
+};
+
 export interface TakeOverOptions {
   /** The configuration directory of the other server. */
   readonly from: string;
@@ -30,7 +38,7 @@ export interface TakeOverOptions {
  * nothing has changed.
  */
 export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promise<void> {
-  const theirKey = await readIfAny(join(from, '.device-builder-peer-link-key.bin'));
+  const theirKey = await readIfAny(join(from, theirs.key));
   const ownKey = await readIfAny(join(stateDir, identityFile));
   if (ownKey !== undefined) {
     if (theirKey === undefined || theirKey.equals(ownKey)) return;
@@ -40,7 +48,7 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
   if (theirKey.length !== keyBytes) throw refused('the key of the Device Builder is damaged', { from });
   const rows = await readRows(from, log);
   // Two servers with one key would take each other's clients.
-  if (await isFlocked(join(from, '.esphome', '.device-builder.lock'))) {
+  if (await isFlocked(join(from, theirs.lock))) {
     throw refused('the Device Builder still runs: stop it first', { from });
   }
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
@@ -52,7 +60,7 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
 
 /** Nobody is paired when there is no file. */
 async function readRows(from: string, log: Log): Promise<readonly Row[]> {
-  const content = await readIfAny(join(from, '.receiver_peers.json'));
+  const content = await readIfAny(join(from, theirs.peers));
   if (content === undefined) return [];
   const found = readPeersFile(content);
   if (found === undefined) throw refused('the peers file of the Device Builder is damaged', { from });

@@ -94,10 +94,10 @@ test('Nobody sees an end that a crash could still take back', async (t) => {
   const world = await heldAt(t, 'put:end');
   const { id, ended } = submitted(world);
   await world.reached;
-  const { dashboardId, peerJobId } = world.jobs.get(id) ?? assert.fail();
+  const job = world.jobs.get(id) ?? assert.fail();
   const seen = (): unknown[] => [
     world.jobs.get(id)?.state,
-    world.jobs.find(dashboardId, peerJobId)?.state,
+    world.jobs.find(job.dashboardId, job.peerJobId)?.state,
     ...world.jobs.list().map(({ state }) => state),
   ];
   assert.deepEqual(seen(), ['running', 'running', 'running']);
