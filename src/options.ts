@@ -91,6 +91,11 @@ export interface CoreOptions {
   readonly maxUploadsPerPeer?: number | undefined;
   /** How much a peer's bundle may be, and how long it may take. What is not named keeps its default. */
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
+  /**
+   * What a dashboard resets that asks for it: `own`, what was built for it; `all`, what was built for anybody; `none`,
+   * nothing, and it is told so. Tools and compiler caches stay in any case. Default: `own`.
+   */
+  readonly peerReset?: 'own' | 'all' | 'none' | undefined;
   /** How much strangers may do before they have proved who they are. What is not named keeps its default. */
   readonly connectionLimits?: Partial<ConnectionLimits> | undefined;
   /**
@@ -147,6 +152,7 @@ export interface ResolvedOptions {
   readonly maxJobsPerPeer: number;
   readonly maxUploadsPerPeer: number;
   readonly bundleLimits: BundleLimits;
+  readonly peerReset: 'own' | 'all' | 'none';
   readonly connectionLimits: ConnectionLimits;
   readonly provisionVersions: boolean;
   readonly maxVersions: number;
@@ -218,6 +224,7 @@ const schema = z.strictObject({
   maxJobsPerPeer: z.int().min(1).max(10_000).default(100),
   maxUploadsPerPeer: z.int().min(2).max(64).default(defaultMaxUploadsPerPeer),
   bundleLimits: bundleLimits.prefault({}),
+  peerReset: z.enum(['own', 'all', 'none']).default('own'),
   connectionLimits: connectionLimits.prefault({}),
   provisionVersions: z.boolean().default(true),
   maxVersions: z.int().min(1).max(100).default(3),

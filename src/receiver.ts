@@ -16,6 +16,7 @@ import { pythonOf } from './esphome/python.js';
 import { openReleases, type Releases } from './esphome/releases.js';
 import { createChoice } from './jobs/choose-esphome.js';
 import type { Jobs } from './jobs/jobs.js';
+import { isTerminal } from './jobs/job.js';
 import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
@@ -42,6 +43,7 @@ import { openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
 import { removePeerData } from './retention/peer-data.js';
+import { resetDevices } from './retention/reset.js';
 
 /** How long the host's own work waits for a build to end. */
 const leaseDeadlineMs = 30_000;
@@ -99,6 +101,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     limits: connectionLimits,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
+    resetBuilds: options.peerReset === 'none' ? undefined : resetBuilds,
     about: {
       friendlyName: options.friendlyName,
       haAddon: options.haAddon,
@@ -112,9 +115,19 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
+  const resets = new Set<Promise<void>>();
   const stopNoting = link.subscribe((event) => {
     if (event.type === 'session') jobs.notePeer(event.dashboardId, event.connected);
   });
+  /** Of one peer or of all, as the operator allows. A job that comes meanwhile waits for its device. */
+  function resetBuilds(peer: DashboardId): Promise<void> | null {
+    const ids = options.peerReset === 'own' ? [peer] : table.list().map(({ dashboardId: id }) => id);
+    if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
+    const reset = resetDevices(ids, { layout, underLease, log });
+    resets.add(reset);
+    void reset.catch(() => {}).then(() => resets.delete(reset));
+    return reset;
+  }
   async function underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
     const { signal } = new AbortController();
     const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
@@ -152,6 +165,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       installed.close();
       await jobs.close();
       await releases?.close();
+      await Promise.allSettled(resets);
       await recovery.close();
       await table.close();
     },

@@ -57,6 +57,8 @@ export interface Builds {
   readonly version: string;
   /** Whether other releases are installed on demand. */
   readonly provisions: boolean;
+  /** Whether the caller may have builds begin from nothing. */
+  readonly resets: boolean;
 }
 
 /** The decision as it stands on the wire. */
@@ -64,13 +66,13 @@ export function answerOf(
   { response, reason }: Decision,
   responded: Responded,
   about: About,
-  { version, provisions }: Builds,
+  { version, provisions, resets }: Builds,
 ): IntentAnswer {
   return {
     intent_response: response,
     esphome_version: version,
     auto_provision_supported: provisions,
-    reset_build_env_supported: false,
+    reset_build_env_supported: resets,
     friendly_name: about.friendlyName,
     ha_addon: about.haAddon,
     ...(reason && { reason }),

@@ -19,6 +19,7 @@ const maxDetailLength = 256;
 export interface Delivering {
   /** Answers a `download_artifacts`. One at a time for each peer. */
   start(jobId: string): void;
+  isBusy(): boolean;
   /** Stops the stream; resolves when its file is closed. */
   end(): Promise<void>;
 }
@@ -95,6 +96,7 @@ export function createDelivering({ dashboardId, channel, jobs, log }: Delivering
       if (job.state !== 'completed') return refuse(jobId, 'job_not_completed');
       running = deliver(jobId, job.id).finally(() => (running = undefined));
     },
+    isBusy: () => running !== undefined,
     async end() {
       ended = true;
       await running;

@@ -17,7 +17,7 @@ import { createGate, defaultGateLimits, type GateLimits, type LeaveGate } from '
 import type { HidePlaces } from './hide-places.js';
 import { respond } from './handshake.js';
 import { queueStatusFrame } from './job-frames.js';
-import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import type { IsPlaceSafe, LinkJobs, OpenIntake, ResetBuilds } from './ports.js';
 import { closeGraceMs, openSession } from './session.js';
 import { createSessions, type SessionEvent } from './sessions.js';
 import type { Transport } from './transport.js';
@@ -33,6 +33,8 @@ export interface LinkOptions {
   /** Of one peer, over all its connections; at least 2. Default: 8. */
   readonly maxUploadsPerPeer?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  /** Default: nobody may, and nobody is told that he may. */
+  readonly resetBuilds?: ResetBuilds | undefined;
   readonly about: About;
   /** Applied to each line of output. Default: none. */
   readonly hidePlaces?: HidePlaces;
@@ -98,7 +100,8 @@ export function createLink(options: LinkOptions): Link {
     if (decision) {
       const { response, reason } = decision;
       log.info({ intent, response, reason, address: channel.remoteAddress }, 'a connection was answered');
-      channel.answer(answerOf(decision, responded, options.about, { version, provisions }));
+      const resets = options.resetBuilds !== undefined;
+      channel.answer(answerOf(decision, responded, options.about, { version, provisions, resets }));
       if (decision.granted && (await lead(channel, decision.granted, leave))) return;
     }
     channel.close();

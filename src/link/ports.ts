@@ -4,7 +4,7 @@
  */
 import type { Jobs } from '../jobs/jobs.js';
 import type { BundleIntake } from '../bundles/intake.js';
-import type { FileName, RemoteKey } from '../paths/index.js';
+import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
 
 export type LinkJobs = Pick<
   Jobs,
@@ -16,3 +16,9 @@ export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
 
 /** Whether a device's directory really lies below the builds directory, links resolved. */
 export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;
+
+/**
+ * Removes what was built for the peer, or for all where the host allows that. Null when jobs are under way that it would
+ * take the ground from.
+ */
+export type ResetBuilds = (dashboardId: DashboardId) => Promise<void> | null;

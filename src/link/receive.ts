@@ -52,6 +52,8 @@ export interface Receiving {
   invalid(type: 'submit_job' | 'submit_job_chunk', jobId: string): void;
   /** Cancels the peer's job of that id, after all that was uploaded before. Nobody's id is ignored. */
   cancel(jobId: string): void;
+  /** Whether a bundle is on its way, or not handed over yet. */
+  isBusy(): boolean;
   /** Whether the peer is not being read, because the disk must catch up. */
   isPaused(): boolean;
   /** Drops a half-received bundle; resolves when nothing of it is left. */
@@ -241,6 +243,7 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     cancel(jobId) {
       later(async () => void jobs.cancelByPeer(dashboardId, jobId));
     },
+    isBusy: () => upload !== undefined || unfinished > 0,
     isPaused: () => holds > 0,
     async end() {
       ended = true;

@@ -16,8 +16,9 @@ import type { Parsed, ToReceiver } from './frames.js';
 import { startHeartbeat } from './heartbeat.js';
 import type { TerminateReason } from './names.js';
 import { createOutbox, type Outbox } from './outbox.js';
-import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import type { IsPlaceSafe, LinkJobs, OpenIntake, ResetBuilds } from './ports.js';
 import { createReceiving } from './receive.js';
+import { createResetting } from './reset.js';
 import type { Uploads } from './uploads.js';
 
 /** How long the other side may take to close its end before ours is cut. */
@@ -51,6 +52,7 @@ export interface SessionParts {
   readonly openIntake: OpenIntake;
   readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  readonly resetBuilds?: ResetBuilds | undefined;
   readonly uploads: Uploads;
   /** From now on nothing is sent about that job. */
   readonly mute: (jobId: string) => void;
@@ -67,6 +69,10 @@ export function openSession(parts: SessionParts): Session {
   const breach = (): void => end('malformed_frame');
   const receiving = createReceiving({ ...parts, outbox, breach });
   const delivering = createDelivering(parts);
+  const resetting = createResetting({
+    ...{ ...parts, outbox },
+    isBusy: () => receiving.isBusy() || delivering.isBusy(),
+  });
   const heartbeat = startHeartbeat({
     clock,
     ping: (nonce) => channel.send({ type: 'ping', nonce }),
@@ -82,7 +88,7 @@ export function openSession(parts: SessionParts): Session {
     heartbeat.stop();
     for (const answer of asking) answer(false);
     outbox.end();
-    work = Promise.all([receiving.end(), delivering.end()]);
+    work = Promise.all([receiving.end(), delivering.end(), resetting.end()]);
     if (how === 'cut') return channel.destroy();
     cancelCut = clock.after(closeGraceMs, () => channel.destroy());
     if (how === 'closed') channel.close();
@@ -142,13 +148,7 @@ export function openSession(parts: SessionParts): Session {
       case 'download_artifacts':
         return delivering.start(frame.job_id);
       case 'reset_build_env':
-        // Never advertised: one peer would empty the caches of all.
-        channel.send({
-          type: 'reset_build_env_ack',
-          job_id: frame.job_id,
-          accepted: false,
-          reason: 'not_ready',
-        });
+        return resetting.ask(frame.job_id);
     }
   }
 

@@ -43,7 +43,7 @@ async function removeDevice(layout: Layout, key: RemoteKey): Promise<void> {
 }
 
 /** Whatever lies there, under its name on disk; only directories that we made have one of our form. */
-async function devicesOf(layout: Layout, id: DashboardId): Promise<DeviceSegment[]> {
+export async function devicesOf(layout: Layout, id: DashboardId): Promise<DeviceSegment[]> {
   try {
     return (await readdir(peerDir(layout, id))) as DeviceSegment[];
   } catch (error) {

@@ -131,7 +131,7 @@ suite('A session', () => {
     }
   });
 
-  test('Refuses a reset of the build environment, which it never offered', async (t) => {
+  test('Refuses a reset of the build environment that it does not offer', async (t) => {
     const client = await (await linkSetting(t)).session();
     client.send({ type: 'reset_build_env', job_id: jobId });
     assert.deepEqual(await client.next('reset_build_env_ack'), {
@@ -139,6 +139,56 @@ suite('A session', () => {
       job_id: jobId,
       accepted: false,
       reason: 'not_ready',
+    });
+  });
+
+  suite('A reset of the build environment', () => {
+    const reset = { type: 'reset_build_env', job_id: jobId };
+    const ack = { type: 'reset_build_env_ack', job_id: jobId };
+
+    test('is offered, acknowledged and told as of a job; a second one meanwhile is refused', async (t) => {
+      let finish = (): void => {};
+      const asked: string[] = [];
+      const setting = await linkSetting(t, {
+        resetBuilds(id) {
+          asked.push(id);
+          return new Promise<void>((resolve) => (finish = resolve));
+        },
+      });
+      const client = await setting.session();
+      assert.equal(client.answer.reset_build_env_supported, true);
+      client.send(reset);
+      assert.deepEqual(await client.next('reset_build_env_ack'), { ...ack, accepted: true });
+      assert.equal((await client.next('job_state_changed')).status, 'running');
+      client.send({ ...reset, job_id: 'second' });
+      assert.equal((await client.next('reset_build_env_ack')).reason, 'busy');
+      finish();
+      const { job_id: id, status } = await client.next('job_state_changed');
+      assert.deepEqual([id, status, asked], [jobId, 'completed', [offloaderId]]);
+    });
+
+    test('is refused while jobs of those concerned, or an upload, are under way', async (t) => {
+      let isFree = false;
+      const setting = await linkSetting(t, { resetBuilds: () => (isFree ? Promise.resolve() : null) });
+      const client = await setting.session();
+      client.send(reset);
+      assert.deepEqual(await client.next('reset_build_env_ack'), { ...ack, accepted: false, reason: 'busy' });
+      isFree = true;
+      client.send(headerFrame(Buffer.from('bundle')));
+      client.send(reset);
+      assert.equal((await client.next('reset_build_env_ack')).reason, 'busy');
+    });
+
+    test('that fails is told in a sentence without the places of this machine', async (t) => {
+      const setting = await linkSetting(t, {
+        resetBuilds: () => Promise.reject(new Error('EACCES: /srv/secret')),
+      });
+      const client = await setting.session();
+      client.send(reset);
+      await client.next('job_state_changed');
+      const { status, error_message: message } = await client.next('job_state_changed');
+      assert.equal(status, 'failed');
+      assert.doesNotMatch(message, /srv/);
     });
   });
 
