@@ -21,6 +21,8 @@ import type { Chance } from './chance.js';
 export type Moment = 'submit' | 'compile' | 'pack' | 'download';
 
 const host = '127.0.0.1';
+/** A receiver keeps 50 results of a peer, and as many jobs without one. */
+const remembered = 20;
 
 export interface Peer {
   readonly jobs: readonly Job[];
@@ -117,8 +119,8 @@ export async function createPeer(
       session = current;
       // In the order in which they were made: a later one replaces an earlier one of the same device.
       for (const job of jobs) if (job.end === null || isUnfetched(job)) lead(job, follow(job, current));
-      // An end that was told is told again to whoever asks.
-      const ended = chance.oneOf(jobs.filter(({ end }) => end !== null));
+      // An end that was told is told again to whoever asks, as long as the job is kept.
+      const ended = chance.oneOf(jobs.filter(({ end }) => end !== null).slice(-remembered));
       if (ended !== undefined && chance.below(3) === 0) lead(ended, askAgain(ended, current));
     },
     async submit(device) {
