@@ -1,0 +1,104 @@
+/** A receiver on one port that can be stopped and started again, and dashboards that are paired with it. */
+import assert from 'node:assert/strict';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
+import { createReceiver, type JobRecord, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { freePort } from '../support/free-port.js';
+import { assertNothingLeft } from '../support/killed/leftovers.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
+import { startOffloader, type Offloader } from './device-builder.js';
+import { realEsphome } from './support.js';
+
+const host = '127.0.0.1';
+
+export interface Station {
+  readonly port: number;
+  readonly configDir: string;
+  /** The one that runs now. */
+  receiver: Receiver;
+  start(): Promise<Receiver>;
+  newestJob(file?: string): JobRecord;
+  /** Closes the receiver; nothing of it or of a build may be left then. */
+  close(): Promise<void>;
+}
+
+export async function openStation(t: Cleanups, options: Partial<ReceiverOptions> = {}): Promise<Station> {
+  const [esphome] = await realEsphome();
+  const configDir = join(await tempDir(t), 'config');
+  await mkdir(configDir);
+  const port = await freePort();
+  async function start(): Promise<Receiver> {
+    const receiver = await createReceiver({ configDir, esphome, slots: 2, lockStaleMs: 2_000, ...options });
+    assert.equal(await receiver.listen(port, host), port);
+    station.receiver = receiver;
+    return receiver;
+  }
+  const station: Station = {
+    ...{ port, configDir, start },
+    receiver: undefined as never,
+    newestJob(file) {
+      const job = station.receiver.jobs.list().findLast((each) => file === undefined || each.file === file);
+      return job ?? assert.fail('there is no such job');
+    },
+    async close() {
+      await station.receiver.close();
+      await assertNothingLeft(configDir);
+    },
+  };
+  await start();
+  t.after(() => station.receiver.close());
+  return station;
+}
+
+/** A dashboard with these files, not yet paired. */
+export async function openDashboard(
+  t: Cleanups,
+  files: Readonly<Record<string, string>>,
+): Promise<Offloader> {
+  const configDir = join(await tempDir(t), 'dashboard');
+  for (const [name, text] of Object.entries(files)) {
+    const file = join(configDir, name);
+    await mkdir(dirname(file), { recursive: true });
+    await writeFile(file, text);
+  }
+  return startOffloader(t, configDir);
+}
+
+/** Asks to pair, is approved by a person who looks at the fingerprint, and is connected. */
+export async function pair(dashboard: Offloader, { receiver, port }: Station): Promise<void> {
+  const { pin } = receiver;
+  receiver.pairing.open();
+  await dashboard.requestPair({ port, pin });
+  const [request] = receiver.pairing.requests();
+  assert.ok(request);
+  await receiver.pairing.approve(request.dashboardId, request.pin);
+  receiver.pairing.close();
+  await dashboard.waitConnected(pin);
+}
+
+/** What the build of a device says when it runs. */
+export function speaking(name: string, words: string): string {
+  return `esphome:\n  name: ${name}\n  on_boot:\n    then:\n      - logger.log: "${words}"\nhost:\nlogger:\n`;
+}
+
+/** The program that a dashboard has got, as text in which words can be found. */
+export async function programOf({ configDir }: Offloader, name: string): Promise<string> {
+  return readFile(join(configDir, '.esphome/build', name, '.pioenvs', name, 'program'), 'latin1');
+}
+
+export async function waitRunning(station: Station, file: string): Promise<JobRecord> {
+  return waitFor(
+    async () => {
+      const job = station.receiver.jobs.list().findLast((each) => each.file === file);
+      return job?.state === 'running' && (await hasBuild(station, job)) ? job : undefined;
+    },
+    { deadlineMs: 90_000, what: `a compile of ${file}` },
+  );
+}
+
+async function hasBuild({ receiver }: Station, { configuration }: JobRecord): Promise<boolean> {
+  const names = await readdir(join(receiver.paths.resolveDataDir(configuration), 'build')).catch(() => []);
+  return names.length > 0;
+}
