@@ -16,6 +16,8 @@ export interface FakeJobs extends LinkJobs {
   /** Changes the newest record and tells it, as the runner would. */
   move(changes: Partial<JobRecord>): void;
   emit(event: JobEvent): void;
+  /** Drops all records. */
+  forget(): void;
   /** Stores a new record and calls back, at once unless a test lets it wait. */
   store: (done: () => void) => void;
   /** What a completed job's download holds, and how it is read. */
@@ -51,6 +53,7 @@ export function fakeJobs(): FakeJobs {
     records: all,
     move: (changes) => void change(all().at(-1)?.id ?? '', changes),
     emit,
+    forget: () => records.clear(),
     store: (done) => done(),
     artifacts: Buffer.alloc(0),
     open: () =>
