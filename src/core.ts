@@ -38,10 +38,14 @@ export interface ReceiverCore {
 
 /** The pairing window and its requests. */
 export interface Pairing {
-  /** Opens the window for five minutes, or extends it. */
-  open(): void;
-  /** Closes it and drops the requests that wait. */
-  close(): void;
+  /**
+   * Opens the window for five minutes, or extends it. Each client has a share of its own, so that an operator's page that
+   * closes does not shut the door on another's. `client` is any name; without one it is the host's share. Throws
+   * `OPTIONS` for a name of over 64 characters, and for more than 64 of them.
+   */
+  open(client?: string): void;
+  /** Gives that client's share up; without a name, closes the window for all. The last one drops who waits. */
+  close(client?: string): void;
   /** When the window closes by itself, in milliseconds from now; 0 while it is closed. */
   closesInMs(): number;
   requests(): readonly PendingPeer[];

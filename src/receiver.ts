@@ -199,8 +199,8 @@ function releasesOf(
 
 function pairingOf(desk: PairingDesk): Pairing {
   return Object.freeze({
-    open: () => desk.window.open(operator),
-    close: () => desk.window.closeAll(),
+    open: (client = operator) => desk.window.open(client),
+    close: (client?: string) => (client === undefined ? desk.window.closeAll() : desk.window.close(client)),
     closesInMs: () => desk.window.closesInMs(),
     requests: () => desk.pending(),
     approve: async (id: string, pin: string) => desk.approve(dashboardId(id), pin),

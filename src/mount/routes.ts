@@ -66,17 +66,23 @@ async function answerErrors(ctx: Context, work: () => Promise<unknown>): Promise
   }
 }
 
+/** Whose share of the pairing window the request is about. */
+async function clientOf(ctx: Context): Promise<string | undefined> {
+  const { client } = await readJsonObject(ctx);
+  return typeof client === 'string' && client !== '' ? client : undefined;
+}
+
 function addRoutes(router: Router, core: ReceiverCore): void {
   const { pairing, peers, jobs } = core;
   router.get('/state', (ctx) => {
     ctx.body = stateOf(core);
   });
-  router.post('/pairing/open', (ctx) => {
-    pairing.open();
+  router.post('/pairing/open', async (ctx) => {
+    pairing.open(await clientOf(ctx as unknown as Context));
     ctx.body = { closes_in_ms: pairing.closesInMs() };
   });
-  router.post('/pairing/close', (ctx) => {
-    pairing.close();
+  router.post('/pairing/close', async (ctx) => {
+    pairing.close(await clientOf(ctx as unknown as Context));
     ctx.status = 204;
   });
   router.get('/pairing/requests', (ctx) => {

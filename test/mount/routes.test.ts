@@ -79,6 +79,27 @@ test('An operator opens the window, sees a request, approves exactly what he saw
   assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 404);
 });
 
+test('Each page has its share of the pairing window, and the last one that closes shuts it', async (t) => {
+  const host = await startHost(t);
+  const closesInMs = async (): Promise<number> => {
+    const { body } = await host.ask('GET', 'state');
+    return (body as { pairing: { closes_in_ms: number } }).pairing.closes_in_ms;
+  };
+  for (const client of ['one', 'two']) {
+    assert.equal((await host.ask('POST', 'pairing/open', { client })).status, 200);
+  }
+  assert.equal((await host.ask('POST', 'pairing/close', { client: 'one' })).status, 204);
+  assert.ok((await closesInMs()) > 200_000);
+  assert.equal((await host.ask('POST', 'pairing/close', { client: 'two' })).status, 204);
+  assert.equal(await closesInMs(), 0);
+  const long = await host.ask('POST', 'pairing/open', { client: 'x'.repeat(65) });
+  assert.deepEqual([long.status, await closesInMs()], [400, 0]);
+  for (let n = 0; n < 64; n += 1) await host.ask('POST', 'pairing/open', { client: `page ${n}` });
+  assert.equal((await host.ask('POST', 'pairing/open', { client: 'one more' })).status, 400);
+  await host.ask('POST', 'pairing/close');
+  assert.equal(await closesInMs(), 0);
+});
+
 test('A request can be rejected, and a bad id is refused with its rule', async (t) => {
   const host = await startHost(t);
   const client = await newClient(t, host);
