@@ -14,7 +14,7 @@ const root = new URL('..', import.meta.url);
 const minutes = 60_000;
 
 /** Each file runs in a process of its own, which is ended after this time. */
-const fileTimeoutMs = { normal: 2 * minutes, real: 10 * minutes, torture: 30 * minutes, fuzz: 30 * minutes };
+const fileTimeoutMs = { normal: 2 * minutes, real: 10 * minutes, torture: 60 * minutes, fuzz: 30 * minutes };
 
 /** @param {string} command @param {string[]} args @returns {Promise<number>} the exit code, 1 for a signal */
 function run(command, args) {

@@ -10,18 +10,18 @@ import { surviveKills } from '../support/killed/rounds.js';
 
 const rounds = Number(process.env['RECEIVER_ROUNDS'] ?? 1_000);
 const seed = Number(process.env['RECEIVER_SEED'] ?? Date.now());
-const sides = 2;
+const sides = 4;
 
 test(`In ${rounds} rounds of a receiver that is killed every job that was acknowledged ends once, with its own program`, async (t) => {
   t.diagnostic(`RECEIVER_SEED=${seed}`);
-  const half = Math.ceil(rounds / sides);
+  const share = Math.ceil(rounds / sides);
   // Side by side, on disks of their own: most of a round is waiting.
   const reports = await Promise.all(
-    Array.from({ length: sides }, (_, n) => surviveKills(t, createChance(seed + n), half)),
+    Array.from({ length: sides }, (_, n) => surviveKills(t, createChance(seed + n), share)),
   );
   for (const report of reports) {
     t.diagnostic(JSON.stringify(report));
-    if (half < 20) continue;
+    if (share < 20) continue;
     for (const moment of ['submit', 'compile', 'pack', 'download']) assert.ok(report.kills[moment], moment);
   }
 });
