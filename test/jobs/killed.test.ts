@@ -22,7 +22,7 @@ import type { JobRecord } from '../../src/jobs/job.js';
 import { assertSucceeded, quickLocks, site, type Site } from './site.js';
 
 const heldSite = fileURLToPath(new URL('held-site.ts', import.meta.url));
-const program = fileURLToPath(new URL('../support/receiver-program.ts', import.meta.url));
+const program = fileURLToPath(new URL('../support/receiver-program.js', import.meta.url));
 const node = [process.execPath, '--import', 'tsx'] as const;
 
 /** Sites whose receiver was killed at a step, each in a directory of the step's name. */

@@ -24,7 +24,7 @@ import { tempDir } from './temp-dir.js';
 import { waitFor } from './wait-for.js';
 
 const host = '127.0.0.1';
-const program = fileURLToPath(new URL('receiver-program.ts', import.meta.url));
+const program = fileURLToPath(new URL('receiver-program.js', import.meta.url));
 const lockStaleMs = 2_000;
 const orphanDeadlineMs = 5_000;
 

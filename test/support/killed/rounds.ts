@@ -17,7 +17,7 @@ import { assertOnRecord, recordsIn } from './ledger.js';
 import { assertNothingLeft } from './leftovers.js';
 import { createPeer, type Moment, type Peer } from './peer.js';
 
-const program = fileURLToPath(new URL('../receiver-program.ts', import.meta.url));
+const program = fileURLToPath(new URL('../receiver-program.js', import.meta.url));
 const lockStaleMs = '2000';
 const slots = '2';
 const peerCount = 4;
@@ -36,8 +36,13 @@ export interface Report {
   readonly found: Readonly<Record<string, number>>;
 }
 
-/** Throws at the first thing that must not be. */
-export async function surviveKills(t: Cleanups, chance: Chance, rounds: number): Promise<Report> {
+/** Throws at the first thing that must not be. `built`: where the built package is, which starts sooner. */
+export async function surviveKills(
+  t: Cleanups,
+  chance: Chance,
+  rounds: number,
+  built?: string,
+): Promise<Report> {
   const base = await tempDir(t);
   const configDir = join(base, 'config');
   const receiverDir = join(configDir, '.esphome/.remote_builds/.receiver');
@@ -67,7 +72,7 @@ export async function surviveKills(t: Cleanups, chance: Chance, rounds: number):
   }
 
   async function round(): Promise<void> {
-    const server = await start(t, configDir);
+    const server = await start(t, configDir, built);
     const wanted = chance.oneOf(Object.keys(spreadMs) as Moment[]) as Moment;
     const coming = momentOf(wanted);
     await Promise.all(peers.map((peer) => peer.connect(server)));
@@ -88,7 +93,7 @@ export async function surviveKills(t: Cleanups, chance: Chance, rounds: number):
   }
 
   async function finish(): Promise<void> {
-    const server = await start(t, configDir);
+    const server = await start(t, configDir, built);
     await Promise.all(peers.map((peer) => peer.connect(server)));
     await waitFor(() => jobs().every(({ end }) => end !== null), { deadlineMs: 60_000, what: 'all ends' });
     await Promise.all(peers.map((peer) => peer.settled()));
@@ -110,9 +115,12 @@ interface Server {
   readonly pin: string;
 }
 
-async function start(t: Cleanups, configDir: string): Promise<Server> {
-  const command = [process.execPath, '--import', 'tsx', program, configDir, lockStaleMs, slots] as const;
-  const child = await startChild(t, command);
+async function start(t: Cleanups, configDir: string, built: string | undefined): Promise<Server> {
+  const words = [program, configDir, lockStaleMs, slots];
+  const child = await startChild(t, [
+    process.execPath,
+    ...(built === undefined ? ['--import', 'tsx', ...words] : [...words, built]),
+  ]);
   const [line] = await child.printed(/^\{"port".*$/m, { deadlineMs: 30_000 });
   return { child, ...(JSON.parse(line) as { port: number; pin: string }) };
 }
