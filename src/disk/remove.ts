@@ -12,6 +12,8 @@ import { temporaryName } from './temporary.js';
 
 const maxTries = 5;
 const pauseMs = 10;
+/** A build can nest directories deeper than any path may be long; such are moved up before their names are too long. */
+const maxPathBelow = 1_024;
 
 /**
  * Removes whatever is at `path`; nothing there is fine. A link is removed itself, never what it names. One entry at
@@ -19,27 +21,45 @@ const pauseMs = 10;
  * files then stop this process for half a minute.
  */
 export async function removeTree(path: string): Promise<void> {
+  await removeBelow(path, { root: path, moved: 0 });
+}
+
+interface Removal {
+  readonly root: string;
+  /** How many directories were moved up to the root, to be removed from there. */
+  moved: number;
+}
+
+async function removeBelow(path: string, removal: Removal): Promise<void> {
   for (let tries = 1; ; tries += 1) {
+    const before = removal.moved;
     try {
       // A link to a directory would be opened as one.
       if (!(await lstat(path)).isDirectory()) return await rm(path, { force: true });
-      await removeEntries(path);
+      await removeEntries(path, removal);
       return await rmdir(path);
     } catch (error) {
       const code = systemCode(error);
       if (code === 'ENOENT') return;
-      // Somebody who is being ended has still written something.
       if (code !== 'ENOTEMPTY' || tries === maxTries) throw error;
-      await sleep(tries * pauseMs);
+      // Something deeper was moved here, or somebody who is being ended has still written something.
+      if (removal.moved > before) tries = 0;
+      else await sleep(tries * pauseMs);
     }
   }
 }
 
-async function removeEntries(directory: string): Promise<void> {
+async function removeEntries(directory: string, removal: Removal): Promise<void> {
   for await (const entry of await openToEmpty(directory)) {
     const path = join(directory, entry.name);
-    if (entry.isDirectory()) await removeTree(path);
-    else await rm(path, { force: true });
+    if (!entry.isDirectory()) {
+      await rm(path, { force: true });
+    } else if (path.length > removal.root.length + maxPathBelow) {
+      await moveTo(path, join(removal.root, temporaryName()));
+      removal.moved += 1;
+    } else {
+      await removeBelow(path, removal);
+    }
   }
 }
 
@@ -62,10 +82,21 @@ export async function moveToTrash(path: string, trashDir: string): Promise<strin
   await mkdir(trashDir, { recursive: true, mode: 0o700 });
   const target = join(trashDir, temporaryName());
   try {
-    await rename(path, target);
+    await moveTo(path, target);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return null;
     throw error;
   }
   return target;
+}
+
+/** A directory that its build made unwritable cannot be given another parent. */
+async function moveTo(path: string, target: string): Promise<void> {
+  try {
+    await rename(path, target);
+  } catch (error) {
+    if (systemCode(error) !== 'EACCES' || !(await lstat(path)).isDirectory()) throw error;
+    await chmod(path, 0o700);
+    await rename(path, target);
+  }
 }

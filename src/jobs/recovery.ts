@@ -5,9 +5,6 @@
  *
  * It runs beside everything else, and takes nothing from another receiver that lives on the same disk.
  */
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
-
 import { createArtifactStore } from '../artifacts/store.js';
 import { isSwapCut, repairSwap } from '../bundles/swap.js';
 import { isReceiverError, messageOf } from '../errors.js';
@@ -17,8 +14,8 @@ import { removeLeftovers } from '../locks/leftovers.js';
 import { presenceDirOf, showPresence } from '../locks/presence.js';
 import { acquireLease } from '../locks/subtree-lease.js';
 import type { Log } from '../log.js';
-import { dashboardId, type Layout, type RemoteKey } from '../paths/index.js';
-import { deviceSegment } from '../paths/segments.js';
+import type { Layout, RemoteKey } from '../paths/index.js';
+import { devicesOnDisk } from './devices-on-disk.js';
 import { idsOnDisk, isLiveOnDisk } from './disk-store.js';
 
 export interface RecoveryOptions {
@@ -47,7 +44,7 @@ export interface Recovery {
  */
 export async function startRecovery(options: RecoveryOptions): Promise<Recovery> {
   const { layout, stateDir, timing, log } = options;
-  const { uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir, locksDir } = layout;
+  const { uploadsDir, trashDir, jobsDir, devicesDir, artifactsDir, toolchainsDir, locksDir } = layout;
   const presenceDir = presenceDirOf(locksDir);
   const presence = await showPresence(presenceDir, timing.updateMs);
   const stopping = new AbortController();
@@ -56,7 +53,7 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
     removeLeftovers({
       temporary: [uploadsDir, trashDir],
       mixed: [
-        ...[jobsDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
+        ...[jobsDir, devicesDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
         ...(await lockDirectories(locksDir)),
       ],
       isNeeded: (name) => isBundleNeeded(name, options),
@@ -99,7 +96,8 @@ async function sweepArtifacts({ layout, jobIds }: RecoveryOptions): Promise<void
 async function repairSwaps(options: RecoveryOptions, signal: AbortSignal): Promise<void> {
   const { layout } = options;
   const cut: RemoteKey[] = [];
-  for (const key of await devicesIn(layout.buildsDir)) if (await isSwapCut({ layout, key })) cut.push(key);
+  const { keys } = await devicesOnDisk(layout.buildsDir);
+  for (const key of keys) if (await isSwapCut({ layout, key })) cut.push(key);
   await Promise.all(cut.map((key) => repair(key, options, signal)));
 }
 
@@ -125,24 +123,4 @@ async function repair(
       'a configuration cannot be repaired; its next job will try',
     );
   }
-}
-
-/** Links are left out: a build has planted them. */
-async function devicesIn(buildsDir: string): Promise<RemoteKey[]> {
-  const keys: RemoteKey[] = [];
-  for (const peer of await directoriesIn(buildsDir)) {
-    for (const name of await directoriesIn(join(buildsDir, peer))) {
-      try {
-        keys.push({ dashboardId: dashboardId(peer), device: deviceSegment(name) });
-      } catch {
-        // Somebody else's directory.
-      }
-    }
-  }
-  return keys;
-}
-
-async function directoriesIn(directory: string): Promise<string[]> {
-  const entries = await readdir(directory, { withFileTypes: true });
-  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }

@@ -57,5 +57,5 @@ test('usage counts files and follows no link', async () => {
   const usage = await measure(join(dir, 'a'));
   assert.equal(usage.files, 3);
   assert.ok(usage.bytes >= 1500 && usage.bytes < 2000);
-  assert.deepEqual(await measure(join(dir, 'missing')), { bytes: 0, files: 0 });
+  assert.deepEqual(await measure(join(dir, 'missing')), { bytes: 0, files: 0, diskBytes: 0 });
 });

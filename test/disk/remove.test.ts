@@ -1,0 +1,78 @@
+/** Trees that a build makes hard to remove. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmod, mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { moveToTrash, removeTree } from '../../src/disk/remove.js';
+import { measure } from '../../src/disk/usage.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const isRoot = process.getuid?.() === 0;
+
+/** Deeper than a path may be long, as a program can that goes down a step at a time. */
+function digDeep(directory: string, levels: number): void {
+  const name = 'd'.repeat(200);
+  const home = process.cwd();
+  try {
+    process.chdir(directory);
+    for (let level = 0; level < levels; level += 1) {
+      mkdirSync(name);
+      process.chdir(name);
+    }
+    writeFileSync('bottom', 'deep');
+  } finally {
+    process.chdir(home);
+  }
+}
+
+test('A tree that is deeper than a path may be long is removed', async (t) => {
+  const base = await tempDir(t);
+  const tree = join(base, 'tree');
+  await mkdir(tree);
+  digDeep(tree, 100);
+  await removeTree(tree);
+  assert.deepEqual(await readdir(base), []);
+});
+
+test('A link is removed itself, with what it names left as it was', async (t) => {
+  const base = await tempDir(t);
+  await mkdir(join(base, 'elsewhere'));
+  await writeFile(join(base, 'elsewhere', 'canary'), 'alive');
+  await mkdir(join(base, 'tree'));
+  await symlink(join(base, 'elsewhere'), join(base, 'tree', 'link'));
+  await removeTree(join(base, 'tree'));
+  assert.ok(existsSync(join(base, 'elsewhere', 'canary')));
+  await symlink(join(base, 'elsewhere'), join(base, 'link'));
+  await removeTree(join(base, 'link'));
+  assert.deepEqual(await readdir(base), ['elsewhere']);
+  assert.ok(existsSync(join(base, 'elsewhere', 'canary')));
+});
+
+test(
+  'A directory without permissions is moved away, measured and removed',
+  { skip: isRoot && 'permissions do not hold for root' },
+  async (t) => {
+    const base = await tempDir(t);
+    const shut = join(base, 'tree', 'shut');
+    await mkdir(shut, { recursive: true });
+    await writeFile(join(shut, 'file'), Buffer.alloc(10_000));
+    await chmod(shut, 0);
+    assert.ok((await measure(join(base, 'tree'), { unlock: true })).diskBytes >= 10_000);
+    await chmod(shut, 0);
+    const trashed = await moveToTrash(shut, join(base, 'trash'));
+    assert.ok(trashed !== null);
+    await removeTree(trashed);
+    assert.deepEqual(await readdir(join(base, 'trash')), []);
+  },
+);
+
+test('A file with holes counts for what it takes', async (t) => {
+  const base = await tempDir(t);
+  await writeFile(join(base, 'holes'), '');
+  await truncate(join(base, 'holes'), 100_000_000);
+  const { bytes, diskBytes } = await measure(base);
+  assert.equal(bytes, 100_000_000);
+  assert.ok(diskBytes < 1_000_000, String(diskBytes));
+});
