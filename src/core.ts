@@ -12,6 +12,7 @@ import type { Paths, RemoteKey } from './paths/index.js';
 import type { PairingEvent } from './peers/pairing.js';
 import type { Peer } from './peers/peer-row.js';
 import type { PendingPeer } from './peers/pending.js';
+import type { Retention } from './retention/retention.js';
 
 /** What a mount needs of a receiver. */
 export interface ReceiverCore {
@@ -22,11 +23,18 @@ export interface ReceiverCore {
   readonly pairing: Pairing;
   readonly peers: Peers;
   readonly jobs: JobsView;
+  readonly retention: Retention;
   /**
    * The complete environment of a configuration's compile: the host's own for a local one. The directories that it
    * names for a remote one (`HOME`, `TMPDIR`) are made when a build begins. Throws `TRAVERSAL`.
    */
   composeEnvironment(configuration: string): Environment;
+  /**
+   * Removes what was built for a peer's device, once no build of it runs; its configuration and sidecar stay. Never
+   * `esphome clean`, which empties what devices share. Throws `STATE` for a local configuration, `TRAVERSAL`,
+   * `LOCK_TIMEOUT`.
+   */
+  clean(configuration: string): Promise<void>;
   /** Runs `work` as the owner of a device's subtree, waiting for a build there to end. Throws `LOCK_TIMEOUT`. */
   underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
   /** Takes a connection of the peer link over. */

@@ -19,6 +19,7 @@ import { defaultMaxUploadsPerPeer } from './link/uploads.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/reserved.js';
 import { defaultPairingLimits, type PairingLimits } from './peers/pending.js';
+import { changedLimits, defaultLimits, limitsShape, type RetentionLimits } from './retention/limits.js';
 import { machineOf } from './process/machine.js';
 
 export interface ConnectionLimits extends GateLimits, PairingLimits {
@@ -115,6 +116,8 @@ export interface CoreOptions {
    * result are kept besides. From 1 to 10,000. Default: 50.
    */
   readonly maxResultsPerPeer?: number | undefined;
+  /** How long builds and tools are kept, and how much room they may take. What is not named keeps its default. */
+  readonly retention?: Partial<RetentionLimits> | undefined;
   /** Whether the same bundle, sent again, gets the result of the build before it. Default: true. */
   readonly resultCache?: boolean | undefined;
   /**
@@ -154,6 +157,7 @@ export interface ResolvedOptions {
   readonly bundleLimits: BundleLimits;
   readonly peerReset: 'own' | 'all' | 'none';
   readonly connectionLimits: ConnectionLimits;
+  readonly retention: RetentionLimits;
   readonly provisionVersions: boolean;
   readonly maxVersions: number;
   readonly resultTtlMs: number;
@@ -230,6 +234,7 @@ const schema = z.strictObject({
   maxVersions: z.int().min(1).max(100).default(3),
   resultTtlMs: z.int().min(3_600_000).max(31_536_000_000).default(2_592_000_000),
   maxResultsPerPeer: z.int().min(1).max(10_000).default(50),
+  retention: z.strictObject(limitsShape).partial().prefault({}),
   resultCache: z.boolean().default(true),
   absentPeerGraceMs: z.int().min(10_000).max(86_400_000).default(600_000),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),
@@ -252,6 +257,7 @@ export function resolveOptions(options: CoreOptions): ResolvedOptions {
     environment: read.environment ?? { ...process.env },
     friendlyName: read.friendlyName ?? hostname().slice(0, 128),
     slots: read.slots ?? defaultSlots(machineOf()),
+    retention: changedLimits(defaultLimits, read.retention),
     log: read.log ?? silentLog,
   });
 }

@@ -6,8 +6,10 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
 import type { JobsView, Pairing, Peers, ReceiverCore } from './core.js';
+import { cleanBuildDir } from './compile/build-dir.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
+import { ReceiverError } from './errors.js';
 import { createEnvironment } from './esphome/environment.js';
 import { findEsphome } from './esphome/command.js';
 import { createInstalled, type InstalledEsphome, type InstalledOptions } from './esphome/installed.js';
@@ -16,7 +18,6 @@ import { pythonOf } from './esphome/python.js';
 import { openReleases, type Releases } from './esphome/releases.js';
 import { createChoice } from './jobs/choose-esphome.js';
 import type { Jobs } from './jobs/jobs.js';
-import { isTerminal } from './jobs/job.js';
 import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
@@ -42,8 +43,8 @@ import { createPairingDesk, type PairingDesk } from './peers/pairing.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
-import { removePeerData } from './retention/peer-data.js';
-import { resetDevices } from './retention/reset.js';
+import type { LeaseOfDevice } from './retention/remove-device.js';
+import { openKeeper } from './retention/retention.js';
 
 /** How long the host's own work waits for a build to end. */
 const leaseDeadlineMs = 30_000;
@@ -88,6 +89,13 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
   const jobs = await openJobs({ ...options, paths, composeEnvironment, chooseEsphome, acquire, timing });
+  const keeper = await openKeeper({
+    ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
+    limits: options.retention,
+    resultTtlMs: options.resultTtlMs,
+    minFreeDiskBytes: options.minFreeDiskBytes,
+    tools: { list: async () => [], remove: async () => false },
+  });
   const link = createLink({
     identity,
     desk,
@@ -101,6 +109,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     limits: connectionLimits,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
+    noRoomFor: keeper.noRoomFor,
     resetBuilds: options.peerReset === 'none' ? undefined : resetBuilds,
     about: {
       friendlyName: options.friendlyName,
@@ -115,30 +124,37 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
-  const resets = new Set<Promise<void>>();
   const stopNoting = link.subscribe((event) => {
     if (event.type === 'session') jobs.notePeer(event.dashboardId, event.connected);
   });
   /** Of one peer or of all, as the operator allows. A job that comes meanwhile waits for its device. */
   function resetBuilds(peer: DashboardId): Promise<void> | null {
     const ids = options.peerReset === 'own' ? [peer] : table.list().map(({ dashboardId: id }) => id);
-    if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
-    const reset = resetDevices(ids, { layout, underLease, log });
-    resets.add(reset);
-    void reset.catch(() => {}).then(() => resets.delete(reset));
-    return reset;
+    return keeper.resetPeers(ids);
   }
-  async function underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
+  async function underLease<T>(
+    key: RemoteKey,
+    reason: string,
+    work: (lease: LeaseOfDevice) => Promise<T>,
+    deadlineMs = leaseDeadlineMs,
+  ): Promise<T> {
     const { signal } = new AbortController();
-    const lease = await acquire({ key, reason, signal, deadlineMs: leaseDeadlineMs });
+    const lease = await acquire({ key, reason, signal, deadlineMs });
     try {
       await lease.confirm();
-      return await work();
+      return await work(lease);
     } finally {
       await lease.release();
     }
   }
-  const forget = (id: DashboardId): Promise<void> => removePeerData(id, { layout, jobs, underLease, log });
+  /** The host may do anything there, so it is measured afterwards. */
+  async function forHost<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await underLease(key, reason, work);
+    } finally {
+      await keeper.remeasure(key);
+    }
+  }
   const jobIds = (): string[] => jobs.list().map(({ id }) => id);
   const recovery = await startRecovery({ layout, stateDir, timing, jobIds, log });
 
@@ -147,10 +163,17 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     paths,
     pin: identity.pin,
     pairing: pairingOf(desk),
-    peers: peersOf(table, desk, link, forget),
+    peers: peersOf(table, desk, link, keeper.removePeer),
     jobs: jobsOf(jobs, paths),
+    retention: keeper.retention,
     composeEnvironment,
-    underLease,
+    async clean(configuration) {
+      const key = paths.parseConfiguration(configuration);
+      if (key === null)
+        throw new ReceiverError('STATE', "this is a configuration of the host's own", { configuration });
+      await forHost(key, 'the build is being removed', () => cleanBuildDir(paths, configuration));
+    },
+    underLease: forHost,
     accept: link.accept,
     subscribe(listener) {
       const clones = (event: SessionEvent): void => {
@@ -165,7 +188,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       installed.close();
       await jobs.close();
       await releases?.close();
-      await Promise.allSettled(resets);
+      await keeper.close();
       await recovery.close();
       await table.close();
     },
@@ -173,8 +196,9 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
 }
 
 function ownDirectories(layout: Layout): string[] {
-  const { locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, venvsDir, toolchainsDir } = layout;
-  return [locksDir, uploadsDir, jobsDir, artifactsDir, trashDir, venvsDir, toolchainsDir];
+  const { locksDir, uploadsDir, jobsDir, devicesDir, artifactsDir, trashDir, venvsDir, toolchainsDir } =
+    layout;
+  return [locksDir, uploadsDir, jobsDir, devicesDir, artifactsDir, trashDir, venvsDir, toolchainsDir];
 }
 
 async function versionOf(installed: InstalledEsphome): Promise<string> {

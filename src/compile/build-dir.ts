@@ -12,7 +12,7 @@ import { lstat, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
-import { removeTree } from '../disk/remove.js';
+import { moveToTrash, removeTree } from '../disk/remove.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
@@ -27,7 +27,7 @@ const markName = '.unfinished';
 /** Never part of a build, whatever a sidecar says. */
 const keptNames = ['config', 'storage'];
 
-type BuildPlaces = Pick<Paths, 'buildsDir' | 'resolveDataDir' | 'resolveStoragePath'>;
+type BuildPlaces = Pick<Paths, 'buildsDir' | 'layout' | 'resolveDataDir' | 'resolveStoragePath'>;
 
 /**
  * Empties it after damage, marks it, and makes the directories that the environment names. Throws `TRAVERSAL` when a build has put a
@@ -71,9 +71,16 @@ export async function cleanBuildDir(paths: BuildPlaces, configuration: string): 
   // A YAML may have put its build beside `build/`; it can only be below the subtree.
   const elsewhere = await buildPathOf(subtree, paths.resolveStoragePath(configuration));
   if (elsewhere !== null && !keptNames.some((name) => overlaps(join(subtree, name), elsewhere))) {
-    await removeTree(elsewhere);
+    await removeWhole(elsewhere, paths.layout.trashDir);
   }
-  for (const name of ['build', 'idedata', markName]) await removeTree(join(subtree, name));
+  for (const name of ['build', 'idedata']) await removeWhole(join(subtree, name), paths.layout.trashDir);
+  await removeTree(join(subtree, markName));
+}
+
+/** A removal that is cut short must not leave half of it in its place. */
+async function removeWhole(path: string, trashDir: string): Promise<void> {
+  const trashed = await moveToTrash(path, trashDir);
+  if (trashed !== null) await removeTree(trashed);
 }
 
 function overlaps(kept: string, path: string): boolean {

@@ -21,6 +21,8 @@ export type JobEvent =
   | { readonly type: 'progress'; readonly job: JobRecord }
   /** One line with its terminator, as the build printed it. Never after the terminal state. */
   | { readonly type: 'output'; readonly job: JobRecord; readonly line: string }
+  /** Its result was sent to the end. */
+  | { readonly type: 'fetched'; readonly job: JobRecord }
   /** After every change of state. */
   | { readonly type: 'queue'; readonly status: QueueStatus };
 

@@ -166,7 +166,11 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       const job = known(id);
       if (job.record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
       const stored = await deps.openArtifacts(job.record);
-      return { ...stored, read: () => readThen(stored.read(), () => kept.noteFetched(job)) };
+      const noteFetched = (): void => {
+        kept.noteFetched(job);
+        listeners.tell({ type: 'fetched', job: job.record });
+      };
+      return { ...stored, read: () => readThen(stored.read(), noteFetched) };
     },
     readLog: async (id) => readJobLog(jobLogFile(jobsDir, known(id).record.id)),
     async remove(id) {

@@ -17,7 +17,7 @@ import { createGate, defaultGateLimits, type GateLimits, type LeaveGate } from '
 import type { HidePlaces } from './hide-places.js';
 import { respond } from './handshake.js';
 import { queueStatusFrame } from './job-frames.js';
-import type { IsPlaceSafe, LinkJobs, OpenIntake, ResetBuilds } from './ports.js';
+import type { IsPlaceSafe, LinkJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
 import { closeGraceMs, openSession } from './session.js';
 import { createSessions, type SessionEvent } from './sessions.js';
 import type { Transport } from './transport.js';
@@ -33,6 +33,8 @@ export interface LinkOptions {
   /** Of one peer, over all its connections; at least 2. Default: 8. */
   readonly maxUploadsPerPeer?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  /** Default: there always is room. */
+  readonly noRoomFor?: NoRoomFor | undefined;
   /** Default: nobody may, and nobody is told that he may. */
   readonly resetBuilds?: ResetBuilds | undefined;
   readonly about: About;

@@ -73,6 +73,8 @@ export const ackReasons = {
   hash_mismatch: 'the SHA-256 of the bundle is not the announced one',
   chunk_count_mismatch: 'the last chunk came too early or too late',
   empty_bundle: 'the bundle is announced with no bytes',
+  quota_exceeded: 'the builds under way take all the room that there may be; with a text for the user',
+  disk_full: 'the disk of the receiver is full; with a text for the user',
 } as const;
 
 /** Why a reset of the build environment was refused. */

@@ -5,6 +5,7 @@
 import type { Jobs } from '../jobs/jobs.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
+import type { NoRoom } from '../retention/admit.js';
 
 export type LinkJobs = Pick<
   Jobs,
@@ -16,6 +17,9 @@ export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
 
 /** Whether a device's directory really lies below the builds directory, links resolved. */
 export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;
+
+/** Why an upload of as many bytes is refused before its first one; null when there is room. */
+export type NoRoomFor = (dashboardId: DashboardId, bytes: number) => NoRoom | null;
 
 /**
  * Removes what was built for the peer, or for all where the host allows that. Null when jobs are under way that it would

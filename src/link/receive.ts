@@ -19,7 +19,7 @@ import type { FrameOf } from './frames.js';
 import { stateFrame } from './job-frames.js';
 import type { AckReason } from './names.js';
 import type { Outbox } from './outbox.js';
-import type { IsPlaceSafe, LinkJobs, OpenIntake } from './ports.js';
+import type { IsPlaceSafe, LinkJobs, NoRoomFor, OpenIntake } from './ports.js';
 import type { Uploads } from './uploads.js';
 
 /** Real ids have 12 characters; a peer must not make us keep more than this. */
@@ -37,6 +37,7 @@ export interface ReceivingParts {
   /** Of a bundle as it arrives. Default: what the wire allows. */
   readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  readonly noRoomFor?: NoRoomFor | undefined;
   readonly uploads: Uploads;
   /** Ends the session with `malformed_frame`. */
   readonly breach: () => void;
@@ -84,7 +85,9 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: true });
   }
 
-  function refuse(jobId: string, reason: AckReason): void {
+  /** A dashboard shows its user the reason as it stands, so a word may be followed by what it means here. */
+  function refuse(jobId: string, word: AckReason, detail?: string): void {
+    const reason = detail === undefined ? word : `${word}: ${detail}`;
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: false, reason });
   }
 
@@ -133,6 +136,9 @@ export function createReceiving(parts: ReceivingParts): Receiving {
     };
     const fault = announcementFault(announced, parts.maxBundleBytes ?? maxBundleBytes);
     if (fault) return refuse(frame.job_id, fault);
+    // A clean makes room.
+    const none = target === 'compile' ? parts.noRoomFor?.(dashboardId, frame.total_bundle_bytes) : null;
+    if (none) return refuse(frame.job_id, none.reason, none.detail);
     const over = uploads.begin(dashboardId);
     if (!over) return refuse(frame.job_id, 'duplicate_submit');
     upload = {

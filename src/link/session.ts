@@ -16,7 +16,7 @@ import type { Parsed, ToReceiver } from './frames.js';
 import { startHeartbeat } from './heartbeat.js';
 import type { TerminateReason } from './names.js';
 import { createOutbox, type Outbox } from './outbox.js';
-import type { IsPlaceSafe, LinkJobs, OpenIntake, ResetBuilds } from './ports.js';
+import type { IsPlaceSafe, LinkJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
 import { createReceiving } from './receive.js';
 import { createResetting } from './reset.js';
 import type { Uploads } from './uploads.js';
@@ -52,6 +52,7 @@ export interface SessionParts {
   readonly openIntake: OpenIntake;
   readonly maxBundleBytes?: number;
   readonly isPlaceSafe: IsPlaceSafe;
+  readonly noRoomFor?: NoRoomFor | undefined;
   readonly resetBuilds?: ResetBuilds | undefined;
   readonly uploads: Uploads;
   /** From now on nothing is sent about that job. */

@@ -15,6 +15,7 @@ import type { Environment } from '../esphome/environment.js';
 import type { CoreOptions } from '../options.js';
 import type { Paths } from '../paths/index.js';
 import type { JobsView, Pairing, Peers, ReceiverEvent } from '../core.js';
+import type { Retention } from '../retention/retention.js';
 import { openReceiver } from '../receiver.js';
 import type { Authorize } from './authorize.js';
 import { createEvents } from './events.js';
@@ -43,11 +44,19 @@ export interface Receiver {
   readonly pairing: Pairing;
   readonly peers: Peers;
   readonly jobs: JobsView;
+  /** What is kept and what goes. */
+  readonly retention: Retention;
   /**
    * The complete environment of a configuration's compile. Local: the host's own, unchanged. Remote: an allow-list
    * of it, pinned to the build's data directory. Throws `TRAVERSAL`, `OPTIONS`.
    */
   composeEnvironment(configuration: string): Environment;
+  /**
+   * Removes what was built for a peer's device, once no build of it runs; its configuration and sidecar stay. Never
+   * `esphome clean`, which empties what devices share. Throws `STATE` for a local configuration, `TRAVERSAL`,
+   * `LOCK_TIMEOUT`.
+   */
+  clean(configuration: string): Promise<void>;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
   /** Events, and the peer link when it shares the host's port, for `app.ws.use` of koa-websocket. */
@@ -88,6 +97,8 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
     pairing: core.pairing,
     peers: core.peers,
     jobs: core.jobs,
+    retention: core.retention,
+    clean: core.clean,
     composeEnvironment: core.composeEnvironment,
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
     sockets: () => createSockets({ core, events, prefix, authorize }),

@@ -11,7 +11,6 @@ import { basename, dirname } from 'node:path';
 import { withoutPlaces, type BuildFile } from '../artifacts/build-file.js';
 import { assertOwn, findBuild, findInBuild, missing, readSidecar } from '../artifacts/build-place.js';
 import { findFiles, findFirmware } from '../artifacts/firmware.js';
-import { cleanBuildDir } from '../compile/build-dir.js';
 import { assertInside } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
@@ -85,7 +84,7 @@ export interface HostPaths extends Pick<
 
 const maxBuildInfoBytes = 64 * 1024;
 
-export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>): HostPaths {
+export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' | 'clean'>): HostPaths {
   const { paths } = core;
 
   function storageOf(configuration: string): Promise<StorageJson> {
@@ -123,7 +122,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease'>
   async function wipeBuild(configuration: string): Promise<void> {
     const key = paths.parseConfiguration(configuration);
     if (key === null) return wipeLocal(configuration);
-    await core.underLease(key, 'the build is being removed', () => cleanBuildDir(paths, configuration));
+    await core.clean(configuration);
   }
 
   async function wipeLocal(configuration: string): Promise<void> {

@@ -15,6 +15,8 @@ export interface Layout {
   readonly locksDir: string;
   readonly uploadsDir: string;
   readonly jobsDir: string;
+  /** What is known of each device's use and size. */
+  readonly devicesDir: string;
   readonly artifactsDir: string;
   readonly trashDir: string;
   readonly venvsDir: string;
@@ -35,6 +37,7 @@ export function createLayout(buildsDir: string, path: PlatformPath): Layout {
     locksDir: path.join(receiverDir, 'locks'),
     uploadsDir: path.join(receiverDir, 'uploads'),
     jobsDir: path.join(receiverDir, 'jobs'),
+    devicesDir: path.join(receiverDir, 'devices'),
     artifactsDir: path.join(receiverDir, 'artifacts'),
     trashDir: path.join(receiverDir, 'trash'),
     venvsDir: path.join(receiverDir, 'venvs'),

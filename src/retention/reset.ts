@@ -9,41 +9,70 @@ import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { ReceiverError, messageOf, systemCode } from '../errors.js';
-import type { DashboardId, Layout, RemoteKey } from '../paths/index.js';
-import { devicesOf, type PeerDataOptions } from './peer-data.js';
+import { messageOf, systemCode } from '../errors.js';
+import type { Log } from '../log.js';
+import type { Layout, RemoteKey } from '../paths/index.js';
+import type { DeviceBook } from './device-book.js';
+import type { LeaseOfDevice, UnderLease } from './remove-device.js';
+import type { Left, Removed } from './report.js';
+import { itemOf, whyLeft, type SweepResult } from './sweep.js';
 
 /** Names in a device's directory that are not of its build. */
 const kept = new Set(['config', '.config.from', 'storage']);
 
-export type ResetOptions = Pick<PeerDataOptions, 'layout' | 'underLease' | 'log'>;
-
-/** One that cannot be reset does not keep the others from it. Throws `STORAGE` at the end, when there was one. */
-export async function resetDevices(ids: readonly DashboardId[], options: ResetOptions): Promise<void> {
-  const { layout, underLease, log } = options;
-  let failures = 0;
-  for (const dashboardId of ids) {
-    for (const device of await devicesOf(layout, dashboardId)) {
-      const key = { dashboardId, device };
-      try {
-        await underLease(key, 'its builds are reset', () => resetDevice(layout, key));
-      } catch (error) {
-        failures += 1;
-        log.error({ error: messageOf(error), ...key }, 'the builds of a device could not be reset');
-      }
-    }
-  }
-  if (failures > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { failures });
+export interface ResetDeps {
+  readonly layout: Layout;
+  readonly book: Pick<DeviceBook, 'get' | 'measure'>;
+  readonly underLease: UnderLease;
+  readonly log: Log;
 }
 
-async function resetDevice(layout: Layout, key: RemoteKey): Promise<void> {
+/** One that cannot be reset does not keep the others from it. With `dryRun` it only says what would be freed. */
+export async function resetDevices(
+  keys: readonly RemoteKey[],
+  { dryRun = false }: { readonly dryRun?: boolean },
+  deps: ResetDeps,
+): Promise<SweepResult> {
+  const removed: Removed[] = [];
+  const left: Left[] = [];
+  for (const key of keys) {
+    const item = itemOf(key);
+    try {
+      const before = builtBytes(deps, key);
+      if (!dryRun) await reset(key, deps);
+      removed.push({ item, bytes: dryRun ? before : Math.max(0, before - builtBytes(deps, key)) });
+    } catch (error) {
+      left.push({ what: item, why: whyLeft(error) });
+      const { dashboardId, device } = key;
+      deps.log.error({ dashboardId, device, error: messageOf(error) }, 'a device could not be reset');
+    }
+  }
+  return { removed, left };
+}
+
+/** As it was measured last. */
+function builtBytes({ book }: ResetDeps, key: RemoteKey): number {
+  const sizes = book.get(key)?.sizes;
+  return sizes ? sizes.build + sizes.other : 0;
+}
+
+async function reset(key: RemoteKey, deps: ResetDeps): Promise<void> {
+  const { layout, book, underLease } = deps;
+  const trashed = await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout));
+  for (const path of trashed) await removeTree(path);
+  await book.measure(key);
+}
+
+async function setAside(key: RemoteKey, lease: LeaseOfDevice, layout: Layout): Promise<string[]> {
   const subtree = layout.subtree(key);
   await assertUnlinked(layout.buildsDir, subtree);
+  const trashed: string[] = [];
   for (const name of await namesIn(subtree)) {
     if (kept.has(name)) continue;
-    const trashed = await moveToTrash(join(subtree, name), layout.trashDir);
-    if (trashed !== null) await removeTree(trashed);
+    const moved = await lease.publish(() => moveToTrash(join(subtree, name), layout.trashDir));
+    if (moved !== null) trashed.push(moved);
   }
+  return trashed;
 }
 
 /** A file in a device's place is none of ours. */

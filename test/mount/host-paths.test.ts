@@ -5,6 +5,7 @@ import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
+import { cleanBuildDir } from '../../src/compile/build-dir.js';
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { createHostPaths, type HostPaths } from '../../src/mount/host-paths.js';
 import { createPaths, type Paths, type RemoteKey } from '../../src/paths/index.js';
@@ -29,13 +30,17 @@ async function setting(t: Cleanups): Promise<Setting> {
   await mkdir(configDir);
   const paths = createPaths({ configDir });
   const leases: string[] = [];
+  async function underLease<T>(key: RemoteKey, _reason: string, work: () => Promise<T>): Promise<T> {
+    leases.push(`taken ${key.dashboardId}/${key.device}`);
+    const result = await work();
+    leases.push(existsSync(paths.resolveDataDir(remote) + '/build') ? 'not wiped' : 'wiped');
+    return result;
+  }
   const hook = createHostPaths({
-    paths,
-    async underLease<T>(key: RemoteKey, _reason: string, work: () => Promise<T>): Promise<T> {
-      leases.push(`taken ${key.dashboardId}/${key.device}`);
-      const result = await work();
-      leases.push(existsSync(paths.resolveDataDir(remote) + '/build') ? 'not wiped' : 'wiped');
-      return result;
+    ...{ paths, underLease },
+    async clean(configuration) {
+      const key = paths.parseConfiguration(configuration);
+      if (key !== null) await underLease(key, 'a clean', () => cleanBuildDir(paths, configuration));
     },
   });
   return { root, paths, hook, leases };

@@ -2,69 +2,38 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 
-import { silentLog as log } from '../../src/log.js';
-import { createPaths, dashboardId, deviceFromFile, fileName, type Layout } from '../../src/paths/index.js';
-import { resetDevices, type ResetOptions } from '../../src/retention/reset.js';
-import { tempDir } from '../support/temp-dir.js';
-
-const mine = dashboardId('dashboard-of-mine');
-const other = dashboardId('dashboard-of-others');
-const files = [
-  'config/kitchen.yaml',
-  '.config.from',
-  'storage/kitchen.yaml.json',
-  'build/k/program',
-  'idedata/k.json',
-];
-
-interface Place extends ResetOptions {
-  readonly layout: Layout;
-  readonly base: string;
-  readonly leased: string[];
-  list(peer: string, device: string): Promise<string[]>;
-}
-
-async function place(t: TestContext): Promise<Place> {
-  const base = await tempDir(t);
-  const { layout } = createPaths({ configDir: join(base, 'config') });
-  const leased: string[] = [];
-  for (const peer of [mine, other]) {
-    for (const device of ['kitchen', 'hall']) {
-      const subtree = layout.subtree({
-        dashboardId: peer,
-        device: deviceFromFile(fileName(`${device}.yaml`)),
-      });
-      for (const name of [...files, '.unfinished', 'out/of/the/way']) {
-        await mkdir(join(subtree, name, '..'), { recursive: true });
-        await writeFile(join(subtree, name), name);
-      }
-    }
-  }
-  await mkdir(layout.trashDir, { recursive: true });
-  return {
-    ...{ layout, base, leased, log },
-    async underLease(key, _reason, work) {
-      leased.push(`${key.dashboardId}/${key.device}`);
-      return work();
-    },
-    list: async (peer, device) => (await readdir(join(layout.buildsDir, peer, device))).toSorted(),
-  };
-}
+import { resetDevices } from '../../src/retention/reset.js';
+import { keyOf, mine, other, place } from './place.js';
 
 const rest = ['.config.from', 'config', 'storage'];
+const keys = [keyOf(mine, 'kitchen'), keyOf(mine, 'hall')];
 
 test("What was built for the peer goes, each device under its lease; configurations and the others' builds stay", async (t) => {
   const here = await place(t);
-  await resetDevices([mine], here);
+  for (const key of keys) await here.book.measure(key);
+  const { removed, left } = await resetDevices(keys, {}, here);
   assert.deepEqual(here.leased.toSorted(), [`${mine}/hall`, `${mine}/kitchen`]);
   for (const device of ['kitchen', 'hall']) {
     assert.deepEqual(await here.list(mine, device), rest);
     assert.ok((await here.list(other, device)).includes('build'));
   }
   assert.deepEqual(await readdir(here.layout.trashDir), []);
-  await resetDevices([mine, dashboardId('nobody-at-all')], here);
+  assert.deepEqual(left, []);
+  assert.equal(removed.length, 2);
+  for (const { bytes } of removed) assert.ok(bytes >= 10_000, String(bytes));
+});
+
+test('A dry run says what would be freed, takes no lease and touches nothing', async (t) => {
+  const here = await place(t);
+  for (const key of keys) await here.book.measure(key);
+  const dry = await resetDevices(keys, { dryRun: true }, here);
+  assert.deepEqual(here.leased, []);
+  assert.ok((await here.list(mine, 'kitchen')).includes('build'));
+  const wet = await resetDevices(keys, {}, here);
+  const names = (result: typeof dry): unknown[] => result.removed.map(({ item }) => item);
+  assert.deepEqual(names(dry), names(wet));
 });
 
 test("A link is not followed, a file in a device's place is left, and what fails does not keep the rest from it", async (t) => {
@@ -76,7 +45,13 @@ test("A link is not followed, a file in a device's place is left, and what fails
   await symlink(outside, join(peerDir, 'attic'));
   await writeFile(join(peerDir, 'cellar'), 'a file');
   await symlink(outside, join(peerDir, 'kitchen', 'linked'));
-  await assert.rejects(resetDevices([mine], here), { code: 'STORAGE' });
+  const { left } = await resetDevices([keyOf(mine, 'attic'), keyOf(mine, 'cellar'), ...keys], {}, here);
+  assert.deepEqual(left, [
+    {
+      what: { kind: 'device', dashboardId: mine, device: 'attic' },
+      why: 'the build directory is reached through a link',
+    },
+  ]);
   assert.equal(await readFile(join(outside, 'build', 'canary'), 'utf8'), 'alive');
   assert.equal(await readFile(join(peerDir, 'cellar'), 'utf8'), 'a file');
   for (const device of ['kitchen', 'hall']) assert.deepEqual(await here.list(mine, device), rest);
@@ -84,7 +59,8 @@ test("A link is not followed, a file in a device's place is left, and what fails
 
 test('A device whose lease is not to be had is left as it is', async (t) => {
   const here = await place(t);
-  const refused = { ...here, underLease: () => Promise.reject(new Error('busy')) };
-  await assert.rejects(resetDevices([mine], refused), { code: 'STORAGE' });
+  here.held.add('kitchen');
+  const { removed, left } = await resetDevices(keys, {}, here);
+  assert.deepEqual([removed.length, left.map(({ why }) => why)], [1, ['it is in use']]);
   assert.ok((await here.list(mine, 'kitchen')).includes('build'));
 });

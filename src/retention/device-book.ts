@@ -1,0 +1,218 @@
+/**
+ * When each device was last used and what it takes, in memory for every question and on record for the next start and for
+ * other receivers on the same disk.
+ *
+ * A use that is not known is never taken for an old one: a device without a record counts as used now, and so does one
+ * whose record is of a time to come or of before this software, for then the clock was wrong, as that of a board
+ * without a battery is at its start.
+ */
+import { lstat, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { measure } from '../disk/usage.js';
+import { messageOf, systemCode } from '../errors.js';
+import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
+import type { Log } from '../log.js';
+import type { DashboardId, Layout, RemoteKey } from '../paths/index.js';
+import {
+  readRecord,
+  readRecords,
+  removeRecord,
+  writeRecord,
+  type DeviceRecord,
+  type Sizes,
+} from './device-record.js';
+
+export type { DeviceRecord, Sizes } from './device-record.js';
+
+export interface DeviceBook {
+  /** In no order. */
+  list(): readonly DeviceRecord[];
+  get(key: RemoteKey): DeviceRecord | undefined;
+  /** Of one peer, or of all. In bytes of the volume. */
+  bytes(dashboardId?: DashboardId): number;
+  /** Notes that a device is used now. On record soon; to the minute. */
+  touch(key: RemoteKey): void;
+  /** Walks a device's directory and notes what it takes. Never rejects. */
+  measure(key: RemoteKey): Promise<void>;
+  /** Takes in what others have noted, under the lease of the device: nobody uses it now. */
+  look(key: RemoteKey): DeviceRecord | undefined;
+  /** Drops what is known of a device whose directory is gone. Never rejects. */
+  forget(key: RemoteKey): Promise<void>;
+  /**
+   * Compares with the disk: takes in devices that are new to this receiver, and drops those that are gone. Returns what
+   * is no device. Throws system errors.
+   */
+  refresh(): Promise<readonly Strange[]>;
+  /** Resolves when all is on record. */
+  settled(): Promise<void>;
+}
+
+export interface DeviceBookOptions {
+  readonly layout: Pick<Layout, 'buildsDir' | 'devicesDir' | 'subtree'>;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+const precisionMs = 60_000;
+/** 2024: before it there was none of this. */
+const earliest = 1_704_067_200_000;
+
+/** Reads what is on record. Throws system errors. */
+export async function openDeviceBook(options: DeviceBookOptions): Promise<DeviceBook> {
+  const { layout, now, log } = options;
+  const { buildsDir, devicesDir } = layout;
+  const records = new Map<string, DeviceRecord>();
+  /** Uses as they stand on record. */
+  const saved = new Map<string, number>();
+  const writing = new Map<string, Promise<void>>();
+
+  const nameOf = (key: RemoteKey): string => layout.subtree(key);
+
+  /** One write of a device after the other, each of what is known when its turn comes. */
+  async function save(key: RemoteKey): Promise<void> {
+    const name = nameOf(key);
+    const before = writing.get(name) ?? Promise.resolve();
+    const writes = before.then(() => write(key));
+    writing.set(name, writes);
+    await writes;
+    if (writing.get(name) === writes) writing.delete(name);
+  }
+
+  async function write(key: RemoteKey): Promise<void> {
+    const record = records.get(nameOf(key));
+    try {
+      if (record === undefined) return await removeRecord(devicesDir, key);
+      const merged = newest(record, readRecord(devicesDir, key));
+      await writeRecord(devicesDir, merged);
+      saved.set(nameOf(key), merged.usedAt);
+    } catch (error) {
+      log.warn({ ...key, error: messageOf(error) }, 'the use of a device could not be put on record');
+    }
+  }
+
+  function put(record: DeviceRecord): DeviceRecord {
+    records.set(nameOf(record), record);
+    return record;
+  }
+
+  function known(key: RemoteKey): DeviceRecord {
+    const { dashboardId, device } = key;
+    return records.get(nameOf(key)) ?? { dashboardId, device, usedAt: now(), sizes: null, measuredAt: 0 };
+  }
+
+  /** With a use at a time that cannot be taken for now. */
+  function corrected(record: DeviceRecord): DeviceRecord {
+    const { usedAt } = record;
+    return usedAt >= earliest && usedAt <= now() + precisionMs ? record : { ...record, usedAt: now() };
+  }
+
+  function takeIn(found: DeviceRecord): DeviceRecord {
+    const right = corrected(found);
+    const own = records.get(nameOf(found));
+    const record = put(own ? newest(corrected(own), right) : right);
+    if (right !== found) void save(found);
+    return record;
+  }
+
+  const book: DeviceBook = {
+    list: () => [...records.values()],
+    get: (key) => records.get(nameOf(key)),
+    bytes(dashboardId) {
+      let sum = 0;
+      for (const record of records.values()) {
+        if (dashboardId === undefined || record.dashboardId === dashboardId) sum += bytesOf(record);
+      }
+      return sum;
+    },
+    touch(key) {
+      const record = put({ ...known(key), usedAt: now() });
+      const last = saved.get(nameOf(key));
+      if (last !== undefined && Math.abs(record.usedAt - last) < precisionMs) return;
+      saved.set(nameOf(key), record.usedAt);
+      void save(key);
+    },
+    async measure(key) {
+      try {
+        const sizes = await sizesOf(layout.subtree(key));
+        if (sizes === null) return await book.forget(key);
+        put({ ...known(key), sizes, measuredAt: now() });
+        await save(key);
+      } catch (error) {
+        log.warn({ ...key, error: messageOf(error) }, 'a device could not be measured');
+      }
+    },
+    look(key) {
+      const found = readRecord(devicesDir, key);
+      return found === null ? records.get(nameOf(key)) : takeIn(found);
+    },
+    async forget(key) {
+      records.delete(nameOf(key));
+      saved.delete(nameOf(key));
+      await save(key);
+    },
+    async refresh() {
+      const { keys, strange } = await devicesOnDisk(buildsDir);
+      const here = new Set(keys.map(nameOf));
+      for (const record of readRecords(devicesDir)) {
+        if (here.has(nameOf(record))) saved.set(nameOf(record), takeIn(record).usedAt);
+        else if (!(await exists(layout.subtree(record)))) await book.forget(record);
+      }
+      for (const record of [...records.values()]) {
+        if (!here.has(nameOf(record)) && !(await exists(layout.subtree(record)))) await book.forget(record);
+      }
+      for (const key of keys) {
+        if (records.has(nameOf(key))) continue;
+        put(known(key));
+        void save(key);
+      }
+      return strange;
+    },
+    async settled() {
+      while (writing.size > 0) await Promise.all(writing.values());
+    },
+  };
+  for (const record of readRecords(devicesDir)) {
+    saved.set(nameOf(record), takeIn(record).usedAt);
+  }
+  return book;
+}
+
+/** In bytes of the volume; nothing as long as it is not measured. */
+export function bytesOf({ sizes }: Pick<DeviceRecord, 'sizes'>): number {
+  return sizes === null ? 0 : sizes.config + sizes.build + sizes.other;
+}
+
+/** The later use and the later measurement of two records of one device. */
+function newest(a: DeviceRecord, b: DeviceRecord | null): DeviceRecord {
+  if (b === null) return a;
+  const measured = b.measuredAt > a.measuredAt ? b : a;
+  return { ...measured, usedAt: Math.max(a.usedAt, b.usedAt) };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Null when there is no such directory. */
+async function sizesOf(subtree: string): Promise<Sizes | null> {
+  const sizes = { config: 0, build: 0, other: 0 };
+  let names: string[];
+  try {
+    if (!(await lstat(subtree)).isDirectory()) return null;
+    names = await readdir(subtree);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return null;
+    throw error;
+  }
+  for (const name of names) {
+    const kind = name === 'config' || name === 'build' ? name : 'other';
+    const { diskBytes } = await measure(join(subtree, name), { unlock: true });
+    sizes[kind] += diskBytes;
+  }
+  return sizes;
+}

@@ -1,0 +1,220 @@
+/**
+ * Decides when something goes: at a sweep once an hour, after each build, when a limit is lowered, and when an upload is
+ * announced that would not fit. One such work at a time; what it may take is decided again under each lease.
+ */
+import { freeSpaceBytes } from '../disk/free-space.js';
+import { messageOf } from '../errors.js';
+import { isTerminal, type JobRecord } from '../jobs/job.js';
+import type { Jobs } from '../jobs/jobs.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import type { Clock } from '../peers/clock.js';
+import { noRoomFor, type NoRoom } from './admit.js';
+import type { DeviceBook, DeviceRecord } from './device-book.js';
+import { changedLimits, type RetentionLimits } from './limits.js';
+import { overQuota } from './quota.js';
+import type { RemovalDeps } from './remove-device.js';
+import { joined, type Removed, type Report } from './report.js';
+import { trimShelf, type Shelf, type ShelfEntry, type ShelfLimits } from './shelf.js';
+import { itemOf, sweepDevices, type SweepDeps, type SweepResult } from './sweep.js';
+import { usageOf, type UsageReport } from './usage.js';
+
+export interface Sweeper {
+  readonly limits: () => RetentionLimits;
+  /** Changes some of the limits; what no longer fits goes at once. Throws `OPTIONS`. */
+  setLimits(changes: Partial<RetentionLimits>): Promise<Report>;
+  /** What is known without a walk. */
+  usage(): Promise<UsageReport>;
+  /** Takes away what is too old or too much; with `dryRun` it only says what that is. Throws system errors. */
+  sweep(options?: { readonly dryRun?: boolean }): Promise<Report>;
+  /** Why an upload of as many bytes cannot have room; null when it can. */
+  noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null;
+  /** Ends it; resolves when nothing is being removed. */
+  close(): Promise<void>;
+}
+
+export interface SweeperDeps extends Omit<RemovalDeps, 'book'> {
+  readonly book: DeviceBook;
+  readonly jobs: Pick<Jobs, 'list' | 'subscribe'>;
+  readonly results: Shelf;
+  /** Installed releases and toolchains together. */
+  readonly tools: Shelf;
+  readonly limits: RetentionLimits;
+  readonly resultTtlMs: number;
+  readonly minFreeDiskBytes: number;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const sweepEveryMs = 3_600_000;
+/** The first comes after what a start has to do. */
+const firstSweepMs = 60_000;
+/** A figure as old as this is measured anew, in case somebody else has changed the directory. */
+const remeasureMs = 86_400_000;
+/** Builds go until as much more is free than must be, so that the next one does not begin it anew. */
+const spareFactor = 1.25;
+/** How long a look at the volume holds. */
+const freeMs = 2_000;
+
+/** Begins to follow the jobs, and sweeps from then on. */
+export function openSweeper(deps: SweeperDeps): Sweeper {
+  const { book, jobs, layout, now, clock, log } = deps;
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  let limits = deps.limits;
+  let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
+  let toolEntries: readonly ShelfEntry[] = [];
+  let cancelTimer = (): void => {};
+  /** Work on the disk, one after the other. */
+  let last: Promise<unknown> = Promise.resolve();
+  let isTrimming = false;
+
+  const stopFollowing = jobs.subscribe((event) => {
+    if (event.type === 'fetched') return book.touch(event.job);
+    if (event.type !== 'state') return undefined;
+    book.touch(event.job);
+    if (isTerminal(event.job)) void enqueue(() => afterBuild(event.job));
+    return undefined;
+  });
+  cancelTimer = clock.after(firstSweepMs, tick);
+  void lookAtVolume();
+
+  function tick(): void {
+    void sweep(false).catch((error: unknown) => {
+      log.error({ error: messageOf(error) }, 'what is not used any more could not be looked for');
+    });
+    cancelTimer = clock.after(sweepEveryMs, tick);
+  }
+
+  function enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const result = last.then(work);
+    last = result.catch(() => {});
+    return result;
+  }
+
+  async function afterBuild(job: JobRecord): Promise<void> {
+    if (signal.aborted) return;
+    await book.measure(job);
+    await trimBuilds(false, 0);
+  }
+
+  function busyTest(): SweepDeps['isBusy'] {
+    const live = jobs.list().filter((job) => !isTerminal(job));
+    const busy = new Set(live.map((job) => layout.subtree(job)));
+    return (key) => busy.has(layout.subtree(key));
+  }
+
+  function sweepDeps(): SweepDeps {
+    // Asked anew for each device: a job may come at any moment.
+    return { ...deps, isBusy: (key) => busyTest()(key) };
+  }
+
+  async function lookAtVolume(): Promise<number | null> {
+    const bytes = await freeSpaceBytes(layout.buildsDir).catch(() => null);
+    free = { bytes, at: clock.now() };
+    return bytes;
+  }
+
+  /** Has the least recently used builds go until all limits hold, and `wanted` bytes more can come. */
+  async function trimBuilds(
+    dryRun: boolean,
+    wanted: number,
+    gone: readonly Removed[] = [],
+  ): Promise<SweepResult> {
+    const { maxBuildBytes, maxBuildBytesPerPeer } = limits;
+    const needed = deps.minFreeDiskBytes === 0 ? 0 : deps.minFreeDiskBytes + wanted;
+    const freeBytes = await lookAtVolume();
+    const missingBytes = freeBytes !== null && freeBytes < needed ? needed * spareFactor - freeBytes : 0;
+    const quota = { maxBuildBytes, maxBuildBytesPerPeer, missingBytes };
+    const chosen = overQuota(book.list().filter(isNone(gone)), quota, busyTest());
+    const reason = 'builds take too much room';
+    const uses = new Map(chosen.map((record) => [layout.subtree(record), record.usedAt]));
+    // Used meanwhile, it is no longer the one that was not used for the longest time.
+    const isWanted = (record: DeviceRecord): boolean => record.usedAt === uses.get(layout.subtree(record));
+    return sweepDevices(chosen, { reason, isWanted, dryRun, signal }, sweepDeps());
+  }
+
+  async function sweepOld(dryRun: boolean): Promise<SweepResult> {
+    const strange = await book.refresh();
+    const isOld = (record: DeviceRecord): boolean => now() - record.usedAt >= limits.buildTtlMs;
+    const reason = 'nobody has used it for a time';
+    const old = book.list().filter(isOld);
+    const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps());
+    const others = strange.map(({ place, why }) => ({ what: { kind: 'strange', place } as const, why }));
+    return { removed: swept.removed, left: [...swept.left, ...others] };
+  }
+
+  function sweep(dryRun: boolean): Promise<Report> {
+    return enqueue(async () => {
+      const old = await sweepOld(dryRun);
+      if (!dryRun) await remeasure();
+      const tooMuch = await trimBuilds(dryRun, 0, old.removed);
+      return joined(dryRun, [old, tooMuch, ...(await trimShelves(dryRun))]);
+    });
+  }
+
+  async function remeasure(): Promise<void> {
+    for (const record of book.list()) {
+      if (signal.aborted) return;
+      if (record.sizes === null || now() - record.measuredAt >= remeasureMs) await book.measure(record);
+    }
+  }
+
+  async function trimShelves(dryRun: boolean): Promise<SweepResult[]> {
+    const { maxResultBytes, toolTtlMs, maxToolBytes } = limits;
+    const order = { now: now(), dryRun, signal, log };
+    const results: ShelfLimits = { ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes };
+    const tools: ShelfLimits = { ttlMs: toolTtlMs, maxBytes: maxToolBytes };
+    const swept = [
+      await trimShelf(deps.results, { ...results, ...order }),
+      await trimShelf(deps.tools, { ...tools, ...order }),
+    ];
+    toolEntries = await deps.tools.list();
+    return swept;
+  }
+
+  return {
+    limits: () => limits,
+    async setLimits(changes) {
+      limits = changedLimits(limits, changes);
+      return sweep(false);
+    },
+    async usage() {
+      return usageOf(book.list(), jobs.list(), toolEntries, await lookAtVolume());
+    },
+    sweep: ({ dryRun = false } = {}) => sweep(dryRun),
+    noRoomFor(dashboardId, bytes) {
+      if (clock.now() - free.at >= freeMs) void lookAtVolume();
+      const { minFreeDiskBytes } = deps;
+      const facts = {
+        records: book.list(),
+        isBusy: busyTest(),
+        limits,
+        freeBytes: free.bytes,
+        minFreeDiskBytes,
+      };
+      const none = noRoomFor(dashboardId, bytes, facts);
+      const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
+      if (none === null && isShort && !isTrimming && !signal.aborted) {
+        isTrimming = true;
+        void enqueue(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false));
+      }
+      return none;
+    },
+    async close() {
+      stopping.abort();
+      cancelTimer();
+      stopFollowing();
+      await last;
+      await book.settled();
+    },
+  };
+}
+
+/** Whether a device is none of those. */
+function isNone(gone: readonly Removed[]): (record: DeviceRecord) => boolean {
+  const names = new Set(gone.map(({ item }) => JSON.stringify(item)));
+  return (record) => !names.has(JSON.stringify(itemOf(record)));
+}

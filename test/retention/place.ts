@@ -1,0 +1,93 @@
+/** Devices of peers on a real disk, with all that retention keeps of them, and leases that can be watched and refused. */
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { silentLog as log } from '../../src/log.js';
+import { ReceiverError } from '../../src/errors.js';
+import {
+  createPaths,
+  dashboardId,
+  deviceFromFile,
+  fileName,
+  type Layout,
+  type RemoteKey,
+} from '../../src/paths/index.js';
+import { openDeviceBook, type DeviceBook } from '../../src/retention/device-book.js';
+import type { UnderLease } from '../../src/retention/remove-device.js';
+import { tempDir } from '../support/temp-dir.js';
+
+export const mine = dashboardId('dashboard-of-mine');
+export const other = dashboardId('dashboard-of-others');
+
+export interface Place {
+  readonly base: string;
+  readonly layout: Layout;
+  readonly book: DeviceBook;
+  readonly log: typeof log;
+  readonly underLease: UnderLease;
+  /** Devices whose lease was had, in order. */
+  readonly leased: string[];
+  /** Devices whose lease is somebody else's. */
+  readonly held: Set<string>;
+  /** Milliseconds since 1970; to be moved by the test. */
+  time: number;
+  now(): number;
+  /** Called while the lease of a device is held, before the work. */
+  onLease: (key: RemoteKey) => void;
+  list(peer: string, device: string): Promise<string[]>;
+}
+
+export function keyOf(peer: RemoteKey['dashboardId'], device: string): RemoteKey {
+  return { dashboardId: peer, device: deviceFromFile(fileName(`${device}.yaml`)) };
+}
+
+const files = [
+  'config/kitchen.yaml',
+  '.config.from',
+  'storage/kitchen.yaml.json',
+  'build/k/program',
+  'idedata/k.json',
+];
+
+/** A device's directory with some of all that lies in one. */
+export async function plant(layout: Layout, key: RemoteKey, buildBytes = 10_000): Promise<void> {
+  const subtree = layout.subtree(key);
+  for (const name of [...files, '.unfinished', 'out/of/the/way']) {
+    await mkdir(join(subtree, name, '..'), { recursive: true });
+    await writeFile(join(subtree, name), name.endsWith('program') ? Buffer.alloc(buildBytes, 1) : name);
+  }
+}
+
+export async function emptyPlace(t: TestContext): Promise<Place> {
+  const base = await tempDir(t);
+  const { layout } = createPaths({ configDir: join(base, 'config') });
+  for (const directory of [layout.trashDir, layout.devicesDir]) await mkdir(directory, { recursive: true });
+  const leased: string[] = [];
+  const held = new Set<string>();
+  const here = {
+    ...{ base, layout, leased, held, log },
+    time: 1_800_000_000_000,
+    now: () => here.time,
+    onLease: (_key: RemoteKey): void => {},
+    underLease: (async (key, _reason, work) => {
+      if (held.has(key.device)) throw new ReceiverError('LOCK_TIMEOUT', 'the device is busy');
+      leased.push(`${key.dashboardId}/${key.device}`);
+      here.onLease(key);
+      return work({ publish: (act) => act() });
+    }) as UnderLease,
+    list: async (peer: string, device: string) =>
+      (await readdir(join(layout.buildsDir, peer, device))).toSorted(),
+  };
+  return Object.assign(here, { book: await openDeviceBook(here) });
+}
+
+/** With two devices of two peers each. */
+export async function place(t: TestContext): Promise<Place> {
+  const here = await emptyPlace(t);
+  for (const peer of [mine, other])
+    for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));
+  await here.book.refresh();
+  await here.book.settled();
+  return here;
+}

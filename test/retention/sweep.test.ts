@@ -1,0 +1,149 @@
+/** Which devices go, on real trees; each race is provoked while the lease is held. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+
+import { openDeviceBook, type DeviceRecord } from '../../src/retention/device-book.js';
+import { sweepDevices, type SweepDeps, type SweepResult } from '../../src/retention/sweep.js';
+import { keyOf, mine, other, place, type Place } from './place.js';
+
+const dayMs = 86_400_000;
+const live = new AbortController().signal;
+
+/** Sweeps what was not used for a day. */
+async function sweep(
+  here: Place,
+  changes: Partial<SweepDeps & { dryRun: boolean; signal: AbortSignal }> = {},
+): Promise<SweepResult> {
+  const { dryRun = false, signal = live, ...deps } = changes;
+  const isWanted = ({ usedAt }: DeviceRecord): boolean => here.now() - usedAt >= dayMs;
+  const order = { reason: 'a test', isWanted, dryRun, signal };
+  const candidates = here.book
+    .list()
+    .filter(isWanted)
+    .toSorted((a, b) => (a.device < b.device ? -1 : 1));
+  return sweepDevices(candidates, order, { ...here, isBusy: () => false, ...deps });
+}
+
+const namesOf = ({ removed }: SweepResult): string[] =>
+  removed
+    .map(({ item }) => (item.kind === 'device' ? `${item.dashboardId}/${item.device}` : item.kind))
+    .toSorted();
+const whys = ({ left }: SweepResult): string[] => left.map(({ why }) => why);
+
+test('A device goes a day after its last use, with all that is in it; one that was used stays', async (t) => {
+  const here = await place(t);
+  for (const { dashboardId, device } of here.book.list()) await here.book.measure({ dashboardId, device });
+  here.time += dayMs - 1;
+  here.book.touch(keyOf(mine, 'kitchen'));
+  assert.deepEqual(namesOf(await sweep(here)), []);
+  here.time += 1;
+  const result = await sweep(here);
+  assert.deepEqual(namesOf(result), [`${mine}/hall`, `${other}/hall`, `${other}/kitchen`]);
+  for (const { bytes } of result.removed) assert.ok(bytes > 10_000);
+  assert.deepEqual(await readdir(here.layout.buildsDir), ['.receiver', mine]);
+  assert.deepEqual(await here.list(mine, 'kitchen'), [
+    '.config.from',
+    '.unfinished',
+    'build',
+    'config',
+    'idedata',
+    'out',
+    'storage',
+  ]);
+  assert.deepEqual(await readdir(here.layout.trashDir), []);
+  await here.book.settled();
+  assert.equal((await readdir(here.layout.devicesDir)).length, 1);
+});
+
+test('A dry run names the same devices, takes no lease and touches nothing', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  const dry = await sweep(here, { dryRun: true });
+  assert.deepEqual(here.leased, []);
+  assert.ok(existsSync(here.layout.subtree(keyOf(mine, 'hall'))));
+  assert.deepEqual(namesOf(await sweep(here)), namesOf(dry));
+});
+
+test('A device that is used between the look and the lease stays', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  here.onLease = (key) => {
+    if (key.device === 'hall') here.book.touch(key);
+  };
+  assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/kitchen`]);
+});
+
+test('A use that only another receiver knows of counts, for it is on record', async (t) => {
+  const here = await place(t);
+  const theirs = await openDeviceBook(here);
+  here.time += dayMs;
+  theirs.touch(keyOf(mine, 'hall'));
+  await theirs.settled();
+  assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/hall`, `${other}/kitchen`]);
+});
+
+test('A device with a job that waits, or one whose lease somebody holds, stays and is named', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  here.held.add('hall');
+  const result = await sweep(here, { isBusy: (key) => key.dashboardId === mine && key.device === 'kitchen' });
+  assert.deepEqual(namesOf(result), [`${other}/kitchen`]);
+  assert.deepEqual(whys(result).toSorted(), ['a job of it is under way', 'it is in use', 'it is in use']);
+});
+
+test('A peer whose directory is a link costs nobody else the sweep, and nothing behind the link goes', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  const peerDir = dirname(here.layout.subtree(keyOf(mine, 'hall')));
+  const elsewhere = join(here.base, 'elsewhere');
+  await rename(peerDir, elsewhere);
+  await symlink(elsewhere, peerDir);
+  const result = await sweep(here);
+  assert.deepEqual(namesOf(result), [`${other}/hall`, `${other}/kitchen`]);
+  assert.deepEqual(whys(result), [
+    'the build directory is reached through a link',
+    'the build directory is reached through a link',
+  ]);
+  assert.deepEqual((await readdir(elsewhere)).toSorted(), ['hall', 'kitchen']);
+});
+
+test('Links inside a device go themselves, and what they name stays', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  const canary = join(here.base, 'canary');
+  await mkdir(canary);
+  await writeFile(join(canary, 'alive'), '');
+  await symlink(canary, join(here.layout.subtree(keyOf(mine, 'hall')), 'build', 'link'));
+  const device = here.layout.subtree(keyOf(mine, 'kitchen'));
+  await rm(device, { recursive: true });
+  await symlink(canary, device);
+  await sweep(here);
+  assert.ok(existsSync(join(canary, 'alive')));
+  assert.ok(!existsSync(device));
+});
+
+test(
+  'A directory that its build has made unreadable and unwritable goes',
+  { skip: process.getuid?.() === 0 && 'permissions do not hold for root' },
+  async (t) => {
+    const here = await place(t);
+    here.time += dayMs;
+    const subtree = here.layout.subtree(keyOf(mine, 'hall'));
+    await chmod(join(subtree, 'build', 'k'), 0);
+    await chmod(subtree, 0);
+    assert.ok(namesOf(await sweep(here)).includes(`${mine}/hall`));
+    assert.deepEqual(await readdir(here.layout.trashDir), []);
+  },
+);
+
+test('A sweep that is ended stops between two devices', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  const stopping = new AbortController();
+  here.onLease = () => stopping.abort();
+  const result = await sweep(here, { signal: stopping.signal });
+  assert.equal(result.removed.length, 1);
+});
