@@ -72,10 +72,11 @@ export interface Pairing {
 export interface Peers {
   list(): readonly PeerView[];
   /**
-   * Ends the approval, the peer's session and its jobs, and removes its builds and results: ids are chosen by peers,
-   * and the next one of that name must not find them. False when there is no such peer. Throws `TRAVERSAL`.
+   * Ends the approval, the peer's session and its jobs; resolves when they have ended. Its builds and results are then
+   * removed, unless they are to be kept: for the same key, should it pair again. Another key that pairs under the id has
+   * them removed first, for ids are chosen by peers. False when there is no such peer. Throws `TRAVERSAL`.
    */
-  revoke(dashboardId: string): Promise<boolean>;
+  revoke(dashboardId: string, options?: { readonly data?: 'delete' | 'keep' | undefined }): Promise<boolean>;
 }
 
 export interface PeerView extends Peer {

@@ -80,7 +80,6 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const identity = await loadIdentity(stateDir, log);
   const table = await openPeerTable(stateDir, log);
   const { connectionLimits } = options;
-  const desk = createPairingDesk({ peers: table, clock: systemClock, limits: connectionLimits, log });
   const staleMs = options.lockStaleMs;
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
@@ -95,6 +94,12 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
     tools: { list: async () => [], remove: async () => false },
+  });
+  const { owners } = keeper;
+  for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
+  const desk = createPairingDesk({
+    ...{ peers: table, clock: systemClock, limits: connectionLimits, log },
+    beforeApproval: (id, pin) => owners.claim(id, pin),
   });
   const link = createLink({
     identity,
@@ -163,7 +168,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     paths,
     pin: identity.pin,
     pairing: pairingOf(desk),
-    peers: peersOf(table, desk, link, keeper.removePeer),
+    peers: peersOf(table, desk, link, (id, isKept) => (isKept ? jobs.cancelAllOf(id) : owners.remove(id))),
     jobs: jobsOf(jobs, paths),
     retention: keeper.retention,
     composeEnvironment,
@@ -196,9 +201,28 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
 }
 
 function ownDirectories(layout: Layout): string[] {
-  const { locksDir, uploadsDir, jobsDir, devicesDir, artifactsDir, trashDir, venvsDir, toolchainsDir } =
-    layout;
-  return [locksDir, uploadsDir, jobsDir, devicesDir, artifactsDir, trashDir, venvsDir, toolchainsDir];
+  const {
+    locksDir,
+    uploadsDir,
+    jobsDir,
+    devicesDir,
+    ownersDir,
+    artifactsDir,
+    trashDir,
+    venvsDir,
+    toolchainsDir,
+  } = layout;
+  return [
+    locksDir,
+    uploadsDir,
+    jobsDir,
+    devicesDir,
+    ownersDir,
+    artifactsDir,
+    trashDir,
+    venvsDir,
+    toolchainsDir,
+  ];
 }
 
 async function versionOf(installed: InstalledEsphome): Promise<string> {
@@ -247,14 +271,14 @@ function peersOf(
   table: PeerTable,
   desk: PairingDesk,
   link: Link,
-  forget: (id: DashboardId) => Promise<void>,
+  leave: (id: DashboardId, isKept: boolean) => Promise<unknown>,
 ): Peers {
   return Object.freeze({
     list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
-    async revoke(text: string) {
+    async revoke(text: string, { data = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
       // Its work ends and goes whatever becomes of the file that says so.
-      const [isRemoved] = await Promise.all([desk.revoke(id), forget(id)]);
+      const [isRemoved] = await Promise.all([desk.revoke(id), leave(id, data === 'keep')]);
       return isRemoved;
     },
   });

@@ -44,7 +44,8 @@ export interface Recovery {
  */
 export async function startRecovery(options: RecoveryOptions): Promise<Recovery> {
   const { layout, stateDir, timing, log } = options;
-  const { uploadsDir, trashDir, jobsDir, devicesDir, artifactsDir, toolchainsDir, locksDir } = layout;
+  const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
+    layout;
   const presenceDir = presenceDirOf(locksDir);
   const presence = await showPresence(presenceDir, timing.updateMs);
   const stopping = new AbortController();
@@ -53,7 +54,7 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
     removeLeftovers({
       temporary: [uploadsDir, trashDir],
       mixed: [
-        ...[jobsDir, devicesDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
+        ...[jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
         ...(await lockDirectories(locksDir)),
       ],
       isNeeded: (name) => isBundleNeeded(name, options),

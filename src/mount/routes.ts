@@ -12,6 +12,7 @@ import type { ReceiverCore } from '../core.js';
 import { refusal, type Authorize } from './authorize.js';
 import { readJsonObject } from './body.js';
 import type { HostPaths } from './host-paths.js';
+import { addRetentionRoutes } from './retention-routes.js';
 import { jobView, peerView, requestView, stateOf } from './state.js';
 
 declare module 'koa' {
@@ -27,6 +28,7 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
   PAIRING: 409,
   STATE: 409,
   NOT_FOUND: 404,
+  LOCK_TIMEOUT: 409,
 };
 
 export interface RoutesOptions {
@@ -43,6 +45,7 @@ export interface RoutesOptions {
 export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
   const router = new Router({ prefix, sensitive: true });
   addRoutes(router, core);
+  addRetentionRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
   const guarded = `${prefix}/`.toLowerCase();
   return async function esphomeReceiver(ctx, next) {
@@ -101,7 +104,10 @@ function addRoutes(router: Router, core: ReceiverCore): void {
     ctx.body = peers.list().map(peerView);
   });
   router.delete('/peers/:id', async (ctx) => {
-    ctx.status = (await peers.revoke(ctx.params['id'] ?? '')) ? 204 : 404;
+    const { data } = ctx.query;
+    if (data !== undefined && data !== 'keep' && data !== 'delete')
+      throw new ReceiverError('OPTIONS', 'data must be keep or delete');
+    ctx.status = (await peers.revoke(ctx.params['id'] ?? '', { data })) ? 204 : 404;
   });
   router.get('/jobs', (ctx) => {
     ctx.body = jobs.list().map(jobView);

@@ -17,6 +17,8 @@ export interface Layout {
   readonly jobsDir: string;
   /** What is known of each device's use and size. */
   readonly devicesDir: string;
+  /** Whose key the data of each peer's id belongs to. */
+  readonly ownersDir: string;
   readonly artifactsDir: string;
   readonly trashDir: string;
   readonly venvsDir: string;
@@ -38,6 +40,7 @@ export function createLayout(buildsDir: string, path: PlatformPath): Layout {
     uploadsDir: path.join(receiverDir, 'uploads'),
     jobsDir: path.join(receiverDir, 'jobs'),
     devicesDir: path.join(receiverDir, 'devices'),
+    ownersDir: path.join(receiverDir, 'owners'),
     artifactsDir: path.join(receiverDir, 'artifacts'),
     trashDir: path.join(receiverDir, 'trash'),
     venvsDir: path.join(receiverDir, 'venvs'),

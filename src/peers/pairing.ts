@@ -59,7 +59,7 @@ export interface PairingDesk {
    */
   seen(caller: Caller): Peer | undefined;
   pending(): readonly PendingPeer[];
-  /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`. */
+  /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`, system errors. */
   approve(id: DashboardId, pin: string): Promise<Peer>;
   /** Drops a waiting request. False when there is none. */
   reject(id: DashboardId): boolean;
@@ -79,12 +79,17 @@ export interface PairingDeskOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
   readonly limits?: PairingLimits;
+  /**
+   * What must be done before this key may be a peer under this id. A rejection refuses the approval. Default: nothing.
+   */
+  readonly beforeApproval?: ((id: DashboardId, pin: string) => Promise<void>) | undefined;
   readonly log: Log;
 }
 
 const bootstrap = 'one-time-key';
 
-export function createPairingDesk({ peers, clock, limits, log }: PairingDeskOptions): PairingDesk {
+export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
+  const { peers, clock, limits, beforeApproval = async () => {}, log } = options;
   const pending = createPendingRows(limits ?? defaultPairingLimits);
   const approving = new Set<DashboardId>();
   const events = createListeners<PairingEvent>(log);
@@ -183,6 +188,7 @@ export function createPairingDesk({ peers, clock, limits, log }: PairingDeskOpti
   }
 
   async function admit(newcomer: NewPeer): Promise<Peer> {
+    await beforeApproval(newcomer.dashboardId, pinOf(newcomer.publicKey));
     const peer = await peers.add(newcomer);
     pending.remove(peer.dashboardId);
     events.emit({ type: 'approved', peer });

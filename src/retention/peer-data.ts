@@ -16,9 +16,10 @@ export interface PeerDataDeps extends RemovalDeps {
   readonly log: Log;
 }
 
-/** Ends the peer's jobs, then forgets them with their results, then removes its directories. Never rejects. */
-export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promise<void> {
+/** Ends the peer's jobs, then forgets them with their results, then removes its directories. False when something is left; never rejects. */
+export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promise<boolean> {
   const { layout, jobs, log } = deps;
+  let isGone = true;
   await jobs.cancelAllOf(id);
   for (const job of jobs.list()) if (job.dashboardId === id) await jobs.remove(job.id);
   for (const device of await devicesOf(layout, id)) {
@@ -26,10 +27,12 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
     try {
       await removeDevice(key, { reason: 'the peer was revoked' }, deps);
     } catch (error) {
+      isGone = false;
       log.error({ error: messageOf(error), ...key }, 'the data of a revoked peer could not be removed');
     }
   }
   await rmdir(peerDir(layout, id)).catch(() => {});
+  return isGone;
 }
 
 /** Whatever lies there, under its name on disk; only directories that we made have one of our form. */

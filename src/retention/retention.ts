@@ -12,6 +12,7 @@ import { isTerminal } from '../jobs/job.js';
 import type { DashboardId, Paths, RemoteKey } from '../paths/index.js';
 import type { RetentionLimits } from './limits.js';
 import { openDeviceBook } from './device-book.js';
+import { createOwners, type Owners } from './owners.js';
 import { devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { joined, type Report } from './report.js';
 import { resetDevices } from './reset.js';
@@ -55,8 +56,8 @@ export interface Keeper {
   resetPeers(ids: readonly DashboardId[]): Promise<void> | null;
   /** Measures a device whose files the host has changed. */
   remeasure(key: RemoteKey): Promise<void>;
-  /** Ends a peer's jobs and removes what was built for it. Never rejects. */
-  removePeer(id: DashboardId): Promise<void>;
+  /** Whose key the data of each peer is; by it a peer's data is removed. */
+  readonly owners: Owners;
   /** Resolves when nothing is being removed. */
   close(): Promise<void>;
 }
@@ -73,6 +74,8 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   const book = await openDeviceBook(deps);
   const sweeper = openSweeper({ ...deps, book, results: createResultShelf(jobs) });
   const stopping = new AbortController();
+  const removeData = (id: DashboardId): Promise<boolean> => tracked(removePeerData(id, { ...deps, book }));
+  const owners = createOwners({ ownersDir: layout.ownersDir, removeData, log });
   const working = new Set<Promise<unknown>>();
 
   /** To be waited for at the end. */
@@ -135,7 +138,7 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
       return tracked(resetAll(ids));
     },
     remeasure: (key) => tracked(book.measure(key)),
-    removePeer: (id) => tracked(removePeerData(id, { ...deps, book })),
+    owners,
     async close() {
       stopping.abort();
       await sweeper.close();

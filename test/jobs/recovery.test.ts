@@ -36,9 +36,20 @@ interface Place {
 async function place(t: TestContext): Promise<Place> {
   const base = await tempDir(t);
   const { layout } = createPaths({ configDir: join(base, 'config') });
-  const { uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir, locksDir } = layout;
+  const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
+    layout;
   const stateDir = join(base, 'state');
-  const all = [uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir, locksDir, stateDir];
+  const all = [
+    uploadsDir,
+    trashDir,
+    jobsDir,
+    devicesDir,
+    ownersDir,
+    artifactsDir,
+    toolchainsDir,
+    locksDir,
+    stateDir,
+  ];
   for (const directory of all) await mkdir(directory, { recursive: true });
   return { layout, stateDir };
 }
@@ -61,7 +72,8 @@ async function plant(directory: string, names: readonly string[]): Promise<void>
 describe('Recovery', { concurrency: 6 }, () => {
   test('What is left of the dead goes, what the living use stays, and no link is followed', async (t) => {
     const { layout, stateDir } = await place(t);
-    const { uploadsDir, trashDir, jobsDir, artifactsDir, toolchainsDir, locksDir } = layout;
+    const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
+      layout;
     const sleeper = await startChild(t, ['sleep', '600']);
     const other = makerName(identify(sleeper.pid) as ProcessIdentity);
     // Other containers: one that shows itself, one that did so before, one that never came so far.
@@ -90,7 +102,7 @@ describe('Recovery', { concurrency: 6 }, () => {
       await symlink(canary, join(directory, 'link'));
     }
     const half = (names: readonly string[]): string[] => names.map((name) => `.peers.json.${name}`);
-    for (const directory of [jobsDir, artifactsDir, toolchainsDir, stateDir]) {
+    for (const directory of [jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, stateDir]) {
       await plant(directory, [...half(kept), ...half(gone), ...kept, ...gone]);
     }
     const [stored, running, forgotten] = [randomUUID(), randomUUID(), randomUUID()];

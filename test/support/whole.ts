@@ -13,6 +13,7 @@ import {
   type Transport,
 } from '../../src/mount/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
+import { dashboardId as asDashboardId } from '../../src/paths/index.js';
 import { tempDir, type Cleanups } from './temp-dir.js';
 
 const host = '127.0.0.1';
@@ -46,15 +47,17 @@ export interface Client {
   bundle(file: string, text: string): Promise<Buffer>;
 }
 
-/** A client with an identity of its own, not yet paired. */
+/** A client with a key of its own, not yet paired; it may call itself by an id that somebody else has. */
 export async function newClient(
   t: Cleanups,
   whole: Whole,
   name = 'client',
   port = whole.port,
+  id?: string,
 ): Promise<Client> {
   const directory = join(await tempDir(t), name);
-  const identity = await loadOffloaderIdentity(directory);
+  const own = await loadOffloaderIdentity(directory);
+  const identity = { ...own, ...(id !== undefined && { dashboardId: asDashboardId(id) }) };
   const transports: Transport[] = [];
   const connect = async (): Promise<Transport> => {
     const transport = await dial({ host, port });

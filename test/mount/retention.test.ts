@@ -1,0 +1,126 @@
+/** What is kept, in a whole receiver with the stand-in compiler: over the link, over the API, and over the admin routes. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { measure } from '../../src/disk/usage.js';
+import { waitFor } from '../support/wait-for.js';
+import { newClient, pairedClient, startReceiver, yaml, type Client, type Whole } from '../support/whole.js';
+
+const remote = (client: Client, device: string): string =>
+  `.esphome/.remote_builds/${client.dashboardId}/${device}/config/${device}.yaml`;
+
+async function build(
+  client: Client,
+  device: string,
+  knobs = '',
+): Promise<{ status: string; errorMessage: string }> {
+  const session = await client.openSession();
+  const file = `${device}.yaml`;
+  const result = await session.build({ file, bundle: await client.bundle(file, yaml(device, knobs)) });
+  await session.close();
+  return result;
+}
+
+async function usageOf({ receiver }: Whole, client: Client, devices: number) {
+  return waitFor(async () => {
+    const usage = await receiver.retention.usage();
+    const peer = usage.peers.find((each) => each.dashboardId === client.dashboardId);
+    const isKnown = peer?.devices.length === devices && peer.devices.every(({ sizes }) => sizes !== null);
+    return isKnown ? peer : undefined;
+  });
+}
+
+test('Usage by peer and device is known after a build, and is what a walk finds', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  await build(client, 'hall');
+  const peer = await usageOf(whole, client, 2);
+  for (const { device, bytes } of peer.devices) {
+    const { diskBytes } = await measure(whole.receiver.paths.resolveDataDir(remote(client, device)));
+    assert.ok(Math.abs(bytes - diskBytes) <= 4_096, `${device}: ${bytes} of ${diskBytes}`);
+  }
+  assert.ok(peer.results > 0);
+});
+
+test('A quota that is lowered takes effect at once: the least recently used build goes, its result stays', async (t) => {
+  const whole = await startReceiver(t);
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  await build(client, 'hall');
+  const peer = await usageOf(whole, client, 2);
+  await receiver.retention.setLimits({ maxBuildBytesPerPeer: peer.builds - 1 });
+  assert.ok(!existsSync(receiver.paths.resolveDataDir(remote(client, 'kitchen'))));
+  assert.ok(existsSync(receiver.paths.resolveDataDir(remote(client, 'hall'))));
+  assert.ok(receiver.jobs.list().every(({ artifacts }) => artifacts !== null));
+  await assert.rejects(receiver.retention.setLimits({ buildTtlMs: 1 }), { code: 'OPTIONS' });
+});
+
+test('An upload that cannot have room is refused before its first byte, with a sentence that its user sees', async (t) => {
+  const whole = await startReceiver(t, { retention: { maxBuildBytesPerPeer: 100 } });
+  const client = await pairedClient(t, whole);
+  await assert.rejects(build(client, 'kitchen'), {
+    code: 'REJECTED',
+    message: /quota_exceeded: the builds of this dashboard/,
+  });
+  assert.deepEqual(whole.receiver.jobs.list(), []);
+  assert.deepEqual(await readdir(whole.receiver.paths.layout.uploadsDir), []);
+});
+
+test('A clean takes the build and leaves configuration and sidecar; a reset names what it frees', async (t) => {
+  const whole = await startReceiver(t);
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  await build(client, 'hall');
+  await usageOf(whole, client, 2);
+  const subtree = receiver.paths.resolveDataDir(remote(client, 'kitchen'));
+  await receiver.clean(remote(client, 'kitchen'));
+  const left = await readdir(subtree);
+  assert.ok(left.includes('config') && left.includes('storage') && !left.includes('build'), left.join(' '));
+  await assert.rejects(receiver.clean('kitchen.yaml'), { code: 'STATE' });
+  await assert.rejects(receiver.clean('../kitchen.yaml'), { code: 'TRAVERSAL' });
+
+  const { retention } = receiver;
+  const dry = await retention.reset({ dashboardId: client.dashboardId }, { dryRun: true });
+  assert.ok(dry.freedBytes > 0);
+  const hall = receiver.paths.resolveDataDir(remote(client, 'hall'));
+  assert.ok(existsSync(join(hall, 'build')));
+  const report = await retention.reset('all');
+  assert.equal(report.removed.length, 2);
+  assert.ok(!existsSync(join(hall, 'build')) && existsSync(join(hall, 'config')));
+  await assert.rejects(retention.reset({ version: '2020.1.0' }), { code: 'NOT_FOUND' });
+  await assert.rejects(retention.reset({ configuration: 'kitchen.yaml' }), { code: 'STATE' });
+});
+
+test('Data that is kept at a revoke is found by the same key again, and by no other under the same id', async (t) => {
+  const whole = await startReceiver(t);
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  const subtree = receiver.paths.resolveDataDir(remote(client, 'kitchen'));
+
+  assert.equal(await receiver.peers.revoke(client.dashboardId, { data: 'keep' }), true);
+  assert.ok(existsSync(join(subtree, 'build')));
+  assert.equal(receiver.jobs.list().length, 1);
+  receiver.pairing.open();
+  await client.offloader.requestPairing({ pin: receiver.pin });
+  const again = receiver.pairing.requests()[0];
+  assert.ok(again);
+  await receiver.pairing.approve(again.dashboardId, again.pin);
+  assert.ok(existsSync(join(subtree, 'build')));
+
+  await receiver.peers.revoke(client.dashboardId, { data: 'keep' });
+  const thief = await newClient(t, whole, 'thief', whole.port, client.dashboardId);
+  await thief.offloader.requestPairing({ pin: receiver.pin });
+  const theirs = receiver.pairing.requests()[0];
+  assert.ok(theirs);
+  assert.deepEqual([theirs.dashboardId, theirs.pin === again.pin], [client.dashboardId, false]);
+  await receiver.pairing.approve(theirs.dashboardId, theirs.pin);
+  assert.ok(!existsSync(subtree));
+  assert.deepEqual(receiver.jobs.list(), []);
+});
