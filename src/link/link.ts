@@ -14,11 +14,12 @@ import { answerOf, decide, type About } from './answer.js';
 import type { ReceiverChannel } from './channel.js';
 import { startFanOut } from './fan-out.js';
 import { createGate, defaultGateLimits, type GateLimits, type LeaveGate } from './gate.js';
+import { closeGraceMs, gone } from './gone.js';
 import type { HidePlaces } from './hide-places.js';
 import { respond } from './handshake.js';
 import { queueStatusFrame } from './job-frames.js';
 import type { IsPlaceSafe, LinkJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
-import { closeGraceMs, openSession } from './session.js';
+import { openSession } from './session.js';
 import { createSessions, type SessionEvent } from './sessions.js';
 import type { Transport } from './transport.js';
 import { createUploads, defaultMaxUploadsPerPeer } from './uploads.js';
@@ -107,7 +108,7 @@ export function createLink(options: LinkOptions): Link {
       if (decision.granted && (await lead(channel, decision.granted, leave))) return;
     }
     channel.close();
-    await gone(channel);
+    await gone(channel, clock);
   }
 
   async function esphomeVersion(): Promise<string> {
@@ -127,7 +128,7 @@ export function createLink(options: LinkOptions): Link {
     if (!peer || stopping.signal.aborted) return false;
     if (!isFree) {
       channel.terminate('identity_in_use');
-      await gone(channel);
+      await gone(channel, clock);
       return true;
     }
     const peerLabel = peer.friendlyName || peer.label || dashboardId;
@@ -139,15 +140,6 @@ export function createLink(options: LinkOptions): Link {
     await session.ended;
     sessions.remove(session);
     return true;
-  }
-
-  /** Waits for the other side to close as well, and cuts the connection when it does not. */
-  async function gone(channel: ReceiverChannel): Promise<void> {
-    const cancelCut = clock.after(closeGraceMs, () => channel.destroy());
-    if (!channel.signal.aborted) {
-      await new Promise((resolve) => channel.signal.addEventListener('abort', resolve, { once: true }));
-    }
-    cancelCut();
   }
 
   async function close(): Promise<void> {

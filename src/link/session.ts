@@ -13,6 +13,7 @@ import type { Clock } from '../peers/clock.js';
 import type { ReceiverChannel } from './channel.js';
 import { createDelivering } from './deliver.js';
 import type { Parsed, ToReceiver } from './frames.js';
+import { closeGraceMs } from './gone.js';
 import { startHeartbeat } from './heartbeat.js';
 import type { TerminateReason } from './names.js';
 import { createOutbox, type Outbox } from './outbox.js';
@@ -20,9 +21,6 @@ import type { IsPlaceSafe, LinkJobs, NoRoomFor, OpenIntake, ResetBuilds } from '
 import { createReceiving } from './receive.js';
 import { createResetting } from './reset.js';
 import type { Uploads } from './uploads.js';
-
-/** How long the other side may take to close its end before ours is cut. */
-export const closeGraceMs = 5_000;
 
 /** Unread answers at which a peer that only asks is cut off. All that we send by ourselves waits long before. */
 const maxUnreadBytes = 1_048_576;

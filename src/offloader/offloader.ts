@@ -6,6 +6,7 @@
  * side is said to a receiver that shows another key.
  */
 import { isReceiverError, messageOf, quote, ReceiverError } from '../errors.js';
+import { gone } from '../link/gone.js';
 import { initiate, type Initiated, type InitiateOptions } from '../link/handshake.js';
 import type { IntentAnswer } from '../link/hello.js';
 import type { Intent } from '../link/names.js';
@@ -18,7 +19,6 @@ import { startSession, type OffloaderSession } from './session.js';
 
 const retryMs = 2_000;
 const approvalPollMs = 3_600_000;
-const closeGraceMs = 5_000;
 
 export interface OffloaderOptions {
   readonly identity: OffloaderIdentity;
@@ -120,9 +120,7 @@ export function createOffloader(options: OffloaderOptions): Offloader {
 /** Closes in good order, and without the other side when it does not answer. */
 function hangUp({ channel }: Initiated, clock: Clock): void {
   channel.close();
-  const cancelCut = clock.after(closeGraceMs, () => channel.destroy());
-  if (channel.signal.aborted) cancelCut();
-  else channel.signal.addEventListener('abort', cancelCut, { once: true });
+  void gone(channel, clock);
 }
 
 function rejected({ intent_response: answer, reason }: IntentAnswer): ReceiverError {
