@@ -24,6 +24,8 @@ import { createInitiator, createResponder, type KeyPair } from './noise.js';
 import type { Transport } from './transport.js';
 
 const handshakeTimeoutMs = 10_000;
+/** Of an answer, tag included: as large as any message of Noise. */
+const maxAnswerBytes = 65_535;
 const empty = Buffer.alloc(0);
 
 export interface RespondOptions {
@@ -112,7 +114,8 @@ export async function initiate(
     checkPin(pinOf(noise.remoteStatic()), options.expectedPin);
     transport.send(noise.write(options.hello === undefined ? empty : encodeHello(options.hello)));
     const { outgoing, incoming, remoteStatic } = noise.split();
-    const answer = decodeAnswer(incoming.decrypt(await inbox.next(answerTimeoutMs)));
+    const sealed = await inbox.next(answerTimeoutMs);
+    const answer = sealed.length > maxAnswerBytes ? undefined : decodeAnswer(incoming.decrypt(sealed));
     if (answer === undefined) throw new ReceiverError('PROTOCOL', 'the answer to the intent is not one');
     return {
       answer,

@@ -28,6 +28,8 @@ export interface Hello {
   readonly pairingKey?: string;
   /** The port at which the offloader can be called back, 0 when it has none. */
   readonly connectBackPort: number;
+  /** Of a receiver that calls back: the port at which it is to be found. Absent when unusable. */
+  readonly peerLinkPort?: number;
 }
 
 /** The answer to an intent as it stands on the wire. */
@@ -78,6 +80,7 @@ export function encodeHello(hello: Partial<Hello>): Buffer {
     label_auto: hello.labelAuto,
     pairing_key: hello.pairingKey,
     connect_back_port: hello.connectBackPort === 0 ? undefined : hello.connectBackPort,
+    peer_link_port: hello.peerLinkPort,
   });
 }
 
@@ -85,6 +88,7 @@ export function encodeHello(hello: Partial<Hello>): Buffer {
 export function decodeHello(payload: Buffer): Hello {
   const fields: JsonObject = decodeObject(payload) ?? {};
   const pairingKey = textOrEmpty(fields['pairing_key']);
+  const peerLinkPort = portOrZero(fields['peer_link_port']);
   return {
     dashboardId: textOrEmpty(fields['dashboard_id']),
     label: displayName(fields['label']),
@@ -93,6 +97,7 @@ export function decodeHello(payload: Buffer): Hello {
     labelAuto: fields['label_auto'] === true,
     connectBackPort: portOrZero(fields['connect_back_port']),
     ...(pairingKey === '' ? {} : { pairingKey }),
+    ...(peerLinkPort === 0 ? {} : { peerLinkPort }),
   };
 }
 

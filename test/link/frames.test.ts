@@ -336,7 +336,7 @@ test('The hello is read field by field: wrong types count as absent, names are t
       label_auto: 'true',
       pairing_key: '',
     }),
-    wire({ pairing_key: 7, connect_back_port: true }),
+    wire({ pairing_key: 7, connect_back_port: true, peer_link_port: '6055' }),
   ]) {
     assert.deepEqual(decodeHello(payload), nothing);
   }
@@ -365,6 +365,7 @@ test('The hello is read field by field: wrong types count as absent, names are t
     ...[1, 65_535].map((good) => [good, good] as const),
   ]) {
     assert.equal(decodeHello(wire({ connect_back_port: port })).connectBackPort, read, String(port));
+    assert.equal(decodeHello(wire({ peer_link_port: port })).peerLinkPort ?? 0, read, String(port));
   }
 });
 
