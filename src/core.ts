@@ -5,6 +5,7 @@
 import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobRecord, LocalJob } from './jobs/jobs.js';
 import type { Slot } from './jobs/queue.js';
+import type { Announcement } from './link/connect-back-start.js';
 import type { ClonesEvent } from './link/sessions.js';
 import type { Transport } from './link/transport.js';
 import type { ResolvedOptions } from './options.js';
@@ -39,6 +40,11 @@ export interface ReceiverCore {
   underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
   /** Takes a connection of the peer link over. */
   accept(transport: Transport): void;
+  /**
+   * A port of the receiver's own is open: from now on peers that stay away are called back, where the host wants that.
+   * Of several ports the first is told.
+   */
+  announce(announcement: Announcement): void;
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
   /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
   close(): Promise<void>;

@@ -126,6 +126,13 @@ export interface CoreOptions {
    */
   readonly absentPeerGraceMs?: number | undefined;
   /**
+   * Whether dashboards that stay away for five minutes are called at their last address and told the port that
+   * `listen` has bound, so that they find a receiver that has moved. The original always does so. Default: false,
+   * because it opens connections from this machine to addresses and ports that peers have said; turn it on where
+   * dashboards cannot see this machine by mDNS, and its address may change.
+   */
+  readonly connectBack?: boolean | undefined;
+  /**
    * After how long without a sign of life the lock of a receiver that has died or stands still is free, in
    * milliseconds. From 2,000 to 600,000; the receivers of one builds directory must agree. Default: 10,000.
    */
@@ -164,6 +171,7 @@ export interface ResolvedOptions {
   readonly maxResultsPerPeer: number;
   readonly resultCache: boolean;
   readonly absentPeerGraceMs: number;
+  readonly connectBack: boolean;
   readonly lockStaleMs: number;
   readonly log: Log;
 }
@@ -237,6 +245,7 @@ const schema = z.strictObject({
   retention: z.strictObject(limitsShape).partial().prefault({}),
   resultCache: z.boolean().default(true),
   absentPeerGraceMs: z.int().min(10_000).max(86_400_000).default(600_000),
+  connectBack: z.boolean().default(false),
   lockStaleMs: z.int().min(2_000).max(600_000).default(10_000),
   log: z.custom<Log>(isLog, 'a log needs debug, info, warn and error').optional(),
 });

@@ -22,6 +22,7 @@ import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
+import { startConnectBack } from './link/connect-back-start.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink, type Link } from './link/link.js';
 import type { SessionEvent } from './link/sessions.js';
@@ -160,6 +161,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       await keeper.remeasure(key);
     }
   }
+  let stopConnectBack: (() => Promise<void>) | undefined;
+  let isClosed = false;
   const jobIds = (): string[] => jobs.list().map(({ id }) => id);
   const recovery = await startRecovery({ layout, stateDir, timing, jobIds, log });
 
@@ -180,6 +183,13 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     },
     underLease: forHost,
     accept: link.accept,
+    announce(announcement) {
+      if (!options.connectBack || isClosed) return;
+      stopConnectBack ??= startConnectBack({
+        ...announcement,
+        ...{ identity, table, desk, link, clock: systemClock, log },
+      });
+    },
     subscribe(listener) {
       const clones = (event: SessionEvent): void => {
         if (event.type === 'clones') listener(event);
@@ -188,6 +198,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       return () => stops.forEach((stop) => stop());
     },
     async close() {
+      isClosed = true;
+      await stopConnectBack?.();
       await link.close();
       stopNoting();
       installed.close();

@@ -15,13 +15,15 @@ import { oneTimeKeyMs } from '../peers/one-time-key.js';
 import { jsonReport, textReport, type Report } from './report.js';
 import { stderrLog } from './stderr-log.js';
 
-export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR] [--json]
+export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR]
+        [--connect-back] [--json]
             a build server for other dashboards; DIR keeps its key, peers and builds.
-            --take-over: go on with the key and the peers of a Device Builder there`;
+            --take-over: go on with the key and the peers of a Device Builder there
+            --connect-back: call dashboards that stay away, so that they learn a new address of this server`;
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, json } = readArguments(args);
+  const { directory, port, host, esphome, takeOver, connectBack, json } = readArguments(args);
   await mkdir(directory, { recursive: true });
   if ((await findEsphome({ option: esphome, env: process.env })) === null) {
     const wish = esphome ?? process.env['ESPHOME_COMMAND'];
@@ -32,6 +34,7 @@ export async function serve(args: string[]): Promise<number> {
     configDir: directory,
     esphome,
     takeOver,
+    connectBack,
     pairingByKey: true,
     log: stderrLog,
   });
@@ -54,6 +57,7 @@ function readArguments(args: string[]): {
   host: string;
   esphome: string | undefined;
   takeOver: string | undefined;
+  connectBack: boolean;
   json: boolean;
 } {
   const { values, positionals } = parseArgs({
@@ -64,6 +68,7 @@ function readArguments(args: string[]): {
       host: { type: 'string', default: '0.0.0.0' },
       esphome: { type: 'string' },
       'take-over': { type: 'string' },
+      'connect-back': { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
@@ -74,8 +79,8 @@ function readArguments(args: string[]): {
   if (!/^\d+$/.test(values.port) || port > 65_535) {
     throw new ReceiverError('OPTIONS', `the port ${quote(values.port)} is no number from 0 to 65535`);
   }
-  const { host, esphome, json, 'take-over': takeOver } = values;
-  return { directory, port, host, esphome, takeOver, json };
+  const { host, esphome, json, 'take-over': takeOver, 'connect-back': connectBack } = values;
+  return { directory, port, host, esphome, takeOver, connectBack, json };
 }
 
 async function signalled(): Promise<number> {

@@ -12,12 +12,15 @@ import type { VerifyClientCallbackSync } from 'ws';
 
 import { ReceiverError, quote } from '../errors.js';
 import type { Environment } from '../esphome/environment.js';
+import { callStepMs } from '../link/connect-back.js';
+import { defaultConnectBackTiming, type ConnectBackTiming } from '../link/connect-back-schedule.js';
 import type { CoreOptions } from '../options.js';
 import type { Paths } from '../paths/index.js';
 import type { JobsView, Pairing, Peers, ReceiverEvent } from '../core.js';
 import type { Retention } from '../retention/retention.js';
 import { openReceiver } from '../receiver.js';
 import type { Authorize } from './authorize.js';
+import { callFrom, dial } from './dial.js';
 import { createEvents } from './events.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
 import { listenForPeers, type Listener } from './listen.js';
@@ -78,6 +81,14 @@ const prefixShape = /^(\/[A-Za-z0-9._~-]+)+$/;
 
 /** Makes a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
 export async function createReceiver(options: ReceiverOptions): Promise<Receiver> {
+  return createTimedReceiver(options, defaultConnectBackTiming);
+}
+
+/** The same for tests that cannot wait for five minutes. */
+export async function createTimedReceiver(
+  options: ReceiverOptions,
+  timing: ConnectBackTiming,
+): Promise<Receiver> {
   const { authorize, prefix = '/esphome-receiver', ...coreOptions } = options;
   if (authorize !== undefined && typeof authorize !== 'function') {
     throw new ReceiverError('OPTIONS', 'authorize must be a function of the context');
@@ -115,6 +126,12 @@ export async function createReceiver(options: ReceiverOptions): Promise<Receiver
       const { sockets: maxSockets } = connectionLimits;
       const listener = await listenForPeers({ port, host, maxSockets, handleUpgrade: upgrade, log });
       listeners.push(listener);
+      core.announce({
+        port: listener.port,
+        dial: (where, signal) =>
+          dial(where, { signal, timeoutMs: callStepMs, localAddress: callFrom(host, where.host) }),
+        timing,
+      });
       return listener.port;
     },
     subscribe: core.subscribe,

@@ -71,7 +71,7 @@ test('With --json every event is one object: listening, the key, the pairing, th
 });
 
 test('For people it prints pictures, their names, the full fingerprint and the key', async (t) => {
-  const { child } = await serve(t);
+  const { child } = await serve(t, '--connect-back');
   await child.printed(/Pairing key: (?:[A-Z2-9]{4}-){3}[A-Z2-9]{4}/, { deadlineMs: 20_000 });
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
   assert.equal(await child.stop(), 0);

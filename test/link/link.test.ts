@@ -53,6 +53,7 @@ const answers: readonly [
     'rejected',
     'no_approved_peer',
   ],
+  ['connect_back, approved', 'connect_back', approved, {}, 'rejected', 'no_approved_peer'],
   ['pair_request, closed window', 'pair_request', nothing, {}, 'no_pairing_window'],
   ['pair_request, open window', 'pair_request', windowOpen, {}, 'pending'],
   ['pair_request, approved', 'pair_request', approved, {}, 'approved'],

@@ -345,6 +345,7 @@ test('A port that is taken is an error that says so, and options are checked at 
       { unknown: true },
       { log: {} },
       { resultCache: 1 },
+      { connectBack: 'yes' },
     ],
     ...[{ provisionVersions: 'yes' }, { maxVersions: 0 }],
     ...limits.map((bundleLimits) => ({ bundleLimits })),
