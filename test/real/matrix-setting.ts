@@ -67,7 +67,10 @@ export async function openDashboard(
 }
 
 /** Asks to pair, is approved by a person who looks at the fingerprint, and is connected. */
-export async function pair(dashboard: Offloader, { receiver, port }: Station): Promise<void> {
+export async function pair(
+  dashboard: Offloader,
+  { receiver, port }: Pick<Station, 'receiver' | 'port'>,
+): Promise<void> {
   const { pin } = receiver;
   receiver.pairing.open();
   await dashboard.requestPair({ port, pin });
