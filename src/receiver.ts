@@ -5,7 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
-import type { JobsView, Pairing, Peers, ReceiverCore } from './core.js';
+import type { ReceiverCore } from './core.js';
 import { cleanBuildDir } from './compile/build-dir.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
@@ -17,40 +17,36 @@ import { createKnownVersion } from './esphome/known-version.js';
 import { pythonOf } from './esphome/python.js';
 import { openReleases, type Releases } from './esphome/releases.js';
 import { createChoice } from './jobs/choose-esphome.js';
-import type { Jobs } from './jobs/jobs.js';
 import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
 import { startConnectBack } from './link/connect-back-start.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
-import { createLink, type Link } from './link/link.js';
+import { createLink } from './link/link.js';
 import type { SessionEvent } from './link/sessions.js';
 import type { Lease, LockTiming } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import {
   createPaths,
-  dashboardId,
   explicitDataDir,
   type DashboardId,
   type Layout,
-  type Paths,
   type RemoteKey,
 } from './paths/index.js';
 import { systemClock } from './peers/clock.js';
 import { loadIdentity } from './peers/identity.js';
-import { createPairingDesk, type PairingDesk } from './peers/pairing.js';
-import { openPeerTable, type PeerTable } from './peers/peers.js';
+import { createPairingDesk } from './peers/pairing.js';
+import { openPeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
 import type { LeaseOfDevice } from './retention/remove-device.js';
 import { openKeeper } from './retention/retention.js';
+import { jobsOf, pairingOf, peersOf } from './views.js';
 
 /** How long the host's own work waits for a build to end. */
 const leaseDeadlineMs = 30_000;
-/** The window's share of the operator: one for all pages of the host. */
-const operator = 'operator';
 
 /** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors. */
 export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
@@ -62,7 +58,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     buildPath: environment['ESPHOME_BUILD_PATH'],
   });
   const { layout } = paths;
-  for (const directory of [options.stateDir, ...ownDirectories(layout)]) {
+  for (const directory of [options.stateDir, ...layout.ownDirectories]) {
     await mkdir(directory, { recursive: true, mode: 0o700 });
   }
   const composeEnvironment = createEnvironment({
@@ -212,31 +208,6 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   } satisfies ReceiverCore);
 }
 
-function ownDirectories(layout: Layout): string[] {
-  const {
-    locksDir,
-    uploadsDir,
-    jobsDir,
-    devicesDir,
-    ownersDir,
-    artifactsDir,
-    trashDir,
-    venvsDir,
-    toolchainsDir,
-  } = layout;
-  return [
-    locksDir,
-    uploadsDir,
-    jobsDir,
-    devicesDir,
-    ownersDir,
-    artifactsDir,
-    trashDir,
-    venvsDir,
-    toolchainsDir,
-  ];
-}
-
 async function versionOf(installed: InstalledEsphome): Promise<string> {
   const { version } = await installed.ask(new AbortController().signal);
   return version;
@@ -253,45 +224,6 @@ function releasesOf(
     async pythons() {
       const command = await findEsphome(own);
       return command === null ? [] : pythonOf(command);
-    },
-  });
-}
-
-function pairingOf(desk: PairingDesk): Pairing {
-  return Object.freeze({
-    open: (client = operator) => desk.window.open(client),
-    close: (client?: string) => (client === undefined ? desk.window.closeAll() : desk.window.close(client)),
-    closesInMs: () => desk.window.closesInMs(),
-    requests: () => desk.pending(),
-    approve: async (id: string, pin: string) => desk.approve(dashboardId(id), pin),
-    reject: (id: string) => desk.reject(dashboardId(id)),
-    armOneTimeKey: (show: (key: string) => void) => desk.armOneTimeKey(show),
-  });
-}
-
-function jobsOf({ list, get, cancel, local, enqueueLocal }: Jobs, paths: Paths): JobsView {
-  return Object.freeze({
-    ...{ list, get, cancel, local },
-    async enqueueLocal(...[configuration, options]: Parameters<JobsView['enqueueLocal']>) {
-      paths.parseConfiguration(configuration);
-      return enqueueLocal(configuration, options);
-    },
-  });
-}
-
-function peersOf(
-  table: PeerTable,
-  desk: PairingDesk,
-  link: Link,
-  leave: (id: DashboardId, isKept: boolean) => Promise<unknown>,
-): Peers {
-  return Object.freeze({
-    list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
-    async revoke(text: string, { data = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
-      const id = dashboardId(text);
-      // Its work ends and goes whatever becomes of the file that says so.
-      const [isRemoved] = await Promise.all([desk.revoke(id), leave(id, data === 'keep')]);
-      return isRemoved;
     },
   });
 }

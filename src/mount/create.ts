@@ -100,6 +100,7 @@ export async function createTimedReceiver(
   const upgrade = createUpgrade(core.accept);
   const events = createEvents(core);
   const listeners: Listener[] = [];
+  let isClosed = false;
 
   const receiver: Receiver = {
     paths: core.paths,
@@ -122,10 +123,12 @@ export async function createTimedReceiver(
     },
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
+      if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
       const { log, connectionLimits } = core.options;
       const { sockets: maxSockets } = connectionLimits;
       const listener = await listenForPeers({ port, host, maxSockets, handleUpgrade: upgrade, log });
       listeners.push(listener);
+      if (isClosed) await listener.close();
       core.announce({
         port: listener.port,
         dial: (where, signal) =>
@@ -136,6 +139,7 @@ export async function createTimedReceiver(
     },
     subscribe: core.subscribe,
     async close() {
+      isClosed = true;
       events.close();
       await core.close();
       await Promise.all(listeners.splice(0).map((listener) => listener.close()));

@@ -23,6 +23,8 @@ export interface Layout {
   readonly trashDir: string;
   readonly venvsDir: string;
   readonly toolchainsDir: string;
+  /** All of ours, to be made at the start. */
+  readonly ownDirectories: readonly string[];
   /** The data directory of one device of one peer. */
   subtree(key: RemoteKey): string;
   /** The uploaded configuration of that device. */
@@ -33,9 +35,7 @@ export interface Layout {
 export function createLayout(buildsDir: string, path: PlatformPath): Layout {
   const receiverDir = path.join(buildsDir, '.receiver');
   const subtree = (key: RemoteKey): string => [buildsDir, key.dashboardId, key.device].join(path.sep);
-  return Object.freeze({
-    buildsDir,
-    receiverDir,
+  const own = {
     locksDir: path.join(receiverDir, 'locks'),
     uploadsDir: path.join(receiverDir, 'uploads'),
     jobsDir: path.join(receiverDir, 'jobs'),
@@ -45,6 +45,12 @@ export function createLayout(buildsDir: string, path: PlatformPath): Layout {
     trashDir: path.join(receiverDir, 'trash'),
     venvsDir: path.join(receiverDir, 'venvs'),
     toolchainsDir: path.join(receiverDir, 'toolchains'),
+  };
+  return Object.freeze({
+    ...own,
+    buildsDir,
+    receiverDir,
+    ownDirectories: Object.values(own),
     subtree,
     configTree: (key: RemoteKey) => subtree(key) + path.sep + 'config',
   });

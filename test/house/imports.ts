@@ -12,6 +12,7 @@ const floors: readonly (readonly string[])[] = [
   ['index'],
   ['mount'],
   ['receiver', 'offloader', 'testing'],
+  ['views'],
   ['core'],
   ['options'],
   ['link'],
