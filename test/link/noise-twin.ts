@@ -16,6 +16,12 @@ export interface TwinKeys {
   readonly prologue: Uint8Array;
 }
 
+/** Public keys of low order that a cheat shows instead of its own: every secret that is made with one is zero. */
+export interface Claims {
+  readonly s?: Uint8Array;
+  readonly e?: Uint8Array;
+}
+
 /** One side of the handshake, driven message by message: `write` and `read` in turn, three in all. */
 export class Twin {
   hash: Uint8Array = new TextEncoder().encode('Noise_XX_25519_ChaChaPoly_SHA256');
@@ -27,25 +33,26 @@ export class Twin {
   message = 0;
   readonly keys: TwinKeys;
   readonly initiator: boolean;
+  readonly claims: Claims;
 
-  constructor(keys: TwinKeys, initiator: boolean) {
+  constructor(keys: TwinKeys, initiator: boolean, claims: Claims = {}) {
     this.keys = keys;
     this.initiator = initiator;
+    this.claims = claims;
     this.mixHash(keys.prologue);
   }
 
   write(payload: Uint8Array): Uint8Array {
-    const { s, e } = this.keys;
     const parts: Uint8Array[] = [];
     if (this.message < 2) {
-      parts.push(x25519.getPublicKey(e));
-      this.mixHash(x25519.getPublicKey(e));
+      parts.push(this.publicKey('e'));
+      this.mixHash(this.publicKey('e'));
     }
-    if (this.message === 1) this.mixKey(x25519.getSharedSecret(e, this.remoteE));
+    if (this.message === 1) this.mixKey(this.secret('e', this.remoteE));
     if (this.message > 0) {
-      parts.push(this.seal(x25519.getPublicKey(s)));
+      parts.push(this.seal(this.publicKey('s')));
       // es for the responder's message, se for the initiator's: in both the writer's static key.
-      this.mixKey(x25519.getSharedSecret(s, this.remoteE));
+      this.mixKey(this.secret('s', this.remoteE));
     }
     parts.push(this.seal(payload));
     this.message++;
@@ -53,17 +60,17 @@ export class Twin {
   }
 
   read(message: Uint8Array): Uint8Array {
-    const { e } = this.keys;
     let at = 0;
     if (this.message < 2) {
+      if (message.length < 32) throw new Error('no room for a key');
       this.remoteE = message.slice(0, (at = 32));
       this.mixHash(this.remoteE);
     }
-    if (this.message === 1) this.mixKey(x25519.getSharedSecret(e, this.remoteE));
+    if (this.message === 1) this.mixKey(this.secret('e', this.remoteE));
     if (this.message > 0) {
       this.remoteS = this.unseal(message.slice(at, at + 48));
       at += 48;
-      this.mixKey(x25519.getSharedSecret(e, this.remoteS));
+      this.mixKey(this.secret('e', this.remoteS));
     }
     this.message++;
     return this.unseal(message.slice(at));
@@ -72,6 +79,14 @@ export class Twin {
   /** The keys of both directions, the initiator's first. */
   split(): readonly [Uint8Array, Uint8Array] {
     return this.derive(none);
+  }
+
+  private publicKey(own: 'e' | 's'): Uint8Array {
+    return this.claims[own] ?? x25519.getPublicKey(this.keys[own]);
+  }
+
+  private secret(own: 'e' | 's', remote: Uint8Array): Uint8Array {
+    return this.claims[own] ? new Uint8Array(32) : x25519.getSharedSecret(this.keys[own], remote);
   }
 
   private mixHash(data: Uint8Array): void {
