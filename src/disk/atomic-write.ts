@@ -3,16 +3,59 @@
  * half of it: temporary sibling, sync, rename, sync of the directory. A peers file that is cut in the middle
  * would cost every pairing.
  */
-import { open, rename, rm } from 'node:fs/promises';
+import { link, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
+import { systemCode } from '../errors.js';
 import { temporaryName } from './temporary.js';
+
+interface WriteOptions {
+  readonly mode?: number;
+}
 
 /** Replaces `file`. The directory must exist. `mode` is exact, whatever the umask. Throws system errors. */
 export async function writeAtomic(
   file: string,
   data: string | Uint8Array,
-  { mode = 0o600 } = {},
+  options: WriteOptions = {},
+): Promise<void> {
+  await publish(file, data, options, (temporary) => rename(temporary, file));
+}
+
+/**
+ * Makes `file` as {@link writeAtomic} does, but never in the place of another: false, and nothing changed, when there is
+ * one. Of many that come at once exactly one makes it, where the disk has hard links; elsewhere the last one.
+ */
+export async function createAtomic(
+  file: string,
+  data: string | Uint8Array,
+  options: WriteOptions = {},
+): Promise<boolean> {
+  try {
+    await publish(file, data, options, async (temporary) => {
+      try {
+        await link(temporary, file);
+      } catch (error) {
+        if (!withoutLinks.has(systemCode(error))) throw error;
+        return rename(temporary, file);
+      }
+      await rm(temporary);
+    });
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** How a disk says that it has no hard links. */
+const withoutLinks: ReadonlySet<string | undefined> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
+
+async function publish(
+  file: string,
+  data: string | Uint8Array,
+  { mode = 0o600 }: WriteOptions,
+  place: (temporary: string) => Promise<void>,
 ): Promise<void> {
   const temporary = join(dirname(file), `.${basename(file)}.${temporaryName()}`);
   try {
@@ -24,7 +67,7 @@ export async function writeAtomic(
     } finally {
       await handle.close();
     }
-    await rename(temporary, file);
+    await place(temporary);
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -9,7 +9,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-import { writeAtomic } from '../disk/atomic-write.js';
+import { createAtomic } from '../disk/atomic-write.js';
 import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 
@@ -34,8 +34,9 @@ export async function loadOrCreate<T>(file: string, kept: KeptFile<T>, log: Log)
   }
   const created = kept.create();
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  await writeAtomic(file, created, { mode: 0o600 });
-  return kept.parse(created) as T;
+  if (await createAtomic(file, created, { mode: 0o600 })) return kept.parse(created) as T;
+  // Another receiver has started at the same moment: both are one server, so its content counts.
+  return loadOrCreate(file, kept, log);
 }
 
 /** The content, or undefined when there is no such file. */

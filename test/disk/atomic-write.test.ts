@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 
-import { writeAtomic } from '../../src/disk/atomic-write.js';
+import { createAtomic, writeAtomic } from '../../src/disk/atomic-write.js';
 import { moveToTrash, removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
 
@@ -28,6 +28,15 @@ test('a write that fails leaves the old file and no temporary one', async () => 
   await mkdir(join(target, 'full'), { recursive: true });
   await assert.rejects(writeAtomic(target, 'new'));
   assert.deepEqual(await readdir(dir), ['target']);
+});
+
+test('of many creations of one file one succeeds, and a file that is there stays', async () => {
+  const file = join(dir, 'key');
+  const made = await Promise.all([1, 2, 3, 4].map((n) => createAtomic(file, `${n}`)));
+  assert.equal(made.filter(Boolean).length, 1);
+  assert.equal(await readFile(file, 'utf8'), `${made.indexOf(true) + 1}`);
+  assert.equal(await createAtomic(file, 'late'), false);
+  assert.deepEqual([(await stat(file)).mode & 0o777, await readdir(dir)], [0o600, ['key']]);
 });
 
 test('removing a link spares what it names', async () => {

@@ -70,6 +70,14 @@ test('The key is made once, is private to its owner, and stays the same', async 
   assert.deepEqual(await readdir(directory), ['identity.key']);
 });
 
+test('Of receivers that start at once on a new directory all have the one key that is kept', async (t) => {
+  const directory = join(await tempDir(t), 'receiver');
+  const loads = Array.from({ length: 16 }, () => loadIdentity(directory, silentLog));
+  const pins = new Set((await Promise.all(loads)).map(({ pin }) => pin));
+  assert.deepEqual([...pins], [(await loadIdentity(directory, silentLog)).pin]);
+  assert.deepEqual(await readdir(directory), ['identity.key']);
+});
+
 test('A key file of the wrong length is set aside whole and replaced, with a warning', async (t) => {
   const directory = await tempDir(t);
   await writeFile(join(directory, 'identity.key'), 'short');
