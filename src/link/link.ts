@@ -5,6 +5,7 @@
  */
 import { setMaxListeners } from 'node:events';
 
+import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { systemClock, type Clock } from '../peers/clock.js';
@@ -81,7 +82,9 @@ export function createLink(options: LinkOptions): Link {
     if (leave === null) return transport.destroy();
     const served = serve(transport, leave)
       .catch((error: unknown) => {
-        log.debug({ error, address: transport.remoteAddress }, 'a connection failed');
+        const facts = { error, address: transport.remoteAddress };
+        if (isTheirs(error)) log.debug(facts, 'a connection failed');
+        else log.error(facts, 'a connection could not be served');
         transport.destroy();
       })
       .finally(() => {
@@ -165,4 +168,11 @@ export function createLink(options: LinkOptions): Link {
     subscribe: (listener) => sessions.subscribe(listener),
     close,
   };
+}
+
+const theirCodes: ReadonlySet<ErrorCode> = new Set(['NOISE', 'PROTOCOL', 'CANCELLED']);
+
+/** Whether a connection failed by what the other side did, or because the receiver ends: anybody can cause that. */
+function isTheirs(error: unknown): boolean {
+  return isReceiverError(error) && theirCodes.has(error.code);
 }
