@@ -24,6 +24,8 @@ export function createUpgrade(accept: (transport: Transport) => void): HandleUpg
     perMessageDeflate: false,
     maxPayload: maxMessageBytes,
     clientTracking: false,
+    // Left to itself, `ws` agrees to the first subprotocol that a client offers; the link has none.
+    handleProtocols: () => false,
   });
   return function handleUpgrade(request, socket, head) {
     if (pathOf(request) !== peerLinkPath) return false;
