@@ -87,6 +87,16 @@ suite('submit_job', () => {
     await assertRefused(client, 'invalid_header', true, '');
   });
 
+  test('An acceptable header is not answered: up to 128 MiB, in any number of chunks', async (t) => {
+    for (const changes of [{}, { total_bundle_bytes: 134_217_728 }, { num_chunks: 2 ** 40 }]) {
+      const { client } = await open(t);
+      client.send(headerFrame(bundle, changes));
+      client.send({ type: 'ping', nonce: 1 });
+      await client.next('pong');
+      assert.deepEqual(client.all('submit_job_ack'), []);
+    }
+  });
+
   test('A second header while a bundle comes in: duplicate_submit, and the first goes on', async (t) => {
     const { client, jobs } = await open(t);
     const [first, ...rest] = chunkFrames(bundle);
@@ -333,6 +343,22 @@ suite('A whole bundle', () => {
     await until(isOver, 'the cancellation');
   });
 
+  test('A cancel while the bundle still arrives means nothing, and the bundle goes on', async (t) => {
+    const { client, jobs } = await open(t);
+    const [first, ...rest] = chunkFrames(bundle);
+    client.send(headerFrame(bundle));
+    client.send(first as object);
+    client.send({ type: 'cancel_job', job_id: jobId });
+    for (const frame of rest) client.send(frame);
+    assert.equal((await client.next('submit_job_ack')).accepted, true);
+    await settled();
+    assert.deepEqual(
+      client.all('job_state_changed').map(({ status }) => status),
+      ['queued'],
+    );
+    assert.equal(jobs.records()[0]?.state, 'queued');
+  });
+
   test('An acknowledged job that cannot be queued fails aloud', async (t) => {
     const { client, jobs, intakes } = await open(t);
     jobs.submit = () => {
@@ -394,6 +420,7 @@ suite('A job id that comes again', () => {
     ['running', { status: 'running', error_message: '' }],
     ['completed', { status: 'completed', error_message: '' }],
     ['failed', { status: 'failed', error_message: 'no space', failure_reason: 'provision' }],
+    ['cancelled', { status: 'cancelled', error_message: '' }],
   ] as const) {
     test(`For the same work finds the job that is ${state}, and builds nothing`, async (t) => {
       const { again, jobs, intakes, resubmit } = await reconnected(t);
@@ -413,6 +440,31 @@ suite('A job id that comes again', () => {
       assert.equal((await again.next('job_output')).line, 'later\n');
     });
   }
+
+  test('For the same work while it is still unpacked is acknowledged, and hears the one end', async (t) => {
+    const { again, jobs, intakes, resubmit } = await reconnected(t);
+    const [job = assert.fail()] = jobs.records();
+    jobs.find = () => ({ ...job, state: 'receiving' });
+    resubmit();
+    assert.equal((await again.next('submit_job_ack')).accepted, true);
+    await settled();
+    assert.deepEqual(again.all('job_state_changed'), [], 'there is no word for it');
+    assert.deepEqual([jobs.records().length, intakes.all[1]?.ending], [1, 'aborted']);
+    jobs.move({ state: 'completed' });
+    assert.equal((await again.next('job_state_changed')).status, 'completed');
+  });
+
+  test('With another bundle it is new work, though every other field is the same', async (t) => {
+    const { again, jobs } = await reconnected(t);
+    upload(again, Buffer.alloc(80_000, 'other'));
+    assert.equal((await again.next('submit_job_ack')).accepted, true);
+    assert.equal((await again.next('job_state_changed')).status, 'queued');
+    assert.deepEqual(
+      jobs.records().map(({ state }) => state),
+      ['cancelled', 'queued'],
+    );
+    assert.equal(again.all('job_state_changed').length, 1, 'the older one ends without a word');
+  });
 
   for (const [what, changes] of [
     ['target', { target: 'clean' }],

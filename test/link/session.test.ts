@@ -143,6 +143,7 @@ suite('A session', () => {
   });
 
   suite('A reset of the build environment', () => {
+    const bundle = Buffer.from('bundle');
     const reset = { type: 'reset_build_env', job_id: jobId };
     const ack = { type: 'reset_build_env_ack', job_id: jobId };
 
@@ -167,6 +168,38 @@ suite('A session', () => {
       assert.deepEqual([id, status, asked], [jobId, 'completed', [offloaderId]]);
     });
 
+    test('that is malformed is refused as such, without an id, and ends the session', async (t) => {
+      for (const id of [undefined, 7, null]) {
+        const client = await (await linkSetting(t)).session();
+        client.send({ ...reset, job_id: id });
+        assert.equal((await client.next('terminate')).reason, 'malformed_frame');
+        assert.deepEqual(client.frames.slice(-2), [
+          { ...ack, job_id: '', accepted: false, reason: 'invalid_frame' },
+          { type: 'terminate', reason: 'malformed_frame' },
+        ]);
+      }
+    });
+
+    test('is refused while a download is under way', async (t) => {
+      const setting = await linkSetting(t, { resetBuilds: () => Promise.resolve() });
+      const client = await setting.session();
+      for (const frame of [headerFrame(bundle), ...chunkFrames(bundle)]) client.send(frame);
+      await client.next('job_state_changed');
+      setting.jobs.move({ state: 'completed' });
+      let open = (): void => {};
+      const opened = new Promise<void>((resolve) => (open = resolve));
+      const { open: really } = setting.jobs;
+      setting.jobs.open = (id) => opened.then(() => really(id));
+      client.send({ type: 'download_artifacts', job_id: jobId });
+      client.send(reset);
+      assert.equal((await client.next('reset_build_env_ack')).reason, 'busy');
+      open();
+      await client.next('artifacts_end');
+      await settled();
+      client.send(reset);
+      assert.equal((await client.next('reset_build_env_ack')).accepted, true);
+    });
+
     test('is refused while jobs of those concerned, or an upload, are under way', async (t) => {
       let isFree = false;
       const setting = await linkSetting(t, { resetBuilds: () => (isFree ? Promise.resolve() : null) });
@@ -174,7 +207,7 @@ suite('A session', () => {
       client.send(reset);
       assert.deepEqual(await client.next('reset_build_env_ack'), { ...ack, accepted: false, reason: 'busy' });
       isFree = true;
-      client.send(headerFrame(Buffer.from('bundle')));
+      client.send(headerFrame(bundle));
       client.send(reset);
       assert.equal((await client.next('reset_build_env_ack')).reason, 'busy');
     });
