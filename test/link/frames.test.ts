@@ -18,6 +18,7 @@ import {
   intents,
   jobStatuses,
   rejectReasons,
+  terminateReasons,
   type FrameType,
 } from '../../src/link/names.js';
 import { decodeObject, encodeObject } from '../../src/link/wire-json.js';
@@ -93,6 +94,25 @@ test('The tables hold the words of the protocol: 5 intents, 5 responses, 9 reaso
     });
   assert.equal(travelling(parseToReceiver, 'to receiver').length, toReceiver.length);
   assert.equal(travelling(parseToOffloader, 'to offloader').length, toOffloader.length);
+});
+
+test('No session ends with a word at which a client stops for good, but for the older of two', () => {
+  const said = Object.keys(terminateReasons);
+  for (const fatal of ['pin_mismatch', 'receiver_rejected', 'no_approved_peer', '']) {
+    assert.ok(!said.includes(fatal), fatal);
+  }
+});
+
+test('What is sent has no space that it does not need and its letters as they are; of a name that comes twice the last counts', () => {
+  const line = 'größe "\u{1f525}" \u001b[0m';
+  assert.equal(
+    encodeObject({ type: 'x', line }).toString(),
+    '{"type":"x","line":"größe \\"🔥\\" \\u001b[0m"}',
+  );
+  assert.deepEqual(parseToReceiver(Buffer.from('{"type":"dance","type":"ping","nonce":1,"nonce":2}')), {
+    kind: 'frame',
+    frame: { type: 'ping', nonce: 2 },
+  });
 });
 
 for (const { side, parse, own, foreign } of directions) {

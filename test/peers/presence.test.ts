@@ -1,0 +1,77 @@
+/** What a peer's row takes over from each connection, and what it keeps. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { silentLog } from '../../src/log.js';
+import { dashboardId } from '../../src/paths/index.js';
+import { createPairingDesk, type Caller, type PairingDesk } from '../../src/peers/pairing.js';
+import type { Peer } from '../../src/peers/peer-row.js';
+import { pinOf } from '../../src/peers/pin.js';
+import type { Cleanups } from '../support/temp-dir.js';
+import { freshPeers } from './fresh-peers.js';
+import { manualClock } from './manual-clock.js';
+
+const key = Buffer.alloc(32, 1);
+const id = dashboardId('Dashboard-1');
+const first: Caller = {
+  dashboardId: id,
+  publicKey: key,
+  label: 'Home',
+  labelAuto: true,
+  friendlyName: 'hass',
+  haAddon: true,
+  address: '192.0.2.10',
+  connectBackPort: 6055,
+};
+/** As a client has it that says no more than it must. */
+const bare: Caller = {
+  ...{ dashboardId: id, publicKey: key, label: '', labelAuto: false, friendlyName: '' },
+  ...{ haAddon: false, address: '', connectBackPort: 0 },
+};
+
+async function deskOf(t: Cleanups): Promise<PairingDesk> {
+  const desk = createPairingDesk({ peers: await freshPeers(t), clock: manualClock(), log: silentLog });
+  desk.window.open('page');
+  await desk.pairRequest(first);
+  return desk;
+}
+
+function facts(peer: Peer | undefined): unknown[] {
+  if (peer === undefined) return [];
+  const { label, labelAuto, friendlyName, haAddon, address, connectBackPort } = peer;
+  return [label, labelAuto, friendlyName, haAddon, address, connectBackPort];
+}
+
+test('A session renews name, address and port only where it brings them, the add-on always, the label never', async (t) => {
+  const desk = await deskOf(t);
+  const approved = await desk.approve(id, pinOf(key));
+  assert.deepEqual(facts(approved), ['Home', true, 'hass', true, '192.0.2.10', 6055]);
+  assert.deepEqual(facts(desk.seen(bare)), ['Home', true, 'hass', false, '192.0.2.10', 6055]);
+  const full = { ...first, label: 'Other', friendlyName: 'attic', address: '192.0.2.11', connectBackPort: 1 };
+  assert.deepEqual(facts(desk.seen(full)), ['Home', true, 'attic', true, '192.0.2.11', 1]);
+  assert.equal(desk.seen(bare)?.pairedAt, approved.pairedAt);
+});
+
+test('A request that is made again by the same key is a wholly new one, and the operator is told', async (t) => {
+  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
+  const desk = await deskOf(t);
+  const told: string[] = [];
+  desk.subscribe(({ type }) => told.push(type));
+  t.mock.timers.tick(60_000);
+  await desk.pairRequest({ ...bare, label: 'Again' });
+  const [after, ...more] = desk.pending();
+  assert.deepEqual(
+    [after?.label, after?.friendlyName, after?.haAddon, after?.address, after?.connectBackPort],
+    ['Again', '', false, '', 0],
+  );
+  assert.equal(after?.pairedAt, 1_060);
+  assert.deepEqual([told, more], [['requested'], []]);
+});
+
+test('The time of a pairing is that of the request and not of the approval', async (t) => {
+  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
+  const desk = await deskOf(t);
+  t.mock.timers.tick(60_000);
+  const peer = await desk.approve(id, pinOf(key));
+  assert.equal(peer.pairedAt, 1_000);
+});
