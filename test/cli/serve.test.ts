@@ -18,10 +18,21 @@ async function start(t: TestContext, ...args: string[]): Promise<Child> {
 
 async function serve(t: TestContext, ...more: string[]): Promise<{ child: Child; directory: string }> {
   const directory = join(await tempDir(t), 'new');
-  const esphome = standInEsphome.join(' ');
-  const words = ['serve', directory, '--port', '0', '--host', '127.0.0.1', '--esphome', esphome];
-  return { child: await start(t, ...words, ...more), directory };
+  return { child: await start(t, ...serveWords(directory), ...more), directory };
 }
+
+function serveWords(directory: string): string[] {
+  const esphome = standInEsphome.join(' ');
+  return ['serve', directory, '--port', '0', '--host', '127.0.0.1', '--esphome', esphome];
+}
+
+/** A module to start with: whatever waits for 15 minutes waits for half a second. */
+const hurry = `data:text/javascript;base64,${Buffer.from(
+  `
+  const real = setTimeout;
+  globalThis.setTimeout = (act, ms, ...rest) => real(act, ms > 890_000 && ms <= 900_000 ? 500 : ms, ...rest);
+`,
+).toString('base64')}`;
 
 /** The object of one event, once it has been printed. */
 async function event(child: Child, name: string): Promise<Record<string, unknown>> {
@@ -54,6 +65,12 @@ test('With --json every event is one object: listening, the key, the pairing, th
     pin: (await event(child, 'paired'))['pin'],
   });
 
+  assert.equal(
+    (await offloader.preview()).requiresPairingKey,
+    true,
+    'it is a server of this kind, paired or not',
+  );
+
   const session = await offloader.openSession({ pin });
   await mkdir(join(home, 'yaml'));
   await writeFile(join(home, 'yaml', 'kitchen.yaml'), yaml('kitchen', 'sleep=60000'));
@@ -76,6 +93,27 @@ test('For people it prints pictures, their names, the full fingerprint and the k
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
   assert.equal(await child.stop(), 0);
   assert.doesNotMatch(child.output(), /in time/);
+});
+
+test('When nobody has paired within 15 minutes it says so and ends with 1; the next start has another key', async (t) => {
+  const directory = await tempDir(t);
+  const keys = new Set<unknown>();
+  for (let n = 0; n < 2; n += 1) {
+    const words = [...serveWords(directory), '--json'];
+    const child = await startChild(t, [
+      process.execPath,
+      '--import',
+      hurry,
+      '--import',
+      'tsx',
+      main,
+      ...words,
+    ]);
+    keys.add((await event(child, 'pairing_key'))['key']);
+    await event(child, 'pairing_lapsed');
+    assert.equal(await child.ended, 1);
+  }
+  assert.equal(keys.size, 2);
 });
 
 test('A wrong command line ends with 2 and a sentence, a port that cannot be with 1', async (t) => {
