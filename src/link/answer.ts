@@ -40,6 +40,8 @@ export async function decide(responded: Responded, desk: PairingDesk): Promise<D
   }
   const caller = callerOf(responded);
   if (!caller) return { response: 'rejected', reason: 'bad_dashboard_id' };
+  // A wrong `no_approved_peer` is final. So it is not said by a table that another receiver has overtaken.
+  await desk.reread();
   if (intent === 'pair_request') return desk.pairRequest(caller);
   if (intent === 'pair_status') return desk.pairStatus(caller, channel.signal);
   const answer = desk.peerLink(caller);

@@ -48,6 +48,8 @@ export type PairingEvent =
 
 export interface PairingDesk {
   readonly window: PairingWindow;
+  /** Looks for what another receiver on this directory has decided. To be awaited before a caller is answered. */
+  reread(): Promise<void>;
   pairRequest(caller: Caller): Promise<PairingAnswer>;
   /** Whether the caller may open a session now. */
   peerLink(caller: Caller): PairingAnswer;
@@ -197,6 +199,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
 
   return {
     window,
+    reread: () => peers.reread(),
     pairRequest,
     peerLink: lookUp,
     pairStatus,

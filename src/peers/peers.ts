@@ -38,6 +38,11 @@ export interface PeerTable {
   refresh(id: DashboardId, changes: PeerChanges): void;
   /** Removes the peer at once; resolves when that is on disk. False when there was none. */
   remove(id: DashboardId): Promise<boolean>;
+  /**
+   * Takes over what another receiver on this directory has approved or revoked. Never rejects: a file that cannot be
+   * read now is in the log, and the table stays as it was.
+   */
+  reread(): Promise<void>;
   /** Resolves when all changes are on disk. */
   close(): Promise<void>;
 }
@@ -47,8 +52,8 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
   const file = join(directory, peersFile);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const rows = new Map<string, Row>();
-  /** Keys that this receiver has revoked. */
-  const removed = new Set<string>();
+  /** Keys that this receiver has revoked, and when, in seconds since 1970. */
+  const removed = new Map<string, number>();
   /** Keys of the file as it was last seen here. */
   let known = new Set<string>();
   let last: Promise<unknown> = Promise.resolve();
@@ -78,8 +83,12 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     for (const key of known) if (!present.has(key)) rows.delete(key);
     for (const row of found) {
       const key = keyOf(row);
-      if (!known.has(key) && !rows.has(key) && !removed.has(key)) rows.set(key, row);
+      const mine = rows.get(key);
+      const isNew = !mine && row.paired_at > (removed.get(key) ?? -Infinity);
+      // Of ours nothing is in the table before it is on disk: another key was approved by the other one, later.
+      if (isNew || (mine && mine.pin_sha256 !== row.pin_sha256)) rows.set(key, row);
     }
+    known = present;
   }
 
   function rowOf(id: DashboardId): Row | undefined {
@@ -123,6 +132,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     add(peer) {
       return enqueue(async () => {
         const key = fold(peer.dashboardId);
+        await takeOverChanges();
         if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
         const row = newRow(peer);
         await save([row]);
@@ -146,10 +156,14 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     async remove(id) {
       if (rowOf(id) === undefined) return false;
       rows.delete(fold(id));
-      removed.add(fold(id));
+      removed.set(fold(id), Date.now() / 1_000);
       await enqueue(() => save());
       return true;
     },
+    reread: () =>
+      enqueue(takeOverChanges).catch((error: unknown) =>
+        log.warn({ file, error }, 'the peers file could not be read again'),
+      ),
     async close() {
       await last;
     },

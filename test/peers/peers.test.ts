@@ -186,6 +186,60 @@ test('An approval that cannot be written is no approval', async (t) => {
   assert.equal(peers.get(id)?.label, 'Home');
 });
 
+test('What another receiver on the directory has approved, revoked or paired anew is known after a look', async (t) => {
+  const directory = await tempDir(t);
+  const [one, two] = [await openPeerTable(directory, silentLog), await openPeerTable(directory, silentLog)];
+  await one.add(home);
+  await assert.rejects(two.add({ ...home, publicKey: Buffer.alloc(32, 98) }), { code: 'PAIRING' });
+  await one.remove(id);
+  await one.add(home);
+  await two.reread();
+  assert.equal(two.get(id)?.pin, one.get(id)?.pin);
+  await one.remove(id);
+  await two.reread();
+  assert.deepEqual(two.list(), []);
+  await one.add(home);
+  await two.reread();
+  await one.remove(id);
+  await one.add({ ...home, publicKey: Buffer.alloc(32, 99) });
+  await two.reread();
+  assert.equal(two.get(id)?.pin, pinOf(Buffer.alloc(32, 99)), 'the newer key counts');
+  two.refresh(id, { label: 'now' });
+  await two.close();
+  const [kept] = (await openPeerTable(directory, silentLog)).list();
+  assert.deepEqual([kept?.pin, kept?.label], [pinOf(Buffer.alloc(32, 99)), 'now']);
+});
+
+test('What this receiver has revoked does not come back by a look, though the disk still has it', async (t) => {
+  const directory = await tempDir(t);
+  const file = join(directory, 'peers.json');
+  const peers = await openPeerTable(directory, silentLog);
+  await peers.add(home);
+  const before = await readFile(file);
+  const removal = peers.remove(id);
+  await peers.reread();
+  assert.equal(peers.get(id), undefined);
+  await removal;
+  await writeFile(file, before);
+  await peers.reread();
+  assert.equal(peers.get(id), undefined, 'a write of another receiver that was begun before');
+  await write(directory, { peers: [{ ...row, paired_at: Date.now() / 1_000 + 1 }] });
+  await peers.reread();
+  assert.equal(peers.get(id)?.label, 'Home', 'but who has paired again since is let in');
+});
+
+test('A look at a file that cannot be read changes nothing and is in the log', async (t) => {
+  const directory = await tempDir(t);
+  const log = recordingLog();
+  const peers = await openPeerTable(directory, log);
+  await peers.add(home);
+  await rm(join(directory, 'peers.json'));
+  await mkdir(join(directory, 'peers.json'));
+  await peers.reread();
+  assert.equal(peers.get(id)?.label, 'Home');
+  assert.deepEqual(log.entries, ['warn: the peers file could not be read again']);
+});
+
 test('Two receivers on one directory take over what the other has approved and revoked', async (t) => {
   const directory = await tempDir(t);
   const peer = (letter: string): NewPeer => ({ ...home, dashboardId: dashboardId(letter.repeat(32)) });

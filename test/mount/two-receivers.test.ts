@@ -1,0 +1,31 @@
+/** Two receivers on one configuration directory, as when a new one starts before the old one has ended. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { createOffloader, dial, loadOffloaderIdentity } from '../../src/mount/offloader.js';
+import { tempDir } from '../support/temp-dir.js';
+import { startReceiver } from '../support/whole.js';
+
+test('They are one server with one key: each lets in whom the other has approved, and nobody whom it has revoked', async (t) => {
+  const one = await startReceiver(t);
+  const two = await startReceiver(t, { configDir: join(one.base, 'config') });
+  const { pin, pairing, peers } = one.receiver;
+  assert.equal(two.receiver.pin, pin);
+  const identity = await loadOffloaderIdentity(await tempDir(t));
+  const at = (port: number) =>
+    createOffloader({ identity, connect: () => dial({ host: '127.0.0.1', port }), label: 'attic' });
+
+  pairing.open();
+  assert.equal(await at(one.port).requestPairing({ pin }), 'pending');
+  await pairing.approve(identity.dashboardId, pairing.requests()[0]?.pin ?? '');
+  await at(two.port).waitForApproval({ pin });
+  const session = await at(two.port).openSession({ pin });
+  await session.close();
+
+  await peers.revoke(identity.dashboardId);
+  await assert.rejects(at(two.port).openSession({ pin }), {
+    code: 'REJECTED',
+    message: /no_approved_peer/,
+  });
+});
