@@ -5,7 +5,7 @@
  * Builder's rows (1.26), so its file can be taken over and given back: fields that we do not know stay, a bad row
  * costs that row and not all pairings, and what cannot be read is set aside, never overwritten.
  */
-import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
@@ -56,6 +56,8 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
   const removed = new Map<string, number>();
   /** Keys of the file as it was last seen here. */
   let known = new Set<string>();
+  /** Which writing of the file that was. Every stranger's call looks at it, and the file may be large. */
+  let seen = '';
   let last: Promise<unknown> = Promise.resolve();
   let refreshes = false;
 
@@ -76,9 +78,12 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
 
   /** Another receiver on this directory may have approved or revoked peers since the file was last seen here. */
   async function takeOverChanges(): Promise<void> {
+    // Before it is read: what comes after the look is looked for again.
+    const version = await versionOf(file);
     const content = await readIfAny(file);
     const found = content && readPeersFile(content)?.rows;
     if (!found) return;
+    seen = version;
     const present = new Set(found.map(keyOf));
     for (const key of known) if (!present.has(key)) rows.delete(key);
     for (const row of found) {
@@ -161,13 +166,19 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       return true;
     },
     reread: () =>
-      enqueue(takeOverChanges).catch((error: unknown) =>
-        log.warn({ file, error }, 'the peers file could not be read again'),
-      ),
+      enqueue(async () => {
+        if ((await versionOf(file)) !== seen) await takeOverChanges();
+      }).catch((error: unknown) => log.warn({ file, error }, 'the peers file could not be read again')),
     async close() {
       await last;
     },
   };
+}
+
+/** Another one after each write, which makes a new file. Empty when there is none. */
+async function versionOf(file: string): Promise<string> {
+  const found = await stat(file, { bigint: true }).catch(() => null);
+  return found === null ? '' : `${found.ino} ${found.mtimeNs} ${found.size}`;
 }
 
 function keyOf(row: Row): string {
