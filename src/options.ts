@@ -53,7 +53,7 @@ export interface CoreOptions {
   readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
   /** Further variables of it that remote builds may see. Default: none. */
   readonly passEnvironment?: readonly string[] | undefined;
-  /** The machine's name as clients show it, at most 128 characters. Default: the host name. */
+  /** The machine's name as clients show it, at most 128 characters. Default: the host name's first label. */
   readonly friendlyName?: string | undefined;
   /** Whether this is a Home Assistant add-on; clients show it. Default: false. */
   readonly haAddon?: boolean | undefined;
@@ -264,11 +264,16 @@ export function resolveOptions(options: CoreOptions): ResolvedOptions {
     takeOver: read.takeOver === undefined ? undefined : resolve(read.takeOver),
     esphome: read.esphome,
     environment: read.environment ?? { ...process.env },
-    friendlyName: read.friendlyName ?? hostname().slice(0, 128),
+    friendlyName: read.friendlyName ?? machineName(),
     slots: read.slots ?? defaultSlots(machineOf()),
     retention: changedLimits(defaultLimits, read.retention),
     log: read.log ?? silentLog,
   });
+}
+
+/** The first label of the host name, as the original has it. */
+function machineName(): string {
+  return hostname().split('.', 1)[0]?.trim().slice(0, 128) || 'esphome-dashboard';
 }
 
 function isLog(value: unknown): boolean {

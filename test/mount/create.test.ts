@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { connect, type AddressInfo } from 'node:net';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
@@ -367,6 +368,11 @@ test('A limit that is not named keeps its default', async (t) => {
   assert.deepEqual(resolveOptions({ configDir }).bundleLimits, defaultBundleLimits);
   const { connectionLimits } = resolveOptions({ configDir, connectionLimits: { strangers: 9 } });
   assert.deepEqual(connectionLimits, { ...defaultConnectionLimits, strangers: 9 });
+});
+
+test('Without a name the machine has the first label of its host name', async (t) => {
+  const { friendlyName } = resolveOptions({ configDir: await tempDir(t) });
+  assert.equal(friendlyName, hostname().split('.')[0]);
 });
 
 test('Each limit of a job has a default, a least and a most, and what is outside is refused', async (t) => {
