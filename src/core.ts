@@ -5,7 +5,7 @@
 import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobRecord, LocalJob } from './jobs/jobs.js';
 import type { Slot } from './jobs/queue.js';
-import type { Announcement } from './link/connect-back-start.js';
+import type { CallingPlace } from './link/connect-back-start.js';
 import type { ClonesEvent } from './link/sessions.js';
 import type { Transport } from './link/transport.js';
 import type { ResolvedOptions } from './options.js';
@@ -25,6 +25,8 @@ export interface ReceiverCore {
   readonly peers: Peers;
   readonly jobs: JobsView;
   readonly retention: Retention;
+  /** The host's own ESPHome, asked at most every 30 s. Throws `PROVISION` when there is none, or it does not answer. */
+  esphomeVersion(): Promise<string>;
   /**
    * The complete environment of a configuration's compile: the host's own for a local one. The directories that it
    * names for a remote one (`HOME`, `TMPDIR`) are made when a build begins. Throws `TRAVERSAL`.
@@ -44,7 +46,7 @@ export interface ReceiverCore {
    * A port of the receiver's own is open: from now on peers that stay away are called back, where the host wants that.
    * Of several ports the first is told.
    */
-  announce(announcement: Announcement): void;
+  callBackFrom(place: CallingPlace): void;
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
   /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
   close(): Promise<void>;

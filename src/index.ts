@@ -3,6 +3,9 @@
  * `./testing` the stand-in compiler.
  */
 export { createReceiver, type Receiver, type ReceiverOptions } from './mount/create.js';
+export type { Announcement } from './mount/announcement.js';
+export type { AnnounceOptions } from './mount/announce-options.js';
+export type { Publisher } from './mount/announce.js';
 export type { HostPaths } from './mount/host-paths.js';
 export type { Authorize } from './mount/authorize.js';
 export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './core.js';

@@ -81,6 +81,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
   const installed = createInstalled(own);
+  const esphomeVersion = createKnownVersion(() => versionOf(installed));
   const chooseEsphome = createChoice({ installed, releases });
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
@@ -122,7 +123,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
     ),
-    esphomeVersion: createKnownVersion(() => versionOf(installed)),
+    esphomeVersion,
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
@@ -170,6 +171,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     peers: peersOf(table, desk, link, (id, isKept) => (isKept ? jobs.cancelAllOf(id) : owners.remove(id))),
     jobs: jobsOf(jobs, paths),
     retention: keeper.retention,
+    esphomeVersion,
     composeEnvironment,
     async clean(configuration) {
       const key = paths.parseConfiguration(configuration);
@@ -179,10 +181,10 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     },
     underLease: forHost,
     accept: link.accept,
-    announce(announcement) {
+    callBackFrom(place) {
       if (!options.connectBack || isClosed) return;
       stopConnectBack ??= startConnectBack({
-        ...announcement,
+        ...place,
         ...{ identity, table, desk, link, clock: systemClock, log },
       });
     },

@@ -4,6 +4,7 @@
  * With nobody paired it prints a key that pairs exactly one dashboard within 15 minutes, and ends when that time
  * lapses, as the original does: a server that waits for ever for its first peer is a door that somebody forgot.
  */
+import { Console } from 'node:console';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -16,14 +17,17 @@ import { jsonReport, textReport, type Report } from './report.js';
 import { stderrLog } from './stderr-log.js';
 
 export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR]
-        [--connect-back] [--json]
+        [--connect-back] [--announce] [--json]
             a build server for other dashboards; DIR keeps its key, peers and builds.
             --take-over: go on with the key and the peers of a Device Builder there
-            --connect-back: call dashboards that stay away, so that they learn a new address of this server`;
+            --connect-back: call dashboards that stay away, so that they learn a new address of this server
+            --announce: tell the local network by mDNS; needs the package bonjour-service`;
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, connectBack, json } = readArguments(args);
+  const { directory, port, host, esphome, takeOver, connectBack, announce, json } = readArguments(args);
+  // The library of the announcement prints on the console, and stdout is for what `serve` says.
+  if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
   if ((await findEsphome({ option: esphome, env: process.env })) === null) {
     const wish = esphome ?? process.env['ESPHOME_COMMAND'];
@@ -35,6 +39,7 @@ export async function serve(args: string[]): Promise<number> {
     esphome,
     takeOver,
     connectBack,
+    announce,
     pairingByKey: true,
     log: stderrLog,
   });
@@ -58,6 +63,7 @@ function readArguments(args: string[]): {
   esphome: string | undefined;
   takeOver: string | undefined;
   connectBack: boolean;
+  announce: boolean;
   json: boolean;
 } {
   const { values, positionals } = parseArgs({
@@ -69,6 +75,7 @@ function readArguments(args: string[]): {
       esphome: { type: 'string' },
       'take-over': { type: 'string' },
       'connect-back': { type: 'boolean', default: false },
+      announce: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
@@ -79,8 +86,8 @@ function readArguments(args: string[]): {
   if (!/^\d+$/.test(values.port) || port > 65_535) {
     throw new ReceiverError('OPTIONS', `the port ${quote(values.port)} is no number from 0 to 65535`);
   }
-  const { host, esphome, json, 'take-over': takeOver, 'connect-back': connectBack } = values;
-  return { directory, port, host, esphome, takeOver, connectBack, json };
+  const { host, esphome, announce, json, 'take-over': takeOver, 'connect-back': connectBack } = values;
+  return { directory, port, host, esphome, takeOver, connectBack, announce, json };
 }
 
 async function signalled(): Promise<number> {

@@ -19,14 +19,14 @@ export type Dial = (
 ) => Promise<Transport>;
 
 /** Where this receiver is to be found, and how it reaches others. */
-export interface Announcement {
+export interface CallingPlace {
   /** The port that is bound. */
   readonly port: number;
   readonly dial: Dial;
   readonly timing: ConnectBackTiming;
 }
 
-export interface ConnectBackOptions extends Announcement {
+export interface ConnectBackOptions extends CallingPlace {
   readonly identity: KeyPair;
   readonly table: PeerTable;
   readonly desk: PairingDesk;

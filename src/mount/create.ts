@@ -19,6 +19,8 @@ import type { Paths } from '../paths/index.js';
 import type { JobsView, Pairing, Peers, ReceiverEvent } from '../core.js';
 import type { Retention } from '../retention/retention.js';
 import { openReceiver } from '../receiver.js';
+import { createAnnouncer } from './announce.js';
+import { readAnnounce, type AnnounceOptions } from './announce-options.js';
 import type { Authorize } from './authorize.js';
 import { callFrom, dial } from './dial.js';
 import { createEvents } from './events.js';
@@ -36,6 +38,11 @@ export interface ReceiverOptions extends CoreOptions {
   readonly authorize?: Authorize | undefined;
   /** Where the admin routes live. Default: `/esphome-receiver`. */
   readonly prefix?: string | undefined;
+  /**
+   * Whether the local network is told by mDNS where the receiver listens, so that dashboards offer it and find it
+   * again at another address. It is told once `listen` has bound a port. Default: false.
+   */
+  readonly announce?: boolean | AnnounceOptions | undefined;
 }
 
 export interface Receiver {
@@ -89,13 +96,16 @@ export async function createTimedReceiver(
   options: ReceiverOptions,
   timing: ConnectBackTiming,
 ): Promise<Receiver> {
-  const { authorize, prefix = '/esphome-receiver', ...coreOptions } = options;
+  const { authorize, prefix = '/esphome-receiver', announce, ...coreOptions } = options;
   if (authorize !== undefined && typeof authorize !== 'function') {
     throw new ReceiverError('OPTIONS', 'authorize must be a function of the context');
   }
   if (!prefixShape.test(prefix))
     throw new ReceiverError('OPTIONS', `the prefix ${quote(prefix)} is no path such as /builds`);
+  const wish = await readAnnounce(announce);
   const core = await openReceiver(coreOptions);
+  const announcer =
+    wish && createAnnouncer({ ...wish, publisher: wish.makePublisher(core.options.log), core });
   const hostPaths = createHostPaths(core);
   const upgrade = createUpgrade(core.accept);
   const events = createEvents(core);
@@ -129,19 +139,20 @@ export async function createTimedReceiver(
       const listener = await listenForPeers({ port, host, maxSockets, handleUpgrade: upgrade, log });
       listeners.push(listener);
       if (isClosed) await listener.close();
-      core.announce({
+      core.callBackFrom({
         port: listener.port,
         dial: (where, signal) =>
           dial(where, { signal, timeoutMs: callStepMs, localAddress: callFrom(host, where.host) }),
         timing,
       });
+      announcer?.begin(listener);
       return listener.port;
     },
     subscribe: core.subscribe,
     async close() {
       isClosed = true;
       events.close();
-      await core.close();
+      await Promise.all([announcer?.close(), core.close()]);
       await Promise.all(listeners.splice(0).map((listener) => listener.close()));
     },
   };

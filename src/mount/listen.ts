@@ -10,9 +10,14 @@ import type { HandleUpgrade } from './upgrade.js';
 
 const headersTimeoutMs = 10_000;
 
-export interface Listener {
-  /** The port that was really bound. */
+/** What was really bound. */
+export interface Bound {
   readonly port: number;
+  /** An IP address, also where a name was asked for. */
+  readonly address: string;
+}
+
+export interface Listener extends Bound {
   /** Stops listening and drops what is still open. */
   close(): Promise<void>;
 }
@@ -53,8 +58,10 @@ export async function listenForPeers({
   server.on('error', (error) =>
     log.error({ error, host, port }, 'the listener of the peer link has a fault'),
   );
+  const { port: boundPort, address } = server.address() as AddressInfo;
   return {
-    port: (server.address() as AddressInfo).port,
+    port: boundPort,
+    address,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -15,14 +15,30 @@ export function newDashboardId(): DashboardId {
   return dashboardId(randomBytes(24).toString('base64url'));
 }
 
-/** Loads `dashboard-id` from the directory, or makes it. Throws system errors. */
+/** In the state directory. */
+export const dashboardIdFile = 'dashboard-id';
+
+/** What of the text may stand in a DNS label: in lower case, only `a-z 0-9 -`, and `_` as `-`. */
+export function dnsLabel(text: string): string {
+  return text
+    .toLowerCase()
+    .replace(/[^a-z0-9_-]/g, '')
+    .replaceAll('_', '-');
+}
+
+/** The text itself where it is an id, else an id of the same {@link dnsLabel}. */
+export function idOfSameName(text: string): DashboardId {
+  return idOrUndefined(text) ?? dashboardId(dnsLabel(text).slice(0, 64).padEnd(8, '-'));
+}
+
+/** Loads the {@link dashboardIdFile} from the directory, or makes it. Throws system errors. */
 export async function loadDashboardId(directory: string, log: Log): Promise<DashboardId> {
   const kept = {
     what: 'the dashboard id',
     parse: (content: Buffer) => idOrUndefined(content.toString('latin1').trim()),
     create: () => Buffer.from(`${newDashboardId()}\n`),
   };
-  return loadOrCreate(join(directory, 'dashboard-id'), kept, log);
+  return loadOrCreate(join(directory, dashboardIdFile), kept, log);
 }
 
 /** The id when it has the right form, else undefined. */

@@ -116,6 +116,13 @@ test('When nobody has paired within 15 minutes it says so and ends with 1; the n
   assert.equal(keys.size, 2);
 });
 
+test('With --announce on this machine alone nothing is announced, the log says so, and stdout stays what it was', async (t) => {
+  const { child } = await serve(t, '--json', '--announce');
+  await event(child, 'listening');
+  await child.printed(/warn the receiver is not announced: no address of it is reached from outside/);
+  assert.equal(await child.stop(), 0);
+});
+
 test('A wrong command line ends with 2 and a sentence, a port that cannot be with 1', async (t) => {
   for (const [words, code, text] of [
     [['serve', 'dir', '--colour'], 2, /--colour/],

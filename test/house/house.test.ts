@@ -42,6 +42,9 @@ test('A planted import upwards, sideways, in a circle or of a host library is fo
     found({ 'src/link/a.ts': "import type { WebSocket } from 'ws';\nimport type W from 'wsx';\n" }),
     ['src/link/a.ts imports ws'],
   );
+  assert.deepEqual(found({ 'src/peers/a.ts': "const b = await import('bonjour-service');\n" }), [
+    'src/peers/a.ts imports bonjour-service',
+  ]);
   assert.deepEqual(found({ 'src/paths/a.ts': "import { z } from 'zod';\nimport 'node:path';\n" }), [
     'src/paths/a.ts imports zod',
   ]);

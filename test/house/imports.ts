@@ -28,7 +28,7 @@ const floors: readonly (readonly string[])[] = [
 ];
 
 /** The host's libraries, and the only folders that may know them. */
-const hostPackages = ['koa', 'koa-websocket', '@koa/router', 'ws'];
+const hostPackages = ['koa', 'koa-websocket', '@koa/router', 'ws', 'bonjour-service'];
 const hostFolders = ['mount', 'cli'];
 
 /** One sentence for each violation, in the order of the files. */
