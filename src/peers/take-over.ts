@@ -1,6 +1,6 @@
 /**
- * Takes over the key and the peers of a Device Builder build server (1.26), so that its clients find the same server
- * again and nobody has to pair anew. Its files are only read.
+ * Takes over the key, the peers and the name of a Device Builder build server (1.26), so that its clients find the same
+ * server again and nobody has to pair anew. Its files are only read.
  *
  * A client that sees another key stops for good. So it is all or nothing: the key comes last, and a receiver that has
  * a key of its own already is never given another.
@@ -12,6 +12,7 @@ import { writeAtomic } from '../disk/atomic-write.js';
 import { isFlocked } from '../disk/flocked.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
+import { dashboardIdFile, idOfSameName } from './dashboard-id.js';
 import { identityFile, keyBytes } from './identity.js';
 import { asideName, readIfAny } from './kept-file.js';
 import { readPeersFile, type Row } from './peer-row.js';
@@ -21,6 +22,7 @@ import { peersFile } from './peers.js';
 const theirs = {
   key: '.device-builder-peer-link-key.bin',
   peers: '.receiver_peers.json',
+  settings: '.device-builder.json',
   /** Held as long as it runs. */
   lock: '.esphome/.device-builder.lock',
 };
@@ -47,6 +49,7 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
   if (theirKey === undefined) throw refused('there is no key of a Device Builder build server', { from });
   if (theirKey.length !== keyBytes) throw refused('the key of the Device Builder is damaged', { from });
   const rows = await readRows(from, log);
+  const theirId = await readId(from, log);
   // Two servers with one key would take each other's clients.
   if (await isFlocked(join(from, theirs.lock))) {
     throw refused('the Device Builder still runs: stop it first', { from });
@@ -54,6 +57,9 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
   await setAside(join(stateDir, peersFile), log);
   await writeAtomic(join(stateDir, peersFile), JSON.stringify({ version: 1, peers: rows }), { mode: 0o600 });
+  if (theirId !== undefined) {
+    await writeAtomic(join(stateDir, dashboardIdFile), `${idOfSameName(theirId)}\n`, { mode: 0o600 });
+  }
   await writeAtomic(join(stateDir, identityFile), theirKey, { mode: 0o600 });
   log.info({ from, peers: rows.length }, 'the key and the peers of a Device Builder are taken over');
 }
@@ -69,6 +75,44 @@ async function readRows(from: string, log: Log): Promise<readonly Row[]> {
     log.warn({ from, badRows }, 'bad rows of the peers file are left out, their peers must pair again');
   }
   return found.rows;
+}
+
+/**
+ * Its own dashboard id, which is the name that it is announced by and that clients store as its address: from where
+ * 1.26 keeps it, else from where older releases did. Without one there is nothing to go on with, but also nothing lost
+ * that pairing hangs on.
+ */
+async function readId(from: string, log: Log): Promise<string | undefined> {
+  const content = await readIfAny(join(from, theirs.settings));
+  if (content === undefined) return undefined;
+  const settings = parseJson(content);
+  const id = idIn(settings, '_dashboard_identity') ?? idIn(settings, '_remote_build');
+  if (id === undefined) {
+    log.warn(
+      { from },
+      'the settings of the Device Builder hold no dashboard id: the receiver gets another name',
+    );
+  }
+  return id;
+}
+
+function parseJson(content: Buffer): unknown {
+  try {
+    return JSON.parse(content.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Any string that is not empty, as the original takes it. */
+function idIn(settings: unknown, block: string): string | undefined {
+  const id = fieldOf(fieldOf(settings, block), 'dashboard_id');
+  return typeof id === 'string' && id !== '' ? id : undefined;
+}
+
+function fieldOf(value: unknown, name: string): unknown {
+  const isObject = typeof value === 'object' && value !== null && Object.hasOwn(value, name);
+  return isObject ? Reflect.get(value, name) : undefined;
 }
 
 /** Peers without a key are of a take-over that was cut short, or of a person who knows why. */

@@ -7,10 +7,13 @@ import { test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 
 import { silentLog as log } from '../../src/log.js';
+import { instanceName } from '../../src/mount/announcement.js';
+import { loadDashboardId } from '../../src/peers/dashboard-id.js';
 import { identityOf, loadIdentity } from '../../src/peers/identity.js';
 import { openPeerTable } from '../../src/peers/peers.js';
 import { takeOver } from '../../src/peers/take-over.js';
 import { startChild } from '../support/child.js';
+import { recordingLog } from './recording-log.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const key = Buffer.alloc(32, 7);
@@ -59,6 +62,48 @@ test('Its key becomes ours and its peers are paired; fields that we do not know 
   assert.match(await readFile(join(both.stateDir, 'peers.json'), 'utf8'), /"colour":"red"/);
   assert.equal(await readFile(join(both.from, peersName), 'utf8'), before);
   assert.deepEqual((await readdir(both.from)).toSorted(), [keyName, peersName]);
+});
+
+test('It is announced under the same name: the id comes along from where either release keeps it, whatever it looks like', async (t) => {
+  const id = (text: unknown): object => ({ dashboard_id: text });
+  const long = 'AbCdEfGh_jklmnopqrstuvwxyz012345';
+  for (const [settings, name, kept] of [
+    [{ _dashboard_identity: id(long), _remote_build: id('legacy-id') }, 'abcdefgh', long],
+    [{ _remote_build: { ...id('Legacy-Id'), enabled: true } }, 'legacy-i', 'Legacy-Id'],
+    [{ _dashboard_identity: id(''), _remote_build: id('older-one') }, 'older-on', 'older-one'],
+    [{ _dashboard_identity: id('My Attic!') }, 'myattic'],
+    [{ _dashboard_identity: id('a_') }, 'a'],
+    [{ _dashboard_identity: id('\u00e9\u00e8') }, ''],
+    [{ _dashboard_identity: id('q'.repeat(500)) }, 'qqqqqqqq'],
+  ] as const) {
+    const both = await servers(t, []);
+    await writeFile(join(both.from, '.device-builder.json'), JSON.stringify(settings));
+    await both.again();
+    const ours = await loadDashboardId(both.stateDir, log);
+    assert.equal(instanceName(ours), name === '' ? 'esphome-builder' : `esphome-builder-${name}`);
+    if (kept !== undefined) assert.equal(ours, kept);
+    await rm(join(both.from, '.device-builder.json'));
+    await both.again();
+    assert.equal(await loadDashboardId(both.stateDir, log), ours);
+  }
+});
+
+test('Settings without an id, or damaged ones, cost the name and nothing else', async (t) => {
+  for (const settings of [
+    '',
+    '{',
+    '5',
+    '[]',
+    '{"_dashboard_identity": {"dashboard_id": 5}}',
+    '{"_remote_build": null}',
+  ]) {
+    const both = await servers(t, [row('dashboard-one')]);
+    const warned = recordingLog();
+    await writeFile(join(both.from, '.device-builder.json'), settings);
+    await takeOver({ ...both, log: warned });
+    assert.deepEqual((await stateOf(both)).toSorted(), ['identity.key', 'peers.json']);
+    assert.match(warned.entries.join(), /hold no dashboard id/);
+  }
 });
 
 test('It happens once: a peer that was revoked here does not come back, and the other files may go', async (t) => {
