@@ -186,6 +186,21 @@ test('A publisher that fails is logged and asked again, and nobody else hears of
   assert.equal(it.publisher.said.at(-1), 'withdrawn');
 });
 
+test('What could not be changed is announced anew also when all is as it was before', async (t) => {
+  const it = await setting(t);
+  it.announcer.begin(bound);
+  const said = await first(it);
+  it.version = '2026.11.0';
+  it.publisher.fault = new Error('no buffer space');
+  await it.recheck();
+  await waitFor(() => it.log.entries.some((entry) => entry.startsWith('warn')));
+  it.version = '2026.10.0';
+  it.publisher.fault = null;
+  await it.recheck();
+  await waitFor(() => it.publisher.said.length === 2);
+  assert.deepEqual(it.publisher.said[1], said);
+});
+
 test('Closing says goodbye once and leaves no timer; what begins afterwards is not announced', async (t) => {
   const it = await setting(t);
   it.announcer.begin(bound);

@@ -109,6 +109,22 @@ test('Who withdraws while it is being announced ends that, and nothing has been 
   assert.deepEqual(packets.filter(isResponse), []);
 });
 
+test('Who withdraws before he has found out that the name is taken does not say goodbye for its owner', async (t) => {
+  const port = await freeUdpPort();
+  const watcher = watch(t, port);
+  const owner = await publisherOn(t, port);
+  await owner.publish(announcement);
+  await watcher.seen(`up ${name}`);
+  const second = await publisherOn(t, port);
+  const publishing = assert.rejects(second.publish(announcement), { code: 'CANCELLED' });
+  await Promise.resolve();
+  await second.withdraw();
+  await publishing;
+  await owner.publish(changed);
+  await watcher.seen(`txt ${name}`);
+  assert.deepEqual(watcher.events, [`up ${name}`, `txt ${name}`]);
+});
+
 test('Without the library the error names it; another fault of it is what it is', async () => {
   const missing = Object.assign(new Error('no'), { code: 'ERR_MODULE_NOT_FOUND' });
   const options = { code: 'OPTIONS', message: /npm install bonjour-service/ };
