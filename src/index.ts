@@ -14,5 +14,6 @@ export type { LocalJob } from './jobs/local-work.js';
 export type { Slot } from './jobs/queue.js';
 export { waitingText, type Waiting } from './jobs/waiting.js';
 export type { Log } from './log.js';
+export { pinPictures, pinText, type PinPicture } from './peers/pin.js';
 export { errorCodes, isReceiverError, ReceiverError, TraversalError, type ErrorCode } from './errors.js';
 export * from './paths/index.js';

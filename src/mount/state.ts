@@ -1,10 +1,12 @@
 /** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
 import { waitingText, type Waiting } from '../jobs/waiting.js';
 import type { ReceiverCore } from '../core.js';
+import { pinPictures, pinText, type PinPicture } from '../peers/pin.js';
 
 export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>): object {
   return {
     pin: core.pin,
+    fingerprint: fingerprintOf(core.pin),
     friendly_name: core.options.friendlyName,
     pairing: { closes_in_ms: core.pairing.closesInMs(), requests: core.pairing.requests().map(requestView) },
     peers: core.peers.list().map(peerView),
@@ -20,11 +22,20 @@ export function jobView<T extends { readonly waiting: Waiting | null }>(
   return { ...job, waitingText: job.waiting && waitingText(job.waiting) };
 }
 
+/** A pin as people compare it, so that a page needs no table of its own. `text` is the whole of it. */
+function fingerprintOf(pin: string): {
+  readonly pictures: readonly PinPicture[];
+  readonly text: string;
+} {
+  return { pictures: pinPictures(pin), text: pinText(pin) };
+}
+
 type Request = ReturnType<ReceiverCore['pairing']['requests']>[number];
 type Peer = ReturnType<ReceiverCore['peers']['list']>[number];
 
 export function requestView({ dashboardId, pin, label, friendlyName, address }: Request): object {
-  return { dashboard_id: dashboardId, pin, label, friendly_name: friendlyName, address };
+  const fingerprint = fingerprintOf(pin);
+  return { dashboard_id: dashboardId, pin, fingerprint, label, friendly_name: friendlyName, address };
 }
 
 export function peerView({
@@ -39,6 +50,7 @@ export function peerView({
   return {
     dashboard_id: dashboardId,
     pin,
+    fingerprint: fingerprintOf(pin),
     label,
     friendly_name: friendlyName,
     address,

@@ -4,6 +4,7 @@
  */
 export { createOffloader, type Offloader, type OffloaderOptions } from './offloader.js';
 export { loadOffloaderIdentity, type OffloaderIdentity } from './identity.js';
+export { pinOf, pinPictures, pinText, type PinPicture } from '../peers/pin.js';
 export type { ReceiverInfo } from './receiver-info.js';
 export type { OffloaderSession, QueueStatus } from './session.js';
 export type { AnnouncedBundle, BuildRequest, BuildResult, Bundle } from './build-request.js';

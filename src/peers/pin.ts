@@ -6,6 +6,8 @@
  */
 import { createHash } from 'node:crypto';
 
+import { quote, ReceiverError } from '../errors.js';
+
 /** The pin of a raw 32-byte public key: its SHA-256, 64 lower-case hex digits. */
 export function pinOf(publicKey: Uint8Array): string {
   return createHash('sha256').update(publicKey).digest('hex');
@@ -21,8 +23,13 @@ export interface PinPicture {
   readonly name: string;
 }
 
-/** The seven pictures of a pin (Device Builder 1.26; the vocabulary of Matrix). */
+/**
+ * The seven pictures of a pin (Device Builder 1.26; the vocabulary of Matrix). Throws `OPTIONS` for anything but a whole
+ * pin: the pictures of half a one look as good.
+ */
 export function pinPictures(pin: string): readonly PinPicture[] {
+  if (!/^[0-9a-f]{64}$/.test(pin))
+    throw new ReceiverError('OPTIONS', `${quote(pin)} is no pin of 64 lower-case hex digits`);
   const bits = BigInt(`0x${pin.slice(0, 11)}`);
   return [38n, 32n, 26n, 20n, 14n, 8n, 2n].map(
     (shift) => pictures[Number((bits >> shift) & 63n)] as PinPicture,

@@ -9,7 +9,7 @@ import { test, type TestContext } from 'node:test';
 import Koa from 'koa';
 import { WebSocket } from 'ws';
 
-import type { ReceiverOptions } from '../../src/index.js';
+import { pinPictures, pinText, type ReceiverOptions } from '../../src/index.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
@@ -77,6 +77,30 @@ test('An operator opens the window, sees a request, approves exactly what he saw
   );
   assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 204);
   assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 404);
+});
+
+test('Every fingerprint comes in all its forms, so that a page can show them without a table of its own', async (t) => {
+  const host = await startHost(t);
+  const { receiver, ask } = host;
+  const paired = await pairedClient(t, host, 'paired');
+  const asking = await newClient(t, host, 'asking');
+  await asking.offloader.requestPairing({ pin: receiver.pin });
+
+  type Shown = { pin: string; dashboard_id: string; fingerprint: { pictures: object[]; text: string } };
+  const { body: state } = (await ask('GET', 'state')) as { body: Shown & { peers: Shown[] } };
+  const { body: requests } = (await ask('GET', 'pairing/requests')) as { body: Shown[] };
+  const shown = [state, ...state.peers, ...requests];
+  assert.deepEqual(
+    shown.map(({ dashboard_id: id }) => id),
+    [undefined, paired.dashboardId, asking.dashboardId],
+  );
+  assert.deepEqual(
+    shown.map(({ pin }) => pin),
+    [receiver.pin, receiver.peers.list()[0]?.pin, receiver.pairing.requests()[0]?.pin],
+  );
+  for (const { pin, fingerprint } of shown) {
+    assert.deepEqual(fingerprint, { pictures: pinPictures(pin), text: pinText(pin) });
+  }
 });
 
 test('Each page has its share of the pairing window, and the last one that closes shuts it', async (t) => {

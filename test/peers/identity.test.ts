@@ -62,6 +62,12 @@ test('There are 64 pictures, each with an emoji and a name of its own', () => {
   );
 });
 
+test('Anything but a whole pin has no pictures', () => {
+  const pin = pinOf(ramp(1));
+  for (const half of ['', 'ab', pin.slice(1), `${pin}0`, pin.toUpperCase(), pinText(pin)])
+    assert.throws(() => pinPictures(half), { code: 'OPTIONS' }, half);
+});
+
 test('A pin is shown as 32 pairs with single spaces', () => {
   assert.match(pinText(pinOf(ramp(1))), /^([0-9a-f]{2} ){31}[0-9a-f]{2}$/);
 });
