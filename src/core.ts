@@ -6,7 +6,7 @@ import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobRecord, LocalJob } from './jobs/jobs.js';
 import type { Slot } from './jobs/queue.js';
 import type { CallingPlace } from './link/connect-back-start.js';
-import type { ClonesEvent } from './link/sessions.js';
+import type { SessionEvent } from './link/sessions.js';
 import type { Transport } from './link/transport.js';
 import type { ResolvedOptions } from './options.js';
 import type { Paths, RemoteKey } from './paths/index.js';
@@ -109,4 +109,4 @@ export interface JobsView {
   local(): readonly LocalJob[];
 }
 
-export type ReceiverEvent = JobEvent | PairingEvent | ClonesEvent;
+export type ReceiverEvent = JobEvent | PairingEvent | SessionEvent;

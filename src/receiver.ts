@@ -24,7 +24,6 @@ import { compilersPerBuild } from './jobs/slots.js';
 import { startConnectBack } from './link/connect-back-start.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink } from './link/link.js';
-import type { SessionEvent } from './link/sessions.js';
 import type { Lease, LockTiming } from './locks/lease.js';
 import { acquireLease } from './locks/subtree-lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
@@ -189,10 +188,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
       });
     },
     subscribe(listener) {
-      const clones = (event: SessionEvent): void => {
-        if (event.type === 'clones') listener(event);
-      };
-      const stops = [jobs.subscribe(listener), desk.subscribe(listener), link.subscribe(clones)];
+      const stops = [jobs.subscribe(listener), desk.subscribe(listener), link.subscribe(listener)];
       return () => stops.forEach((stop) => stop());
     },
     async close() {

@@ -251,6 +251,26 @@ test("A page learns of a request without the peer's key in it", async (t) => {
   );
 });
 
+test('A page is told when a paired dashboard comes and when it goes', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
+  t.after(() => socket.terminate());
+  const events: { type: string }[] = [];
+  socket.on('message', (data: Buffer) => events.push(JSON.parse(data.toString())));
+  await once(socket, 'message');
+  const told = (): object[] => events.filter(({ type }) => type === 'session');
+  const session = await client.openSession();
+  await waitFor(() => told().length === 1, { what: 'its coming' });
+  await session.close();
+  await waitFor(() => told().length === 2, { what: 'its going' });
+  const { dashboardId } = client;
+  assert.deepEqual(told(), [
+    { type: 'session', dashboardId, connected: true },
+    { type: 'session', dashboardId, connected: false },
+  ]);
+});
+
 test('No spelling of a route passes the question of authority', async (t) => {
   const host = await startHost(t, { authorize: () => false });
   for (const path of ['state', 'pairing/open', 'peers', 'jobs']) {
