@@ -59,6 +59,7 @@ test('Serving, the dashboard lets nobody in without its password, escapes names,
   assert.match(stranger.headers.get('www-authenticate') ?? '', /^Basic /);
   const page = await fetch(url, { headers });
   assert.match(page.headers.get('content-security-policy') ?? '', /default-src 'none'/);
+  assert.equal(page.headers.get('referrer-policy'), 'same-origin', 'or its own forms are refused');
   const text = await page.text();
   assert.match(text, /&lt;b&gt;lamp\.yaml/);
   assert.doesNotMatch(text, /<b>/);
