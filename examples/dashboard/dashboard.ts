@@ -10,7 +10,7 @@ import type { AddressInfo } from 'node:net';
 import Koa from 'koa';
 
 import { createReceiver, type Receiver, type ReceiverOptions } from '../../src/index.js';
-import { isFromOwnPage, operatorCheck } from './guard.js';
+import { guard, operatorCheck } from './guard.js';
 import { dashboardRoutes } from './routes.js';
 
 const host = '127.0.0.1';
@@ -32,13 +32,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const isOperator = operatorCheck(options.password);
   const receiver = await createReceiver({ ...options.receiver, authorize: isOperator });
   const app = new Koa();
-  app.use(async (ctx, next) => {
-    if (!isOperator(ctx)) {
-      ctx.set('www-authenticate', 'Basic realm="ESPHome", charset="UTF-8"');
-      ctx.status = 401;
-    } else if (isFromOwnPage(ctx)) await next();
-    else ctx.throw(403, 'requests from other sites are refused');
-  });
+  app.use(guard(isOperator));
   receiver.mount(app); // the admin routes below /esphome-receiver, the events, the peer link, ctx.esphomePaths
   app.use(dashboardRoutes(receiver));
 

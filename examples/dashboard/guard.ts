@@ -1,7 +1,7 @@
 /** Who may use the dashboard: whoever knows its password, and no page of another site in that person's browser. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 
-import type { Context } from 'koa';
+import type { Context, Middleware } from 'koa';
 
 type Asking = Pick<Context, 'get' | 'method' | 'protocol' | 'host'>;
 
@@ -16,8 +16,19 @@ export function operatorCheck(password: string): (ctx: Asking) => boolean {
   };
 }
 
+/** In front of everything else of the application. */
+export function guard(isOperator: (ctx: Asking) => boolean): Middleware {
+  return async (ctx, next) => {
+    if (!isOperator(ctx)) {
+      ctx.set('www-authenticate', 'Basic realm="ESPHome", charset="UTF-8"');
+      ctx.status = 401;
+    } else if (isFromOwnPage(ctx)) await next();
+    else ctx.throw(403, 'requests from other sites are refused');
+  };
+}
+
 /** A browser sends the password along with a form of another site, and names that site when it does. */
-export function isFromOwnPage(ctx: Asking): boolean {
+function isFromOwnPage(ctx: Asking): boolean {
   if (ctx.method === 'GET' || ctx.method === 'HEAD') return true;
   const site = ctx.get('sec-fetch-site');
   const origin = ctx.get('origin');

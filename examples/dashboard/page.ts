@@ -1,17 +1,10 @@
-/**
- * The one page, made on the server. Whatever is put into it is escaped by the template itself; a peer chooses its
- * own label, and a file's name, and would otherwise write into the operator's page.
- */
+/** The one page, made on the server. */
 import { readFileSync } from 'node:fs';
 
 import type { Device } from './devices.js';
+import { html, type Html } from './html.js';
 
 export const style = readFileSync(new URL('style.css', import.meta.url), 'utf8');
-
-/** Text that is HTML already. Only {@link html} makes it. */
-interface Html {
-  readonly html: string;
-}
 
 export function page(devices: readonly Device[]): string {
   const own = devices.filter(({ peer }) => peer === null);
@@ -95,28 +88,4 @@ export function sizeOf(bytes: number): string {
   const power = bytes < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(bytes) / 3));
   const unit = ['B', 'kB', 'MB', 'GB'][power] ?? '';
   return `${power === 0 ? bytes : (bytes / 1000 ** power).toFixed(1)} ${unit}`;
-}
-
-/** Puts values into HTML: text is escaped, HTML made here is not, lists are joined. */
-function html(pieces: TemplateStringsArray, ...values: readonly (string | Html | readonly Html[])[]): Html {
-  const shown = values.map((value) => {
-    if (typeof value === 'string') return escape(value);
-    return [value]
-      .flat()
-      .map((part) => part.html)
-      .join('');
-  });
-  return { html: String.raw({ raw: pieces }, ...shown) };
-}
-
-const entities = new Map([
-  ['&', '&amp;'],
-  ['<', '&lt;'],
-  ['>', '&gt;'],
-  ['"', '&quot;'],
-  ["'", '&#39;'],
-]);
-
-function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (sign) => entities.get(sign) ?? sign);
 }
