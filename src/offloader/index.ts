@@ -11,5 +11,6 @@ export type { AnnouncedBundle, BuildRequest, BuildResult, Bundle } from './build
 export type { Artifacts, SavedArtifacts } from './downloads.js';
 export { makeBundle, type BundleOptions, type MadeBundle } from './bundle.js';
 export { unpackArtifacts, type UnpackedArtifacts } from './artifacts.js';
+export { isReceiverError, ReceiverError, type ErrorCode } from '../errors.js';
 export type { Transport, TransportEvents } from '../link/transport.js';
 export { memoryTransportPair, type MemoryTransport } from '../link/memory-transport.js';
