@@ -1,0 +1,14 @@
+/** When a process of this example shall end: Ctrl-C, SIGTERM, and the end of the one that started it. */
+
+/** Aborted at the first of these, so that nothing of it outlives what it belongs to. */
+export function endingSignal(): AbortSignal {
+  const ending = new AbortController();
+  for (const event of ['SIGINT', 'SIGTERM', 'disconnect']) process.on(event, () => ending.abort());
+  process.channel?.unref(); // whose listener would keep the process alive
+  return ending.signal;
+}
+
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted)
+    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+}

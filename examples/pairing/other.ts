@@ -1,0 +1,142 @@
+/**
+ * The second process: another dashboard, which wants its devices built elsewhere.
+ *
+ *     npx tsx examples/pairing/other.ts HOME [--port 6055] [--name NAME] [--as ID]
+ *
+ * Its key lies in HOME. It looks at the build server, lets a person compare, asks to be paired, waits, connects, sends
+ * one tiny configuration, and stays connected until one side ends that. `--as` puts on another dashboard's id, which
+ * anybody can do: an id proves nothing.
+ */
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+
+import {
+  createOffloader,
+  dial,
+  isReceiverError,
+  loadOffloaderIdentity,
+  makeBundle,
+  pinOf,
+  unpackArtifacts,
+  type Offloader,
+  type OffloaderSession,
+} from '../../src/mount/offloader.js';
+import { dashboardId } from '../../src/paths/index.js';
+import { endingSignal } from './ending.js';
+import { show } from './screen.js';
+
+const usage = 'Usage: other.ts HOME [--port 6055] [--name NAME] [--as ID]';
+const host = '127.0.0.1';
+const file = 'tiny.yaml';
+const yaml = 'esphome:\n  name: tiny\nhost:\n';
+
+/** What the receiver's words mean to a person. */
+const refusals: Readonly<Record<string, string>> = {
+  no_pairing_window: 'its pairing window is closed',
+  pin_mismatch: 'a dashboard of this id and with another key is known there',
+  no_approved_peer: 'nobody there has approved it, or nobody does any longer',
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    port: { type: 'string', default: '6055' },
+    name: { type: 'string', default: 'the other dashboard' },
+    as: { type: 'string' },
+  },
+});
+
+const ending = endingSignal();
+const keyboard = createInterface({ input: process.stdin });
+const typed = keyboard[Symbol.asyncIterator]();
+ending.addEventListener('abort', () => keyboard.close());
+
+async function main(home: string | undefined): Promise<void> {
+  if (home === undefined) throw new Error(usage);
+  const own = await loadOffloaderIdentity(home);
+  const identity = values.as === undefined ? own : { ...own, dashboardId: dashboardId(values.as) };
+  const port = Number(values.port);
+  const connect = () => dial({ host, port });
+  const { name } = values;
+  const offloader = createOffloader({ identity, connect, label: name, friendlyName: name });
+
+  console.log(`Id: ${identity.dashboardId}`);
+  show('Its own fingerprint', pinOf(identity.publicKey));
+  const { pin } = await offloader.preview();
+  show(`The build server at ${host}:${port} has`, pin);
+  if (!(await isYes('Does its page show the same? Then type yes, to ask it.'))) return;
+  while (!(await hasPaired(offloader, pin))) if (!(await isYes('Type yes to ask again.'))) return;
+  // From here on a dashboard keeps this pin, and speaks to no other key under this address.
+  const session = await offloader.openSession({ pin, signal: ending });
+  console.log('Paired and connected.');
+  await build(session, home);
+  console.log(`The session has ended: ${await session.ended}`);
+  if (!ending.aborted) await comesBack(offloader, pin);
+}
+
+async function isYes(question: string): Promise<boolean> {
+  if (ending.aborted) return false;
+  console.log(question);
+  const { value } = await typed.next();
+  return value === 'yes';
+}
+
+async function hasPaired(offloader: Offloader, pin: string): Promise<boolean> {
+  try {
+    if ((await offloader.requestPairing({ pin })) === 'pending') {
+      console.log('Asked. A person there has to approve it now.');
+      await offloader.waitForApproval({ pin, signal: ending });
+    }
+    return true;
+  } catch (error) {
+    console.log(`Refused: ${refusalOf(error)}.`);
+    return false;
+  }
+}
+
+/** Sends the configuration and fetches what was made of it. */
+async function build(session: OffloaderSession, home: string): Promise<void> {
+  const configDir = join(home, 'config');
+  await mkdir(configDir, { recursive: true });
+  await writeFile(join(configDir, file), yaml);
+  const { bytes: bundle } = await makeBundle({ configDir, file });
+  console.log(`Sent ${file}.`);
+  const { status, errorMessage, jobId } = await session.build({ file, bundle });
+  if (status !== 'completed') throw new Error(`the build has ${status}: ${errorMessage}`);
+  const artifacts = await session.downloadArtifacts(jobId);
+  const { firmwarePath } = await unpackArtifacts(artifacts.bytes, join(home, 'firmware'));
+  const { size } = await stat(firmwarePath);
+  console.log(`Firmware: ${basename(firmwarePath)}, ${size} bytes`);
+}
+
+/** After the end of a session a dashboard tries again, and is let in as long as it is paired. */
+async function comesBack(offloader: Offloader, pin: string): Promise<void> {
+  try {
+    await (await offloader.openSession({ pin, signal: ending })).close();
+    console.log('It would be let in again.');
+  } catch (error) {
+    console.log(`Not let in again: ${refusalOf(error)}.`);
+  }
+}
+
+/** Anything but a refusal is thrown on. */
+function refusalOf(error: unknown): string {
+  if (!isReceiverError(error, 'REJECTED')) throw error;
+  const word = error.facts['reason'] ?? error.facts['answer'];
+  return refusals[String(word)] ?? error.message;
+}
+
+try {
+  await main(positionals[0]);
+} catch (error) {
+  if (!ending.aborted) {
+    console.error(
+      isReceiverError(error) || (error as Error).message === usage ? (error as Error).message : error,
+    );
+    process.exitCode = 1;
+  }
+} finally {
+  keyboard.close();
+}
