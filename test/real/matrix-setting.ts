@@ -2,9 +2,12 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { createReceiver, type JobRecord, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { startChild, type Child } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
+import { recordsIn } from '../support/killed/ledger.js';
 import { assertNothingLeft } from '../support/killed/leftovers.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
@@ -12,6 +15,8 @@ import { startOffloader, type Offloader } from './device-builder.js';
 import { realEsphome } from './support.js';
 
 const host = '127.0.0.1';
+const lockStaleMs = 2_000;
+const program = fileURLToPath(new URL('../support/receiver-program.js', import.meta.url));
 
 export interface Station {
   readonly port: number;
@@ -19,6 +24,10 @@ export interface Station {
   /** The one that runs now. */
   receiver: Receiver;
   start(): Promise<Receiver>;
+  /** The same as a program of its own, which can be killed. Not while another one runs. */
+  startProgram(): Promise<Child>;
+  /** Of the job that a peer knows by this id, whoever runs it; undefined when there is no record of it. */
+  stateOnDisk(peerJobId: string): Promise<string | undefined>;
   newestJob(file?: string): JobRecord;
   /** Closes the receiver; nothing of it or of a build may be left then. */
   close(): Promise<void>;
@@ -30,13 +39,19 @@ export async function openStation(t: Cleanups, options: Partial<ReceiverOptions>
   await mkdir(configDir);
   const port = await freePort();
   async function start(): Promise<Receiver> {
-    const receiver = await createReceiver({ configDir, esphome, slots: 2, lockStaleMs: 2_000, ...options });
+    const receiver = await createReceiver({ configDir, esphome, slots: 2, lockStaleMs, ...options });
     assert.equal(await receiver.listen(port, host), port);
     station.receiver = receiver;
     return receiver;
   }
   const station: Station = {
     ...{ port, configDir, start },
+    async stateOnDisk(id) {
+      const receiverDir = join(configDir, '.esphome/.remote_builds/.receiver');
+      const records = await recordsIn(receiverDir, await readdir(join(receiverDir, 'jobs')));
+      return records.find(({ peerJobId }) => peerJobId === id)?.state;
+    },
+    startProgram: () => startProgram(t, configDir, port),
     receiver: undefined as never,
     newestJob(file) {
       const job = station.receiver.jobs.list().findLast((each) => file === undefined || each.file === file);
@@ -50,6 +65,13 @@ export async function openStation(t: Cleanups, options: Partial<ReceiverOptions>
   await start();
   t.after(() => station.receiver.close());
   return station;
+}
+
+async function startProgram(t: Cleanups, configDir: string, port: number): Promise<Child> {
+  const words = [configDir, String(lockStaleMs), '2', '', String(port), ...(await realEsphome())];
+  const child = await startChild(t, [process.execPath, '--import', 'tsx', program, ...words]);
+  await child.printed(/^\{"port".*$/m, { deadlineMs: 30_000 });
+  return child;
 }
 
 /** A dashboard with these files, not yet paired. */

@@ -8,6 +8,7 @@ import { access, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 
+import { assertNothingLeft, processesBelow } from '../support/killed/leftovers.js';
 import { waitFor } from '../support/wait-for.js';
 import { startOffloader, type Offloader } from './device-builder.js';
 import { openDashboard, openStation, pair, programOf, speaking, waitRunning } from './matrix-setting.js';
@@ -222,6 +223,42 @@ test('A receiver that is restarted in the middle of a build costs the user nothi
   await office.waitConnected(station.receiver.pin);
   // Nobody has asked for it again, but it was acknowledged.
   await waitFor(() => station.newestJob('slow.yaml').state === 'completed', { deadlineMs: 60_000 });
+});
+
+test('A receiver that is killed in the middle of a build and started again costs the user nothing either', async (t) => {
+  const { configDir } = station;
+  const { pin } = station.receiver;
+  await station.receiver.close();
+  const first = await station.startProgram();
+  await office.waitConnected(pin);
+  // Another text: the result of the one before would come without a build.
+  await writeFile(join(office.configDir, 'slow.yaml'), speaking('slow', 'slow office, killed'));
+  const id = await office.compile('slow.yaml');
+  await office.waitOutput(id, /\[\d+\/\d+\] CXX/);
+  assert.equal(await station.stateOnDisk(id), 'running');
+  first.signal('SIGKILL');
+  assert.equal(await first.ended, 'SIGKILL', first.output());
+  await waitFor(async () => (await processesBelow(configDir)).length === 0, {
+    deadlineMs: 10_000,
+    what: 'the end of the compiler, whose receiver is no more',
+  });
+
+  const second = await station.startProgram();
+  const job = await office.waitJob(id);
+  t.diagnostic(`after the kill its API reports: ${job.status}, ${job.source}, error ${job.error}`);
+  assert.equal(job.status, 'completed', job.error ?? '');
+  assert.ok((await programOf(office, 'slow')).includes('slow office, killed'));
+  await office.waitConnected(pin);
+  // As after a restart in good order: it was acknowledged, and is built once more.
+  await waitFor(async () => (await station.stateOnDisk(id)) === 'completed', {
+    deadlineMs: 60_000,
+    what: 'its end here',
+  });
+  assert.equal(await second.stop(), 0, second.output());
+  await assertNothingLeft(configDir);
+  await station.start();
+  assert.equal(station.newestJob('slow.yaml').peerJobId, id);
+  await office.waitConnected(pin);
 });
 
 test('A dashboard that is restarted in the middle of a build is connected again by itself and builds', async (t) => {

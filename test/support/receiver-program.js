@@ -1,13 +1,16 @@
 /**
- * A receiver as a program of its own, so that a test can kill it: `receiver-program.js DIR LOCK_STALE_MS [SLOTS [BUILT]]`.
- * It builds with the stand-in, lets everybody pair, and prints its port and pin as one line of JSON. BUILT is a directory
- * with the built package; without it the sources are run, which takes tsx and a second longer.
+ * A receiver as a program of its own, so that a test can kill it:
+ * `receiver-program.js DIR LOCK_STALE_MS [SLOTS [BUILT [PORT [ESPHOME ...]]]]`.
+ * It builds with the stand-in unless it is given another compiler, lets everybody pair, and prints its port and pin as one
+ * line of JSON. BUILT is a directory with the built package; without it, or with '', the sources are run, which takes tsx
+ * and a second longer.
  */
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';
 
-const [configDir = '', lockStaleMs, slots = '1', built] = process.argv.slice(2);
-const root = built === undefined ? '../../src' : pathToFileURL(built).href;
+const [configDir = '', lockStaleMs, slots = '1', built = '', wanted = '0', ...compiler] =
+  process.argv.slice(2);
+const root = built === '' ? '../../src' : pathToFileURL(built).href;
 /** @type {typeof import('../../src/index.js')} */
 const { createReceiver } = await import(`${root}/index.js`);
 /** @type {typeof import('../../src/testing/index.js')} */
@@ -16,7 +19,7 @@ const { standInEsphome } = await import(`${root}/testing/index.js`);
 const receiver = await createReceiver({
   configDir,
   lockStaleMs: Number(lockStaleMs),
-  esphome: standInEsphome,
+  esphome: compiler.length > 0 ? compiler : standInEsphome,
   slots: Number(slots),
   provisionVersions: false,
 });
@@ -25,7 +28,7 @@ receiver.subscribe((event) => {
   if (event.type !== 'requested') return;
   receiver.pairing.approve(event.request.dashboardId, event.request.pin).catch(() => process.exit(1));
 });
-const port = await receiver.listen(0, '127.0.0.1');
+const port = await receiver.listen(Number(wanted), '127.0.0.1');
 console.log(JSON.stringify({ port, pin: receiver.pin }));
 process.once('SIGTERM', () => {
   receiver.close().then(
