@@ -27,6 +27,9 @@ function run(command, args) {
   });
 }
 
+/** These load the machine on purpose; the real programs mostly wait for each other. */
+const oneAtATime = new Set(['torture', 'fuzz']);
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { real: { type: 'boolean' }, torture: { type: 'boolean' }, fuzz: { type: 'boolean' } },
@@ -56,7 +59,7 @@ process.exitCode = await run(process.execPath, [
   '--import=tsx',
   '--test',
   '--test-reporter=spec',
-  `--test-concurrency=${chosen ? 1 : availableParallelism()}`,
+  `--test-concurrency=${oneAtATime.has(chosen ?? '') ? 1 : availableParallelism()}`,
   `--test-timeout=${fileTimeoutMs[chosen ?? 'normal']}`,
   ...files,
 ]);

@@ -103,6 +103,13 @@ export async function pair(
   await dashboard.waitConnected(pin);
 }
 
+/** What its API says of its pairings. */
+export async function pairingsOf(dashboard: Offloader): Promise<string[]> {
+  return (await dashboard.pairings()).map(({ status, connected, last_connect_error: error }) =>
+    [status, connected ? 'connected' : 'away', error].join(' ').trim(),
+  );
+}
+
 /** What the build of a device says when it runs. */
 export function speaking(name: string, words: string): string {
   return `esphome:\n  name: ${name}\n  on_boot:\n    then:\n      - logger.log: "${words}"\nhost:\nlogger:\n`;
