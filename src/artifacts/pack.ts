@@ -8,8 +8,6 @@ import { open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 
-import { Header } from 'tar';
-
 import { openRegular } from '../disk/open-regular.js';
 import { quote } from '../errors.js';
 import type { BuildArtifacts } from './collect.js';
@@ -56,7 +54,7 @@ export async function packArtifacts(build: BuildArtifacts, destination: string):
 
 async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer> {
   for (const member of members) {
-    yield headerOf(member);
+    yield await headerOf(member);
     if (typeof member.source === 'string') yield* contentOf(member, member.source);
     else yield member.source;
     yield Buffer.alloc((blockBytes - (member.size % blockBytes)) % blockBytes);
@@ -65,7 +63,9 @@ async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer
 }
 
 /** Owner, group and time are the same for all, so that equal builds make equal archives. */
-function headerOf({ name, size, executable }: ArtifactMember): Buffer {
+async function headerOf({ name, size, executable }: ArtifactMember): Promise<Buffer> {
+  // Loaded by the first build and not by the start of a receiver.
+  const { Header } = await import('tar');
   const header = new Header({
     ...{ path: name, size, type: 'File', mode: executable ? 0o755 : 0o644 },
     ...{ uid: 0, gid: 0, mtime: new Date(0) },

@@ -8,7 +8,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
 import { parseManifest, type Manifest } from '../esphome/manifest.js';
@@ -18,6 +17,7 @@ import { systemClock, type Clock } from '../peers/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import { defaultBundleLimits, type BundleLimits } from './limits.js';
+import { removeOrWarn } from './remove-or-warn.js';
 import { stagedBundle, type StagedBundle } from './staged.js';
 
 export interface IntakeOptions {
@@ -144,15 +144,6 @@ function checkConfiguration({ configFilename }: Manifest, announced: FileName, {
   }
   if (!hasFile(configFilename)) {
     throw new ReceiverError('BUNDLE', `the bundle does not hold the configuration ${quote(configFilename)}`);
-  }
-}
-
-/** Never rejects. */
-export async function removeOrWarn(directory: string, log: Log): Promise<void> {
-  try {
-    await removeTree(directory);
-  } catch (error) {
-    log.warn({ error, directory }, 'an uploaded bundle could not be removed; the sweep will try again');
   }
 }
 
