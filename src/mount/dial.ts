@@ -1,12 +1,11 @@
 /** Opens a connection to a receiver: the client's way to a transport. Kept here because it needs `ws`. */
 import { isIP } from 'node:net';
 
-import { WebSocket } from 'ws';
-
 import { ReceiverError } from '../errors.js';
 import type { Transport } from '../link/transport.js';
 import { peerLinkPath } from './peer-link-path.js';
 import { wsTransport } from './ws-transport.js';
+import { WebSocket } from './ws.js';
 
 const connectTimeoutMs = 10_000;
 const maxMessageBytes = 65_535;

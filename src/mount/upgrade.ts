@@ -7,11 +7,10 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 
-import { WebSocketServer } from 'ws';
-
 import type { Transport } from '../link/transport.js';
 import { peerLinkPath } from './peer-link-path.js';
 import { wsTransport } from './ws-transport.js';
+import { WebSocketServer } from './ws.js';
 
 const maxMessageBytes = 65_535;
 
