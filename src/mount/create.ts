@@ -7,7 +7,7 @@ import { parse } from 'node:url';
 
 import type Koa from 'koa';
 import type { Middleware } from 'koa';
-import websockify from 'koa-websocket';
+import type websockify from 'koa-websocket';
 import type { VerifyClientCallbackSync } from 'ws';
 
 import { ReceiverError, quote } from '../errors.js';
@@ -24,6 +24,7 @@ import { readAnnounce, type AnnounceOptions } from './announce-options.js';
 import type { Authorize } from './authorize.js';
 import { callFrom, dial } from './dial.js';
 import { createEvents } from './events.js';
+import { loadWebsockify } from './host-libraries.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
 import { listenForPeers, type Listener } from './listen.js';
 import { createRoutes } from './routes.js';
@@ -126,7 +127,7 @@ export async function createTimedReceiver(
     sockets: () => createSockets({ core, events, prefix, authorize }),
     mount(app) {
       // Calling koa-websocket twice on one app lets any client crash the process.
-      const withSockets = 'ws' in app ? (app as websockify.App) : websockify(app, websocketOptions);
+      const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
       withSockets.ws.use(receiver.sockets());
       harden(withSockets.ws);

@@ -4,13 +4,14 @@
  * Each route asks the authorize hook first; an error of ours becomes a status and its message, which by rule names
  * no place of this machine.
  */
-import { Router } from '@koa/router';
+import type { Router } from '@koa/router';
 import type { Context, Middleware } from 'koa';
 
 import { isReceiverError, ReceiverError, type ErrorCode } from '../errors.js';
 import type { ReceiverCore } from '../core.js';
 import { refusal, type Authorize } from './authorize.js';
 import { readJsonObject } from './body.js';
+import { loadRouter } from './host-libraries.js';
 import type { HostPaths } from './host-paths.js';
 import { addRetentionRoutes } from './retention-routes.js';
 import { jobView, peerView, requestView, stateOf } from './state.js';
@@ -43,7 +44,7 @@ export interface RoutesOptions {
  * matched its routes in any case, and its own middleware only in the written one, let strangers in.
  */
 export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
-  const router = new Router({ prefix, sensitive: true });
+  const router = new (loadRouter())({ prefix, sensitive: true });
   addRoutes(router, core);
   addRetentionRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
