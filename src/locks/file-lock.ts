@@ -6,6 +6,9 @@
  * after `staleMs` and at most 2 s; `onLost` is called at most once, never after `release` has begun, and nothing
  * is ever thrown from a timer (the library's default for a lost lock ends the host's process). Not promised: that
  * a holder that stood still for longer than `staleMs` knows at once that it has a successor.
+ *
+ * The library must be loaded at the start and not by the first lock: its `signal-exit` ends the process at a signal for
+ * which it finds no other listener, and a host's own by `once` is gone by then when it was there first.
  */
 import { join } from 'node:path';
 
