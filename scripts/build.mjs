@@ -1,16 +1,32 @@
 /**
  * Builds dist/ from nothing, so that no file of a renamed module is ever published, and makes the program in it
- * runnable: TypeScript keeps the first line of main.ts but not its mode.
+ * runnable: TypeScript keeps the first line of main.ts but not its mode. The program is put into one file, without the
+ * packages that it needs: to load 170 small modules took a fifth of its start.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+
+import { buildSync } from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const program = `${root}dist/cli/main.js`;
 
 rmSync(`${root}dist`, { recursive: true, force: true });
 execFileSync('npx', ['--no-install', 'tsc', '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
+buildSync({
+  absWorkingDir: root,
+  entryPoints: ['src/cli/main.ts'],
+  outfile: program,
+  allowOverwrite: true,
+  bundle: true,
+  packages: 'external',
+  platform: 'node',
+  format: 'esm',
+  target: 'node20.19',
+  sourcemap: true,
+  logLevel: 'warning',
+});
 if (!readFileSync(program, 'utf8').startsWith('#!/usr/bin/env node\n')) {
   throw new Error('dist/cli/main.js does not begin with #!/usr/bin/env node');
 }

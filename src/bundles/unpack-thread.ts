@@ -68,13 +68,18 @@ function startThread(): UnpackThread {
   return thread;
 }
 
-/** When the sources run as TypeScript the thread needs the loader too, which looks after the main thread only. */
+/**
+ * Found from its folder and not from this file, which is part of another one in the built program. When the sources run
+ * as TypeScript the thread needs the loader too, which looks after the main thread only.
+ */
 function startWorker(): Worker {
   const own = import.meta.url;
-  const entry = new URL(own.replace('unpack-thread', 'unpack-worker'));
-  if (!own.endsWith('.ts')) return new Worker(entry, { resourceLimits });
+  if (!own.endsWith('.ts'))
+    return new Worker(new URL('../bundles/unpack-worker.js', own), { resourceLimits });
   const loader = new URL('../../scripts/tsx-in-thread.mjs', own);
-  return new Worker(entry, { resourceLimits, execArgv: ['--import', loader.href] });
+  return new Worker(new URL('unpack-worker.ts', own), {
+    ...{ resourceLimits, execArgv: ['--import', loader.href] },
+  });
 }
 
 /** What passes through lives shortly, and V8 would keep 30 MiB ready for it. */
