@@ -7,7 +7,7 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { maxBundleBytes } from './bundles/assembler.js';
 import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';

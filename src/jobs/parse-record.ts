@@ -2,7 +2,7 @@
  * Reads a job record that lay on the disk, where anybody with an editor may have been at it. A field that is missing or
  * wrong makes the whole record a damaged one; half a record would be a job that ends twice or builds in a wrong place.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { messageOf } from '../errors.js';
 import { compilePhases } from '../esphome/progress.js';

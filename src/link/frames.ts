@@ -6,7 +6,7 @@
  * fields are dropped and unknown types are told apart from broken frames, so that a newer client is not thrown
  * out for what it knows more than we do. Field names stay as on the wire.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { isVersion } from '../esphome/version.js';
 import { jobStatuses, type FrameType, type JobStatus } from './names.js';

@@ -5,7 +5,7 @@
  * read as absent, and nothing here is refused (Device Builder 1.26). Checking the dashboard id is the business of
  * whoever makes a path or a table key of it.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { isVersion } from '../esphome/version.js';
 import { intents, type Intent } from './names.js';

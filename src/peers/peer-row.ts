@@ -4,7 +4,7 @@
  * A row is kept as it was found and only read through {@link peerOf}, so that a field of another release survives.
  * The pin is what authorises; the public key is carried along for the other program and never trusted.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
