@@ -7,7 +7,7 @@ export interface Row {
   readonly bare?: number;
   /** The original's, when it is installed. */
   readonly original?: number | undefined;
-  readonly unit: 'MB/s' | 'lines/s' | 'ms' | 'MiB' | 'x';
+  readonly unit: 'MB/s' | 'lines/s' | '/s' | 'ms' | 'MiB' | 'KiB' | 'x';
   /** Ours to what the limit compares with. Undefined: the limit is one for our figure itself, or there is nothing. */
   readonly ratio?: number | undefined;
   /** Whether the limit is one for the ratio; below 1 it always is. */
