@@ -52,7 +52,7 @@ export async function measureHandshakes(t: Cleanups, directory: string): Promise
       ours: middle((time) => 1_000 / time.ours),
       bare: middle((time) => 1_000 / time.bare),
       ratio: middle((time) => time.bare / time.ours),
-      limit: { atLeast: 0.2 },
+      limit: { atLeast: 0.7 },
     },
     {
       ...perSecond,

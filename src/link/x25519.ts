@@ -1,6 +1,6 @@
 /**
- * X25519 with raw 32-byte keys, which is what travels and what lies on disk. `node:crypto` reads them as JWK, in a quarter
- * of the time that DER takes; a private key is read once, since the receiver's own is in every handshake. A public key of
+ * X25519 with raw 32-byte keys, which is what travels and what lies on disk. `node:crypto` reads them as JWK, in less
+ * time than as DER; a private key is read once, since the receiver's own is in every handshake. A public key of
  * low order, which would make the shared secret a constant, is refused by OpenSSL.
  *
  * A key is never exported as JWK: Node 20 holds a lock of the key meanwhile, and a garbage collection that falls into it
