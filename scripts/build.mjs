@@ -15,7 +15,7 @@ const program = `${root}dist/cli/main.js`;
 
 rmSync(`${root}dist`, { recursive: true, force: true });
 execFileSync('npx', ['--no-install', 'tsc', '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
-const { dependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+const { dependencies, peerDependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 const licence = readFileSync(`${root}node_modules/zod/LICENSE`, 'utf8').trim();
 buildSync({
   absWorkingDir: root,
@@ -23,7 +23,7 @@ buildSync({
   outfile: program,
   allowOverwrite: true,
   bundle: true,
-  external: Object.keys(dependencies).filter((name) => name !== 'zod'),
+  external: Object.keys({ ...dependencies, ...peerDependencies }).filter((name) => name !== 'zod'),
   banner: { js: `/*!\nWith parts of zod:\n\n${licence}\n*/` },
   platform: 'node',
   format: 'esm',
