@@ -6,7 +6,7 @@ import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
-import { messageOf } from '../errors.js';
+import { messageOf, systemCode } from '../errors.js';
 import { dashboardId, type DashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment } from '../paths/segments.js';
 
@@ -21,6 +21,7 @@ export interface DevicesOnDisk {
 export interface Strange {
   /** Relative to the builds directory. */
   readonly place: string;
+  /** For people; names no place of this machine. */
   readonly why: string;
 }
 
@@ -53,7 +54,11 @@ export async function devicesOnDisk(buildsDir: string): Promise<DevicesOnDisk> {
         if (device !== null) keys.push({ dashboardId: peer, device });
       }
     } catch (error) {
-      strange.push({ place: peer, why: messageOf(error) });
+      // The system's own words name the place.
+      strange.push({
+        place: peer,
+        why: `it cannot be looked into (${systemCode(error) ?? 'unknown error'})`,
+      });
     }
   }
   return { keys, peers, strange };
