@@ -16,20 +16,30 @@ export interface PeerDataDeps extends RemovalDeps {
   readonly log: Log;
 }
 
-/** Ends the peer's jobs, then forgets them with their results, then removes its directories. False when something is left; never rejects. */
+/**
+ * Ends the peer's jobs, then forgets them with their results, then removes its directories. False when something is
+ * left; never rejects.
+ */
 export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promise<boolean> {
   const { layout, jobs, log } = deps;
   let isGone = true;
-  await jobs.cancelAllOf(id);
-  for (const job of jobs.list()) if (job.dashboardId === id) await jobs.remove(job.id);
-  for (const device of await devicesOf(layout, id)) {
-    const key = { dashboardId: id, device };
+  async function attempt<T>(work: () => Promise<T>, facts: object = {}): Promise<T | undefined> {
     try {
-      await removeDevice(key, { reason: 'the peer was revoked' }, deps);
+      return await work();
     } catch (error) {
       isGone = false;
-      log.error({ error: messageOf(error), ...key }, 'the data of a revoked peer could not be removed');
+      const named = { error: messageOf(error), dashboardId: id, ...facts };
+      log.error(named, 'the data of a revoked peer could not be removed');
+      return undefined;
     }
+  }
+
+  await attempt(() => jobs.cancelAllOf(id));
+  const own = jobs.list().filter((job) => job.dashboardId === id);
+  for (const job of own) await attempt(() => jobs.remove(job.id), { job: job.id });
+  for (const device of (await attempt(() => devicesOf(layout, id))) ?? []) {
+    const key = { dashboardId: id, device };
+    await attempt(() => removeDevice(key, { reason: 'the peer was revoked' }, deps), { device });
   }
   await rmdir(peerDir(layout, id)).catch(() => {});
   return isGone;
