@@ -58,21 +58,29 @@ function builtBytes({ book }: ResetDeps, key: RemoteKey): number {
 
 async function reset(key: RemoteKey, deps: ResetDeps): Promise<void> {
   const { layout, book, underLease } = deps;
-  const trashed = await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout));
-  for (const path of trashed) await removeTree(path);
-  await book.measure(key);
+  const trashed: string[] = [];
+  try {
+    await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout, trashed));
+  } finally {
+    // Also what came there before something failed: nobody else looks for it while this process lives.
+    for (const path of trashed) await removeTree(path);
+    await book.measure(key);
+  }
 }
 
-async function setAside(key: RemoteKey, lease: LeaseOfDevice, layout: Layout): Promise<string[]> {
+async function setAside(
+  key: RemoteKey,
+  lease: LeaseOfDevice,
+  layout: Layout,
+  trashed: string[],
+): Promise<void> {
   const subtree = layout.subtree(key);
   await assertUnlinked(layout.buildsDir, subtree);
-  const trashed: string[] = [];
   for (const name of await namesIn(subtree)) {
     if (kept.has(name)) continue;
     const moved = await lease.publish(() => moveToTrash(join(subtree, name), layout.trashDir));
     if (moved !== null) trashed.push(moved);
   }
-  return trashed;
 }
 
 /** A file in a device's place is none of ours. */
