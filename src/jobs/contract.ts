@@ -7,7 +7,7 @@
  */
 import type { StoredArtifacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
-import type { DashboardId } from '../paths/index.js';
+import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { JobListener, QueueStatus } from './events.js';
 import type { JobRecord, JobRequest } from './job.js';
 import type { LocalJob } from './local-work.js';
@@ -34,6 +34,8 @@ export interface Jobs {
   /** Oldest first. */
   list(): readonly JobRecord[];
   get(id: string): JobRecord | undefined;
+  /** Whether a job of the device waits or runs. Takes no longer with the jobs of other peers, as the list does. */
+  isBusy(key: RemoteKey): boolean;
   queueStatus(): QueueStatus;
   /**
    * Waits for a slot for the host's own build, which takes its turn like those of the peers. The caller must release

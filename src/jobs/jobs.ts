@@ -158,6 +158,8 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       const job = ledger.get(id);
       return job && view.withTurns([shownOf(job)])[0];
     },
+    isBusy: ({ dashboardId, device }) =>
+      ledger.of(dashboardId).some((job) => job.record.device === device && !isTerminal(shownOf(job))),
     enqueueLocal: local.enqueue,
     local: () => view.withTurns(local.list()),
     queueStatus: view.status,

@@ -7,7 +7,7 @@ import { messageOf } from '../errors.js';
 import { isTerminal, type JobRecord } from '../jobs/job.js';
 import type { Jobs } from '../jobs/jobs.js';
 import type { Log } from '../log.js';
-import type { DashboardId } from '../paths/index.js';
+import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { Clock } from '../peers/clock.js';
 import { noRoomFor, type NoRoom } from './admit.js';
 import type { DeviceBook, DeviceRecord } from './device-book.js';
@@ -35,13 +35,15 @@ export interface Sweeper {
 
 export interface SweeperDeps extends Omit<RemovalDeps, 'book'> {
   readonly book: DeviceBook;
-  readonly jobs: Pick<Jobs, 'list' | 'subscribe'>;
+  readonly jobs: Pick<Jobs, 'list' | 'isBusy' | 'subscribe'>;
   readonly results: Shelf;
   /** Installed releases and toolchains together. */
   readonly tools: Shelf;
   readonly limits: RetentionLimits;
   readonly resultTtlMs: number;
   readonly minFreeDiskBytes: number;
+  /** What the volume of a directory has left, in bytes. Default: what the system says. */
+  readonly freeBytesOf?: (directory: string) => Promise<number>;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly clock: Clock;
@@ -60,9 +62,11 @@ const freeMs = 2_000;
 
 /** Begins to follow the jobs, and sweeps from then on. */
 export function openSweeper(deps: SweeperDeps): Sweeper {
-  const { book, jobs, layout, now, clock, log } = deps;
+  const { book, jobs, layout, now, clock, log, freeBytesOf = freeSpaceBytes } = deps;
   const stopping = new AbortController();
   const { signal } = stopping;
+  const isBusy = (key: RemoteKey): boolean => jobs.isBusy(key);
+  const sweepDeps: SweepDeps = { ...deps, isBusy };
   let limits = deps.limits;
   let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
   let toolEntries: readonly ShelfEntry[] = [];
@@ -100,19 +104,8 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     await trimBuilds(false, 0);
   }
 
-  function busyTest(): SweepDeps['isBusy'] {
-    const live = jobs.list().filter((job) => !isTerminal(job));
-    const busy = new Set(live.map((job) => layout.subtree(job)));
-    return (key) => busy.has(layout.subtree(key));
-  }
-
-  function sweepDeps(): SweepDeps {
-    // Asked anew for each device: a job may come at any moment.
-    return { ...deps, isBusy: (key) => busyTest()(key) };
-  }
-
   async function lookAtVolume(): Promise<number | null> {
-    const bytes = await freeSpaceBytes(layout.buildsDir).catch(() => null);
+    const bytes = await freeBytesOf(layout.buildsDir).catch(() => null);
     free = { bytes, at: clock.now() };
     return bytes;
   }
@@ -125,15 +118,17 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   ): Promise<SweepResult> {
     const { maxBuildBytes, maxBuildBytesPerPeer } = limits;
     const needed = deps.minFreeDiskBytes === 0 ? 0 : deps.minFreeDiskBytes + wanted;
-    const freeBytes = await lookAtVolume();
+    const looked = await lookAtVolume();
+    // What a dry run says has gone is still there.
+    const freeBytes = looked === null || !dryRun ? looked : looked + sumOf(gone);
     const missingBytes = freeBytes !== null && freeBytes < needed ? needed * spareFactor - freeBytes : 0;
     const quota = { maxBuildBytes, maxBuildBytesPerPeer, missingBytes };
-    const chosen = overQuota(book.list().filter(isNone(gone)), quota, busyTest());
+    const chosen = overQuota(book.list().filter(isNone(gone)), quota, isBusy);
     const reason = 'builds take too much room';
     const uses = new Map(chosen.map((record) => [layout.subtree(record), record.usedAt]));
     // Used meanwhile, it is no longer the one that was not used for the longest time.
     const isWanted = (record: DeviceRecord): boolean => record.usedAt === uses.get(layout.subtree(record));
-    return sweepDevices(chosen, { reason, isWanted, dryRun, signal }, sweepDeps());
+    return sweepDevices(chosen, { reason, isWanted, dryRun, signal }, sweepDeps);
   }
 
   async function sweepOld(dryRun: boolean): Promise<SweepResult> {
@@ -141,7 +136,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     const isOld = (record: DeviceRecord): boolean => now() - record.usedAt >= limits.buildTtlMs;
     const reason = 'nobody has used it for a time';
     const old = book.list().filter(isOld);
-    const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps());
+    const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps);
     const others = strange.map(({ place, why }) => ({ what: { kind: 'strange', place } as const, why }));
     return { removed: swept.removed, left: [...swept.left, ...others] };
   }
@@ -190,7 +185,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       const { minFreeDiskBytes } = deps;
       const facts = {
         records: book.list(),
-        isBusy: busyTest(),
+        isBusy,
         limits,
         freeBytes: free.bytes,
         minFreeDiskBytes,
@@ -217,4 +212,8 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 function isNone(gone: readonly Removed[]): (record: DeviceRecord) => boolean {
   const names = new Set(gone.map(({ item }) => JSON.stringify(item)));
   return (record) => !names.has(JSON.stringify(itemOf(record)));
+}
+
+function sumOf(gone: readonly Removed[]): number {
+  return gone.reduce((sum, { bytes }) => sum + bytes, 0);
 }

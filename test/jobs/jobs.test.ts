@@ -17,7 +17,11 @@ test('A job goes through its steps in order, and completes with its artifacts ke
   const world = await createWorld({ jobsDir: await tempDir(t) });
   const { id, ended } = submitted(world);
   assert.equal(world.jobs.get(id)?.state, 'receiving');
+  const key = exampleRequest();
+  assert.ok(world.jobs.isBusy(key));
+  assert.ok(!world.jobs.isBusy({ ...key, dashboardId: dashboardId('somebody-else') }));
   const job = await ended;
+  assert.ok(!world.jobs.isBusy(key));
   const { state, artifacts, esphomeVersion, attempt, errorMessage } = job;
   assert.deepEqual(
     { state, bytes: artifacts?.bytes, esphomeVersion, attempt, errorMessage },
