@@ -16,7 +16,7 @@ export interface Usage {
 }
 
 /** As `stat` counts them, on every system. */
-const blockBytes = 512;
+export const blockBytes = 512;
 
 export interface MeasureOptions {
   /**
@@ -52,4 +52,4 @@ export async function measure(path: string, { unlock = false }: MeasureOptions =
 }
 
 /** Read, write and enter, for the owner. */
-const ownAll = 0o700;
+export const ownAll = 0o700;

@@ -6,22 +6,16 @@
  * whose record is of a time to come or of before this software, for then the clock was wrong, as that of a board
  * without a battery is at its start.
  */
-import { lstat, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat } from 'node:fs/promises';
 
-import { measure } from '../disk/usage.js';
 import { messageOf, systemCode } from '../errors.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { DashboardId, Layout, RemoteKey } from '../paths/index.js';
-import {
-  readRecord,
-  readRecords,
-  removeRecord,
-  writeRecord,
-  type DeviceRecord,
-  type Sizes,
-} from './device-record.js';
+import type { Clock } from '../peers/clock.js';
+import { readRecord, readRecords, removeRecord, writeRecord, type DeviceRecord } from './device-record.js';
+import { sizesOf } from './device-sizes.js';
+import { watchSteps } from './wall-steps.js';
 
 export type { DeviceRecord, Sizes } from './device-record.js';
 
@@ -52,6 +46,8 @@ export interface DeviceBookOptions {
   readonly layout: Pick<Layout, 'buildsDir' | 'devicesDir' | 'subtree'>;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** Nobody sets this one. Without it, what was used before `now` is set forward looks as old as `now` says. */
+  readonly clock?: Pick<Clock, 'now'>;
   readonly log: Log;
 }
 
@@ -61,12 +57,15 @@ const earliest = 1_704_067_200_000;
 
 /** Reads what is on record. Throws system errors. */
 export async function openDeviceBook(options: DeviceBookOptions): Promise<DeviceBook> {
-  const { layout, now, log } = options;
+  const { layout, now, clock, log } = options;
   const { buildsDir, devicesDir } = layout;
+  const steps = clock && watchSteps(now, clock.now);
   const records = new Map<string, DeviceRecord>();
   /** Uses as they stand on record. */
   const saved = new Map<string, number>();
   const writing = new Map<string, Promise<void>>();
+  /** Writes of all, after the clock was set. */
+  let renewing: Promise<void> = Promise.resolve();
 
   const nameOf = (key: RemoteKey): string => layout.subtree(key);
 
@@ -84,7 +83,8 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
     const record = records.get(nameOf(key));
     try {
       if (record === undefined) return await removeRecord(devicesDir, key);
-      const merged = newest(record, readRecord(devicesDir, key));
+      const found = readRecord(devicesDir, key);
+      const merged = put(newest(corrected(record), found && corrected(found)));
       await writeRecord(devicesDir, merged);
       saved.set(nameOf(key), merged.usedAt);
     } catch (error) {
@@ -102,10 +102,32 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
     return records.get(nameOf(key)) ?? { dashboardId, device, usedAt: now(), sizes: null, measuredAt: 0 };
   }
 
-  /** With a use at a time that cannot be taken for now. */
+  /** A use at a time that cannot be is taken for one now; a measurement that was made then is made anew. */
   function corrected(record: DeviceRecord): DeviceRecord {
-    const { usedAt } = record;
-    return usedAt >= earliest && usedAt <= now() + precisionMs ? record : { ...record, usedAt: now() };
+    const { usedAt, measuredAt } = record;
+    const latest = now() + precisionMs;
+    const isUseRight = usedAt >= earliest && usedAt <= latest;
+    if (isUseRight && measuredAt <= latest) return record;
+    return {
+      ...record,
+      usedAt: isUseRight ? usedAt : now(),
+      measuredAt: measuredAt <= latest ? measuredAt : 0,
+    };
+  }
+
+  /** Has all uses be as long ago as they are, when the clock was set forward since the last look at it. */
+  function heedClock(): void {
+    const ms = steps?.taken() ?? 0;
+    if (ms === 0) return;
+    log.info({ ms }, 'the clock was set forward; the builds are taken for as much younger');
+    const all = book.list();
+    for (const record of all) put({ ...record, usedAt: Math.min(record.usedAt + ms, now()) });
+    renewing = saveAll(all, renewing);
+  }
+
+  async function saveAll(all: readonly DeviceRecord[], before: Promise<void>): Promise<void> {
+    await before;
+    for (const record of all) await save(record);
   }
 
   function takeIn(found: DeviceRecord): DeviceRecord {
@@ -127,6 +149,7 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
       return sum;
     },
     touch(key) {
+      heedClock();
       const record = put({ ...known(key), usedAt: now() });
       const last = saved.get(nameOf(key));
       if (last !== undefined && Math.abs(record.usedAt - last) < precisionMs) return;
@@ -135,17 +158,25 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
     },
     async measure(key) {
       try {
+        const wasKnown = records.has(nameOf(key));
         const sizes = await sizesOf(layout.subtree(key));
         if (sizes === null) return await book.forget(key);
-        put({ ...known(key), sizes, measuredAt: now() });
+        // Removed during the walk: what was measured is gone.
+        if (wasKnown && !records.has(nameOf(key))) return;
+        const record = corrected(known(key));
+        // Newer than the one before, also where the clock was set back by a little.
+        put({ ...record, sizes, measuredAt: Math.max(now(), record.measuredAt + 1) });
         await save(key);
       } catch (error) {
         log.warn({ ...key, error: messageOf(error) }, 'a device could not be measured');
       }
     },
     look(key) {
+      heedClock();
       const found = readRecord(devicesDir, key);
-      return found === null ? records.get(nameOf(key)) : takeIn(found);
+      if (found !== null) return takeIn(found);
+      const own = records.get(nameOf(key));
+      return own && put(corrected(own));
     },
     async forget(key) {
       records.delete(nameOf(key));
@@ -153,9 +184,10 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
       await save(key);
     },
     async refresh() {
+      heedClock();
       const { keys, strange } = await devicesOnDisk(buildsDir);
       const here = new Set(keys.map(nameOf));
-      for (const record of readRecords(devicesDir)) {
+      for (const record of await readRecords(devicesDir)) {
         if (here.has(nameOf(record))) saved.set(nameOf(record), takeIn(record).usedAt);
         else if (!(await exists(layout.subtree(record)))) await book.forget(record);
       }
@@ -163,17 +195,18 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
         if (!here.has(nameOf(record)) && !(await exists(layout.subtree(record)))) await book.forget(record);
       }
       for (const key of keys) {
-        if (records.has(nameOf(key))) continue;
-        put(known(key));
-        void save(key);
+        const own = records.get(nameOf(key));
+        put(own ? corrected(own) : known(key));
+        if (own === undefined) await save(key);
       }
       return strange;
     },
     async settled() {
+      await renewing;
       while (writing.size > 0) await Promise.all(writing.values());
     },
   };
-  for (const record of readRecords(devicesDir)) {
+  for (const record of await readRecords(devicesDir)) {
     saved.set(nameOf(record), takeIn(record).usedAt);
   }
   return book;
@@ -191,28 +224,10 @@ function newest(a: DeviceRecord, b: DeviceRecord | null): DeviceRecord {
   return { ...measured, usedAt: Math.max(a.usedAt, b.usedAt) };
 }
 
+/** One that cannot be looked at counts as there. */
 async function exists(path: string): Promise<boolean> {
   return lstat(path).then(
     () => true,
-    () => false,
+    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? ''),
   );
-}
-
-/** Null when there is no such directory. */
-async function sizesOf(subtree: string): Promise<Sizes | null> {
-  const sizes = { config: 0, build: 0, other: 0 };
-  let names: string[];
-  try {
-    if (!(await lstat(subtree)).isDirectory()) return null;
-    names = await readdir(subtree);
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return null;
-    throw error;
-  }
-  for (const name of names) {
-    const kind = name === 'config' || name === 'build' ? name : 'other';
-    const { diskBytes } = await measure(join(subtree, name), { unlock: true });
-    sizes[kind] += diskBytes;
-  }
-  return sizes;
 }

@@ -3,9 +3,10 @@
  * can forge it. A modification time would not do: it is that of an upload or of a compiler's last file, says nothing of
  * a download, and a build can set it.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import { z } from 'zod';
 
@@ -34,7 +35,10 @@ export interface Sizes {
   readonly other: number;
 }
 
-const size = z.number().nonnegative();
+/** More is none of ours. */
+const maxRecordBytes = 16_384;
+
+const size = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
 const schema = z.object({
   dashboardId: z.string(),
   device: z.string(),
@@ -43,15 +47,25 @@ const schema = z.object({
   measuredAt: z.number(),
 });
 
-/** All that can be read; what cannot counts as not there. In one go, for it is small. Throws system errors. */
-export function readRecords(devicesDir: string): DeviceRecord[] {
-  const names = readdirSync(devicesDir).filter((name) => makerOf(name) === null);
-  return names.flatMap((name) => readFile(join(devicesDir, name)) ?? []);
+/**
+ * All that can be read; what cannot counts as not there, and so does one under another device's name. One file a turn:
+ * a thousand at once would hold everybody else up. Throws system errors.
+ */
+export async function readRecords(devicesDir: string): Promise<DeviceRecord[]> {
+  const records: DeviceRecord[] = [];
+  for (const name of await readdir(devicesDir)) {
+    if (makerOf(name) !== null) continue;
+    const record = readFile(join(devicesDir, name));
+    if (record !== null && fileOf(devicesDir, record) === join(devicesDir, name)) records.push(record);
+    await turn();
+  }
+  return records;
 }
 
-/** Null when there is none, or it is damaged. */
+/** Null when there is none, it is damaged, or of another device. */
 export function readRecord(devicesDir: string, key: RemoteKey): DeviceRecord | null {
-  return readFile(fileOf(devicesDir, key));
+  const record = readFile(fileOf(devicesDir, key));
+  return record?.dashboardId === key.dashboardId && record.device === key.device ? record : null;
 }
 
 /** Throws system errors. */
@@ -70,10 +84,22 @@ function fileOf(devicesDir: string, { dashboardId: id, device }: RemoteKey): str
 
 function readFile(file: string): DeviceRecord | null {
   try {
-    const read = schema.parse(parseJson(readFileSync(file)));
+    const read = schema.parse(parseJson(readSmall(file)));
     return { ...read, dashboardId: dashboardId(read.dashboardId), device: deviceSegment(read.device) };
   } catch {
     // Also one that somebody has just removed.
     return null;
+  }
+}
+
+/** A link is not followed, and a FIFO or a device, which could make us wait for ever, is not read. */
+function readSmall(file: string): Buffer {
+  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const stat = fstatSync(descriptor);
+    if (!stat.isFile() || stat.size > maxRecordBytes) throw new Error('this is no record');
+    return readFileSync(descriptor);
+  } finally {
+    closeSync(descriptor);
   }
 }
