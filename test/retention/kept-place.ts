@@ -1,0 +1,82 @@
+/** A keeper over a real disk with clocks that the test moves, played jobs, and a canary beside everything that is swept. */
+import assert from 'node:assert/strict';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { createPaths } from '../../src/paths/index.js';
+import type { Clock } from '../../src/peers/clock.js';
+import { defaultLimits } from '../../src/retention/limits.js';
+import { openKeeper, type Keeper, type KeeperDeps } from '../../src/retention/retention.js';
+import { emptyPlace, keyOf, mine, other, plant, type Place } from './place.js';
+import { playedJobs, type PlayedJobs } from './played-jobs.js';
+
+export interface KeptPlace extends Omit<Place, 'book'> {
+  readonly jobs: PlayedJobs;
+  /** The steady one. Its timers never fall due: a test sweeps when it likes. */
+  readonly clock: Clock;
+  /** The present keeper. */
+  keeper: Keeper;
+  /** Both clocks go on. */
+  pass(ms: number): void;
+  /** Another keeper on the same disk; the one before is not closed, as after a crash. */
+  restart(changes?: Partial<KeeperDeps>): Promise<void>;
+  /** Makes a directory outside all that is swept, with a file that must live. */
+  canary(name: string): Promise<string>;
+  assertCanaries(): Promise<void>;
+}
+
+/** Without devices. */
+export async function keptPlace(t: TestContext, changes: Partial<KeeperDeps> = {}): Promise<KeptPlace> {
+  const { book: _, ...place } = await emptyPlace(t);
+  const canaries: string[] = [];
+  const opened: Keeper[] = [];
+  let steady = 1_000;
+  const clock: Clock = { now: () => steady, after: () => () => {} };
+  const jobs = playedJobs();
+  const here: KeptPlace = Object.assign(place, {
+    ...{ jobs, clock, keeper: undefined as unknown as Keeper },
+    pass(ms: number) {
+      here.time += ms;
+      steady += ms;
+    },
+    async restart(further: Partial<KeeperDeps> = {}) {
+      here.keeper = await openKeeper({
+        ...{ ...place, jobs, clock, limits: defaultLimits, now: () => here.time },
+        paths: createPaths({ configDir: join(place.base, 'config') }),
+        ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
+        tools: { list: async () => [], remove: async () => false },
+        ...changes,
+        ...further,
+      });
+      opened.push(here.keeper);
+    },
+    async canary(name: string) {
+      const directory = join(place.base, name);
+      await mkdir(join(directory, 'build'), { recursive: true });
+      for (const file of ['alive', 'build/alive']) await writeFile(join(directory, file), 'alive');
+      canaries.push(directory);
+      return directory;
+    },
+    async assertCanaries() {
+      for (const directory of canaries)
+        for (const file of ['alive', 'build/alive'])
+          assert.equal(await readFile(join(directory, file), 'utf8'), 'alive', directory);
+    },
+  });
+  t.after(async () => {
+    for (const keeper of opened) await keeper.close();
+  });
+  await here.restart();
+  return here;
+}
+
+/** With two devices of two peers each, all measured, and canaries beside each root. */
+export async function keptDevices(t: TestContext, changes?: Partial<KeeperDeps>): Promise<KeptPlace> {
+  const here = await keptPlace(t, changes);
+  for (const peer of [mine, other])
+    for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));
+  await here.keeper.retention.sweep();
+  for (const name of ['beside', 'config/beside', 'config/.esphome/beside']) await here.canary(name);
+  return here;
+}

@@ -1,0 +1,58 @@
+/** Jobs that build nothing: a test says which of them begin, end and are fetched, and everybody is told. */
+import type { JobEvent, JobListener } from '../../src/jobs/events.js';
+import { isTerminal, type JobRecord } from '../../src/jobs/job.js';
+import type { RemoteKey } from '../../src/paths/index.js';
+import type { KeeperDeps } from '../../src/retention/retention.js';
+import { exampleRecord } from '../../src/testing/example-record.js';
+
+export interface PlayedJobs extends Omit<KeeperDeps['jobs'], 'list'> {
+  list(): JobRecord[];
+  /** Takes a job of the device in, as one that waits. */
+  begin(key: RemoteKey): JobRecord;
+  end(id: string): void;
+  fetch(id: string): void;
+  /** Listeners that are still subscribed. */
+  readonly listening: number;
+}
+
+export function playedJobs(): PlayedJobs {
+  const records = new Map<string, JobRecord>();
+  const listeners = new Set<JobListener>();
+  const tell = (event: JobEvent): void => listeners.forEach((listener) => listener(event));
+
+  function enter(job: JobRecord): JobRecord {
+    records.set(job.id, job);
+    tell({ type: 'state', job });
+    return job;
+  }
+
+  return {
+    list: () => [...records.values()],
+    get: (id) => records.get(id),
+    isBusy: ({ dashboardId, device }) =>
+      [...records.values()].some(
+        (job) => job.dashboardId === dashboardId && job.device === device && !isTerminal(job),
+      ),
+    begin: ({ dashboardId, device }) => enter(exampleRecord({ dashboardId, device, state: 'queued' })),
+    end(id) {
+      const job = records.get(id);
+      if (job !== undefined && !isTerminal(job)) enter({ ...job, state: 'completed' });
+    },
+    fetch(id) {
+      const job = records.get(id);
+      if (job !== undefined) tell({ type: 'fetched', job });
+    },
+    async cancelAllOf(peer) {
+      for (const job of records.values())
+        if (job.dashboardId === peer && !isTerminal(job)) enter({ ...job, state: 'cancelled' });
+    },
+    remove: async (id) => records.delete(id),
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    get listening() {
+      return listeners.size;
+    },
+  };
+}
