@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 
 import { createPaths } from '../../src/paths/index.js';
 import type { Clock } from '../../src/peers/clock.js';
 import { defaultLimits } from '../../src/retention/limits.js';
 import { openKeeper, type Keeper, type KeeperDeps } from '../../src/retention/retention.js';
+import type { Cleanups } from '../support/temp-dir.js';
 import { emptyPlace, keyOf, mine, other, plant, type Place } from './place.js';
 import { playedJobs, type PlayedJobs } from './played-jobs.js';
 
@@ -19,7 +19,7 @@ export interface KeptPlace extends Omit<Place, 'book'> {
   keeper: Keeper;
   /** Both clocks go on. */
   pass(ms: number): void;
-  /** Another keeper on the same disk; the one before is not closed, as after a crash. */
+  /** Another keeper on the same disk. The one before is the test's to close, or to forget as after a crash. */
   restart(changes?: Partial<KeeperDeps>): Promise<void>;
   /** Makes a directory outside all that is swept, with a file that must live. */
   canary(name: string): Promise<string>;
@@ -27,10 +27,9 @@ export interface KeptPlace extends Omit<Place, 'book'> {
 }
 
 /** Without devices. */
-export async function keptPlace(t: TestContext, changes: Partial<KeeperDeps> = {}): Promise<KeptPlace> {
+export async function keptPlace(t: Cleanups, changes: Partial<KeeperDeps> = {}): Promise<KeptPlace> {
   const { book: _, ...place } = await emptyPlace(t);
   const canaries: string[] = [];
-  const opened: Keeper[] = [];
   let steady = 1_000;
   const clock: Clock = { now: () => steady, after: () => () => {} };
   const jobs = playedJobs();
@@ -49,7 +48,6 @@ export async function keptPlace(t: TestContext, changes: Partial<KeeperDeps> = {
         ...changes,
         ...further,
       });
-      opened.push(here.keeper);
     },
     async canary(name: string) {
       const directory = join(place.base, name);
@@ -64,15 +62,13 @@ export async function keptPlace(t: TestContext, changes: Partial<KeeperDeps> = {
           assert.equal(await readFile(join(directory, file), 'utf8'), 'alive', directory);
     },
   });
-  t.after(async () => {
-    for (const keeper of opened) await keeper.close();
-  });
+  t.after(() => here.keeper.close());
   await here.restart();
   return here;
 }
 
 /** With two devices of two peers each, all measured, and canaries beside each root. */
-export async function keptDevices(t: TestContext, changes?: Partial<KeeperDeps>): Promise<KeptPlace> {
+export async function keptDevices(t: Cleanups, changes?: Partial<KeeperDeps>): Promise<KeptPlace> {
   const here = await keptPlace(t, changes);
   for (const peer of [mine, other])
     for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));

@@ -1,7 +1,6 @@
 /** Devices of peers on a real disk, with all that retention keeps of them, and leases that can be watched and refused. */
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 
 import { silentLog as log } from '../../src/log.js';
 import { ReceiverError } from '../../src/errors.js';
@@ -15,7 +14,7 @@ import {
 } from '../../src/paths/index.js';
 import { openDeviceBook, type DeviceBook } from '../../src/retention/device-book.js';
 import type { UnderLease } from '../../src/retention/remove-device.js';
-import { tempDir } from '../support/temp-dir.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
 
 export const mine = dashboardId('dashboard-of-mine');
 export const other = dashboardId('dashboard-of-others');
@@ -59,7 +58,7 @@ export async function plant(layout: Layout, key: RemoteKey, buildBytes = 10_000)
   }
 }
 
-export async function emptyPlace(t: TestContext): Promise<Place> {
+export async function emptyPlace(t: Cleanups): Promise<Place> {
   const base = await tempDir(t);
   const { layout } = createPaths({ configDir: join(base, 'config') });
   for (const directory of [layout.trashDir, layout.devicesDir]) await mkdir(directory, { recursive: true });
@@ -83,7 +82,7 @@ export async function emptyPlace(t: TestContext): Promise<Place> {
 }
 
 /** With two devices of two peers each. */
-export async function place(t: TestContext): Promise<Place> {
+export async function place(t: Cleanups): Promise<Place> {
   const here = await emptyPlace(t);
   for (const peer of [mine, other])
     for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));

@@ -11,8 +11,8 @@ export interface PlayedJobs extends Omit<KeeperDeps['jobs'], 'list'> {
   begin(key: RemoteKey): JobRecord;
   end(id: string): void;
   fetch(id: string): void;
-  /** Listeners that are still subscribed. */
-  readonly listening: number;
+  /** Forgets who listens, as the end of their process does. */
+  hush(): void;
 }
 
 export function playedJobs(): PlayedJobs {
@@ -51,8 +51,6 @@ export function playedJobs(): PlayedJobs {
       listeners.add(listener);
       return () => void listeners.delete(listener);
     },
-    get listening() {
-      return listeners.size;
-    },
+    hush: () => listeners.clear(),
   };
 }
