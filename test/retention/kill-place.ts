@@ -1,0 +1,45 @@
+/** The disk that processes share which build, sweep and are killed, and a keeper on it as a receiver has one. */
+import { join } from 'node:path';
+
+import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { silentLog as log } from '../../src/log.js';
+import { createPaths } from '../../src/paths/index.js';
+import { systemClock } from '../../src/peers/clock.js';
+import { defaultLimits } from '../../src/retention/limits.js';
+import type { UnderLease } from '../../src/retention/remove-device.js';
+import { openKeeper, type Keeper } from '../../src/retention/retention.js';
+import { fast as timing } from '../locks/helpers.js';
+import { keyOf, mine, other } from './place.js';
+import { playedJobs } from './played-jobs.js';
+
+export const keys = [mine, other].flatMap((peer) =>
+  ['kitchen', 'hall', 'attic'].map((name) => keyOf(peer, name)),
+);
+
+export const pathsIn = (base: string): ReturnType<typeof createPaths> =>
+  createPaths({ configDir: join(base, 'config') });
+
+export function realLeases(locksDir: string): UnderLease {
+  return async (key, reason, work, deadlineMs = 10_000) => {
+    const lease = await acquireLease({ locksDir, key, reason, deadlineMs, timing, log });
+    try {
+      await lease.confirm();
+      return await work(lease);
+    } finally {
+      await lease.release();
+    }
+  };
+}
+
+/** To it, everything is old at once. */
+export async function impatientKeeper(base: string): Promise<Keeper> {
+  const paths = pathsIn(base);
+  const { layout } = paths;
+  return openKeeper({
+    ...{ paths, layout, log, now: Date.now, clock: systemClock, jobs: playedJobs() },
+    underLease: realLeases(layout.locksDir),
+    limits: { ...defaultLimits, buildTtlMs: 0 },
+    ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
+    tools: { list: async () => [], remove: async () => false },
+  });
+}
