@@ -21,6 +21,7 @@ import { openJobs } from './jobs/open.js';
 import { startRecovery } from './jobs/recovery.js';
 import type { LeaseWish } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
+import { createToolDirectories } from './jobs/tool-directories.js';
 import { startConnectBack } from './link/connect-back-start.js';
 import { createHidePlaces, withRealPaths } from './link/hide-places.js';
 import { createLink } from './link/link.js';
@@ -84,7 +85,9 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const chooseEsphome = createChoice({ installed, releases });
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
-  const jobs = await openJobs({ ...options, paths, composeEnvironment, chooseEsphome, acquire, timing });
+  const toolDirectories = createToolDirectories({ layout, timing, now: Date.now, log });
+  const parts = { paths, composeEnvironment, chooseEsphome, acquire, timing, toolDirectories };
+  const jobs = await openJobs({ ...options, ...parts });
   const keeper = await openKeeper({
     ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
     limits: options.retention,

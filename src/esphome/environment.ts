@@ -113,12 +113,12 @@ function pinned(dataDir: string, tools: string): [string, string][] {
     ['ESPHOME_DATA_DIR', checked('ESPHOME_DATA_DIR', dataDir)],
     ['TMPDIR', join(dataDir, 'tmp')],
     // ccache stops a build that has no home to write to; the account's own home holds the host's secrets.
-    ['HOME', join(tools, 'home')],
+    ['HOME', join(tools, toolNames.home)],
     ['ESPHOME_ESP_IDF_PREFIX', join(tools, toolNames.espIdf)],
     ['ESPHOME_SDK_NRF_PREFIX', join(tools, toolNames.sdkNrf)],
     ['ESPHOME_ARDUINO8266_PREFIX', join(tools, toolNames.arduino8266)],
-    ['ESPHOME_HOST_PREFIX', join(tools, 'host')],
+    ['ESPHOME_HOST_PREFIX', join(tools, toolNames.host)],
     ['PLATFORMIO_CORE_DIR', join(tools, toolNames.platformio)],
-    ['CCACHE_DIR', join(tools, 'ccache')],
+    ['CCACHE_DIR', join(tools, toolNames.ccache)],
   ];
 }

@@ -12,7 +12,21 @@ export const toolNames = {
   sdkNrf: 'sdk-nrf',
   arduino8266: 'arduino8266',
   platformio: 'platformio',
+  host: 'host',
+  ccache: 'ccache',
+  home: 'home',
 } as const;
+
+/** The directories by the names that people know them by. */
+export const toolchains: ReadonlyMap<string, string> = new Map([
+  ['esp-idf', toolNames.espIdf],
+  ...Object.values(toolNames)
+    .filter((name) => name !== toolNames.espIdf)
+    .map((name) => [name, name] as const),
+]);
+
+/** Where nothing is installed; what builds find there they can do without. Any build may use them. */
+export const cacheNames: readonly string[] = [toolNames.ccache, toolNames.home, toolNames.host];
 
 export interface BuildTarget {
   /** Null when the text does not say. */
@@ -60,4 +74,10 @@ export function toolDirectories(platform: PlatformKey): readonly string[] {
   };
   const own = native[platform];
   return own === undefined ? [toolNames.platformio] : [own, toolNames.platformio];
+}
+
+/** All that a build may use; null where its platform is not known. */
+export function usedDirectories(platform: PlatformKey | null): readonly string[] {
+  if (platform === null) return Object.values(toolNames);
+  return [...toolDirectories(platform), ...cacheNames];
 }

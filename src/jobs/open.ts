@@ -28,6 +28,7 @@ import { openDiskStore } from './disk-store.js';
 import { createJobs, type Jobs } from './jobs.js';
 import { createMemoryQueue } from './queue.js';
 import { chooseFor, runJob, type LeaseWish, type RunnerDeps } from './runner.js';
+import type { ToolDirectories } from './tool-directories.js';
 import { createTools } from './tools.js';
 
 export interface JobParts {
@@ -36,6 +37,7 @@ export interface JobParts {
   readonly chooseEsphome: ChooseEsphome;
   readonly acquire: (wish: LeaseWish) => Promise<Lease>;
   readonly timing: LockTiming;
+  readonly toolDirectories: ToolDirectories;
   /** How many builds run at once. */
   readonly slots: number;
   readonly minFreeMemoryBytes: number;
@@ -75,7 +77,7 @@ export async function openJobs(parts: JobParts): Promise<Jobs> {
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
       becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
-      ...{ paths, log },
+      ...{ paths, directories: parts.toolDirectories, log },
     }),
     resultCache: parts.resultCache,
     compileTimeoutMs: parts.compileTimeoutMs,

@@ -18,7 +18,16 @@ import { readTarget } from '../esphome/tools.js';
 import { isReleaseAtLeast } from '../esphome/version.js';
 import type { Gate, ToolchainKey } from '../locks/toolchain-gate.js';
 import type { Log } from '../log.js';
-import { enter, nameOf, renew, unknown, type Guard, type ToolBuild, type ToolsDeps } from './tool-gates.js';
+import {
+  enter,
+  nameOf,
+  unknown,
+  useWithoutGate,
+  type Guard,
+  type ToolBuild,
+  type ToolsDeps,
+} from './tool-gates.js';
+import { renew } from './tool-renewal.js';
 
 export type { Guard, ToolBuild, ToolsDeps } from './tool-gates.js';
 
@@ -36,7 +45,7 @@ export function createTools(deps: ToolsDeps): Tools {
   return {
     async compile(build, run) {
       const key = await keyOf(build, deps.paths);
-      if (usesNoTools(key)) return run(build.lease);
+      if (usesNoTools(key)) return withoutGate(build, key, run, deps);
       const name = nameOf(key);
       let gate = await enter(build, key, deps);
       try {
@@ -75,6 +84,27 @@ async function keyOf(
 /** A host build needs the machine's own compiler and nothing else; before 2026.10 PlatformIO ran it. */
 function usesNoTools({ platform, version }: ToolchainKey): boolean {
   return platform === 'host' && isReleaseAtLeast(version, [2026, 10]);
+}
+
+async function withoutGate(
+  build: ToolBuild,
+  key: ToolchainKey,
+  run: (guard: Guard) => Promise<CompileResult>,
+  deps: ToolsDeps,
+): Promise<CompileResult> {
+  const { lease } = build;
+  const use = await useWithoutGate(build, key, deps);
+  try {
+    return await run({
+      signal: lease.signal,
+      async recordBuild(session) {
+        await lease.recordBuild(session);
+        await use.recordBuild(session);
+      },
+    });
+  } finally {
+    await use.leave();
+  }
 }
 
 /** One compile in the gate. Throws `LOCK_LOST` when somebody else has taken the tools over. */

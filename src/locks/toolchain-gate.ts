@@ -48,7 +48,8 @@ export interface Gate {
   leave(): Promise<void>;
 }
 
-const markPrefix = '.ready-';
+/** Of the names of the marks, which lie beside the tools. */
+export const markPrefix = '.ready-';
 
 /** Waits until the tools may be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function enterToolchain(options: GateOptions): Promise<Gate> {
@@ -83,9 +84,26 @@ export async function enterToolchain(options: GateOptions): Promise<Gate> {
 export async function readyTools(
   toolsDir: string,
 ): Promise<{ readonly key: ToolchainKey; readonly stamp: string }[]> {
-  const names = (await readdir(toolsDir)).filter((name) => name.startsWith(markPrefix));
-  const marks = await Promise.all(names.map((name) => readMark(join(toolsDir, name))));
-  return marks.flatMap((mark) => mark ?? []);
+  return (await marksIn(toolsDir)).map(({ mark }) => mark);
+}
+
+/** Has those tools be cold that are ready now: who enters next is alone. For one who takes them away. Throws system errors. */
+export async function forgetReady(toolsDir: string, isGone: (key: ToolchainKey) => boolean): Promise<void> {
+  for (const { file, mark } of await marksIn(toolsDir)) if (isGone(mark.key)) await rm(file, { force: true });
+}
+
+async function marksIn(
+  toolsDir: string,
+): Promise<
+  { readonly file: string; readonly mark: { readonly key: ToolchainKey; readonly stamp: string } }[]
+> {
+  const files = (await readdir(toolsDir)).filter((name) => name.startsWith(markPrefix));
+  const marks = files.map(async (name) => {
+    const file = join(toolsDir, name);
+    const mark = await readMark(file);
+    return mark === null ? [] : [{ file, mark }];
+  });
+  return (await Promise.all(marks)).flat();
 }
 
 /** Null unless the tools are ready before and after we can be seen: who takes the mark away may not have seen us. */

@@ -24,7 +24,9 @@ import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
 import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { createToolDirectories } from '../../src/jobs/tool-directories.js';
 import { createTools } from '../../src/jobs/tools.js';
+import { defaultTiming } from '../../src/locks/lease.js';
 import { acquireLease } from '../../src/locks/subtree-lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
 import { becomeInstaller } from '../../src/locks/installers.js';
@@ -86,6 +88,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, log }),
       becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, log }),
+      directories: createToolDirectories({ layout, timing: defaultTiming, now: Date.now, log }),
       ...{ paths, log },
     }),
     resultCache: true,

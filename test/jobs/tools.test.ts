@@ -3,6 +3,7 @@
  * on real files. That a holder which dies leaves no ready mark is shown where the gate itself is tested.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -116,6 +117,23 @@ test('Broken tools are set aside once, and the build succeeds with new ones', as
   assert.deepEqual([await ready(here), await readdir(trashDir)], [['esp32 esp-idf'], []]);
 });
 
+test('Broken tools are not set aside under a first build of another platform in the same directory', async (t) => {
+  const here = await withBrokenTools(t);
+  const barrier = join(here.base, 'go-on');
+  const installing = here.printed(/^stand-in: installs its tools/);
+  const first = `# stand-in: tools wait=${barrier}\nesphome:\n  name: k\nbk72xx:\n`;
+  const bk = here.ended(await here.submit(first, { name: 'bk.yaml', peerJobId: 'bk' }));
+  await installing;
+  const broken = here.printed(/^The tools of esp32 are broken/);
+  const esp = here.ended(await here.submit(esp32(''), { name: 'second.yaml', peerJobId: 'second' }));
+  await broken;
+  await waitFor(() => !existsSync(join(here.paths.layout.toolchainsDir, 'idf')));
+  assert.ok(existsSync(join(here.paths.layout.toolchainsDir, 'platformio', 'installing')));
+  await writeFile(barrier, '');
+  assertSucceeded(await bk);
+  assertSucceeded(await esp);
+});
+
 test('Tools that stay broken are the fault of the server, and are not fetched again for the next build', async (t) => {
   const here = await withBrokenTools(t);
   const knobs = 'print=sh:_1:_xtensa-esp32-elf-g++:_not_found exit=1';
@@ -150,6 +168,10 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
     ...{ paths, log },
     enterToolchain: () => Promise.resolve(gate),
     becomeInstaller: async () => ({ ...lease, release: async () => void (left += 1) }),
+    directories: {
+      use: async () => ({ ...lease, leave: async () => void (left += 1) }),
+      setAside: () => assert.fail('nothing is broken'),
+    },
   });
   const lost = { code: 'LOCK_LOST' };
   await assert.rejects(
@@ -160,5 +182,5 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
     }),
     lost,
   );
-  assert.equal(left, 2);
+  assert.equal(left, 3);
 });

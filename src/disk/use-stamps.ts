@@ -1,0 +1,74 @@
+/**
+ * When something was last used: a small file for each, written by whoever used it. A modification time would not tell:
+ * compiling changes nothing in a toolchain, and unpacking one gives it the times of its archive.
+ *
+ * A use that is not known is never taken for an old one. What has no stamp counts as used now, and so does a time to
+ * come or one before this software, for then the clock was wrong.
+ */
+import { readFile, rm } from 'node:fs/promises';
+
+import { messageOf } from '../errors.js';
+import type { Log } from '../log.js';
+import { writeAtomic } from './atomic-write.js';
+
+export interface UseStamps {
+  /** Notes that it is used now; to the minute. Never rejects. */
+  note(file: string): Promise<void>;
+  /** Milliseconds since 1970. What cannot be is corrected on the disk as well. Never rejects. */
+  last(file: string): Promise<number>;
+  /** Never rejects. */
+  forget(file: string): Promise<void>;
+}
+
+export interface UseStampsOptions {
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+const precisionMs = 60_000;
+/** 2024: before it there was none of this. */
+const earliest = 1_704_067_200_000;
+
+export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
+  /** What the disk did not take. */
+  const adopted = new Map<string, number>();
+
+  function isPossible(time: number | undefined): time is number {
+    return time !== undefined && time >= earliest && time <= now() + precisionMs;
+  }
+
+  async function write(file: string, time: number): Promise<void> {
+    try {
+      await writeAtomic(file, String(time));
+      adopted.delete(file);
+    } catch (error) {
+      adopted.set(file, time);
+      log.warn({ file, error: messageOf(error) }, 'the use of a tool could not be noted');
+    }
+  }
+
+  return {
+    async note(file) {
+      const time = now();
+      const last = await read(file);
+      if (last === undefined || Math.abs(time - last) >= precisionMs) await write(file, time);
+    },
+    async last(file) {
+      const found = [await read(file), adopted.get(file)].find(isPossible);
+      if (found !== undefined) return found;
+      const time = now();
+      await write(file, time);
+      return time;
+    },
+    async forget(file) {
+      adopted.delete(file);
+      await rm(file, { force: true }).catch(() => {});
+    },
+  };
+}
+
+async function read(file: string): Promise<number | undefined> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return /^\d{1,16}$/.test(text) ? Number(text) : undefined;
+}
