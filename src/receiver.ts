@@ -43,6 +43,7 @@ import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
 import type { LeaseOfDevice } from './retention/remove-device.js';
 import { openKeeper } from './retention/retention.js';
+import { createToolShelf } from './retention/tool-shelf.js';
 import { jobsOf, pairingOf, peersOf } from './views.js';
 
 /** How long the host's own work waits for a build to end. */
@@ -93,7 +94,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     limits: options.retention,
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
-    tools: { list: async () => [], remove: async () => false },
+    tools: createToolShelf({ layout, directories: toolDirectories, timing, now: Date.now, log }),
   });
   const { owners } = keeper;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);

@@ -24,16 +24,19 @@ export interface MeasureOptions {
    * behind one what it fills the disk with.
    */
   readonly unlock?: boolean;
+  /** Ends the walk with its reason. */
+  readonly signal?: AbortSignal;
 }
 
 /**
  * Measures `path`; nothing there, or vanishing meanwhile, counts as nothing, and so does what is deeper than the system
  * lets anybody name.
  */
-export async function measure(path: string, { unlock = false }: MeasureOptions = {}): Promise<Usage> {
+export async function measure(path: string, { unlock = false, signal }: MeasureOptions = {}): Promise<Usage> {
   const sum = { bytes: 0, files: 0, diskBytes: 0 };
   const waiting = [path];
   for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
+    signal?.throwIfAborted();
     try {
       const stat = await lstat(at);
       sum.diskBytes += stat.blocks * blockBytes;

@@ -37,9 +37,17 @@ export async function provisionEsphome(options: ProvisionOptions): Promise<Espho
   }
 }
 
+const namePrefix = 'esphome-';
+
 /** The name of a release's environment. */
 export function venvName(version: string): string {
-  return `esphome-${version}`;
+  return namePrefix + version;
+}
+
+/** The release of an environment; null for another name. */
+export function venvVersion(name: string): string | null {
+  const version = name.slice(namePrefix.length);
+  return name.startsWith(namePrefix) && isPinnable(version) ? version : null;
 }
 
 /** What pip says in many lines, in a few words for the user of another machine. */

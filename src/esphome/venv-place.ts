@@ -48,14 +48,19 @@ export async function isInUse({ lockDir }: Place, { staleMs }: LockTiming): Prom
   return (await hasUsers(lockDir, staleMs).catch(nullIfMissing)) ?? false;
 }
 
+/** Where {@link stampUse} writes: milliseconds since 1970, in digits. */
+export function usedFile({ directory }: Place): string {
+  return join(directory, 'used');
+}
+
 /** Notes that the environment was used at `now` (milliseconds since 1970). The directory must exist. */
-export async function stampUse({ directory }: Place, now = Date.now()): Promise<void> {
-  await writeAtomic(join(directory, 'used'), String(now));
+export async function stampUse(place: Place, now = Date.now()): Promise<void> {
+  await writeAtomic(usedFile(place), String(now));
 }
 
 /** When it was last used; 0 when that is not known. A time to come counts as now, for the clock was wrong then. */
-export async function lastUse({ directory }: Place): Promise<number> {
-  const time = Number(await readFile(join(directory, 'used'), 'utf8').catch(() => ''));
+export async function lastUse(place: Place): Promise<number> {
+  const time = Number(await readFile(usedFile(place), 'utf8').catch(() => ''));
   return Number.isFinite(time) ? Math.min(time, Date.now()) : 0;
 }
 

@@ -23,7 +23,10 @@ export interface RetentionLimits {
    * milliseconds. From 86,400,000 (a day) to 31,536,000,000 (a year). Default: 2,592,000,000 (30 days).
    */
   readonly toolTtlMs: number;
-  /** Most room for installed releases and toolchains together, in bytes of the volume; null for no limit. Default: null. */
+  /**
+   * Most room for installed releases and toolchains together, in bytes of the volume; null for no limit. Caches do not
+   * count: that of the compiler has a limit of its own (ccache's, 5 GB). Default: null.
+   */
   readonly maxToolBytes: number | null;
 }
 

@@ -3,9 +3,10 @@
  * shared toolchains. Each kind knows what it has and how one is taken away safely; when, is decided here for all.
  */
 import { messageOf } from '../errors.js';
+import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { Item, Left, Removed } from './report.js';
-import { whyLeft, type SweepResult } from './sweep.js';
+import { strangeLeft, whyLeft, type SweepResult } from './sweep.js';
 
 export interface ShelfEntry {
   readonly item: Item;
@@ -14,11 +15,17 @@ export interface ShelfEntry {
   /** Milliseconds since 1970. */
   readonly usedAt: number;
   readonly isInUse: boolean;
+  /** It has a limit of its own: it does not count for that of the shelf, and goes by its age only. */
+  readonly goesByAgeOnly?: boolean;
 }
 
 export interface Shelf {
-  /** What is there now. Throws system errors. */
+  /** What is there now, as large as it was when somebody measured it last. Throws system errors. */
   list(): Promise<readonly ShelfEntry[]>;
+  /** Measures what may have changed. Throws system errors of the look at the shelf. */
+  measure?(signal: AbortSignal): Promise<void>;
+  /** What lies there and is none of it. Throws system errors. */
+  strange?(): Promise<readonly Strange[]>;
   /** Takes one away unless it has been used since it was listed; false then. Throws `LOCK_TIMEOUT`, system errors. */
   remove(entry: ShelfEntry): Promise<boolean>;
 }
@@ -40,7 +47,8 @@ export interface TrimOrder extends ShelfLimits {
 /** Never rejects for one entry. Throws what the look at the shelf throws. */
 export async function trimShelf(shelf: Shelf, order: TrimOrder): Promise<SweepResult> {
   const chosen = tooOldOrTooMuch(await shelf.list(), order);
-  return takeAway(shelf, chosen, order);
+  const { removed, left } = await takeAway(shelf, chosen, order);
+  return { removed, left: [...left, ...strangeLeft((await shelf.strange?.()) ?? [])] };
 }
 
 /** Those that are to go, the least recently used first. One in use never is, but counts. */
@@ -48,13 +56,14 @@ export function tooOldOrTooMuch(
   entries: readonly ShelfEntry[],
   { ttlMs, maxBytes, now }: ShelfLimits & { readonly now: number },
 ): readonly ShelfEntry[] {
-  let bytes = entries.reduce((sum, entry) => sum + entry.bytes, 0);
+  const counts = (entry: ShelfEntry): boolean => entry.goesByAgeOnly !== true;
+  let bytes = entries.filter(counts).reduce((sum, entry) => sum + entry.bytes, 0);
   return entries
     .toSorted((a, b) => a.usedAt - b.usedAt)
     .filter((entry) => {
-      const isTooMuch = maxBytes !== null && bytes > maxBytes && entry.bytes > 0;
+      const isTooMuch = maxBytes !== null && bytes > maxBytes && entry.bytes > 0 && counts(entry);
       if (entry.isInUse || !(isTooMuch || now - entry.usedAt >= ttlMs)) return false;
-      bytes -= entry.bytes;
+      if (counts(entry)) bytes -= entry.bytes;
       return true;
     });
 }
@@ -73,6 +82,7 @@ export async function takeAway(
     try {
       if (entry.isInUse) left.push({ what: item, why: 'it is in use' });
       else if (dryRun || (await shelf.remove(entry))) removed.push({ item, bytes });
+      else left.push({ what: item, why: 'it was used meanwhile, or is gone already' });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       log.warn({ item, error: messageOf(error) }, 'something that is not used any more could not be removed');

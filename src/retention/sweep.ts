@@ -5,6 +5,7 @@
  * device at a time, and one that cannot be removed does not save the others.
  */
 import { isReceiverError, messageOf } from '../errors.js';
+import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { RemoteKey } from '../paths/index.js';
 import { bytesOf, type DeviceBook, type DeviceRecord } from './device-book.js';
@@ -29,7 +30,7 @@ export interface SweepOrder {
 export type SweepResult = Pick<Report, 'removed' | 'left'>;
 
 /** A lease that is not free at once is held by somebody who uses the device. */
-const patienceMs = 1_000;
+export const patienceMs = 1_000;
 
 /** Goes through `candidates` in their order. Never rejects for one of them; stops between two when it is aborted. */
 export async function sweepDevices(
@@ -73,6 +74,10 @@ async function sweep(record: DeviceRecord, order: SweepOrder, deps: SweepDeps): 
 
 export function itemOf({ dashboardId, device }: RemoteKey): Item {
   return { kind: 'device', dashboardId, device };
+}
+
+export function strangeLeft(strange: readonly Strange[]): Left[] {
+  return strange.map(({ place, why }) => ({ what: { kind: 'strange', place }, why }));
 }
 
 /** Ours name no place of this machine; others are in the log. */

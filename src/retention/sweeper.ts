@@ -16,7 +16,7 @@ import { overQuota } from './quota.js';
 import type { RemovalDeps } from './remove-device.js';
 import { joined, type Removed, type Report } from './report.js';
 import { trimShelf, type Shelf, type ShelfEntry, type ShelfLimits } from './shelf.js';
-import { itemOf, sweepDevices, type SweepDeps, type SweepResult } from './sweep.js';
+import { itemOf, strangeLeft, sweepDevices, type SweepDeps, type SweepResult } from './sweep.js';
 import { usageOf, type UsageReport } from './usage.js';
 
 export interface Sweeper {
@@ -69,6 +69,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   const sweepDeps: SweepDeps = { ...deps, isBusy };
   let limits = deps.limits;
   let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
+  /** As they were when they could be looked at last. */
   let toolEntries: readonly ShelfEntry[] = [];
   let cancelTimer = (): void => {};
   /** Work on the disk, one after the other. */
@@ -137,8 +138,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     const reason = 'nobody has used it for a time';
     const old = book.list().filter(isOld);
     const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps);
-    const others = strange.map(({ place, why }) => ({ what: { kind: 'strange', place } as const, why }));
-    return { removed: swept.removed, left: [...swept.left, ...others] };
+    return { removed: swept.removed, left: [...swept.left, ...strangeLeft(strange)] };
   }
 
   function sweep(dryRun: boolean): Promise<Report> {
@@ -155,6 +155,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       if (signal.aborted) return;
       if (record.sizes === null || now() - record.measuredAt >= remeasureMs) await book.measure(record);
     }
+    await deps.tools.measure?.(signal);
   }
 
   async function trimShelves(dryRun: boolean): Promise<SweepResult[]> {
@@ -162,12 +163,10 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     const order = { now: now(), dryRun, signal, log };
     const results: ShelfLimits = { ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes };
     const tools: ShelfLimits = { ttlMs: toolTtlMs, maxBytes: maxToolBytes };
-    const swept = [
+    return [
       await trimShelf(deps.results, { ...results, ...order }),
       await trimShelf(deps.tools, { ...tools, ...order }),
     ];
-    toolEntries = await deps.tools.list();
-    return swept;
   }
 
   return {
@@ -177,6 +176,10 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       return sweep(false);
     },
     async usage() {
+      toolEntries = await deps.tools.list().catch((error: unknown) => {
+        log.warn({ error: messageOf(error) }, 'the shared tools cannot be looked at');
+        return toolEntries;
+      });
       return usageOf(book.list(), jobs.list(), toolEntries, await lookAtVolume());
     },
     sweep: ({ dryRun = false } = {}) => sweep(dryRun),

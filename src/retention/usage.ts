@@ -16,7 +16,7 @@ export interface UsageReport {
   readonly free: number | null;
   /** The largest first, as the devices of each. */
   readonly peers: readonly PeerUsage[];
-  /** Installed releases and toolchains, as the last sweep has seen them. */
+  /** Installed releases and toolchains, as large as the last sweep has found them, or one before a restart. */
   readonly toolEntries: readonly ShelfEntry[];
 }
 

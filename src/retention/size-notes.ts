@@ -1,0 +1,77 @@
+/**
+ * How large tools were when somebody looked last: a toolchain has a hundred thousand files, so it is walked seldom, and
+ * the figure is on record for the next start and for other receivers.
+ */
+import { readFile, rm } from 'node:fs/promises';
+
+import { z } from 'zod';
+
+import { writeAtomic } from '../disk/atomic-write.js';
+import { measure } from '../disk/usage.js';
+import { messageOf } from '../errors.js';
+import { parseJson } from '../esphome/json-object.js';
+import type { Log } from '../log.js';
+
+export interface SizeNote {
+  /** Of the volume. */
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly measuredAt: number;
+  /** What was measured, where that can be replaced by another; otherwise empty. */
+  readonly of: string;
+}
+
+export interface SizeNotes {
+  /** Null as long as nobody has measured it. Never rejects. */
+  read(file: string): Promise<SizeNote | null>;
+  /** Walks a tree and notes in `file` what it takes. Stops, without a note, when the signal aborts. Never rejects. */
+  measure(file: string, tree: Measured, signal: AbortSignal): Promise<void>;
+  /** Never rejects. */
+  forget(file: string): Promise<void>;
+}
+
+export interface Measured {
+  readonly path: string;
+  readonly of: string;
+}
+
+export interface SizeNotesOptions {
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
+
+export function createSizeNotes({ now, log }: SizeNotesOptions): SizeNotes {
+  /** What the disk did not take. */
+  const unwritten = new Map<string, SizeNote>();
+
+  return {
+    read: async (file) => unwritten.get(file) ?? readNote(file),
+    async measure(file, { path, of }, signal) {
+      const measuredAt = now();
+      try {
+        const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
+        const note: SizeNote = { bytes, measuredAt, of };
+        unwritten.set(file, note);
+        await writeAtomic(file, JSON.stringify(note));
+        unwritten.delete(file);
+      } catch (error) {
+        if (!signal.aborted) log.warn({ path, error: messageOf(error) }, 'the size of a tool is not known');
+      }
+    },
+    async forget(file) {
+      unwritten.delete(file);
+      await rm(file, { force: true }).catch(() => {});
+    },
+  };
+}
+
+async function readNote(file: string): Promise<SizeNote | null> {
+  try {
+    return schema.parse(parseJson(await readFile(file)));
+  } catch {
+    return null;
+  }
+}

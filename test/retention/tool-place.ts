@@ -1,0 +1,86 @@
+/** Shared tools on a real disk, with the real gates and locks; builds are entered and left by hand. */
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { createToolDirectories, type ToolDirectories } from '../../src/jobs/tool-directories.js';
+import { enter, type ToolBuild, type ToolsDeps } from '../../src/jobs/tool-gates.js';
+import { becomeInstaller } from '../../src/locks/installers.js';
+import { enterToolchain, readyTools, type Gate } from '../../src/locks/toolchain-gate.js';
+import { silentLog as log } from '../../src/log.js';
+import { createPaths, type Layout } from '../../src/paths/index.js';
+import type { ShelfEntry, Shelf } from '../../src/retention/shelf.js';
+import { createToolchainShelf } from '../../src/retention/toolchain-shelf.js';
+
+export const timing = { staleMs: 2_000, updateMs: 1_000 };
+
+export interface ToolPlace {
+  readonly layout: Layout;
+  readonly directories: ToolDirectories;
+  readonly shelf: Shelf;
+  readonly tools: ToolsDeps;
+  /** Milliseconds since 1970; to be moved by the test. */
+  time: number;
+  now(): number;
+  /** As another receiver, or after a restart. */
+  again(): Shelf;
+  /** Waits until a build of the platform may use its tools. */
+  enter(platform: string): Promise<Gate>;
+  /** A build that succeeds; it finds or installs the tools in these directories. */
+  build(platform: string, ...directories: string[]): Promise<void>;
+  /** Some bytes in each of these directories. */
+  fill(...directories: string[]): Promise<void>;
+  entry(toolchain: string): Promise<ShelfEntry | undefined>;
+  /** The directories that are there. */
+  list(): Promise<string[]>;
+  /** The platforms whose tools are ready. */
+  ready(): Promise<string[]>;
+}
+
+export async function toolPlace(base: string): Promise<ToolPlace> {
+  const paths = createPaths({ configDir: join(base, 'config') });
+  const { layout } = paths;
+  const { toolchainsDir, locksDir, trashDir, venvsDir } = layout;
+  for (const directory of [toolchainsDir, locksDir, trashDir, venvsDir]) {
+    await mkdir(directory, { recursive: true });
+  }
+  const shared = { locksDir, timing, log };
+  const now = (): number => here.time;
+  const directories = createToolDirectories({ layout, timing, now, log });
+  const again = (): Shelf => createToolchainShelf({ layout, directories, now, log });
+  const shelf = again();
+  const here: ToolPlace = {
+    ...{ layout, directories, shelf, again, now, time: 1_800_000_000_000 },
+    tools: {
+      enterToolchain: (wish) => enterToolchain({ ...wish, ...shared, toolsDir: toolchainsDir }),
+      becomeInstaller: (wish) => becomeInstaller({ ...wish, ...shared }),
+      ...{ paths, directories, log },
+    },
+    enter: (platform) => enter(buildOf(platform), { platform, framework: 'any', version: '1' }, here.tools),
+    async build(platform, ...names) {
+      const gate = await here.enter(platform);
+      await here.fill(...names);
+      if (gate.stamp === null) await gate.markReady();
+      await gate.leave();
+    },
+    async fill(...names) {
+      for (const name of names) {
+        await mkdir(join(toolchainsDir, name, 'bin'), { recursive: true });
+        await writeFile(join(toolchainsDir, name, 'bin', 'gcc'), Buffer.alloc(50_000, 1));
+      }
+    },
+    async entry(toolchain) {
+      return (await shelf.list()).find(
+        ({ item }) => item.kind === 'toolchain' && item.toolchain === toolchain,
+      );
+    },
+    list: async () => (await readdir(toolchainsDir)).filter((name) => !name.startsWith('.')).toSorted(),
+    ready: async () => (await readyTools(toolchainsDir)).map(({ key }) => key.platform).toSorted(),
+  };
+  return here;
+}
+
+function buildOf(id: string): ToolBuild {
+  const { signal } = new AbortController();
+  const lease = { signal, recordBuild: async () => {} };
+  return { ...{ id, configuration: '', version: '1', lease, signal }, output() {}, onWaiting() {} };
+}
