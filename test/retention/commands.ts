@@ -165,7 +165,7 @@ const revoke = fc.nat(1).map((n) =>
     const before = await model.sizedDevices(world);
     const { here } = world;
     const done = await model.survive(world, async () => {
-      await here.keeper.removePeer(peer);
+      await here.keeper.owners.remove(peer);
       return true;
     });
     assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'nothing of another peer');

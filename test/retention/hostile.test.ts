@@ -107,7 +107,7 @@ test('A revoked peer’s directory that is a link costs nobody anything', async 
   const here = await keptDevices(t);
   await rename(peerDir(here, mine), join(here.base, 'moved'));
   await symlink(peerDir(here, other), peerDir(here, mine));
-  await here.keeper.removePeer(mine);
+  await here.keeper.owners.remove(mine);
   assert.deepEqual((await readdir(peerDir(here, other))).toSorted(), ['hall', 'kitchen']);
   await here.assertCanaries();
 });
@@ -122,7 +122,7 @@ test('A revoked peer is gone with whatever it has left, and a job that cannot be
   execFileSync('mkfifo', [join(peer, 'fifo')]);
   const { id } = here.jobs.begin(mineKitchen);
   here.jobs.remove = async () => Promise.reject(Object.assign(new Error('EIO: no'), { code: 'EIO' }));
-  await here.keeper.removePeer(mine);
+  await here.keeper.owners.remove(mine);
   assert.equal(here.jobs.get(id)?.state, 'cancelled');
   assert.deepEqual((await readdir(here.layout.buildsDir)).toSorted(), ['.receiver', other]);
   await here.assertCanaries();
@@ -207,7 +207,7 @@ test(
     const report = await sweepNextDay(here);
     assert.deepEqual(removedIn(report), [`${other}/hall`, `${other}/kitchen`]);
     assert.equal(leftIn(report)[mine], 'it cannot be looked into (EACCES)');
-    await here.keeper.removePeer(mine);
+    await here.keeper.owners.remove(mine);
     await chmod(peerDir(here, mine), 0o700);
     assert.deepEqual((await readdir(peerDir(here, mine))).toSorted(), ['hall', 'kitchen']);
   },
