@@ -32,18 +32,7 @@ function old(layout: Layout): string {
 
 /** What the start of a receiver does. */
 async function recover(layout: Layout, stateDir: string): Promise<void> {
-  const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir } = layout;
-  for (const directory of [
-    uploadsDir,
-    trashDir,
-    jobsDir,
-    devicesDir,
-    ownersDir,
-    artifactsDir,
-    toolchainsDir,
-  ]) {
-    await mkdir(directory, { recursive: true });
-  }
+  for (const directory of layout.ownDirectories) await mkdir(directory, { recursive: true });
   const timing = { staleMs: 2_000, updateMs: 1_000 };
   const recovery = await startRecovery({ layout, stateDir, timing, jobIds: () => [], log: silentLog });
   await recovery.done;

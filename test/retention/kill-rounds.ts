@@ -40,19 +40,9 @@ export interface KillReport extends BuildsReport {
 export async function sweepersAreKilled(t: Cleanups, chance: Chance, rounds: number): Promise<KillReport> {
   const base = await tempDir(t);
   const { layout } = pathsIn(base);
-  const { locksDir, uploadsDir, jobsDir, devicesDir, artifactsDir, trashDir, toolchainsDir } = layout;
+  const { devicesDir, trashDir } = layout;
   const stateDir = join(base, 'state');
-  for (const directory of [
-    locksDir,
-    uploadsDir,
-    jobsDir,
-    devicesDir,
-    artifactsDir,
-    trashDir,
-    toolchainsDir,
-    stateDir,
-  ])
-    await mkdir(directory, { recursive: true });
+  for (const directory of [...layout.ownDirectories, stateDir]) await mkdir(directory, { recursive: true });
 
   function start(file: string): ChildProcess {
     const program = fileURLToPath(new URL(file, import.meta.url));
