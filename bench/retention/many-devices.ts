@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { isTerminal } from '../../src/jobs/job.js';
-import { createLedger } from '../../src/jobs/ledger.js';
+import { createLedger, resultBytesOf } from '../../src/jobs/ledger.js';
 import { createMemoryStore } from '../../src/jobs/store.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type RemoteKey } from '../../src/paths/index.js';
@@ -105,6 +105,7 @@ function manyJobs(): KeeperDeps['jobs'] {
   return {
     ...playedJobs(),
     list: () => ledger.all().map(({ record }) => record),
+    resultBytes: () => resultBytesOf(ledger.all()),
     isBusy: ({ dashboardId: id, device }) =>
       ledger.of(id).some(({ record }) => record.device === device && !isTerminal(record)),
   };

@@ -36,6 +36,8 @@ export interface Jobs {
   get(id: string): JobRecord | undefined;
   /** Whether a job of the device waits or runs. Takes no longer with the jobs of other peers, as the list does. */
   isBusy(key: RemoteKey): boolean;
+  /** What the packed results of each peer take, in bytes. Far cheaper than a walk through the list. */
+  resultBytes(): ReadonlyMap<DashboardId, number>;
   queueStatus(): QueueStatus;
   /**
    * Waits for a slot for the host's own build, which takes its turn like those of the peers. The caller must release

@@ -24,7 +24,7 @@ import { createListeners } from './events.js';
 import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './job.js';
 import { jobLogFile, readJobLog } from './job-log.js';
 import { keepJobs } from './kept-jobs.js';
-import { createLedger, type Job, type Ledger } from './ledger.js';
+import { createLedger, resultBytesOf, type Job, type Ledger } from './ledger.js';
 import { createLives } from './lives.js';
 import { createLocalWork } from './local-work.js';
 import { createQueueView } from './queue-view.js';
@@ -158,6 +158,7 @@ export async function createJobs(deps: JobsDeps): Promise<Jobs> {
       const job = ledger.get(id);
       return job && view.withTurns([shownOf(job)])[0];
     },
+    resultBytes: () => resultBytesOf(ledger.all()),
     isBusy: ({ dashboardId, device }) =>
       ledger.of(dashboardId).some((job) => job.record.device === device && !isTerminal(shownOf(job))),
     enqueueLocal: local.enqueue,

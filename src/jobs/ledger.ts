@@ -145,3 +145,13 @@ export function createLedger({ store, removeRest, now, log }: LedgerOptions): Le
   };
   return ledger;
 }
+
+/** What the packed results of each peer take, in bytes. */
+export function resultBytesOf(jobs: readonly Pick<Job, 'record'>[]): ReadonlyMap<DashboardId, number> {
+  const sums = new Map<DashboardId, number>();
+  for (const { record } of jobs) {
+    const { dashboardId, artifacts } = record;
+    if (artifacts !== null) sums.set(dashboardId, (sums.get(dashboardId) ?? 0) + artifacts.bytes);
+  }
+  return sums;
+}

@@ -35,7 +35,7 @@ export interface Sweeper {
 
 export interface SweeperDeps extends Omit<RemovalDeps, 'book'> {
   readonly book: DeviceBook;
-  readonly jobs: Pick<Jobs, 'list' | 'isBusy' | 'subscribe'>;
+  readonly jobs: Pick<Jobs, 'resultBytes' | 'isBusy' | 'subscribe'>;
   readonly results: Shelf;
   /** Installed releases and toolchains together. */
   readonly tools: Shelf;
@@ -180,7 +180,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
         log.warn({ error: messageOf(error) }, 'the shared tools cannot be looked at');
         return toolEntries;
       });
-      return usageOf(book.list(), jobs.list(), toolEntries, await lookAtVolume());
+      return usageOf(book.list(), jobs.resultBytes(), toolEntries, await lookAtVolume());
     },
     sweep: ({ dryRun = false } = {}) => sweep(dryRun),
     noRoomFor(dashboardId, bytes) {

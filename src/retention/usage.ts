@@ -2,7 +2,6 @@
  * Who takes how much of the disk, from what is known without a walk: devices are measured when a build of theirs ends,
  * results when they are packed, tools when a sweep looks at them.
  */
-import type { JobRecord } from '../jobs/job.js';
 import type { DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceRecord, type Sizes } from './device-book.js';
 import type { ShelfEntry } from './shelf.js';
@@ -38,7 +37,7 @@ export interface DeviceUsage {
 
 export function usageOf(
   records: readonly DeviceRecord[],
-  jobs: readonly JobRecord[],
+  results: ReadonlyMap<DashboardId, number>,
   toolEntries: readonly ShelfEntry[],
   free: number | null,
 ): UsageReport {
@@ -52,7 +51,7 @@ export function usageOf(
     const { device, sizes, usedAt } = record;
     of(record.dashboardId).devices.push({ device, bytes: bytesOf(record), sizes, usedAt });
   }
-  for (const { dashboardId, artifacts } of jobs) if (artifacts) of(dashboardId).results += artifacts.bytes;
+  for (const [dashboardId, bytes] of results) of(dashboardId).results = bytes;
   const listed = [...peers].map(([dashboardId, { results, devices }]) => ({
     ...{ dashboardId, results, builds: sum(devices, ({ bytes }) => bytes) },
     devices: devices.toSorted((a, b) => b.bytes - a.bytes),

@@ -22,6 +22,7 @@ test('A job goes through its steps in order, and completes with its artifacts ke
   assert.ok(!world.jobs.isBusy({ ...key, dashboardId: dashboardId('somebody-else') }));
   const job = await ended;
   assert.ok(!world.jobs.isBusy(key));
+  assert.deepEqual([...world.jobs.resultBytes()], [[key.dashboardId, job.artifacts?.bytes]]);
   const { state, artifacts, esphomeVersion, attempt, errorMessage } = job;
   assert.deepEqual(
     { state, bytes: artifacts?.bytes, esphomeVersion, attempt, errorMessage },
