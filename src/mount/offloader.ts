@@ -3,4 +3,4 @@
  * here and not in `offloader/`, because that folder knows no socket library.
  */
 export * from '../offloader/index.js';
-export { dial, type Where } from './dial.js';
+export { dial, type DialOptions, type Where } from './dial.js';
