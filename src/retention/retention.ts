@@ -24,18 +24,18 @@ import type { UsageReport } from './usage.js';
 /** What an operator may ask. */
 export interface Retention {
   limits(): RetentionLimits;
-  /** Changes some of the limits; what no longer fits goes at once. Throws `OPTIONS`. */
+  /** Changes some of the limits; what no longer fits goes at once. Throws `OPTIONS`, and as `sweep`. */
   setLimits(changes: Partial<RetentionLimits>): Promise<Report>;
   /** Who takes how much of the disk, known without a walk. */
   usage(): Promise<UsageReport>;
-  /** Takes away what is too old or too much; with `dryRun` it only says what that is. */
+  /** Takes away what is too old or too much; with `dryRun` it only says what that is. Throws system errors. */
   sweep(options?: { readonly dryRun?: boolean | undefined }): Promise<Report>;
-  /** Notes that a peer's build is used now. A local configuration is ignored. Throws `TRAVERSAL`. */
+  /** Notes that a peer's build is used now. A local one is ignored, and one that is not here. Throws `TRAVERSAL`. */
   touch(configuration: string): void;
   /**
    * Has something begin from nothing; with `dryRun` it only says what that would free. Of devices the configuration
-   * and the sidecar stay. What is in use is left, and reported. Throws `TRAVERSAL`, and `NOT_FOUND` for a version or a
-   * toolchain that is not here.
+   * and the sidecar stay. What is in use is left, and reported. Throws `TRAVERSAL`, `STATE` for a local configuration,
+   * `NOT_FOUND` for a version or a toolchain that is not here, and system errors.
    */
   reset(what: ResetWish, options?: { readonly dryRun?: boolean | undefined }): Promise<Report>;
 }
