@@ -18,18 +18,21 @@ import type { Retention } from './retention/retention.js';
 /** What a mount needs of a receiver. */
 export interface ReceiverCore {
   readonly options: ResolvedOptions;
+  /** The resolver, for code that has no context at hand. */
   readonly paths: Paths;
   /** SHA-256 of the receiver's public key in lower-case hex: what people compare. */
   readonly pin: string;
   readonly pairing: Pairing;
   readonly peers: Peers;
   readonly jobs: JobsView;
+  /** What is kept and what goes. */
   readonly retention: Retention;
   /** The host's own ESPHome, asked at most every 30 s. Throws `PROVISION` when there is none, or it does not answer. */
   esphomeVersion(): Promise<string>;
   /**
-   * The complete environment of a configuration's compile: the host's own for a local one. The directories that it
-   * names for a remote one (`HOME`, `TMPDIR`) are made when a build begins. Throws `TRAVERSAL`.
+   * The complete environment of a configuration's compile. Local: the host's own, unchanged. Remote: an allow-list of
+   * it, pinned to the build's data directory; the directories that it names (`HOME`, `TMPDIR`) are made when a build
+   * begins. Throws `TRAVERSAL`, and `OPTIONS` for a variable that holds a NUL or a line end.
    */
   composeEnvironment(configuration: string): Environment;
   /**
@@ -47,6 +50,7 @@ export interface ReceiverCore {
    * Of several ports the first is told.
    */
   callBackFrom(place: CallingPlace): void;
+  /** Follows jobs, pairing and sessions. The function that it returns ends that. */
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
   /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
   close(): Promise<void>;

@@ -10,14 +10,11 @@ import type { Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 import type { VerifyClientCallbackSync } from 'ws';
 
+import type { ReceiverCore } from '../core.js';
 import { ReceiverError, quote } from '../errors.js';
-import type { Environment } from '../esphome/environment.js';
 import { callStepMs } from '../link/connect-back.js';
 import { defaultConnectBackTiming, type ConnectBackTiming } from '../link/connect-back-schedule.js';
 import type { CoreOptions } from '../options.js';
-import type { Paths } from '../paths/index.js';
-import type { JobsView, Pairing, Peers, ReceiverEvent } from '../core.js';
-import type { Retention } from '../retention/retention.js';
 import { openReceiver } from '../receiver.js';
 import { createAnnouncer } from './announce.js';
 import { readAnnounce, type AnnounceOptions } from './announce-options.js';
@@ -46,28 +43,15 @@ export interface ReceiverOptions extends CoreOptions {
   readonly announce?: boolean | AnnounceOptions | undefined;
 }
 
-export interface Receiver {
-  /** The resolver, for code that has no context at hand. */
-  readonly paths: Paths;
+/** What of the core a host may have as it is. */
+type Shared = Pick<
+  ReceiverCore,
+  'paths' | 'pin' | 'pairing' | 'peers' | 'jobs' | 'retention' | 'clean' | 'composeEnvironment' | 'subscribe'
+>;
+
+export interface Receiver extends Shared {
   /** The same look-ups as `ctx.esphomePaths`. */
   readonly hostPaths: HostPaths;
-  readonly pin: string;
-  readonly pairing: Pairing;
-  readonly peers: Peers;
-  readonly jobs: JobsView;
-  /** What is kept and what goes. */
-  readonly retention: Retention;
-  /**
-   * The complete environment of a configuration's compile. Local: the host's own, unchanged. Remote: an allow-list
-   * of it, pinned to the build's data directory. Throws `TRAVERSAL`, `OPTIONS`.
-   */
-  composeEnvironment(configuration: string): Environment;
-  /**
-   * Removes what was built for a peer's device, once no build of it runs; its configuration and sidecar stay. Never
-   * `esphome clean`, which empties what devices share. Throws `STATE` for a local configuration, `TRAVERSAL`,
-   * `LOCK_TIMEOUT`.
-   */
-  clean(configuration: string): Promise<void>;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
   /** Events, and the peer link when it shares the host's port, for `app.ws.use` of koa-websocket. */
@@ -78,8 +62,6 @@ export interface Receiver {
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
   /** Opens the peer link on a port of its own; resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
   listen(port: number, host?: string): Promise<number>;
-  /** Follows jobs and pairing. The function that it returns ends that. */
-  subscribe(listener: (event: ReceiverEvent) => void): () => void;
   /** Ends everything that was started: peers hear `server_shutting_down`, running builds are ended. */
   close(): Promise<void>;
 }
