@@ -118,6 +118,11 @@ export function isTerminal({ state }: Pick<JobRecord, 'state'>): boolean {
   return nextStates[state].length === 0;
 }
 
+/** When anybody last had to do with the job, in milliseconds since 1970: it was made, ended or its result was fetched. */
+export function lastUse({ createdAt, finishedAt, fetchedAt }: JobRecord): number {
+  return Math.max(createdAt, finishedAt ?? 0, fetchedAt ?? 0);
+}
+
 /** Whether the two are for the same work, so that the newer one replaces the older one. */
 export function isSameWork(a: JobRequest, b: JobRequest): boolean {
   return a.dashboardId === b.dashboardId && a.device === b.device && a.target === b.target;

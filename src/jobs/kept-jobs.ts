@@ -11,7 +11,7 @@ import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { Clock } from '../peers/clock.js';
-import { isTerminal, type JobRecord } from './job.js';
+import { isTerminal, lastUse, type JobRecord } from './job.js';
 import type { Job, Ledger } from './ledger.js';
 
 export interface KeptJobs {
@@ -80,8 +80,4 @@ export function keepJobs({ ledger, ttlMs, maxPerPeer, now, clock, log }: KeptJob
       await looking;
     },
   };
-}
-
-function lastUse({ createdAt, finishedAt, fetchedAt }: JobRecord): number {
-  return Math.max(createdAt, finishedAt ?? 0, fetchedAt ?? 0);
 }

@@ -3,8 +3,9 @@
  * sends 100 MB only to hear that there is no room has wasted minutes of its user's time.
  */
 import type { DashboardId } from '../paths/index.js';
-import { bytesOf, type DeviceRecord } from './device-book.js';
+import type { DeviceRecord } from './device-book.js';
 import type { RetentionLimits } from './limits.js';
+import { sumOf } from './quota.js';
 
 /** In the form in which the dashboard shows it: a word, and what it means here. */
 export interface NoRoom {
@@ -46,8 +47,4 @@ function exceeded(whose: string, bytes: number): NoRoom {
   const most = `${(bytes / 1e9).toFixed(1)} GB`;
   const detail = `the builds ${whose} may take ${most}, and those under way take them; try again when they have ended`;
   return { reason: 'quota_exceeded', detail };
-}
-
-function sumOf(records: readonly DeviceRecord[]): number {
-  return records.reduce((sum, record) => sum + bytesOf(record), 0);
 }

@@ -53,6 +53,7 @@ function byPeer(records: readonly DeviceRecord[]): Map<DashboardId, DeviceRecord
   return peers;
 }
 
-function sumOf(records: readonly DeviceRecord[]): number {
+/** In bytes of the volume. */
+export function sumOf(records: readonly DeviceRecord[]): number {
   return records.reduce((sum, record) => sum + bytesOf(record), 0);
 }

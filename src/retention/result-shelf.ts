@@ -1,6 +1,6 @@
 /** The packed results of ended jobs as a shelf: what goes with one is its job's record and log. */
 import type { Jobs } from '../jobs/jobs.js';
-import { isTerminal, type JobRecord } from '../jobs/job.js';
+import { isTerminal, lastUse } from '../jobs/job.js';
 import type { Shelf } from './shelf.js';
 
 export function createResultShelf(jobs: Pick<Jobs, 'list' | 'get' | 'remove'>): Shelf {
@@ -19,8 +19,4 @@ export function createResultShelf(jobs: Pick<Jobs, 'list' | 'get' | 'remove'>): 
       return jobs.remove(job.id);
     },
   };
-}
-
-function lastUse({ createdAt, finishedAt, fetchedAt }: JobRecord): number {
-  return Math.max(createdAt, finishedAt ?? 0, fetchedAt ?? 0);
 }
