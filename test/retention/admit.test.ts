@@ -1,0 +1,65 @@
+/** Whether an upload can have room, at the byte where that changes. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { noRoomFor, type RoomFacts } from '../../src/retention/admit.js';
+import type { DeviceRecord } from '../../src/retention/device-book.js';
+import { keyOf, mine, other } from './place.js';
+
+const noLimits = { maxBuildBytes: null, maxBuildBytesPerPeer: null };
+
+function device(peer: typeof mine, name: string, build: number | null): DeviceRecord {
+  const sizes = build === null ? null : { config: 0, build, other: 0 };
+  return { ...keyOf(peer, name), usedAt: 0, measuredAt: 0, sizes };
+}
+
+/** What the receiver says to `mine`; the devices of `busy` are in use. */
+function answer(bytes: number, facts: Partial<RoomFacts>, busy: readonly DeviceRecord[] = []): string | null {
+  const known: RoomFacts = {
+    records: busy,
+    isBusy: (record) => busy.includes(record),
+    limits: noLimits,
+    freeBytes: null,
+    minFreeDiskBytes: 0,
+    ...facts,
+  };
+  return noRoomFor(mine, bytes, known)?.reason ?? null;
+}
+
+test('Without limits, and where the free room is not known, there is room', () => {
+  assert.equal(answer(2 ** 40, {}), null);
+  assert.equal(answer(2 ** 40, { minFreeDiskBytes: 1 }), null);
+  assert.equal(answer(2 ** 40, { freeBytes: 0 }), null, 'the watch over the disk is off');
+});
+
+test("A peer's limit counts what is under way for it, and nothing of others", () => {
+  const limits = { ...noLimits, maxBuildBytesPerPeer: 100 };
+  const busy = [device(mine, 'a', 60), device(other, 'b', 1_000), device(mine, 'new', null)];
+  assert.equal(answer(40, { limits }, busy), null);
+  assert.equal(answer(41, { limits }, busy), 'quota_exceeded');
+});
+
+test('The limit of all counts what is under way for anybody', () => {
+  const limits = { ...noLimits, maxBuildBytes: 100 };
+  const busy = [device(mine, 'a', 20), device(other, 'b', 40)];
+  assert.equal(answer(40, { limits }, busy), null);
+  assert.equal(answer(41, { limits }, busy), 'quota_exceeded');
+});
+
+test('What is not in use counts as room, for it goes when it must', () => {
+  const busy = [device(mine, 'a', 60)];
+  const records = [...busy, device(mine, 'idle', 500), device(other, 'idle', 500)];
+  const limits = { maxBuildBytes: 100, maxBuildBytesPerPeer: 100 };
+  assert.equal(answer(40, { limits, records }, busy), null);
+  const disk = { records, freeBytes: 50, minFreeDiskBytes: 100 };
+  assert.equal(answer(950, disk, busy), null);
+  assert.equal(answer(951, disk, busy), 'disk_full');
+});
+
+test('The words for the user name the limit, and no place of this machine', () => {
+  const limits = { ...noLimits, maxBuildBytesPerPeer: 2_500_000_000 };
+  const facts = { records: [], isBusy: () => false, limits, freeBytes: null, minFreeDiskBytes: 0 };
+  assert.match(noRoomFor(mine, 3e9, facts)?.detail ?? '', /of this dashboard may take 2\.5 GB/);
+  const full = { ...facts, limits: noLimits, freeBytes: 0, minFreeDiskBytes: 1 };
+  assert.doesNotMatch(noRoomFor(mine, 1, full)?.detail ?? '/', /\//);
+});
