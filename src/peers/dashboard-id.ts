@@ -26,6 +26,11 @@ export function dnsLabel(text: string): string {
     .replaceAll('_', '-');
 }
 
+/** The same for ids that could mean one directory: they name directories, and some file systems do not tell `A` from `a`. */
+export function foldId(id: string): string {
+  return id.toLowerCase();
+}
+
 /** The text itself where it is an id, else an id of the same {@link dnsLabel}. */
 export function idOfSameName(text: string): DashboardId {
   return idOrUndefined(text) ?? dashboardId(dnsLabel(text).slice(0, 64).padEnd(8, '-'));

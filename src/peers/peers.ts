@@ -12,6 +12,7 @@ import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
+import { foldId } from './dashboard-id.js';
 import { asideName, readIfAny } from './kept-file.js';
 import {
   changeRow,
@@ -97,7 +98,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
   }
 
   function rowOf(id: DashboardId): Row | undefined {
-    const row = rows.get(fold(id));
+    const row = rows.get(foldId(id));
     return row?.dashboard_id === id ? row : undefined;
   }
 
@@ -133,10 +134,10 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       const row = rowOf(id);
       return row && peerOf(row);
     },
-    hasTwin: (id) => rows.has(fold(id)) && rowOf(id) === undefined,
+    hasTwin: (id) => rows.has(foldId(id)) && rowOf(id) === undefined,
     add(peer) {
       return enqueue(async () => {
-        const key = fold(peer.dashboardId);
+        const key = foldId(peer.dashboardId);
         await takeOverChanges();
         if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
         const row = newRow(peer);
@@ -150,7 +151,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       const row = rowOf(id);
       const changed = row && changeRow(row, changes);
       if (!changed || changed === row) return;
-      rows.set(fold(id), changed);
+      rows.set(foldId(id), changed);
       if (refreshes) return;
       refreshes = true;
       enqueue(() => {
@@ -160,8 +161,8 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     },
     async remove(id) {
       if (rowOf(id) === undefined) return false;
-      rows.delete(fold(id));
-      removed.set(fold(id), Date.now() / 1_000);
+      rows.delete(foldId(id));
+      removed.set(foldId(id), Date.now() / 1_000);
       await enqueue(() => save());
       return true;
     },
@@ -182,10 +183,5 @@ async function versionOf(file: string): Promise<string> {
 }
 
 function keyOf(row: Row): string {
-  return fold(row.dashboard_id);
-}
-
-/** Ids name directories, and some file systems do not tell `A` from `a`. */
-function fold(id: string): string {
-  return id.toLowerCase();
+  return foldId(row.dashboard_id);
 }

@@ -5,6 +5,7 @@
  * network can make them while the window is open.
  */
 import type { DashboardId } from '../paths/index.js';
+import { foldId } from './dashboard-id.js';
 import type { NewPeer } from './peer-row.js';
 
 /** A request as the operator sees it. The pin is that of the key which asked. */
@@ -47,8 +48,7 @@ export function createPendingRows({ pairingRequests, waitersPerRequest }: Pairin
   return {
     list: () => [...rows.values()],
     get: (id) => rows.get(id),
-    hasTwin: (id) =>
-      [...rows.keys()].some((other) => other !== id && other.toLowerCase() === id.toLowerCase()),
+    hasTwin: (id) => [...rows.keys()].some((other) => other !== id && foldId(other) === foldId(id)),
     put(row) {
       if (!rows.has(row.dashboardId) && rows.size >= pairingRequests) return false;
       rows.set(row.dashboardId, row);

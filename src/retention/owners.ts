@@ -17,6 +17,7 @@ import { parseJson } from '../esphome/json-object.js';
 import { lockName } from '../locks/subtree-lease.js';
 import type { Log } from '../log.js';
 import { dashboardId, type DashboardId } from '../paths/index.js';
+import { foldId } from '../peers/dashboard-id.js';
 
 export interface Owners {
   /**
@@ -96,9 +97,9 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Own
   };
 }
 
-/** One for all ids that some file systems do not tell apart. */
+/** One for all ids that could mean one directory. */
 function fileOf(ownersDir: string, id: DashboardId): string {
-  return join(ownersDir, `${lockName('owner', id.toLowerCase())}.json`);
+  return join(ownersDir, `${lockName('owner', foldId(id))}.json`);
 }
 
 /** Null when there is none, or it cannot be read. */
