@@ -1,4 +1,4 @@
-/** The life of jobs, forced to each of its moments: cancel, loss of the lease, stop, replacement, restart. */
+/** The life of jobs, forced to each of its moments: cancel, stop, replacement, restart. */
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
@@ -10,7 +10,7 @@ import { createMemoryStore } from '../../src/jobs/store.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { tempDir } from '../support/temp-dir.js';
 import { bundleIn, deferred, exampleRequest } from './examples.js';
-import { cleanResult, createWorld, moments, type Moment, type World, type WorldOptions } from './harness.js';
+import { cleanResult, createWorld, moments, type Moment, type WorldOptions } from './harness.js';
 import { heldAt, statesTold, submitted, waitForStep, type Held } from './held.js';
 
 test('A job goes through its steps in order, and completes with its artifacts kept', async (t) => {
@@ -117,82 +117,6 @@ test('A cancel of an unknown job is no error', async (t) => {
   assert.equal(world.jobs.cancelByPeer(exampleRequest().dashboardId, 'gone'), false);
 });
 
-const underLease: readonly Moment[] = [
-  'swapIn',
-  'openBuildDir',
-  'precheck',
-  'compile',
-  'recordBuild',
-  'verify',
-  'storeArtifacts',
-];
-
-for (const moment of underLease) {
-  test(`A lease lost at ${moment} has the job run once more by itself`, async (t) => {
-    const world = await heldAt(t, moment);
-    const { id, ended } = submitted(world);
-    await world.reached;
-    for (const lease of world.leases.values()) lease.lose();
-    world.letGo();
-    const { state, attempt } = await ended;
-    assert.deepEqual({ state, attempt }, { state: 'completed', attempt: 2 });
-    assert.deepEqual(statesTold(world.events, id), ['queued', 'running', 'completed']);
-    assert.equal(world.steps.filter((step) => step === 'release').length, 2);
-    world.assertAtRest();
-  });
-}
-
-test('What was lost under the lease is not touched any more', async (t) => {
-  const world = await heldAt(t, 'compile');
-  const { ended } = submitted(world);
-  await world.reached;
-  for (const lease of world.leases.values()) lease.lose();
-  world.letGo();
-  await ended;
-  assert.equal(world.steps.filter((step) => step === 'openBuildDir').length, 2);
-  assert.equal(world.steps.filter((step) => step === 'closeBuildDir').length, 1);
-});
-
-for (const moment of underLease) {
-  test(`Another owner that comes at ${moment}, and is known only on disk, has the job run once more`, async (t) => {
-    const world = await heldAt(t, moment);
-    const { ended } = submitted(world);
-    await world.reached;
-    for (const lease of world.leases.values()) lease.steal();
-    world.letGo();
-    assert.deepEqual([(await ended).state, (await ended).attempt], ['completed', 2]);
-    world.assertAtRest();
-  });
-}
-
-test('A lease that is lost twice fails the job as lock_lost', async (t) => {
-  const world: World = await createWorld({
-    jobsDir: await tempDir(t),
-    async gate(at) {
-      if (at === 'compile') for (const lease of world.leases.values()) lease.lose();
-    },
-  });
-  const { state, failureReason, attempt } = await submitted(world).ended;
-  assert.deepEqual([state, failureReason, attempt], ['failed', 'lock_lost', 2]);
-  world.assertAtRest();
-});
-
-test('A job is not run again over the configuration of another owner that had the lock meanwhile', async (t) => {
-  const world: World = await createWorld({
-    jobsDir: await tempDir(t),
-    async gate(at) {
-      if (at === 'compile') for (const lease of world.leases.values()) lease.lose();
-      if (at === 'release') for (const [name, fence] of world.fences) world.fences.set(name, fence + 1);
-    },
-  });
-  const { failureReason, errorMessage } = await submitted(world).ended;
-  assert.deepEqual(
-    [failureReason, errorMessage],
-    ['lock_lost', 'another build server has taken over this device meanwhile'],
-  );
-  assert.equal(world.steps.filter((step) => step === 'compile').length, 1);
-});
-
 /** A world with a finished build whose bundle comes again, held while the result is copied. */
 async function reusing(t: TestContext): Promise<Held & { readonly again: ReturnType<typeof submitted> }> {
   const world = await heldAt(t, 'copyArtifacts', { run: { resultCache: true } });
@@ -243,29 +167,6 @@ test('A result that goes while it is copied has the bundle built', async (t) => 
   const { state, cached, attempt } = await world.again.ended;
   assert.deepEqual({ state, cached, attempt }, { state: 'completed', cached: false, attempt: 1 });
   world.assertAtRest();
-});
-
-test('A clean that loses its lease is done once more', async (t) => {
-  const world = await heldAt(t, 'clean');
-  const { ended } = submitted(world, { target: 'clean' });
-  await world.reached;
-  for (const lease of world.leases.values()) lease.lose();
-  world.letGo();
-  assert.deepEqual([(await ended).state, (await ended).attempt], ['completed', 2]);
-  world.assertAtRest();
-});
-
-test('What goes wrong after the lease was lost goes wrong because of it', async (t) => {
-  const world: World = await createWorld({
-    jobsDir: await tempDir(t),
-    async gate(at) {
-      if (at !== 'verify' || world.steps.filter((step) => step === 'verify').length > 1) return;
-      for (const lease of world.leases.values()) lease.lose();
-      throw new ReceiverError('WROTE_ELSEWHERE', 'the other owner has wiped it');
-    },
-  });
-  const { state, attempt } = await submitted(world).ended;
-  assert.deepEqual([state, attempt], ['completed', 2]);
 });
 
 const failures: readonly (readonly [string, Partial<WorldOptions>, string])[] = [
