@@ -41,7 +41,10 @@ export interface ReceiverCore {
    * `LOCK_TIMEOUT`.
    */
   clean(configuration: string): Promise<void>;
-  /** Runs `work` as the owner of a device's subtree, waiting for a build there to end. Throws `LOCK_TIMEOUT`. */
+  /**
+   * Runs `work` as the owner of a device's subtree, waiting for a build there to end. A slot is taken before and never
+   * in it. Throws `LOCK_TIMEOUT`.
+   */
   underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
   /** Takes a connection of the peer link over. */
   accept(transport: Transport): void;
@@ -104,7 +107,7 @@ export interface JobsView {
   cancel(id: string): boolean;
   /**
    * Waits for a slot for a build that the host runs by itself; it takes its turn with the builds of the peers, and
-   * counts among them until it is released. To be taken before `underLease`, and to be released on every way out.
+   * counts among them until it is released. To be released on every way out.
    * Rejects with the signal's reason, `TRAVERSAL`, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
    * receiver is closed meanwhile, `STATE` afterwards. Closing the receiver does not wait for the build.
    */
