@@ -5,9 +5,12 @@
  * replacing the one never touches ESPHome's caches beside it. What belongs to no device is below `.receiver`: an
  * id cannot begin with a dot, so no peer's directory can be that one.
  */
-import type { PlatformPath } from 'node:path';
+import type { posix } from 'node:path';
 
 import type { RemoteKey } from './configuration.js';
+
+/** The path rules of a platform. Newer types of Node have no name for it that older ones have. */
+export type PlatformPath = typeof posix;
 
 export interface Layout {
   readonly buildsDir: string;

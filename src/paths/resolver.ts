@@ -5,7 +5,7 @@
  * Two sides that each joined paths by themselves once built firmware in one directory and looked for it in
  * another; whoever asks here cannot.
  */
-import nativePath, { type PlatformPath } from 'node:path';
+import nativePath from 'node:path';
 
 import { ReceiverError, TraversalError } from '../errors.js';
 import {
@@ -14,7 +14,7 @@ import {
   type Configuration,
   type RemoteKey,
 } from './configuration.js';
-import { createLayout, type Layout } from './layout.js';
+import { createLayout, type Layout, type PlatformPath } from './layout.js';
 import { buildsDirName, esphomeDirName } from './reserved.js';
 import { dashboardId, deviceFromFile, nodeName, type DashboardId, type DeviceSegment } from './segments.js';
 
