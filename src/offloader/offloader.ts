@@ -125,7 +125,9 @@ function hangUp({ channel }: Initiated, clock: Clock): void {
 
 function rejected({ intent_response: answer, reason }: IntentAnswer): ReceiverError {
   const why = reason === undefined ? '' : `: ${quote(reason)}`;
-  return new ReceiverError('REJECTED', `the receiver answered ${quote(answer)}${why}`, { answer, reason });
+  return new ReceiverError('REJECTED', `the receiver answered ${quote(answer)}${why}`, {
+    ...{ answer, reason: reason ?? answer },
+  });
 }
 
 function cancelled(): ReceiverError {
