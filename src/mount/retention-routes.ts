@@ -3,7 +3,7 @@ import type { Router } from '@koa/router';
 import type { Context } from 'koa';
 
 import type { ReceiverCore } from '../core.js';
-import { ReceiverError } from '../errors.js';
+import { quote, ReceiverError } from '../errors.js';
 import type { ResetWish } from '../retention/retention.js';
 import { readJsonObject } from './body.js';
 
@@ -17,45 +17,48 @@ export function addRetentionRoutes(router: Router, { retention, clean }: Receive
     ctx.body = retention.limits();
   });
   router.patch('/retention', async (ctx) => {
-    ctx.body = await retention.setLimits(await bodyOf(ctx));
+    ctx.body = await retention.setLimits(await readJsonObject(ctx as unknown as Context));
   });
   router.post('/sweep', async (ctx) => {
-    ctx.body = await retention.sweep({ dryRun: isDryRun(await bodyOf(ctx)) });
+    ctx.body = await retention.sweep({ dryRun: isDryRun(await bodyOf(ctx, [])) });
   });
   router.post('/clean', async (ctx) => {
-    await clean(textOf(await bodyOf(ctx), 'configuration'));
+    const { configuration } = await bodyOf(ctx, ['configuration']);
+    if (typeof configuration !== 'string') throw new ReceiverError('OPTIONS', 'configuration must be a text');
+    await clean(configuration);
     ctx.status = 204;
   });
   router.post('/reset', async (ctx) => {
-    const body = await bodyOf(ctx);
+    const body = await bodyOf(ctx, resettable);
     ctx.body = await retention.reset(wishOf(body), { dryRun: isDryRun(body) });
   });
 }
 
-async function bodyOf(ctx: unknown): Promise<Body> {
-  return readJsonObject(ctx as Context);
+const resettable = ['configuration', 'dashboardId', 'version', 'toolchain', 'all'] as const;
+
+/** A field that nobody knows is refused: a dry run that is misspelt would be none. */
+async function bodyOf(ctx: unknown, names: readonly string[]): Promise<Body> {
+  const body = await readJsonObject(ctx as Context);
+  const known = [...names, 'dryRun'];
+  for (const name of Object.keys(body)) {
+    if (!known.includes(name))
+      throw new ReceiverError('OPTIONS', `${quote(name)} is none of ${known.join(', ')}`);
+  }
+  return body;
 }
 
-/** Whoever asks for one in a way that is not understood must not lose anything. */
-function isDryRun({ dry_run: dryRun = false }: Body): boolean {
+function isDryRun({ dryRun = false }: Body): boolean {
   if (typeof dryRun === 'boolean') return dryRun;
-  throw new ReceiverError('OPTIONS', 'dry_run must be true or false');
+  throw new ReceiverError('OPTIONS', 'dryRun must be true or false');
 }
 
+/** Exactly one thing. */
 function wishOf(body: Body): ResetWish {
-  if (body['all'] === true) return 'all';
-  if ('configuration' in body) return { configuration: textOf(body, 'configuration') };
-  if ('dashboard_id' in body) return { dashboardId: textOf(body, 'dashboard_id') };
-  if ('version' in body) return { version: textOf(body, 'version') };
-  if ('toolchain' in body) return { toolchain: textOf(body, 'toolchain') };
-  throw new ReceiverError(
-    'OPTIONS',
-    'one of configuration, dashboard_id, version, toolchain or all is needed',
-  );
-}
-
-function textOf(body: Body, name: string): string {
-  const value = body[name];
-  if (typeof value === 'string') return value;
-  throw new ReceiverError('OPTIONS', `${name} must be a text`);
+  const [name, ...more] = resettable.filter((each) => body[each] !== undefined);
+  const value = name && body[name];
+  if (name !== undefined && more.length === 0) {
+    if (name === 'all' && value === true) return 'all';
+    if (name !== 'all' && typeof value === 'string') return { [name]: value } as unknown as ResetWish;
+  }
+  throw new ReceiverError('OPTIONS', `one of ${resettable.join(', ')} is needed`);
 }
