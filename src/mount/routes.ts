@@ -55,7 +55,10 @@ export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptio
     const refused = await refusal(ctx as Context, authorize);
     if (refused) ctx.throw(refused.status, refused.message);
     ctx.set('cache-control', 'no-store');
-    return answerErrors(ctx as Context, async () => routed(ctx, next));
+    let isOurs = true;
+    await answerErrors(ctx as Context, async () => routed(ctx, async () => void (isOurs = false)));
+    // What the host throws is the host's to answer.
+    return isOurs ? undefined : next();
   };
 }
 
