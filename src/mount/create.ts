@@ -54,16 +54,24 @@ export interface Receiver extends Shared {
   readonly hostPaths: HostPaths;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
-  /** Events, and the peer link when it shares the host's port, for `app.ws.use` of koa-websocket. */
-  sockets(): websockify.Middleware;
+  /**
+   * Events and the peer link on the host's own port, for `app.ws.use` of koa-websocket; with `peerLink: false` events
+   * alone, for a host that wants dashboards at the port of `listen` only.
+   */
+  sockets(options?: MountOptions): websockify.Middleware;
   /** Does both for a host without wishes. Reuses `app.ws` when koa-websocket is there already. */
-  mount(app: Koa): void;
+  mount(app: Koa, options?: MountOptions): void;
   /** For a host that owns its server: takes an upgrade of the peer link over. False: not ours, nothing touched. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
   /** Opens the peer link on a port of its own; resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
   listen(port: number, host?: string): Promise<number>;
   /** Ends everything that was started: peers hear `server_shutting_down`, running builds are ended. */
   close(): Promise<void>;
+}
+
+export interface MountOptions {
+  /** Default: true. */
+  readonly peerLink?: boolean | undefined;
 }
 
 const maxEventMessageBytes = 1024 * 1024;
@@ -106,12 +114,12 @@ export async function createTimedReceiver(
     clean: core.clean,
     composeEnvironment: core.composeEnvironment,
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
-    sockets: () => createSockets({ core, events, prefix, authorize }),
-    mount(app) {
+    sockets: ({ peerLink = true } = {}) => createSockets({ core, events, prefix, authorize, peerLink }),
+    mount(app, options) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
-      withSockets.ws.use(receiver.sockets());
+      withSockets.ws.use(receiver.sockets(options));
       harden(withSockets.ws);
     },
     handleUpgrade: upgrade,

@@ -21,13 +21,17 @@ export interface SocketsOptions {
   readonly events: Events;
   readonly prefix: string;
   readonly authorize: Authorize | undefined;
+  /** Whether the peer link is on the host's port, too. */
+  readonly peerLink: boolean;
 }
 
 /** One middleware for `app.ws.use`. Other paths go on to the next. */
-export function createSockets({ core, events, prefix, authorize }: SocketsOptions): websockify.Middleware {
+export function createSockets(options: SocketsOptions): websockify.Middleware {
+  const { core, events, prefix, authorize, peerLink } = options;
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
+      if (!peerLink) return websocket.close(refusedCode + 404, 'the peer link has a port of its own');
       const { socket } = ctx.req;
       core.accept(wsTransport(websocket, socket.remoteAddress ?? '', socket));
       return;
