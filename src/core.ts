@@ -89,7 +89,8 @@ export interface Peers {
   /**
    * Ends the approval, the peer's session and its jobs; resolves when they have ended. Its builds and results are then
    * removed, unless they are to be kept: for the same key, should it pair again. Another key that pairs under the id has
-   * them removed first, for ids are chosen by peers. False when there is no such peer. Throws `TRAVERSAL`.
+   * them removed first, for ids are chosen by peers. Once more, it removes what was
+   * kept. False when there is neither such a peer nor such data. Throws `TRAVERSAL`.
    */
   revoke(dashboardId: string, options?: { readonly data?: 'delete' | 'keep' | undefined }): Promise<boolean>;
 }

@@ -171,7 +171,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     paths,
     pin: identity.pin,
     pairing: pairingOf(desk),
-    peers: peersOf(table, desk, link, (id, isKept) => (isKept ? jobs.cancelAllOf(id) : owners.remove(id))),
+    peers: peersOf(table, desk, link, { ...owners, cancelJobs: jobs.cancelAllOf }),
     jobs: jobsOf(jobs, paths),
     retention: keeper.retention,
     esphomeVersion,

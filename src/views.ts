@@ -8,6 +8,7 @@ import type { Link } from './link/link.js';
 import { dashboardId, type DashboardId, type Paths } from './paths/index.js';
 import type { PairingDesk } from './peers/pairing.js';
 import type { PeerTable } from './peers/peers.js';
+import type { Owners } from './retention/owners.js';
 
 /** The window's share of the operator: one for all pages of the host. */
 const operator = 'operator';
@@ -38,15 +39,18 @@ export function peersOf(
   table: PeerTable,
   desk: PairingDesk,
   link: Link,
-  leave: (id: DashboardId, isKept: boolean) => Promise<unknown>,
+  data: { cancelJobs(id: DashboardId): Promise<void> } & Pick<Owners, 'has' | 'remove'>,
 ): Peers {
   return Object.freeze({
     list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
-    async revoke(text: string, { data = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
+    async revoke(text: string, { data: wish = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
+      const isKept = wish === 'keep';
+      const had = isKept ? false : data.has(id);
       // Its work ends and goes whatever becomes of the file that says so.
-      const [isRemoved] = await Promise.all([desk.revoke(id), leave(id, data === 'keep')]);
-      return isRemoved;
+      const leave = isKept ? data.cancelJobs(id) : data.remove(id);
+      const [isRemoved, hadData] = await Promise.all([desk.revoke(id), had, leave]);
+      return isRemoved || hadData;
     },
   });
 }

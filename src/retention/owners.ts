@@ -30,6 +30,8 @@ export interface Owners {
    * key has left cannot be removed, and system errors.
    */
   claim(id: DashboardId, pin: string): Promise<void>;
+  /** Whether data of this id is on record as somebody's, also of one that is no peer any more. */
+  has(id: DashboardId): Promise<boolean>;
   /** Removes what is under the id, now or once a removal that is under way has ended. False when something is left. */
   remove(id: DashboardId): Promise<boolean>;
 }
@@ -88,6 +90,7 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Own
     },
     // Data of an unknown owner is nobody's to give away.
     claim: (id, pin) => own(id, pin, false),
+    has: (id) => inTurn(id, async (file) => (await readOwner(file))?.dashboardId === id),
     remove: (id) =>
       inTurn(id, async (file) => {
         const isGone = await removeData(id);
