@@ -14,18 +14,21 @@ import { findEsphome } from '../esphome/command.js';
 import { createReceiver, type Receiver } from '../mount/create.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
 import { jsonReport, textReport, type Report } from './report.js';
+import { serveAdmin } from './serve-admin.js';
 import { stderrLog } from './stderr-log.js';
 
 export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR]
-        [--connect-back] [--announce] [--json]
+        [--connect-back] [--announce] [--admin PORT] [--json]
             a build server for other dashboards; DIR keeps its key, peers and builds.
             --take-over: go on with the key and the peers of a Device Builder there
             --connect-back: call dashboards that stay away, so that they learn a new address of this server
-            --announce: tell the local network by mDNS; needs the package bonjour-service`;
+            --announce: tell the local network by mDNS; needs the package bonjour-service
+            --admin: the admin routes at this port of 127.0.0.1, to pair more dashboards, to revoke, to free disk space`;
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, connectBack, announce, json } = readArguments(args);
+  const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } =
+    readArguments(args);
   // The library of the announcement prints on the console, and stdout is for what `serve` says.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
@@ -44,15 +47,18 @@ export async function serve(args: string[]): Promise<number> {
     log: stderrLog,
   });
   const ending = new AbortController();
+  let closeAdmin = async (): Promise<void> => {};
   const report = json ? jsonReport(process.stdout) : textReport(process.stdout);
   try {
     const bound = await receiver.listen(port, host);
+    if (admin !== undefined) closeAdmin = await serveAdmin(receiver, admin);
     report.listening({ host, port: bound, pin: receiver.pin });
     receiver.subscribe(report.event);
     return await Promise.race([signalled(), pairedInTime(receiver, report, ending.signal)]);
   } finally {
     ending.abort();
     await receiver.close();
+    await closeAdmin();
   }
 }
 
@@ -64,6 +70,7 @@ function readArguments(args: string[]): {
   takeOver: string | undefined;
   connectBack: boolean;
   announce: boolean;
+  admin: number | undefined;
   json: boolean;
 } {
   const { values, positionals } = parseArgs({
@@ -76,18 +83,23 @@ function readArguments(args: string[]): {
       'take-over': { type: 'string' },
       'connect-back': { type: 'boolean', default: false },
       announce: { type: 'boolean', default: false },
+      admin: { type: 'string' },
       json: { type: 'boolean', default: false },
     },
   });
   const [directory, ...more] = positionals;
   if (directory === undefined || more.length > 0)
     throw new ReceiverError('OPTIONS', 'serve needs one directory');
-  const port = Number(values.port);
-  if (!/^\d+$/.test(values.port) || port > 65_535) {
-    throw new ReceiverError('OPTIONS', `the port ${quote(values.port)} is no number from 0 to 65535`);
-  }
+  const port = portOf(values.port);
+  const admin = values.admin === undefined ? undefined : portOf(values.admin);
   const { host, esphome, announce, json, 'take-over': takeOver, 'connect-back': connectBack } = values;
-  return { directory, port, host, esphome, takeOver, connectBack, announce, json };
+  return { directory, port, host, esphome, takeOver, connectBack, announce, admin, json };
+}
+
+function portOf(text: string): number {
+  const port = Number(text);
+  if (/^\d+$/.test(text) && port <= 65_535) return port;
+  throw new ReceiverError('OPTIONS', `the port ${quote(text)} is no number from 0 to 65535`);
 }
 
 async function signalled(): Promise<number> {
