@@ -1,14 +1,17 @@
 /** `serve` as a program: what it prints for programs and people, one pairing by key, and its ends. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/mount/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { startChild, type Child } from '../support/child.js';
+import { freePort } from '../support/free-port.js';
 import { tempDir } from '../support/temp-dir.js';
 import { yaml } from '../support/whole.js';
-import { mkdir, writeFile } from 'node:fs/promises';
 
 const main = new URL('../../src/cli/main.ts', import.meta.url).pathname;
 
@@ -135,5 +138,34 @@ test('A wrong command line ends with 2 and a sentence, a port that cannot be wit
     const child = await start(t, ...words);
     assert.equal(await child.ended, code, words.join(' '));
     assert.match(child.output(), text);
+  }
+});
+
+test('With --admin an operator of this machine opens the window for a second dashboard, and sees what is there', async (t) => {
+  const admin = await freePort();
+  const { child } = await serve(t, '--json', '--admin', String(admin));
+  const listening = await event(child, 'listening');
+  await event(child, 'pairing_key');
+  const at = `http://127.0.0.1:${admin}/esphome-receiver`;
+  const state = (await (await fetch(`${at}/state`)).json()) as Record<string, unknown>;
+  assert.equal(state['pin'], listening['pin']);
+  assert.equal((await fetch(`${at}/pairing/open`, { method: 'POST' })).status, 200);
+  assert.equal((await fetch(`${at}/usage`)).status, 200);
+  assert.equal((await fetch(`http://127.0.0.1:${admin}/remote-build/peer-link`)).status, 404);
+  assert.equal(await child.stop(), 0);
+});
+
+test('A port of --admin that is none, or is taken, ends it with a sentence', async (t) => {
+  const server = createServer().listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  for (const [wish, said] of [
+    ['70000', /no number from 0 to 65535/],
+    [String(port), /cannot be bound/],
+  ] as const) {
+    const { child } = await serve(t, '--admin', wish);
+    assert.equal(await child.ended, 1);
+    assert.match(child.output(), said);
   }
 });

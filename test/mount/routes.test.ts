@@ -1,7 +1,7 @@
 /** The admin surface as an operator's page uses it: HTTP routes and the socket of events. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { access, writeFile } from 'node:fs/promises';
 import { connect, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -10,6 +10,7 @@ import Koa from 'koa';
 import { WebSocket } from 'ws';
 
 import { pinPictures, pinText, type ReceiverOptions } from '../../src/index.js';
+import { ReceiverError } from '../../src/errors.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
@@ -308,4 +309,75 @@ test('An upgrade to an address that does not parse is refused, and the host live
     assert.match(answer.toString(), path.startsWith('/esphome') ? /^HTTP\/1.1 101/ : /^HTTP\/1.1 400/);
   }
   assert.equal((await host.ask('GET', 'state')).status, 200);
+});
+
+test('A dry run that is misspelt is refused and removes nothing, as is a field that nobody knows', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const session = await client.openSession();
+  await session.build({ file: 'hall.yaml', bundle: await client.bundle('hall.yaml', yaml('hall')) });
+  await session.close();
+  const configuration = `.esphome/.remote_builds/${client.dashboardId}/hall/config/hall.yaml`;
+  const build = join(host.receiver.paths.resolveDataDir(configuration), 'build');
+  for (const body of [
+    ...[{ all: true, dry_run: true }, { all: true, dryrun: true }, { all: true, dryRun: 'yes' }, {}],
+    ...[{ all: 1 }, { all: true, configuration }, { configuration: 5 }, { dashboardId: null }],
+  ]) {
+    const { status, body: answer } = await host.ask('POST', 'reset', body);
+    assert.deepEqual([status, (answer as { error: string }).error], [400, 'OPTIONS'], JSON.stringify(body));
+  }
+  assert.equal((await host.ask('POST', 'sweep', { dry_run: true })).status, 400);
+  assert.equal((await host.ask('PATCH', 'retention', { buildTtl: 5 })).status, 400);
+  await access(build);
+
+  const dry = await host.ask('POST', 'reset', { configuration, dryRun: true });
+  assert.equal((dry.body as { dryRun: boolean }).dryRun, true);
+  await access(build);
+  assert.equal((await host.ask('POST', 'sweep', {})).status, 200);
+  await access(build);
+  assert.equal((await host.ask('POST', 'clean', { configuration })).status, 204);
+  await assert.rejects(access(build), { code: 'ENOENT' });
+  assert.equal((await host.ask('POST', 'clean', { configuration: 'kitchen.yaml' })).status, 409);
+  assert.equal((await host.ask('POST', 'reset', { version: '1.0.0' })).status, 404);
+  const { body: limits } = await host.ask('GET', 'retention');
+  assert.equal((limits as { buildTtlMs: number }).buildTtlMs, 86_400_000);
+
+  const peer = `peers/${client.dashboardId}`;
+  assert.equal((await host.ask('DELETE', `${peer}?data=maybe`)).status, 400);
+  assert.equal((await host.ask('DELETE', `${peer}?data=keep`)).status, 204);
+  assert.equal((await host.ask('DELETE', peer)).status, 204, 'what was kept');
+  assert.equal((await host.ask('DELETE', peer)).status, 404);
+});
+
+test('What the host throws below the prefix is answered by the host', async (t) => {
+  const { receiver } = await startReceiver(t);
+  const app = new Koa();
+  app.silent = true;
+  app.use(receiver.routes());
+  app.use(() => {
+    throw new ReceiverError('STORAGE', 'of the host');
+  });
+  const server = app.listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const response = await fetch(`http://127.0.0.1:${port}/esphome-receiver/nope`);
+  assert.deepEqual([response.status, await response.text()], [500, 'Internal Server Error']);
+});
+
+test('With `peerLink: false` dashboards get in at the port of `listen` alone', async (t) => {
+  const whole = await startReceiver(t);
+  const app = new Koa();
+  whole.receiver.mount(app, { peerLink: false });
+  const server = app.listen(0, '127.0.0.1');
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const elsewhere = await newClient(t, whole, 'elsewhere', port);
+  await assert.rejects(elsewhere.offloader.preview(), { code: 'PROTOCOL' });
+  const client = await newClient(t, whole);
+  assert.equal((await client.offloader.preview()).pin, whole.receiver.pin);
 });
