@@ -115,11 +115,11 @@ export async function createTimedReceiver(
     composeEnvironment: core.composeEnvironment,
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
     sockets: ({ peerLink = true } = {}) => createSockets({ core, events, prefix, authorize, peerLink }),
-    mount(app, options) {
+    mount(app, wishes) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
-      withSockets.ws.use(receiver.sockets(options));
+      withSockets.ws.use(receiver.sockets(wishes));
       harden(withSockets.ws);
     },
     handleUpgrade: upgrade,

@@ -37,7 +37,7 @@ export interface DeviceUsage {
 
 export function usageOf(
   records: readonly DeviceRecord[],
-  results: ReadonlyMap<DashboardId, number>,
+  resultBytes: ReadonlyMap<DashboardId, number>,
   toolEntries: readonly ShelfEntry[],
   free: number | null,
 ): UsageReport {
@@ -51,7 +51,7 @@ export function usageOf(
     const { device, sizes, usedAt } = record;
     of(record.dashboardId).devices.push({ device, bytes: bytesOf(record), sizes, usedAt });
   }
-  for (const [dashboardId, bytes] of results) of(dashboardId).results = bytes;
+  for (const [dashboardId, bytes] of resultBytes) of(dashboardId).results = bytes;
   const listed = [...peers].map(([dashboardId, { results, devices }]) => ({
     ...{ dashboardId, results, builds: sum(devices, ({ bytes }) => bytes) },
     devices: devices.toSorted((a, b) => b.bytes - a.bytes),
