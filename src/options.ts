@@ -23,7 +23,7 @@ import { changedLimits, defaultLimits, limitsShape, type RetentionLimits } from 
 import { machineOf } from './process/machine.js';
 
 export interface ConnectionLimits extends GateLimits, PairingLimits {
-  /** Sockets of all kinds on the receiver's own port. */
+  /** Sockets on the receiver's own port before their upgrade to the peer link. */
   readonly sockets: number;
 }
 

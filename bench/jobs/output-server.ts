@@ -17,6 +17,7 @@ import type { Transport } from '../../src/link/transport.js';
 import type { JobListener } from '../../src/jobs/jobs.js';
 import { listenForPeers } from '../../src/mount/listen.js';
 import { createUpgrade } from '../../src/mount/upgrade.js';
+import { defaultConnectionLimits } from '../../src/options.js';
 import { createPaths } from '../../src/paths/index.js';
 import { systemClock } from '../../src/peers/clock.js';
 import { loadIdentity } from '../../src/peers/identity.js';
@@ -75,7 +76,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     link.accept(transport);
   };
   const { port } = await listenForPeers({
-    ...{ port: 0, host, maxSockets: 1_024, log: silentLog },
+    ...{ port: 0, host, limits: defaultConnectionLimits, log: silentLog },
     handleUpgrade: createUpgrade(accept),
   });
   const jobs = Array.from({ length: maxFollowers }, (_, n) =>

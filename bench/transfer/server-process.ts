@@ -12,6 +12,7 @@ import type { LinkJobs } from '../../src/link/ports.js';
 import { silentLog } from '../../src/log.js';
 import { listenForPeers } from '../../src/mount/listen.js';
 import { createUpgrade } from '../../src/mount/upgrade.js';
+import { defaultConnectionLimits } from '../../src/options.js';
 import { systemClock } from '../../src/peers/clock.js';
 import { loadIdentity } from '../../src/peers/identity.js';
 import { createPairingDesk } from '../../src/peers/pairing.js';
@@ -66,7 +67,7 @@ async function startSink(): Promise<ServerAddress> {
   let pairingKey = '';
   desk.armOneTimeKey((key) => (pairingKey = key));
   const { port } = await listenForPeers({
-    ...{ port: 0, host, maxSockets: 1_024, log: silentLog },
+    ...{ port: 0, host, limits: defaultConnectionLimits, log: silentLog },
     handleUpgrade: createUpgrade(link.accept),
   });
   return { port, pin: identity.pin, pairingKey, isSink: true };

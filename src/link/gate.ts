@@ -3,7 +3,8 @@
  * socket and say nothing. An approved peer's session does not count, since there is only one for each peer.
  */
 import type { Clock } from '../peers/clock.js';
-import { createRate, networkOf } from './rate.js';
+import { createPlaces, type LeavePlace } from './places.js';
+import { createRate } from './rate.js';
 
 export interface GateLimits {
   /** Connections of strangers at once. */
@@ -24,45 +25,20 @@ export const defaultGateLimits: GateLimits = Object.freeze({
 });
 
 /** Gives the place up: the stranger has left, or is none any more. May be called more than once. */
-export type LeaveGate = () => void;
+export type LeaveGate = LeavePlace;
 
 export interface Gate {
   /**
-   * Takes a place. When there is none, the stranger who has said nothing for the longest loses his, first among
-   * those of the same network: silent sockets must not keep an approved peer out. Null: too many have come from there
-   * of late.
+   * Takes a place. When there is none, a stranger who has said nothing for long loses his, first among those of the same
+   * network: silent sockets must not keep an approved peer out. Null: too many have come from there of late.
    */
   enter(address: string, evict: () => void): LeaveGate | null;
 }
 
-interface Place {
-  readonly network: string;
-  readonly evict: () => void;
-}
-
 export function createGate(limits: GateLimits, clock: Clock): Gate {
-  const { strangers, strangersPerAddress, handshakesPerSecond: perSecond } = limits;
-  const rate = createRate({ perSecond, clock });
-  /** Oldest first. */
-  const places = new Set<Place>();
-
-  function makeRoom(network: string): void {
-    const same = [...places].filter((place) => place.network === network);
-    const oldest =
-      same.length >= strangersPerAddress ? same[0] : places.size >= strangers ? [...places][0] : undefined;
-    if (oldest === undefined) return;
-    places.delete(oldest);
-    oldest.evict();
-  }
-
+  const rate = createRate({ perSecond: limits.handshakesPerSecond, clock });
+  const places = createPlaces({ most: limits.strangers, mostOfNetwork: limits.strangersPerAddress });
   return {
-    enter(address, evict) {
-      if (!rate.take(address)) return null;
-      const network = networkOf(address);
-      makeRoom(network);
-      const place = { network, evict };
-      places.add(place);
-      return () => void places.delete(place);
-    },
+    enter: (address, evict) => (rate.take(address) ? places.enter(address, evict) : null),
   };
 }

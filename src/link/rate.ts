@@ -47,10 +47,10 @@ export function createRate({ perSecond, clock }: { perSecond: number; clock: Clo
   };
 }
 
-/** The address; of an IPv6 one its first 64 bits, since whoever has one has them all. */
+/** The address; of an IPv6 one its first 64 bits, since whoever has one has them all. An IPv4 one in IPv6 is an IPv4 one. */
 export function networkOf(address: string): string {
-  const [bare = ''] = address.split('%');
-  if (!isIPv6(bare)) return address;
+  const [bare = ''] = address.replace(/^::ffff:(?=\d+\.)/i, '').split('%');
+  if (!isIPv6(bare)) return bare;
   const [head = '', tail] = bare.split('::');
   const left = head === '' ? [] : head.split(':');
   if (tail === undefined) return left.slice(0, 4).join(':');

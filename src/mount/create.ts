@@ -125,9 +125,8 @@ export async function createTimedReceiver(
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
       if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
-      const { log, connectionLimits } = core.options;
-      const { sockets: maxSockets } = connectionLimits;
-      const listener = await listenForPeers({ port, host, maxSockets, handleUpgrade: upgrade, log });
+      const { log, connectionLimits: limits } = core.options;
+      const listener = await listenForPeers({ port, host, limits, handleUpgrade: upgrade, log });
       listeners.push(listener);
       if (isClosed) await listener.close();
       core.callBackFrom({

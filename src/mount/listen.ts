@@ -1,14 +1,19 @@
 /**
  * The peer link on a port of its own, as the original build server has it: one path, everything else is 404.
+ *
+ * Nobody is refused for want of room, and nobody stays who asks for no peer link (half-open.ts). Node's own limits would
+ * do the opposite: a full `maxConnections` drops the newcomer, and half a request may take minutes.
  */
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 
 import { ReceiverError, systemCode } from '../errors.js';
+import type { LeavePlace } from '../link/places.js';
 import type { Log } from '../log.js';
+import { systemClock } from '../peers/clock.js';
+import { createHalfOpen, type HalfOpenLimits } from './half-open.js';
 import type { HandleUpgrade } from './upgrade.js';
-
-const headersTimeoutMs = 10_000;
 
 /** What was really bound. */
 export interface Bound {
@@ -25,8 +30,8 @@ export interface Listener extends Bound {
 export interface ListenOptions {
   readonly port: number;
   readonly host: string;
-  /** Raw sockets, of strangers and peers together; the link has finer limits for those that speak. */
-  readonly maxSockets: number;
+  /** Of sockets before their upgrade; the link has its own for those after it. */
+  readonly limits: HalfOpenLimits;
   readonly handleUpgrade: HandleUpgrade;
   readonly log: Log;
 }
@@ -35,22 +40,30 @@ export interface ListenOptions {
 export async function listenForPeers({
   port,
   host,
-  maxSockets,
+  limits,
   handleUpgrade,
   log,
 }: ListenOptions): Promise<Listener> {
-  const server = createServer({ headersTimeout: headersTimeoutMs }, (_request, response) => {
+  const server = createServer((_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
-  server.maxConnections = maxSockets;
+  const halfOpen = createHalfOpen(limits, systemClock);
   // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
-  const open = new Set<Socket>();
+  const open = new Map<Duplex, LeavePlace>();
   server.on('connection', (socket) => {
-    open.add(socket);
-    socket.once('close', () => open.delete(socket));
+    const leave = halfOpen.enter(socket.remoteAddress ?? '', () => socket.destroy());
+    open.set(socket, leave);
+    socket.once('close', () => {
+      open.delete(socket);
+      leave();
+    });
   });
   server.on('upgrade', (request, socket, head) => {
-    if (handleUpgrade(request, socket, head)) return;
+    if (handleUpgrade(request, socket, head)) {
+      // One that was refused as no proper WebSocket has its answer, and stays what it was until it is gone.
+      if (!socket.writableEnded) open.get(socket)?.();
+      return;
+    }
     socket.on('error', () => socket.destroy());
     socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n', () => socket.destroy());
   });
@@ -65,7 +78,7 @@ export async function listenForPeers({
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        for (const socket of open) socket.destroy();
+        for (const socket of open.keys()) socket.destroy();
       }),
   };
 }

@@ -48,6 +48,7 @@ test('An IPv4 address is a network, and the first 64 bits of an IPv6 one are', (
     ['::1', '0:0:0:0'],
     ['fe80::1%eth0', 'fe80:0:0:0'],
     ['64:ff9b::192.0.2.1', '64:ff9b:0:0'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
     ['', ''],
   ] as const;
   for (const [address, network] of cases) assert.equal(networkOf(address), network);

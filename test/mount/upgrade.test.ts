@@ -1,13 +1,14 @@
 /** What the peer link's path takes of a WebSocket, on the receiver's own port. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import { WebSocket, type ClientOptions } from 'ws';
 
 import type { Transport } from '../../src/link/transport.js';
 import { silentLog } from '../../src/log.js';
+import type { HalfOpenLimits } from '../../src/mount/half-open.js';
 import { listenForPeers } from '../../src/mount/listen.js';
 import { createUpgrade } from '../../src/mount/upgrade.js';
 import { waitFor } from '../support/wait-for.js';
@@ -20,7 +21,7 @@ interface Side {
   dial(protocols?: string[], options?: ClientOptions): Promise<WebSocket>;
 }
 
-async function listening(t: TestContext, maxSockets = 10): Promise<Side> {
+async function listening(t: TestContext, limits: Partial<HalfOpenLimits> = {}): Promise<Side> {
   const transports: Transport[] = [];
   const seen: (number | 'closed')[] = [];
   const handleUpgrade = createUpgrade((transport) => {
@@ -32,7 +33,10 @@ async function listening(t: TestContext, maxSockets = 10): Promise<Side> {
     });
   });
   const place = { port: 0, host: '127.0.0.1', log: silentLog };
-  const listener = await listenForPeers({ ...place, maxSockets, handleUpgrade });
+  const listener = await listenForPeers({
+    ...{ ...place, handleUpgrade },
+    limits: { sockets: 10, handshakeTimeoutMs: 10_000, ...limits },
+  });
   t.after(() => listener.close());
   return {
     ...{ port: listener.port, transports, seen },
@@ -98,11 +102,39 @@ test('A connection that is closed in good order has the code of a normal end', a
   assert.equal((await closed)[0], 1_000);
 });
 
-test('Of more sockets than may be open the last is dropped, whatever the others say', async (t) => {
-  const { dial, port } = await listening(t, 2);
-  const silent = connect(port, '127.0.0.1');
-  t.after(() => silent.destroy());
-  await once(silent, 'connect');
+test('Of more sockets than there is room for before an upgrade the oldest goes, and what is upgraded stays', async (t) => {
+  const { dial, port } = await listening(t, { sockets: 2 });
+  const upgraded = await dial();
+  const silent: Socket[] = [];
+  for (let n = 0; n < 3; n += 1) {
+    const socket = connect(port, '127.0.0.1').on('error', () => {});
+    t.after(() => socket.destroy());
+    await once(socket, 'connect');
+    silent.push(socket.resume());
+  }
+  await once(silent[0] as Socket, 'close');
   await dial();
-  await assert.rejects(dial(), /hang up|ECONNRESET/);
+  await waitFor(() => silent[1]?.closed, { what: 'the end of the second' });
+  assert.equal(silent[2]?.closed, false);
+  assert.equal(upgraded.readyState, WebSocket.OPEN);
+});
+
+test('Who asks for other pages or improper upgrades without end is gone after his time, and the upgraded stay', async (t) => {
+  const { dial, port } = await listening(t, { handshakeTimeoutMs: 1_000 });
+  const upgraded = await dial();
+  const page = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n';
+  const improper = page
+    .replace('/ ', '/remote-build/peer-link ')
+    .replace('\r\n\r\n', '\r\nUpgrade: websocket\r\n');
+  const body = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf';
+  await Promise.all(
+    ['', page, `${improper}Connection: Upgrade\r\n\r\n`, body].map(async (text) => {
+      const socket = connect(port, '127.0.0.1').on('error', () => {});
+      t.after(() => socket.destroy());
+      const ask = setInterval(() => socket.write(text), 100);
+      await new Promise((closed) => socket.resume().once('close', closed));
+      clearInterval(ask);
+    }),
+  );
+  assert.equal(upgraded.readyState, WebSocket.OPEN);
 });
