@@ -36,17 +36,22 @@ export function dial({ host, port }: Where, options: DialOptions = {}): Promise<
     const socket = new WebSocket(`ws://${address}:${port}${peerLinkPath}`, {
       perMessageDeflate: false,
       maxPayload: maxMessageBytes,
-      handshakeTimeout: timeoutMs,
       ...(localAddress !== undefined && { localAddress }),
     });
     const cancel = (): void => socket.terminate();
     signal?.addEventListener('abort', cancel, { once: true });
-    socket.once('open', () => {
+    // The library's own limit begins anew with each byte that comes.
+    const timer = setTimeout(cancel, timeoutMs);
+    const stopWaiting = (): void => {
+      clearTimeout(timer);
       signal?.removeEventListener('abort', cancel);
+    };
+    socket.once('open', () => {
+      stopWaiting();
       resolve(wsTransport(socket, host));
     });
     socket.once('error', (cause) => {
-      signal?.removeEventListener('abort', cancel);
+      stopWaiting();
       if (signal?.aborted === true) reject(new ReceiverError('CANCELLED', 'the connection was cancelled'));
       else reject(new ReceiverError('PROTOCOL', 'no receiver answered', { host, port }, { cause }));
     });

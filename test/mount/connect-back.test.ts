@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTcpServer, type AddressInfo } from 'node:net';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -154,4 +154,18 @@ test('A connection is given up on abort, before it begins and while nobody answe
   await dialled;
   await assert.rejects(dial(where, { signal: ending.signal }), { code: 'CANCELLED' });
   await assert.rejects(dial(where, { timeoutMs: 50 }), { code: 'PROTOCOL' });
+});
+
+test('One who answers a byte at a time is given up as well, for a call is one of few', async (t) => {
+  const dripping = createTcpServer((socket) => {
+    socket.on('error', () => {}).write('HTTP/1.1 101 Switching Protocols\r\nX-Slow: ');
+    const timer = setInterval(() => socket.write('a'), 10);
+    socket.on('close', () => clearInterval(timer));
+  });
+  dripping.listen(0, '127.0.0.1');
+  t.after(() => void dripping.close());
+  await once(dripping, 'listening');
+  const where = { host: '127.0.0.1', port: (dripping.address() as AddressInfo).port };
+  const dialled = dial(where, { timeoutMs: 200, signal: AbortSignal.timeout(5_000) });
+  await assert.rejects(dialled, { code: 'PROTOCOL' });
 });
