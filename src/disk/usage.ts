@@ -11,7 +11,10 @@ export interface Usage {
   /** Sum of the files' sizes, in bytes. */
   readonly bytes: number;
   readonly files: number;
-  /** What the volume gives for them and their directories, in bytes: a file with holes takes less than its size. */
+  /**
+   * What the volume gives for them and their directories, in bytes: a file with holes takes less than its size, and of
+   * one that has several names each counts for its part.
+   */
   readonly diskBytes: number;
 }
 
@@ -24,34 +27,51 @@ export interface MeasureOptions {
    * behind one what it fills the disk with.
    */
   readonly unlock?: boolean;
-  /** Ends the walk with its reason. */
-  readonly signal?: AbortSignal;
+  /** Ends the walk: a build can make one of many minutes. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * Measures `path`; nothing there, or vanishing meanwhile, counts as nothing, and so does what is deeper than the system
- * lets anybody name.
+ * lets anybody name. Only directories wait for their turn, for a build can put more files into one than there is memory
+ * for their names. Throws the signal's reason and system errors.
  */
 export async function measure(path: string, { unlock = false, signal }: MeasureOptions = {}): Promise<Usage> {
   const sum = { bytes: 0, files: 0, diskBytes: 0 };
   const waiting = [path];
-  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
+
+  async function look(at: string): Promise<void> {
     signal?.throwIfAborted();
-    try {
-      const stat = await lstat(at);
+    const stat = await lstat(at);
+    if (stat.isDirectory()) {
       sum.diskBytes += stat.blocks * blockBytes;
-      if (stat.isDirectory()) {
-        if (unlock && (stat.mode & ownAll) !== ownAll) await chmod(at, (stat.mode & 0o777) | ownAll);
-        for await (const entry of await opendir(at)) waiting.push(join(at, entry.name));
-      } else {
-        sum.bytes += stat.size;
-        sum.files += 1;
-      }
-    } catch (error) {
-      if (!['ENOENT', 'ENAMETOOLONG'].includes(systemCode(error) ?? '')) throw error;
+      if (unlock && (stat.mode & ownAll) !== ownAll) await chmod(at, (stat.mode & 0o777) | ownAll);
+      await lookInto(at);
+    } else {
+      sum.diskBytes += (stat.blocks * blockBytes) / Math.max(1, stat.nlink);
+      sum.bytes += stat.size;
+      sum.files += 1;
     }
   }
-  return sum;
+
+  async function lookInto(directory: string): Promise<void> {
+    for await (const entry of await opendir(directory)) {
+      const at = join(directory, entry.name);
+      if (entry.isDirectory()) waiting.push(at);
+      else await unlessGone(look(at));
+    }
+  }
+
+  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) await unlessGone(look(at));
+  return { ...sum, diskBytes: Math.round(sum.diskBytes) };
+}
+
+async function unlessGone(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!['ENOENT', 'ENAMETOOLONG'].includes(systemCode(error) ?? '')) throw error;
+  }
 }
 
 /** Read, write and enter, for the owner. */

@@ -1,7 +1,7 @@
 /** Trees that a build makes hard to remove. */
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { chmod, mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
@@ -75,4 +75,25 @@ test('A file with holes counts for what it takes', async (t) => {
   const { bytes, diskBytes } = await measure(base);
   assert.equal(bytes, 100_000_000);
   assert.ok(diskBytes < 1_000_000, String(diskBytes));
+});
+
+test('A file with many names counts once, so that nobody can seem to fill a disk', async (t) => {
+  const base = await tempDir(t);
+  const tree = join(base, 'tree');
+  await mkdir(tree);
+  await writeFile(join(tree, 'file'), Buffer.alloc(1_000_000, 1));
+  const { diskBytes: before } = await measure(tree);
+  for (let n = 0; n < 50; n += 1) await link(join(tree, 'file'), join(tree, `name-${n}`));
+  const { diskBytes, files } = await measure(tree);
+  assert.equal(files, 51);
+  assert.ok(diskBytes - before < 100_000, `${before} and then ${diskBytes}`);
+});
+
+test('A walk ends when it is not wanted any more, also within one directory', async (t) => {
+  const base = await tempDir(t);
+  for (let n = 0; n < 200; n += 1) writeFileSync(join(base, `file-${n}`), '');
+  const ending = new AbortController();
+  const walk = measure(base, { signal: ending.signal });
+  setImmediate(() => ending.abort());
+  await assert.rejects(walk, { name: 'AbortError' });
 });
