@@ -18,14 +18,15 @@ const maxPathBelow = 1_024;
 /**
  * Removes whatever is at `path`; nothing there is fine. A link is removed itself, never what it names. One entry at
  * a time: the platform's own recursive removal begins with all of a directory at once, and half a million planted
- * files then stop this process for half a minute.
+ * files then stop this process for half a minute. Throws the signal's reason when that ends it half-way.
  */
-export async function removeTree(path: string): Promise<void> {
-  await removeBelow(path, { root: path, moved: 0 });
+export async function removeTree(path: string, signal?: AbortSignal): Promise<void> {
+  await removeBelow(path, { root: path, moved: 0, signal });
 }
 
 interface Removal {
   readonly root: string;
+  readonly signal: AbortSignal | undefined;
   /** How many directories were moved up to the root, to be removed from there. */
   moved: number;
 }
@@ -51,6 +52,7 @@ async function removeBelow(path: string, removal: Removal): Promise<void> {
 
 async function removeEntries(directory: string, removal: Removal): Promise<void> {
   for await (const entry of await openToEmpty(directory)) {
+    removal.signal?.throwIfAborted();
     const path = join(directory, entry.name);
     if (!entry.isDirectory()) {
       await rm(path, { force: true });

@@ -27,8 +27,8 @@ export interface DeviceBook {
   bytes(dashboardId?: DashboardId): number;
   /** Notes that a device is used now. On record soon; to the minute. */
   touch(key: RemoteKey): void;
-  /** Walks a device's directory and notes what it takes. Never rejects. */
-  measure(key: RemoteKey): Promise<void>;
+  /** Walks a device's directory and notes what it takes, unless the signal ends that. Never rejects. */
+  measure(key: RemoteKey, signal?: AbortSignal): Promise<void>;
   /** Takes in what others have noted, under the lease of the device: nobody uses it now. */
   look(key: RemoteKey): DeviceRecord | undefined;
   /** Drops what is known of a device whose directory is gone. Never rejects. */
@@ -156,10 +156,10 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
       saved.set(nameOf(key), record.usedAt);
       void save(key);
     },
-    async measure(key) {
+    async measure(key, signal) {
       try {
         const wasKnown = records.has(nameOf(key));
-        const sizes = await sizesOf(layout.subtree(key));
+        const sizes = await sizesOf(layout.subtree(key), signal);
         if (sizes === null) return await book.forget(key);
         // Removed during the walk: what was measured is gone.
         if (wasKnown && !records.has(nameOf(key))) return;
@@ -168,6 +168,7 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
         put({ ...record, sizes, measuredAt: Math.max(now(), record.measuredAt + 1) });
         await save(key);
       } catch (error) {
+        if (signal?.aborted === true) return;
         log.warn({ ...key, error: messageOf(error) }, 'a device could not be measured');
       }
     },

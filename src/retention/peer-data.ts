@@ -38,6 +38,7 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
   const own = jobs.list().filter((job) => job.dashboardId === id);
   for (const job of own) await attempt(() => jobs.remove(job.id), { job: job.id });
   for (const device of (await attempt(() => devicesOf(layout, id))) ?? []) {
+    if (deps.signal?.aborted === true) return false;
     const key = { dashboardId: id, device };
     await attempt(() => removeDevice(key, { reason: 'the peer was revoked' }, deps), { device });
   }

@@ -27,6 +27,8 @@ export interface RemovalDeps {
   readonly layout: Layout;
   readonly book: Pick<DeviceBook, 'forget'>;
   readonly underLease: UnderLease;
+  /** When it aborts, what is out of sight already stays in the trash, and the next start empties that. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface Removal {
@@ -43,7 +45,7 @@ export interface Removal {
  * link is taken away itself. Throws `LOCK_TIMEOUT`, `TRAVERSAL` for a peer's directory that is a link, system errors.
  */
 export async function removeDevice(key: RemoteKey, removal: Removal, deps: RemovalDeps): Promise<boolean> {
-  const { layout, book, underLease } = deps;
+  const { layout, book, underLease, signal } = deps;
   const subtree = layout.subtree(key);
   const trashed = await underLease(
     key,
@@ -59,6 +61,15 @@ export async function removeDevice(key: RemoteKey, removal: Removal, deps: Remov
   );
   if (trashed === null) return false;
   await rmdir(dirname(subtree)).catch(() => {});
-  await removeTree(trashed);
+  await emptyTrash([trashed], signal);
   return true;
+}
+
+/** Deletes what lies in the trash; what is left when the signal aborts, the next start deletes. Throws system errors. */
+export async function emptyTrash(trashed: readonly string[], signal: AbortSignal | undefined): Promise<void> {
+  try {
+    for (const path of trashed) await removeTree(path, signal);
+  } catch (error) {
+    if (signal?.aborted !== true) throw error;
+  }
 }

@@ -8,12 +8,12 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
-import { moveToTrash, removeTree } from '../disk/remove.js';
+import { moveToTrash } from '../disk/remove.js';
 import { messageOf, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceBook } from './device-book.js';
-import type { LeaseOfDevice, UnderLease } from './remove-device.js';
+import { emptyTrash, type LeaseOfDevice, type UnderLease } from './remove-device.js';
 import type { Left, Removed } from './report.js';
 import { itemOf, whyLeft, type SweepResult } from './sweep.js';
 
@@ -24,6 +24,8 @@ export interface ResetDeps {
   readonly layout: Layout;
   readonly book: Pick<DeviceBook, 'get' | 'measure'>;
   readonly underLease: UnderLease;
+  /** As of a removal. */
+  readonly signal?: AbortSignal | undefined;
   readonly log: Log;
 }
 
@@ -37,6 +39,10 @@ export async function resetDevices(
   const left: Left[] = [];
   for (const key of keys) {
     const item = itemOf(key);
+    if (deps.signal?.aborted === true) {
+      left.push({ what: item, why: 'the build server is stopping' });
+      continue;
+    }
     try {
       const before = builtBytes(deps, key);
       if (!dryRun) await reset(key, deps);
@@ -57,14 +63,14 @@ function builtBytes({ book }: ResetDeps, key: RemoteKey): number {
 }
 
 async function reset(key: RemoteKey, deps: ResetDeps): Promise<void> {
-  const { layout, book, underLease } = deps;
+  const { layout, book, underLease, signal } = deps;
   const trashed: string[] = [];
   try {
     await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout, trashed));
   } finally {
     // Also what came there before something failed: nobody else looks for it while this process lives.
-    for (const path of trashed) await removeTree(path);
-    await book.measure(key);
+    await emptyTrash(trashed, signal);
+    await book.measure(key, signal);
   }
 }
 

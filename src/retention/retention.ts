@@ -74,7 +74,8 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   const book = await openDeviceBook(deps);
   const sweeper = openSweeper({ ...deps, book, results: createResultShelf(jobs) });
   const stopping = new AbortController();
-  const removeData = (id: DashboardId): Promise<boolean> => tracked(removePeerData(id, { ...deps, book }));
+  const removeData = (id: DashboardId): Promise<boolean> =>
+    tracked(removePeerData(id, { ...deps, book, signal: stopping.signal }));
   const owners = createOwners({ ownersDir: layout.ownersDir, removeData, log });
   const working = new Set<Promise<unknown>>();
 
@@ -116,7 +117,9 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   const reset: Retention['reset'] = async (wish, { dryRun = false } = {}) => {
     if (wish !== 'all' && ('version' in wish || 'toolchain' in wish)) return tracked(resetTool(wish, dryRun));
     const keys = await keysOf(wish);
-    return joined(dryRun, [await tracked(resetDevices(keys, { dryRun }, { ...deps, book }))]);
+    return joined(dryRun, [
+      await tracked(resetDevices(keys, { dryRun }, { ...deps, book, signal: stopping.signal })),
+    ]);
   };
 
   return {
@@ -137,7 +140,7 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
       return tracked(resetAll(ids));
     },
-    remeasure: (key) => tracked(book.measure(key)),
+    remeasure: (key) => tracked(book.measure(key, stopping.signal)),
     owners,
     async close() {
       stopping.abort();
@@ -148,7 +151,7 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   };
 
   async function resetAll(ids: readonly DashboardId[]): Promise<void> {
-    const { left } = await resetDevices(await devices(ids), {}, { ...deps, book });
+    const { left } = await resetDevices(await devices(ids), {}, { ...deps, book, signal: stopping.signal });
     if (left.length > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { left });
   }
 }

@@ -66,7 +66,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   const stopping = new AbortController();
   const { signal } = stopping;
   const isBusy = (key: RemoteKey): boolean => jobs.isBusy(key);
-  const sweepDeps: SweepDeps = { ...deps, isBusy };
+  const sweepDeps: SweepDeps = { ...deps, signal, isBusy };
   let limits = deps.limits;
   let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
   /** As they were when they could be looked at last. */
@@ -101,7 +101,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   async function afterBuild(job: JobRecord): Promise<void> {
     if (signal.aborted) return;
-    await book.measure(job);
+    await book.measure(job, signal);
     await trimBuilds(false, 0);
   }
 
@@ -153,7 +153,8 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   async function remeasure(): Promise<void> {
     for (const record of book.list()) {
       if (signal.aborted) return;
-      if (record.sizes === null || now() - record.measuredAt >= remeasureMs) await book.measure(record);
+      if (record.sizes === null || now() - record.measuredAt >= remeasureMs)
+        await book.measure(record, signal);
     }
     await deps.tools.measure?.(signal);
   }

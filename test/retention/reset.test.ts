@@ -64,3 +64,16 @@ test('A device whose lease is not to be had is left as it is', async (t) => {
   assert.deepEqual([removed.length, left.map(({ why }) => why)], [1, ['it is in use']]);
   assert.ok((await here.list(mine, 'kitchen')).includes('build'));
 });
+
+test('A reset ends between two devices when the receiver does, and says what it has left', async (t) => {
+  const here = await place(t);
+  const ending = new AbortController();
+  here.onLease = () => ending.abort();
+  const { removed, left } = await resetDevices(keys, {}, { ...here, signal: ending.signal });
+  assert.equal(removed.length, 1);
+  assert.deepEqual(left, [
+    { what: { kind: 'device', dashboardId: mine, device: 'hall' }, why: 'the build server is stopping' },
+  ]);
+  assert.deepEqual(await here.list(mine, 'kitchen'), rest);
+  assert.ok((await here.list(mine, 'hall')).includes('build'));
+});

@@ -24,7 +24,7 @@ async function sweep(
     .list()
     .filter(isWanted)
     .toSorted((a, b) => (a.device < b.device ? -1 : 1));
-  return sweepDevices(candidates, order, { ...here, isBusy: () => false, ...deps });
+  return sweepDevices(candidates, order, { ...here, isBusy: () => false, signal, ...deps });
 }
 
 const namesOf = ({ removed }: SweepResult): string[] =>
@@ -146,4 +146,24 @@ test('A sweep that is ended stops between two devices', async (t) => {
   here.onLease = () => stopping.abort();
   const result = await sweep(here, { signal: stopping.signal });
   assert.equal(result.removed.length, 1);
+});
+
+test('When the receiver ends, what is out of sight already waits for the next start, and nobody for it', async (t) => {
+  const here = await place(t);
+  here.time += dayMs;
+  const ending = new AbortController();
+  here.onLease = () => ending.abort();
+  const { signal } = ending;
+  assert.equal(namesOf(await sweep(here, { signal })).length, 1);
+  assert.equal((await readdir(here.layout.trashDir)).length, 1);
+});
+
+test('A device whose measuring is ended keeps the figures that it had', async (t) => {
+  const here = await place(t);
+  const key = keyOf(mine, 'hall');
+  await here.book.measure(key);
+  const before = here.book.get(key);
+  await writeFile(join(here.layout.subtree(key), 'build', 'more'), Buffer.alloc(1_000_000, 1));
+  await here.book.measure(key, AbortSignal.abort());
+  assert.deepEqual(here.book.get(key), before);
 });
