@@ -75,12 +75,14 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   /** Work on the disk, one after the other. */
   let last: Promise<unknown> = Promise.resolve();
   let isTrimming = false;
+  /** Directories of devices whose build has ended. */
+  const toMeasure = new Set<string>();
 
   const stopFollowing = jobs.subscribe((event) => {
     if (event.type === 'fetched') return book.touch(event.job);
     if (event.type !== 'state') return undefined;
     book.touch(event.job);
-    if (isTerminal(event.job)) void enqueue(() => afterBuild(event.job));
+    if (isTerminal(event.job)) look(event.job);
     return undefined;
   });
   cancelTimer = clock.after(firstSweepMs, tick);
@@ -99,9 +101,21 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     return result;
   }
 
-  async function afterBuild(job: JobRecord): Promise<void> {
+  /** Once for all builds that end before its turn: jobs can end faster than a large directory is measured. */
+  function look({ dashboardId, device }: JobRecord): void {
+    const key = { dashboardId, device };
+    const name = layout.subtree(key);
+    if (toMeasure.has(name)) return;
+    toMeasure.add(name);
+    void enqueue(() => {
+      toMeasure.delete(name);
+      return afterBuild(key);
+    });
+  }
+
+  async function afterBuild(key: RemoteKey): Promise<void> {
     if (signal.aborted) return;
-    await book.measure(job, signal);
+    await book.measure(key, signal);
     await trimBuilds(false, 0);
   }
 

@@ -1,0 +1,61 @@
+/** When the sweeper works, and that nobody can give it more work than it can do. */
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+
+import { exampleRecord } from '../../src/testing/example-record.js';
+import type { JobEvent } from '../../src/jobs/jobs.js';
+import { defaultLimits } from '../../src/retention/limits.js';
+import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
+import { manualClock } from '../peers/manual-clock.js';
+import { keyOf, mine, place } from './place.js';
+
+interface Played {
+  readonly sweeper: Sweeper;
+  readonly tell: (event: JobEvent) => void;
+  /** Devices that were measured, in order. */
+  readonly measured: string[];
+}
+
+async function play(t: TestContext): Promise<Played> {
+  const here = await place(t);
+  const measured: string[] = [];
+  let tell: Played['tell'] = () => {};
+  const nothing = { list: async () => [], remove: async () => false };
+  const jobs: Pick<SweeperDeps['jobs'], 'list' | 'subscribe'> = {
+    list: () => [],
+    subscribe(listener) {
+      tell = listener;
+      return () => {};
+    },
+  };
+  const sweeper = openSweeper({
+    ...here,
+    jobs: { ...jobs, isBusy: () => false } as SweeperDeps['jobs'],
+    book: {
+      ...here.book,
+      async measure(key, signal) {
+        measured.push(key.device);
+        await here.book.measure(key, signal);
+      },
+    },
+    ...{ results: nothing, tools: nothing, limits: defaultLimits, resultTtlMs: 1_000, minFreeDiskBytes: 0 },
+    clock: manualClock(),
+  });
+  t.after(() => sweeper.close());
+  return { sweeper, tell: (event) => tell(event), measured };
+}
+
+test('A peer whose jobs end by the thousand has its device measured once and not a thousand times', async (t) => {
+  const { sweeper, tell, measured } = await play(t);
+  const end = (device: string): void => {
+    const job = exampleRecord({ ...keyOf(mine, device), state: 'failed' });
+    tell({ type: 'state', job });
+  };
+  for (let n = 0; n < 1_000; n += 1) end('hall');
+  end('kitchen');
+  await sweeper.sweep({ dryRun: true });
+  assert.deepEqual(measured, ['hall', 'kitchen']);
+  end('hall');
+  await sweeper.sweep({ dryRun: true });
+  assert.deepEqual(measured, ['hall', 'kitchen', 'hall']);
+});
