@@ -3,7 +3,7 @@
  * planted it, and whoever walked through it would tidy up somebody else's files.
  */
 import type { Dirent } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { opendir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
 import { messageOf, systemCode } from '../errors.js';
@@ -19,50 +19,66 @@ export interface DevicesOnDisk {
 }
 
 export interface Strange {
-  /** Relative to the builds directory. */
+  /** Relative to the builds directory; '' for the rest of too many. */
   readonly place: string;
   /** For people; names no place of this machine. */
   readonly why: string;
 }
 
-/** Throws system errors of the builds directory itself; what is wrong deeper is among `strange`. */
+/** Far more than a person has. A build can make a million directories in a minute, and each would cost us a record. */
+export const maxDevicesPerPeer = 4_096;
+/** A report is for people to read. */
+export const maxStrange = 100;
+
+/**
+ * One entry after the other, so that a directory with a million of them holds nobody else up. Throws system errors of
+ * the builds directory itself; what is wrong deeper is among `strange`.
+ */
 export async function devicesOnDisk(buildsDir: string): Promise<DevicesOnDisk> {
   const keys: RemoteKey[] = [];
-  const peers: DashboardId[] = [];
   const strange: Strange[] = [];
+  let unnamed = 0;
 
-  function readName<T>(entry: Dirent, read: (text: string) => T): T | null {
-    const place = relative(buildsDir, join(entry.parentPath, entry.name));
-    try {
-      if (!entry.isDirectory())
-        throw new Error(entry.isSymbolicLink() ? 'it is a link' : 'it is no directory');
-      return read(entry.name);
-    } catch (error) {
-      strange.push({ place, why: messageOf(error) });
-      return null;
-    }
+  function note(place: string, why: string): void {
+    if (strange.length < maxStrange) strange.push({ place: relative(buildsDir, place), why });
+    else unnamed += 1;
   }
 
-  for (const entry of await readdir(buildsDir, { withFileTypes: true })) {
-    if (entry.name === ownName) continue;
-    const peer = readName(entry, dashboardId);
-    if (peer === null) continue;
-    peers.push(peer);
-    try {
-      for (const inner of await readdir(join(buildsDir, peer), { withFileTypes: true })) {
-        const device = readName(inner, deviceSegment);
-        if (device !== null) keys.push({ dashboardId: peer, device });
+  /** The directories of ours among what is there, as many as there may be. Throws system errors. */
+  async function namesIn<T>(directory: string, most: number, read: (text: string) => T): Promise<T[]> {
+    const names: T[] = [];
+    for await (const entry of await opendir(directory)) {
+      if (directory === buildsDir && entry.name === ownName) continue;
+      const fault = names.length < most ? kindFault(entry) : 'there are too many';
+      try {
+        if (fault !== null) throw new Error(fault);
+        names.push(read(entry.name));
+      } catch (error) {
+        note(join(directory, entry.name), messageOf(error));
       }
+    }
+    return names;
+  }
+
+  const peers = await namesIn(buildsDir, Infinity, dashboardId);
+  for (const peer of peers) {
+    const directory = join(buildsDir, peer);
+    try {
+      const devices = await namesIn(directory, maxDevicesPerPeer, deviceSegment);
+      keys.push(...devices.map((device) => ({ dashboardId: peer, device })));
     } catch (error) {
       // The system's own words name the place.
-      strange.push({
-        place: peer,
-        why: `it cannot be looked into (${systemCode(error) ?? 'unknown error'})`,
-      });
+      note(directory, `it cannot be looked into (${systemCode(error) ?? 'unknown error'})`);
     }
   }
+  if (unnamed > 0) strange.push({ place: '', why: `${unnamed} more are not named here` });
   return { keys, peers, strange };
 }
 
 /** Of the layout: it belongs to no device. */
 const ownName = '.receiver';
+
+function kindFault(entry: Dirent): string | null {
+  if (entry.isDirectory()) return null;
+  return entry.isSymbolicLink() ? 'it is a link' : 'it is no directory';
+}
