@@ -41,6 +41,8 @@ import { createPairingDesk } from './peers/pairing.js';
 import { openPeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
+import { createKnownKeys } from './retention/known-keys.js';
+import { forgetJobs } from './retention/peer-data.js';
 import type { LeaseOfDevice } from './retention/remove-device.js';
 import { openKeeper } from './retention/retention.js';
 import { createToolShelf } from './retention/tool-shelf.js';
@@ -98,9 +100,14 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   });
   const { owners } = keeper;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
+  const keys = createKnownKeys({ peers: table.list, forgetJobs: (id) => forgetJobs(id, jobs) });
   const desk = createPairingDesk({
-    ...{ peers: table, clock: systemClock, limits: connectionLimits, log },
-    beforeApproval: (id, pin) => owners.claim(id, pin),
+    ...{ clock: systemClock, limits: connectionLimits, log },
+    peers: { ...table, reread: async () => table.reread().then(keys.check) },
+    async beforeApproval(id, pin) {
+      await owners.claim(id, pin);
+      keys.note(id, pin);
+    },
   });
   const link = createLink({
     identity,

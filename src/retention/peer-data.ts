@@ -46,6 +46,12 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
   return isGone;
 }
 
+/** Ends the jobs that this receiver has of the peer, then forgets them with their results. Throws system errors. */
+export async function forgetJobs(id: DashboardId, jobs: PeerDataDeps['jobs']): Promise<void> {
+  await jobs.cancelAllOf(id);
+  for (const job of jobs.list()) if (job.dashboardId === id) await jobs.remove(job.id);
+}
+
 /** Whatever lies there, under its name on disk; only directories that we made have one of our form. */
 export async function devicesOf(layout: Layout, id: DashboardId): Promise<DeviceSegment[]> {
   try {

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { createOffloader, dial, loadOffloaderIdentity } from '../../src/mount/offloader.js';
+import { dashboardId } from '../../src/paths/index.js';
 import { tempDir } from '../support/temp-dir.js';
-import { startReceiver } from '../support/whole.js';
+import { pairedClient, startReceiver, yaml } from '../support/whole.js';
 
 test('They are one server with one key: each lets in whom the other has approved, and nobody whom it has revoked', async (t) => {
   const one = await startReceiver(t);
@@ -28,4 +29,32 @@ test('They are one server with one key: each lets in whom the other has approved
     code: 'REJECTED',
     message: /no_approved_peer/,
   });
+});
+
+test('What one has built for a key is not handed to another key that the other one has let in under the same id', async (t) => {
+  const one = await startReceiver(t);
+  const two = await startReceiver(t, { configDir: join(one.base, 'config') });
+  const client = await pairedClient(t, two);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+  await session.build({ file: 'kitchen.yaml', bundle, jobId: 'guessed' });
+  await session.close();
+  const { pin } = one.receiver;
+
+  // Another one comes under the id, and the first one lets it in.
+  const own = await loadOffloaderIdentity(await tempDir(t));
+  const identity = { ...own, dashboardId: dashboardId(client.dashboardId) };
+  const at = (port: number) =>
+    createOffloader({ identity, connect: () => dial({ host: '127.0.0.1', port }), label: 'thief' });
+  const { pairing, peers } = one.receiver;
+  await assert.rejects(at(one.port).openSession({ pin }), { code: 'REJECTED' });
+  assert.equal(await peers.revoke(client.dashboardId), true);
+  pairing.open();
+  await at(one.port).requestPairing({ pin });
+  await pairing.approve(identity.dashboardId, pairing.requests()[0]?.pin ?? '');
+
+  const theirs = await at(two.port).openSession({ pin });
+  t.after(() => theirs.close());
+  await assert.rejects(theirs.downloadArtifacts('guessed'), { code: 'REJECTED' });
+  assert.deepEqual(two.receiver.jobs.list(), []);
 });
