@@ -9,10 +9,9 @@
  * A platform that the configuration does not name itself is not known before the build. Such builds run one at a
  * time and not beside a first build of any platform, and have no tools set aside.
  */
-import { readFile } from 'node:fs/promises';
-
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
+import { readRegular } from '../disk/open-regular.js';
 import { isReceiverError, messageOf, ReceiverError } from '../errors.js';
 import { readTarget } from '../esphome/tools.js';
 import { isReleaseAtLeast } from '../esphome/version.js';
@@ -71,13 +70,20 @@ export function createTools(deps: ToolsDeps): Tools {
   };
 }
 
+/**
+ * Longer than anybody's YAML. A bundle may hold one of 500 MB, and to look through that takes this thread half a minute and
+ * more memory than it has.
+ */
+const maxYamlBytes = 1_048_576;
+
 async function keyOf(
   { configuration, version }: ToolBuild,
   paths: ToolsDeps['paths'],
 ): Promise<ToolchainKey> {
-  // Without a file the compile says what is wrong.
-  const text = await readFile(paths.resolveConfigPath(configuration), 'utf8').catch(() => '');
-  const { platform, framework } = readTarget(text);
+  // Without a file the compile says what is wrong; a build may have put something else in its place.
+  const file = paths.resolveConfigPath(configuration);
+  const text = await readRegular(file, maxYamlBytes).catch(() => '');
+  const { platform, framework } = readTarget(text.toString());
   return { platform: platform ?? unknown, framework, version };
 }
 

@@ -94,6 +94,13 @@ test('A build for the host waits for no tools, and an unknown platform is never 
   assert.deepEqual(await ready(here), []);
 });
 
+test('A configuration of megabytes counts as one of an unknown platform, for to look through it would stop everybody', async (t) => {
+  const here = await site(t);
+  const comments = '# comment\n'.repeat(110_000);
+  assertSucceeded(await here.build(esp32('', comments), { name: 'long.yaml' }));
+  assert.deepEqual(await ready(here), []);
+});
+
 test('A failed first build leaves the tools cold', async (t) => {
   const here = await site(t);
   assert.equal((await here.build(esp32('exit=1'))).failureReason, 'compile');
