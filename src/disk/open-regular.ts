@@ -2,7 +2,7 @@
  * Opens a file that somebody else's build may have put there: a link is not followed, and a FIFO or a device,
  * which could make the reader wait for ever, is refused.
  */
-import { constants } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 
 import { ReceiverError } from '../errors.js';
@@ -13,9 +13,11 @@ export interface RegularFile {
   readonly size: number;
 }
 
+const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
 /** Opens a regular file for reading. Throws `STORAGE` for anything else, and system errors (`ELOOP` for a link). */
 export async function openRegular(path: string): Promise<RegularFile> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const handle = await open(path, flags);
   try {
     const stat = await handle.stat();
     if (stat.isFile()) return { handle, size: stat.size };
@@ -37,5 +39,18 @@ export async function readRegular(path: string, maxBytes: number): Promise<Buffe
     return bytes.subarray(0, bytesRead);
   } finally {
     await handle.close();
+  }
+}
+
+/** As {@link readRegular}, in one go: for small files of ours, where a FIFO would stop the whole process for ever. */
+export function readRegularSync(path: string, maxBytes: number): Buffer {
+  const descriptor = openSync(path, flags);
+  try {
+    const stat = fstatSync(descriptor);
+    if (!stat.isFile() || stat.size > maxBytes)
+      throw new ReceiverError('STORAGE', `a file of at most ${maxBytes} bytes is needed`, { path });
+    return readFileSync(descriptor);
+  } finally {
+    closeSync(descriptor);
   }
 }

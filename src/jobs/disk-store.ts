@@ -6,12 +6,12 @@
  * dead owner's job over: of two receivers that try, one finds nothing to rename, and whatever moment one dies in, the
  * record is there. A record that cannot be read is renamed and kept for a person to look at; it is never overwritten.
  */
-import { readFileSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
 import { writeAtomic } from '../disk/atomic-write.js';
+import { readRegularSync } from '../disk/open-regular.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { messageOf, systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
@@ -26,6 +26,8 @@ const nameShape =
   /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(\d{1,10}-\d{1,20}-[0-9a-f]{12}))?\.json$/;
 
 const readsAtOnce = 32;
+/** Far more than a record can have. */
+const maxRecordBytes = 1_048_576;
 
 /** The ids of live jobs that a store in this process is at work on. */
 const atWork = new Set<string>();
@@ -202,7 +204,7 @@ async function readRecord(dir: string, { name, id }: Entry, log: Log): Promise<J
   // Read in one go, for in this thread the other way takes ten times as long; but other work has its turn in between.
   await turn();
   try {
-    const record = parseRecord(JSON.parse(readFileSync(file, 'utf8')));
+    const record = parseRecord(JSON.parse(readRegularSync(file, maxRecordBytes).toString('utf8')));
     if (record.id !== id) throw new TypeError('it is the record of another job');
     return record;
   } catch (error) {

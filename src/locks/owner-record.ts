@@ -11,11 +11,12 @@
  * The calls are synchronous: a handful of microseconds each, on a directory that has just answered.
  */
 import { randomUUID } from 'node:crypto';
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { ReceiverError, systemCode } from '../errors.js';
+import { readRegularSync } from '../disk/open-regular.js';
+import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import { isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
 import type { SessionIdentity } from '../process/session-scan.js';
@@ -44,6 +45,7 @@ export interface EndOptions {
 
 const pattern = /^owner-(\d{1,15})\.json/;
 const pauseMs = 100;
+const maxRecordBytes = 65_536;
 
 /** Writes or replaces the record of `record.fence`. A reader sees the old or the new. Throws system errors. */
 export function writeRecord(directory: string, record: OwnerRecord): void {
@@ -116,9 +118,10 @@ function recordsIn(directory: string): readonly { readonly name: string; readonl
 function readRecord(file: string): OwnerRecord | null {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readRegularSync(file, maxRecordBytes).toString('utf8');
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return null;
+    // What is no file was never a record.
+    if (systemCode(error) === 'ENOENT' || isReceiverError(error, 'STORAGE')) return null;
     throw error;
   }
   try {

@@ -1,6 +1,7 @@
 /** The stores of job records: the shared suite for both, and what is particular to the one on disk. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile, readdir, rename, rmdir, stat, utimes, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, readFile, readdir, rename, rmdir, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -64,6 +65,20 @@ test('A damaged record is set aside and kept, and the others still load', async 
     assert.equal(await readFile(join(dir, `${ids[index]}.json.damaged`), 'utf8'), text);
   }
   assert.deepEqual(await store.load(), [good]);
+});
+
+test('A FIFO or a link among the records is set aside and never waited for', async (t) => {
+  const dir = await tempDir(t);
+  const good = exampleRecord();
+  const [fifo, linked] = [exampleRecord().id, exampleRecord().id];
+  await writeFile(join(dir, 'elsewhere'), JSON.stringify({ ...good, id: linked }));
+  await symlink(join(dir, 'elsewhere'), join(dir, `${linked}.json`));
+  execFileSync('mkfifo', [join(dir, `${fifo}.json`)]);
+  const store = await open(dir);
+  await store.put(good);
+  assert.deepEqual(await store.load(), [good]);
+  const names = await readdir(dir);
+  for (const id of [fifo, linked]) assert.ok(names.includes(`${id}.json.damaged`), names.join(' '));
 });
 
 test('A record in the file of another, or with another device, cannot be made to lead elsewhere', async (t) => {

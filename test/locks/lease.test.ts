@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
@@ -291,6 +292,18 @@ describe('A lease', { concurrency: 5 }, () => {
       acquire(t, locksDir),
       (error) => isReceiverError(error, 'STORAGE') && !error.message.includes('/'),
     );
+  });
+
+  test('A FIFO in the place of an older owner is no record, and is not waited for', async (t) => {
+    const locksDir = await freshDir(t);
+    const directory = placeOf(locksDir);
+    await mkdir(directory, { recursive: true });
+    openFence(directory).next();
+    execFileSync('mkfifo', [join(directory, 'owner-1.json')]);
+    assert.equal(readHolder(directory), null);
+    const lease = await acquire(t, locksDir);
+    assert.equal(lease.fence, 2);
+    assert.ok(!(await readdir(directory)).includes('owner-1.json'));
   });
 
   test('Names of locks are short and plain, and differ when any word differs', () => {
