@@ -31,7 +31,10 @@ export function noRoomFor(dashboardId: DashboardId, bytes: number, facts: RoomFa
   if (maxBuildBytesPerPeer !== null && sumOf(own) + bytes > maxBuildBytesPerPeer) {
     return exceeded('of this dashboard', maxBuildBytesPerPeer);
   }
-  if (maxBuildBytes !== null && sumOf(busy) + bytes > maxBuildBytes) {
+  // One that takes all of it with builds under way must not keep out those that want little.
+  const peers = new Set([dashboardId, ...busy.map((record) => record.dashboardId)]).size;
+  const isTooMuch = maxBuildBytes !== null && sumOf(busy) + bytes > maxBuildBytes;
+  if (isTooMuch && sumOf(own) + bytes > maxBuildBytes / peers) {
     return exceeded('of all dashboards', maxBuildBytes);
   }
   if (facts.freeBytes === null || facts.minFreeDiskBytes === 0) return null;

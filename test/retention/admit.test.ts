@@ -63,3 +63,14 @@ test('The words for the user name the limit, and no place of this machine', () =
   const full = { ...facts, limits: noLimits, freeBytes: 0, minFreeDiskBytes: 1 };
   assert.doesNotMatch(noRoomFor(mine, 1, full)?.detail ?? '/', /\//);
 });
+
+test('Who takes all the room with builds under way is refused more of it, and keeps nobody else out', () => {
+  const limits = { ...noLimits, maxBuildBytes: 1_000 };
+  const room = (busy: readonly DeviceRecord[], bytes: number): string | null =>
+    answer(bytes, { limits }, busy);
+  assert.equal(room([device(mine, 'a', 5_000)], 1), 'quota_exceeded');
+  const greedy = [device(other, 'a', 5_000)];
+  assert.equal(room(greedy, 500), null);
+  assert.equal(room(greedy, 501), 'quota_exceeded');
+  assert.equal(room([device(other, 'a', 100)], 900), null);
+});

@@ -80,8 +80,32 @@ test('The least recently used goes first, of the peer that is over its share', (
     overQuota(list, { ...none, ...quota }, () => false).map((record) => record.device);
   assert.deepEqual(names({}), []);
   assert.deepEqual(names({ maxBuildBytesPerPeer: 100 }), ['old']);
-  assert.deepEqual(names({ maxBuildBytes: 200 }), ['oldest']);
+  assert.deepEqual(names({ maxBuildBytes: 200 }), ['old']);
   assert.deepEqual(names({ maxBuildBytes: 199 }), ['oldest', 'old']);
-  assert.deepEqual(names({ missingBytes: 1 }), ['oldest']);
+  assert.deepEqual(names({ missingBytes: 1 }), ['old']);
   assert.deepEqual(names({ maxBuildBytes: 0 }), ['oldest', 'old', 'new']);
+});
+
+test('Who keeps within an equal share loses nothing to one who builds a great deal at once', () => {
+  fc.assert(
+    fc.property(
+      records.map((list) => list.map(({ record }) => record)),
+      fc.integer({ min: 0, max: 500 }),
+      fc.integer({ min: 0, max: 300 }),
+      (list, maxBuildBytes, missingBytes) => {
+        for (const quota of [
+          { maxBuildBytes, maxBuildBytesPerPeer: null, missingBytes: 0 },
+          { maxBuildBytes: null, maxBuildBytesPerPeer: null, missingBytes },
+        ]) {
+          const chosen = overQuota(list, quota, () => false);
+          const mayStay = quota.maxBuildBytes ?? Math.max(0, sum(list) - missingBytes);
+          for (const id of [mine, other]) {
+            const own = sum(list.filter(({ dashboardId }) => dashboardId === id));
+            if (own <= mayStay / 2) assert.ok(chosen.every(({ dashboardId }) => dashboardId !== id));
+          }
+        }
+      },
+    ),
+    { numRuns: 2_000 },
+  );
 });

@@ -21,8 +21,9 @@ async function play(t: TestContext): Promise<Played> {
   const measured: string[] = [];
   let tell: Played['tell'] = () => {};
   const nothing = { list: async () => [], remove: async () => false };
-  const jobs: Pick<SweeperDeps['jobs'], 'list' | 'subscribe'> = {
-    list: () => [],
+  const jobs: SweeperDeps['jobs'] = {
+    resultBytes: () => new Map(),
+    isBusy: () => false,
     subscribe(listener) {
       tell = listener;
       return () => {};
@@ -30,7 +31,7 @@ async function play(t: TestContext): Promise<Played> {
   };
   const sweeper = openSweeper({
     ...here,
-    jobs: { ...jobs, isBusy: () => false } as SweeperDeps['jobs'],
+    jobs,
     book: {
       ...here.book,
       async measure(key, signal) {
