@@ -45,6 +45,8 @@ export function peersOf(
     list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
     async revoke(text: string, { data: wish = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
+      // What would be removed may lie in the same directory as the other one's.
+      if (table.hasTwin(id)) return false;
       const isKept = wish === 'keep';
       const had = isKept ? false : data.has(id);
       // Its work ends and goes whatever becomes of the file that says so.

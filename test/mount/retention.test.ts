@@ -124,3 +124,19 @@ test('Data that is kept at a revoke is found by the same key again, and by no ot
   assert.ok(!existsSync(subtree));
   assert.deepEqual(receiver.jobs.list(), []);
 });
+
+test("To revoke a peer's id in another case touches nothing of the peer", async (t) => {
+  const whole = await startReceiver(t);
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  const swapped = client.dashboardId.replace(/[a-z]/gi, (letter) =>
+    letter === letter.toLowerCase() ? letter.toUpperCase() : letter.toLowerCase(),
+  );
+  assert.equal(await receiver.peers.revoke(swapped), false);
+  assert.equal(await receiver.peers.revoke(client.dashboardId, { data: 'keep' }), true);
+  receiver.pairing.open();
+  await client.offloader.requestPairing({ pin: receiver.pin });
+  await receiver.pairing.approve(client.dashboardId, receiver.pairing.requests()[0]?.pin ?? '');
+  assert.ok(existsSync(receiver.paths.resolveDataDir(remote(client, 'kitchen'))));
+});
