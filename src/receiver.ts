@@ -100,7 +100,13 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   });
   const { owners } = keeper;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
-  const keys = createKnownKeys({ peers: table.list, forgetJobs: (id) => forgetJobs(id, jobs) });
+  const keys = createKnownKeys({
+    peers: table.list,
+    async forgetJobs(id) {
+      link.cutOff(id);
+      await forgetJobs(id, jobs);
+    },
+  });
   const desk = createPairingDesk({
     ...{ clock: systemClock, limits: connectionLimits, log },
     peers: { ...table, reread: async () => table.reread().then(keys.check) },

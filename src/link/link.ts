@@ -56,6 +56,8 @@ export interface Link {
   /** Takes a connection over, for good. Never throws. */
   accept(transport: Transport): void;
   isConnected(id: DashboardId): boolean;
+  /** Ends the session of a peer that is none any more, at once. */
+  cutOff(id: DashboardId): void;
   subscribe(listener: (event: SessionEvent) => void): () => void;
   /** Closes the desk, tells all peers that the receiver ends, and waits until they are gone, at most 5 s. */
   close(): Promise<void>;
@@ -73,8 +75,12 @@ export function createLink(options: LinkOptions): Link {
   /** Every accepted connection until it is gone. */
   const connections = new Map<Transport, Promise<void>>();
   const unsubscribe = desk.subscribe((event) => {
-    if (event.type === 'revoked') sessions.get(event.dashboardId)?.end('cut');
+    if (event.type === 'revoked') cutOff(event.dashboardId);
   });
+
+  function cutOff(id: DashboardId): void {
+    sessions.get(id)?.end('cut');
+  }
 
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
@@ -165,6 +171,7 @@ export function createLink(options: LinkOptions): Link {
   return {
     accept,
     isConnected: (id) => sessions.get(id) !== undefined,
+    cutOff,
     subscribe: (listener) => sessions.subscribe(listener),
     close,
   };

@@ -38,7 +38,6 @@ test('What one has built for a key is not handed to another key that the other o
   const session = await client.openSession();
   const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
   await session.build({ file: 'kitchen.yaml', bundle, jobId: 'guessed' });
-  await session.close();
   const { pin } = one.receiver;
 
   // Another one comes under the id, and the first one lets it in.
@@ -54,6 +53,7 @@ test('What one has built for a key is not handed to another key that the other o
   await pairing.approve(identity.dashboardId, pairing.requests()[0]?.pin ?? '');
 
   const theirs = await at(two.port).openSession({ pin });
+  assert.equal(await session.ended, 'hung_up');
   t.after(() => theirs.close());
   await assert.rejects(theirs.downloadArtifacts('guessed'), { code: 'REJECTED' });
   assert.deepEqual(two.receiver.jobs.list(), []);
