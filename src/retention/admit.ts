@@ -5,7 +5,6 @@
 import type { DashboardId } from '../paths/index.js';
 import type { DeviceRecord } from './device-book.js';
 import type { RetentionLimits } from './limits.js';
-import { sumOf } from './quota.js';
 
 /** In the form in which the dashboard shows it: a word, and what it means here. */
 export interface NoRoom {
@@ -13,9 +12,17 @@ export interface NoRoom {
   readonly detail: string;
 }
 
+/** Who takes how much of the disk at one moment. In bytes of the volume. */
+export interface Taken {
+  readonly all: number;
+  /** By devices with a job that waits or runs. */
+  readonly busy: number;
+  /** The same, for each peer that has such a device. */
+  readonly busyOf: ReadonlyMap<DashboardId, number>;
+}
+
 export interface RoomFacts {
-  readonly records: readonly DeviceRecord[];
-  readonly isBusy: (record: DeviceRecord) => boolean;
+  readonly taken: Taken;
   readonly limits: Pick<RetentionLimits, 'maxBuildBytes' | 'maxBuildBytesPerPeer'>;
   /** Null where that is not known. */
   readonly freeBytes: number | null;
@@ -23,23 +30,34 @@ export interface RoomFacts {
   readonly minFreeDiskBytes: number;
 }
 
+export function takenBy(records: readonly DeviceRecord[], isBusy: (record: DeviceRecord) => boolean): Taken {
+  let [all, busy] = [0, 0];
+  const busyOf = new Map<DashboardId, number>();
+  for (const record of records) {
+    const bytes = bytesOf(record);
+    all += bytes;
+    if (!isBusy(record)) continue;
+    busy += bytes;
+    busyOf.set(record.dashboardId, (busyOf.get(record.dashboardId) ?? 0) + bytes);
+  }
+  return { all, busy, busyOf };
+}
+
 /** Null when there is room, or there is once unused builds have gone. `bytes` is what the peer announces. */
 export function noRoomFor(dashboardId: DashboardId, bytes: number, facts: RoomFacts): NoRoom | null {
   const { maxBuildBytes, maxBuildBytesPerPeer } = facts.limits;
-  const busy = facts.records.filter((record) => facts.isBusy(record));
-  const own = busy.filter((record) => record.dashboardId === dashboardId);
-  if (maxBuildBytesPerPeer !== null && sumOf(own) + bytes > maxBuildBytesPerPeer) {
+  const { all, busy, busyOf } = facts.taken;
+  const own = (busyOf.get(dashboardId) ?? 0) + bytes;
+  if (maxBuildBytesPerPeer !== null && own > maxBuildBytesPerPeer) {
     return exceeded('of this dashboard', maxBuildBytesPerPeer);
   }
   // One that takes all of it with builds under way must not keep out those that want little.
-  const peers = new Set([dashboardId, ...busy.map((record) => record.dashboardId)]).size;
-  const isTooMuch = maxBuildBytes !== null && sumOf(busy) + bytes > maxBuildBytes;
-  if (isTooMuch && sumOf(own) + bytes > maxBuildBytes / peers) {
+  const peers = busyOf.size + (busyOf.has(dashboardId) ? 0 : 1);
+  if (maxBuildBytes !== null && busy + bytes > maxBuildBytes && own > maxBuildBytes / peers) {
     return exceeded('of all dashboards', maxBuildBytes);
   }
   if (facts.freeBytes === null || facts.minFreeDiskBytes === 0) return null;
-  const unused = sumOf(facts.records) - sumOf(busy);
-  if (facts.freeBytes + unused >= facts.minFreeDiskBytes + bytes) return null;
+  if (facts.freeBytes + all - busy >= facts.minFreeDiskBytes + bytes) return null;
   return {
     reason: 'disk_full',
     detail: 'the disk of the build server is full; ask its operator to free some',

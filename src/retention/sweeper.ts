@@ -9,7 +9,7 @@ import type { Jobs } from '../jobs/jobs.js';
 import type { Log } from '../log.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { Clock } from '../peers/clock.js';
-import { noRoomFor, type NoRoom } from './admit.js';
+import { noRoomFor, takenBy, type NoRoom, type Taken } from './admit.js';
 import type { DeviceBook, DeviceRecord } from './device-book.js';
 import { changedLimits, type RetentionLimits } from './limits.js';
 import { overQuota } from './quota.js';
@@ -77,6 +77,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   let isTrimming = false;
   /** Directories of devices whose build has ended. */
   const toMeasure = new Set<string>();
+  let taken: Taken | null = null;
 
   const stopFollowing = jobs.subscribe((event) => {
     if (event.type === 'fetched') return book.touch(event.job);
@@ -117,6 +118,13 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     if (signal.aborted) return;
     await book.measure(key, signal);
     await trimBuilds(false, 0);
+  }
+
+  /** Once a turn: a peer can announce hundreds of uploads in one. */
+  function takenNow(): Taken {
+    if (taken === null) setImmediate(() => (taken = null));
+    taken ??= takenBy(book.list(), isBusy);
+    return taken;
   }
 
   async function lookAtVolume(): Promise<number | null> {
@@ -201,13 +209,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     noRoomFor(dashboardId, bytes) {
       if (clock.now() - free.at >= freeMs) void lookAtVolume();
       const { minFreeDiskBytes } = deps;
-      const facts = {
-        records: book.list(),
-        isBusy,
-        limits,
-        freeBytes: free.bytes,
-        minFreeDiskBytes,
-      };
+      const facts = { taken: takenNow(), limits, freeBytes: free.bytes, minFreeDiskBytes };
       const none = noRoomFor(dashboardId, bytes, facts);
       const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
       if (none === null && isShort && !isTrimming && !signal.aborted) {

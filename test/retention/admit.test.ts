@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { noRoomFor, type RoomFacts } from '../../src/retention/admit.js';
+import { noRoomFor, takenBy, type RoomFacts } from '../../src/retention/admit.js';
 import type { DeviceRecord } from '../../src/retention/device-book.js';
 import { keyOf, mine, other } from './place.js';
 
@@ -14,10 +14,13 @@ function device(peer: typeof mine, name: string, build: number | null): DeviceRe
 }
 
 /** What the receiver says to `mine`; the devices of `busy` are in use. */
-function answer(bytes: number, facts: Partial<RoomFacts>, busy: readonly DeviceRecord[] = []): string | null {
+function answer(
+  bytes: number,
+  { records, ...facts }: Partial<RoomFacts> & { readonly records?: readonly DeviceRecord[] },
+  busy: readonly DeviceRecord[] = [],
+): string | null {
   const known: RoomFacts = {
-    records: busy,
-    isBusy: (record) => busy.includes(record),
+    taken: takenBy(records ?? busy, (record) => busy.includes(record)),
     limits: noLimits,
     freeBytes: null,
     minFreeDiskBytes: 0,
@@ -58,7 +61,7 @@ test('What is not in use counts as room, for it goes when it must', () => {
 
 test('The words for the user name the limit, and no place of this machine', () => {
   const limits = { ...noLimits, maxBuildBytesPerPeer: 2_500_000_000 };
-  const facts = { records: [], isBusy: () => false, limits, freeBytes: null, minFreeDiskBytes: 0 };
+  const facts = { taken: takenBy([], () => false), limits, freeBytes: null, minFreeDiskBytes: 0 };
   assert.match(noRoomFor(mine, 3e9, facts)?.detail ?? '', /of this dashboard may take 2\.5 GB/);
   const full = { ...facts, limits: noLimits, freeBytes: 0, minFreeDiskBytes: 1 };
   assert.doesNotMatch(noRoomFor(mine, 1, full)?.detail ?? '/', /\//);

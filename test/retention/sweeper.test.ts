@@ -14,11 +14,14 @@ interface Played {
   readonly tell: (event: JobEvent) => void;
   /** Devices that were measured, in order. */
   readonly measured: string[];
+  /** How often the list of devices was asked for. */
+  readonly asked: () => number;
 }
 
 async function play(t: TestContext): Promise<Played> {
   const here = await place(t);
   const measured: string[] = [];
+  let asked = 0;
   let tell: Played['tell'] = () => {};
   const nothing = { list: async () => [], remove: async () => false };
   const jobs: SweeperDeps['jobs'] = {
@@ -34,6 +37,10 @@ async function play(t: TestContext): Promise<Played> {
     jobs,
     book: {
       ...here.book,
+      list() {
+        asked += 1;
+        return here.book.list();
+      },
       async measure(key, signal) {
         measured.push(key.device);
         await here.book.measure(key, signal);
@@ -43,7 +50,7 @@ async function play(t: TestContext): Promise<Played> {
     clock: manualClock(),
   });
   t.after(() => sweeper.close());
-  return { sweeper, tell: (event) => tell(event), measured };
+  return { sweeper, tell: (event) => tell(event), measured, asked: () => asked };
 }
 
 test('A peer whose jobs end by the thousand has its device measured once and not a thousand times', async (t) => {
@@ -59,4 +66,14 @@ test('A peer whose jobs end by the thousand has its device measured once and not
   end('hall');
   await sweeper.sweep({ dryRun: true });
   assert.deepEqual(measured, ['hall', 'kitchen', 'hall']);
+});
+
+test('Of hundreds of uploads that are announced at once, only the first has what is there added up', async (t) => {
+  const { sweeper, asked } = await play(t);
+  const before = asked();
+  for (let n = 0; n < 300; n += 1) sweeper.noRoomFor(mine, 1_000);
+  assert.equal(asked(), before + 1);
+  await new Promise(setImmediate);
+  sweeper.noRoomFor(mine, 1_000);
+  assert.equal(asked(), before + 2);
 });
