@@ -3,7 +3,7 @@
  * sends 100 MB only to hear that there is no room has wasted minutes of its user's time.
  */
 import type { DashboardId } from '../paths/index.js';
-import type { DeviceRecord } from './device-book.js';
+import { bytesOf, type DeviceRecord } from './device-book.js';
 import type { RetentionLimits } from './limits.js';
 
 /** In the form in which the dashboard shows it: a word, and what it means here. */
