@@ -74,7 +74,7 @@ export function createTools(deps: ToolsDeps): Tools {
  * Longer than anybody's YAML. A bundle may hold one of 500 MB, and to look through that takes this thread half a minute and
  * more memory than it has.
  */
-const maxYamlBytes = 1_048_576;
+const maxYamlBytes = 262_144;
 
 async function keyOf(
   { configuration, version }: ToolBuild,
