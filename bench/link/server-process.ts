@@ -1,13 +1,14 @@
 /**
- * The process that answers, in one of three kinds: the receiver; `ws` with nothing but the work of the handshake behind
- * it; and that work without any socket. It tells what processor time it has used whenever its parent asks.
+ * The process that answers, in one of four kinds: the receiver; `ws` with nothing but the work of the handshake behind
+ * it; `ws` alone; and that work without any socket. It tells what processor time and memory it has used whenever its
+ * parent asks.
  */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 
 import { WebSocketServer, type WebSocket } from 'ws';
 
-import { createReceiver } from '../../src/index.js';
+import type * as built from '../../src/index.js';
 import { identityOf } from '../../src/peers/identity.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { createBareResponder, keyOf } from './responder.js';
@@ -15,10 +16,17 @@ import { replayedKey, transcript } from './transcript.js';
 
 export type ServerKind = keyof typeof starts;
 
-export type ToServer = 'cpu' | { readonly handshakes: number };
+export type ToServer = 'cpu' | 'memory' | { readonly handshakes: number };
 
 /** Milliseconds of all threads. */
-export type FromServer = { readonly port: number } | { readonly cpuMs: number };
+export type FromServer = { readonly port: number } | { readonly cpuMs: number } | { readonly memory: Memory };
+
+/** After a collection, in bytes. */
+export interface Memory {
+  readonly resident: number;
+  /** Objects and buffers. */
+  readonly heap: number;
+}
 
 const host = '127.0.0.1';
 const answer = JSON.stringify({
@@ -29,7 +37,10 @@ const [kind = '', directory = ''] = process.argv.slice(2);
 const ownKey = Buffer.alloc(32, 7);
 const own = keyOf(ownKey);
 
+/** As it is published: what runs the sources here gives every function a name of its own, which costs time and memory. */
 async function startReceiver(): Promise<FromServer> {
+  const index = new URL('../../dist/index.js', import.meta.url);
+  const { createReceiver } = (await import(index.href)) as typeof built;
   const receiver = await createReceiver({
     ...{ configDir: directory, esphome: standInEsphome, provisionVersions: false },
     // All of it comes from one address.
@@ -72,7 +83,14 @@ function cpuMs(): number {
   return (user + system) / 1_000;
 }
 
+function memory(): Memory {
+  globalThis.gc?.();
+  const { rss, heapUsed, external } = process.memoryUsage();
+  return { resident: rss, heap: heapUsed + external };
+}
+
 function reply(word: ToServer): FromServer {
+  if (word === 'memory') return { memory: memory() };
   if (word === 'cpu') return { cpuMs: cpuMs() };
   const before = cpuMs();
   runBare(word.handshakes);
@@ -82,6 +100,7 @@ function reply(word: ToServer): FromServer {
 const starts = {
   receiver: startReceiver,
   handshakes: () => listenBare(answerBare),
+  sockets: () => listenBare((socket) => void socket.on('message', () => {})),
   bare: async (): Promise<FromServer> => ({ port: 0 }),
 };
 process.on('message', (word: ToServer) => void process.send?.(reply(word)));

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 import type { Cleanups } from '../../test/support/temp-dir.js';
-import type { FromServer, ServerKind, ToServer } from './server-process.js';
+import type { FromServer, Memory, ServerKind, ToServer } from './server-process.js';
 
 export const host = '127.0.0.1';
 
@@ -14,11 +14,14 @@ export interface Server {
   cpuOf(work: () => Promise<unknown>): Promise<number>;
   /** Has it do the bare work so many times; milliseconds of processor time. */
   run(handshakes: number): Promise<number>;
+  memory(): Promise<Memory>;
 }
 
 /** It ends with the benchmark. `directory` is its own. */
 export async function startServer(t: Cleanups, kind: ServerKind, directory: string): Promise<Server> {
-  const child = fork(fileURLToPath(new URL('server-process.ts', import.meta.url)), [kind, directory]);
+  const child = fork(fileURLToPath(new URL('server-process.ts', import.meta.url)), [kind, directory], {
+    execArgv: [...process.execArgv, '--expose-gc'],
+  });
   const ended = once(child, 'exit');
   t.after(async () => {
     if (child.connected) child.disconnect();
@@ -33,10 +36,13 @@ export async function startServer(t: Cleanups, kind: ServerKind, directory: stri
     const [message] = (await Promise.race([once(child, 'message'), failed])) as [FromServer];
     return message;
   }
-  async function ask(word: ToServer): Promise<number> {
+  async function ask(word: ToServer): Promise<FromServer> {
     const answer = next();
     child.send(word);
-    const message = await answer;
+    return answer;
+  }
+  async function askCpu(word: ToServer): Promise<number> {
+    const message = await ask(word);
     if (!('cpuMs' in message)) throw new Error('the server says something else');
     return message.cpuMs;
   }
@@ -46,10 +52,15 @@ export async function startServer(t: Cleanups, kind: ServerKind, directory: stri
   return {
     ...first,
     async cpuOf(work) {
-      const before = await ask('cpu');
+      const before = await askCpu('cpu');
       await work();
-      return (await ask('cpu')) - before;
+      return (await askCpu('cpu')) - before;
     },
-    run: (handshakes) => ask({ handshakes }),
+    run: (handshakes) => askCpu({ handshakes }),
+    async memory() {
+      const message = await ask('memory');
+      if (!('memory' in message)) throw new Error('the server says something else');
+      return message.memory;
+    },
   };
 }
