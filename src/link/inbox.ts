@@ -53,8 +53,9 @@ export function openInbox(transport: Transport): Inbox {
     message: arrived,
     text: () => arrived('text'),
     closed() {
-      ended.abort();
-      fail(new ReceiverError('PROTOCOL', 'the connection ended during the handshake'));
+      // Without a reason it makes an error with its stack, for each connection.
+      ended.abort('closed');
+      wake?.();
       listener?.closed();
     },
   });
@@ -63,7 +64,7 @@ export function openInbox(transport: Transport): Inbox {
     signal: ended.signal,
     fail,
     async next(timeoutMs) {
-      if (kept.length === 0 && failure === undefined) {
+      if (kept.length === 0 && failure === undefined && !ended.signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(() => {
             fail(new ReceiverError('PROTOCOL', 'the other side did not speak in time', { timeoutMs }));
@@ -77,7 +78,8 @@ export function openInbox(transport: Transport): Inbox {
       }
       const message = kept.shift();
       transport.resume();
-      if (message === undefined) throw failure ?? new ReceiverError('PROTOCOL', 'there is no message');
+      if (message === undefined)
+        throw failure ?? new ReceiverError('PROTOCOL', 'the connection ended during the handshake');
       if (message === 'text') throw new ReceiverError('PROTOCOL', 'a text message came during the handshake');
       return message;
     },

@@ -49,6 +49,7 @@ export function createRate({ perSecond, clock }: { perSecond: number; clock: Clo
 
 /** The address; of an IPv6 one its first 64 bits, since whoever has one has them all. An IPv4 one in IPv6 is an IPv4 one. */
 export function networkOf(address: string): string {
+  if (!address.includes(':')) return address;
   const [bare = ''] = address.replace(/^::ffff:(?=\d+\.)/i, '').split('%');
   if (!isIPv6(bare)) return bare;
   const [head = '', tail] = bare.split('::');

@@ -1,10 +1,11 @@
 /**
  * X25519 with raw 32-byte keys, which is what travels and what lies on disk. `node:crypto` reads them as JWK, in less
- * time than as DER; a private key is read once, since the receiver's own is in every handshake. A public key of
- * low order, which would make the shared secret a constant, is refused by OpenSSL.
+ * time than as DER, and each is read once: the receiver's own is in every handshake, a new one of the other side is in two
+ * of its agreements. A public key of low order, which would make the shared secret a constant, is refused by OpenSSL.
  *
- * A key is never exported as JWK: Node 20 holds a lock of the key meanwhile, and a garbage collection that falls into it
- * and removes the job that made the key waits for that lock for ever, with the whole process.
+ * The public half of a new key is the agreement with the base point (RFC 7748, section 6.1): to export it as DER takes
+ * longer than two agreements. As JWK a key is never exported: Node 20 holds a lock of the key meanwhile, and a garbage
+ * collection that falls into it and removes the job that made the key waits for that lock for ever, with the whole process.
  */
 import {
   createPrivateKey,
@@ -19,31 +20,35 @@ import { ReceiverError } from '../errors.js';
 
 export const keyBytes = 32;
 
-/** Raw X25519 keys of 32 bytes each. A pair that was used must not change. */
+/** Raw X25519 keys of 32 bytes each. What was used must not change. */
 export interface KeyPair {
   readonly privateKey: Uint8Array;
   readonly publicKey: Uint8Array;
 }
 
 const privateKeys = new WeakMap<KeyPair, KeyObject>();
+const publicKeys = new WeakMap<Uint8Array, KeyObject>();
+/** The u-coordinate 9 in little-endian (RFC 7748, section 4.1). */
+const basePoint = Buffer.alloc(keyBytes);
+basePoint.writeUInt8(9);
 
+/** Its private half is exported only for who asks for it. */
 export function generateKeyPair(): KeyPair {
-  const { privateKey, publicKey } = generateKeyPairSync('x25519');
+  const { privateKey: key } = generateKeyPairSync('x25519');
   const pair = {
-    privateKey: privateKey.export({ format: 'der', type: 'pkcs8' }).subarray(-keyBytes),
-    publicKey: publicKey.export({ format: 'der', type: 'spki' }).subarray(-keyBytes),
+    publicKey: diffieHellman({ privateKey: key, publicKey: publicKeyOf(basePoint) }),
+    get privateKey() {
+      return key.export({ format: 'der', type: 'pkcs8' }).subarray(-keyBytes);
+    },
   };
-  privateKeys.set(pair, privateKey);
+  privateKeys.set(pair, key);
   return pair;
 }
 
 /** The shared secret. Throws NOISE when a key is not 32 bytes long or of low order. */
 export function agree(own: KeyPair, remotePublicKey: Uint8Array): Buffer {
   try {
-    return diffieHellman({
-      privateKey: privateKeyOf(own),
-      publicKey: createPublicKey({ key: jwk(remotePublicKey), format: 'jwk' }),
-    });
+    return diffieHellman({ privateKey: privateKeyOf(own), publicKey: publicKeyOf(remotePublicKey) });
   } catch (cause) {
     throw new ReceiverError('NOISE', 'a key of the handshake is unusable', {}, { cause });
   }
@@ -54,6 +59,14 @@ function privateKeyOf(pair: KeyPair): KeyObject {
   if (known !== undefined) return known;
   const key = createPrivateKey({ key: jwk(pair.publicKey, pair.privateKey), format: 'jwk' });
   privateKeys.set(pair, key);
+  return key;
+}
+
+function publicKeyOf(raw: Uint8Array): KeyObject {
+  const known = publicKeys.get(raw);
+  if (known !== undefined) return known;
+  const key = createPublicKey({ key: jwk(raw), format: 'jwk' });
+  publicKeys.set(raw, key);
   return key;
 }
 
