@@ -11,7 +11,7 @@ import { median, type Row } from '../transfer/table.js';
 import { host, startServer, type Server } from './servers.js';
 
 const rounds = 3;
-const perRound = 80;
+const perRound = 200;
 const atOnce = 8;
 const client = identityOf(Buffer.alloc(32, 9));
 

@@ -7,11 +7,11 @@ import {
   createCipheriv,
   createDecipheriv,
   createHash,
+  createHmac,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
   generateKeyPairSync,
-  hkdfSync,
   type KeyObject,
 } from 'node:crypto';
 
@@ -29,6 +29,8 @@ export interface BareResponder {
 const algorithm = 'chacha20-poly1305';
 const tag = { authTagLength: 16 };
 const [keyBytes, empty, noNonce] = [32, Buffer.alloc(0), Buffer.alloc(12)];
+const [one, two] = [Buffer.from([1]), Buffer.from([2])];
+const basePoint = publicKeyOf(Buffer.from([9, ...Buffer.alloc(keyBytes - 1)]));
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 export function keyOf(privateKey: Buffer): BareKey {
@@ -42,8 +44,9 @@ export function keyOf(privateKey: Buffer): BareKey {
 
 /** `replayed` takes the place of the new key, which is made all the same: then recorded messages can be read again. */
 export function createBareResponder(own: BareKey, replayed?: BareKey): BareResponder {
-  const fresh = generateKeyPairSync('x25519');
-  const ephemeral = replayed ?? { privateKey: fresh.privateKey, publicKey: rawOf(fresh.publicKey) };
+  const { privateKey } = generateKeyPairSync('x25519');
+  const fresh = { privateKey, publicKey: diffieHellman({ privateKey, publicKey: basePoint }) };
+  const ephemeral = replayed ?? fresh;
   let hash: Buffer = Buffer.from('Noise_XX_25519_ChaChaPoly_SHA256');
   let chainingKey: Uint8Array = hash;
   let key: Uint8Array = empty;
@@ -54,8 +57,8 @@ export function createBareResponder(own: BareKey, replayed?: BareKey): BareRespo
     hash = createHash('sha256').update(hash).update(data).digest();
   }
   function mixKey(secret: Uint8Array): void {
-    const derived = Buffer.from(hkdfSync('sha256', secret, chainingKey, empty, 2 * keyBytes));
-    [chainingKey, key, nonce] = [derived.subarray(0, keyBytes), derived.subarray(keyBytes), 0];
+    [chainingKey, key] = derive(chainingKey, secret);
+    nonce = 0;
   }
   function encrypt(plaintext: Uint8Array): Buffer {
     const cipher = createCipheriv(algorithm, key, nextNonce(), tag);
@@ -100,16 +103,17 @@ export function createBareResponder(own: BareKey, replayed?: BareKey): BareRespo
       const theirs = publicKeyOf(decrypt(message.subarray(0, sealedKeyBytes)));
       mixKey(diffieHellman({ privateKey: ephemeral.privateKey, publicKey: theirs }));
       decrypt(message.subarray(sealedKeyBytes));
-      const [, outgoing] = split(chainingKey);
+      const [, outgoing] = derive(chainingKey, empty);
       [key, nonce, hash] = [outgoing, 0, empty];
       return encrypt(Buffer.from(answer));
     },
   };
 }
 
-function split(chainingKey: Uint8Array): readonly [Uint8Array, Uint8Array] {
-  const derived = Buffer.from(hkdfSync('sha256', empty, chainingKey, empty, 2 * keyBytes));
-  return [derived.subarray(0, keyBytes), derived.subarray(keyBytes)];
+function derive(chainingKey: Uint8Array, secret: Uint8Array): readonly [Buffer, Buffer] {
+  const key = createHmac('sha256', chainingKey).update(secret).digest();
+  const first = createHmac('sha256', key).update(one).digest();
+  return [first, createHmac('sha256', key).update(first).update(two).digest()];
 }
 
 function publicKeyOf(raw: Buffer): KeyObject {
