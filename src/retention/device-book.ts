@@ -11,7 +11,7 @@ import { lstat } from 'node:fs/promises';
 import { messageOf, systemCode } from '../errors.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
-import type { DashboardId, Layout, RemoteKey } from '../paths/index.js';
+import type { Layout, RemoteKey } from '../paths/index.js';
 import type { Clock } from '../peers/clock.js';
 import { readRecord, readRecords, removeRecord, writeRecord, type DeviceRecord } from './device-record.js';
 import { sizesOf } from './device-sizes.js';
@@ -23,8 +23,6 @@ export interface DeviceBook {
   /** In no order. */
   list(): readonly DeviceRecord[];
   get(key: RemoteKey): DeviceRecord | undefined;
-  /** Of one peer, or of all. In bytes of the volume. */
-  bytes(dashboardId?: DashboardId): number;
   /** Notes that a device is used now. On record soon; to the minute. */
   touch(key: RemoteKey): void;
   /** Walks a device's directory and notes what it takes, unless the signal ends that. Never rejects. */
@@ -141,13 +139,6 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
   const book: DeviceBook = {
     list: () => [...records.values()],
     get: (key) => records.get(nameOf(key)),
-    bytes(dashboardId) {
-      let sum = 0;
-      for (const record of records.values()) {
-        if (dashboardId === undefined || record.dashboardId === dashboardId) sum += bytesOf(record);
-      }
-      return sum;
-    },
     touch(key) {
       heedClock();
       const record = put({ ...known(key), usedAt: now() });

@@ -81,8 +81,11 @@ export async function takeAway(
     const { item, bytes } = entry;
     try {
       if (entry.isInUse) left.push({ what: item, why: 'it is in use' });
-      else if (dryRun || (await shelf.remove(entry))) removed.push({ item, bytes });
-      else left.push({ what: item, why: 'it was used meanwhile, or is gone already' });
+      else if (dryRun) removed.push({ item, bytes });
+      else if (await shelf.remove(entry)) {
+        removed.push({ item, bytes });
+        log.info({ item, bytes }, 'something that is not used any more was removed');
+      } else left.push({ what: item, why: 'it was used meanwhile, or is gone already' });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       log.warn({ item, error: messageOf(error) }, 'something that is not used any more could not be removed');

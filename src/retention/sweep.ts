@@ -51,12 +51,15 @@ export async function sweepDevices(
       removed.push({ item, bytes: bytesOf(record) });
       continue;
     }
+    const { dashboardId, device } = record;
+    const bytes = bytesOf(record);
     try {
-      if (await sweep(record, order, deps)) removed.push({ item, bytes: bytesOf(record) });
+      if (!(await sweep(record, order, deps))) continue;
+      removed.push({ item, bytes });
+      deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'a device was removed');
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       if (isReceiverError(error, 'LOCK_TIMEOUT')) continue;
-      const { dashboardId, device } = record;
       deps.log.error({ dashboardId, device, error: messageOf(error) }, 'a device could not be removed');
     }
   }

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 
 import { openDeviceBook, type DeviceRecord } from '../../src/retention/device-book.js';
 import { sweepDevices, type SweepDeps, type SweepResult } from '../../src/retention/sweep.js';
+import { recordingLog } from '../peers/recording-log.js';
 import { keyOf, mine, other, place, type Place } from './place.js';
 
 const dayMs = 86_400_000;
@@ -56,6 +57,19 @@ test('A device goes a day after its last use, with all that is in it; one that w
   assert.deepEqual(await readdir(here.layout.trashDir), []);
   await here.book.settled();
   assert.equal((await readdir(here.layout.devicesDir)).length, 1);
+});
+
+test('The log says what was removed, and of a dry run nothing', async (t) => {
+  const here = await place(t);
+  const log = recordingLog();
+  here.time += dayMs;
+  await sweep(here, { log, dryRun: true });
+  assert.deepEqual(log.entries, []);
+  await sweep(here, { log });
+  assert.deepEqual(
+    log.entries,
+    Array.from({ length: 4 }, () => 'info: a device was removed'),
+  );
 });
 
 test('A dry run names the same devices, takes no lease and touches nothing', async (t) => {
