@@ -31,7 +31,11 @@ buildSync({
   sourcemap: true,
   logLevel: 'warning',
 });
-if (!readFileSync(program, 'utf8').startsWith('#!/usr/bin/env node\n')) {
+const text = readFileSync(program, 'utf8');
+if (text.includes('zod/v4/locales/he.js')) {
+  throw new Error("all languages of zod are in the program: import it as `import * as z from 'zod'`");
+}
+if (!text.startsWith('#!/usr/bin/env node\n')) {
   throw new Error('dist/cli/main.js does not begin with #!/usr/bin/env node');
 }
 chmodSync(program, 0o755);

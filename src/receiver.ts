@@ -61,9 +61,8 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     buildPath: environment['ESPHOME_BUILD_PATH'],
   });
   const { layout } = paths;
-  for (const directory of [options.stateDir, ...layout.ownDirectories]) {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-  }
+  const directories = [options.stateDir, ...layout.ownDirectories];
+  await Promise.all(directories.map((directory) => mkdir(directory, { recursive: true, mode: 0o700 })));
   const composeEnvironment = createEnvironment({
     paths,
     hostEnvironment: environment,

@@ -1,7 +1,7 @@
 /** What a host may wish of the announcement, checked when the receiver is made and not when its port is bound. */
 import { isIPv4 } from 'node:net';
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';

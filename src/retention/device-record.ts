@@ -8,7 +8,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { makerOf } from '../disk/temporary.js';

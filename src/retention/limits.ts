@@ -2,7 +2,7 @@
  * How long things are kept and how much room they may take. Every limit can be changed while the receiver runs, and then
  * holds at once.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { ReceiverError } from '../errors.js';
 

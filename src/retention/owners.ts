@@ -8,7 +8,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegular } from '../disk/open-regular.js';

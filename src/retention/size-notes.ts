@@ -4,7 +4,7 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { measure } from '../disk/usage.js';
