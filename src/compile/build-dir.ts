@@ -12,6 +12,7 @@ import { lstat, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
+import { isThere } from '../disk/is-there.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
@@ -42,7 +43,7 @@ export async function openBuildDir(
   const mark = join(subtree, markName);
   await assertUnlinked(paths.buildsDir, subtree);
   await mkdir(subtree, { recursive: true });
-  const isEmptied = await exists(mark);
+  const isEmptied = await isThere(mark);
   // The mark goes last: whoever is interrupted here leaves it to the next.
   if (isEmptied) await cleanBuildDir(paths, configuration);
   // A build may have planted a link here.
@@ -99,11 +100,4 @@ async function isOwnDirectory(subtree: string, path: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => true,
-    () => false,
-  );
 }

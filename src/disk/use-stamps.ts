@@ -10,6 +10,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
+import { canBeUse, precisionMs } from './use-time.js';
 
 export interface UseStamps {
   /** Notes that it is used now; to the minute. Never rejects. */
@@ -26,16 +27,12 @@ export interface UseStampsOptions {
   readonly log: Log;
 }
 
-const precisionMs = 60_000;
-/** 2024: before it there was none of this. */
-const earliest = 1_704_067_200_000;
-
 export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
   /** What the disk did not take. */
   const adopted = new Map<string, number>();
 
   function isPossible(time: number | undefined): time is number {
-    return time !== undefined && time >= earliest && time <= now() + precisionMs;
+    return time !== undefined && canBeUse(time, now());
   }
 
   async function write(file: string, time: number): Promise<void> {

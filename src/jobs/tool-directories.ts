@@ -7,9 +7,9 @@
  * Caches have no gate and go in the same way. A compiler cache does tolerate that files of it vanish, but not those that
  * a running compile keeps below it, which fails then (github.com/ccache/ccache/issues/480).
  */
-import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { isThere } from '../disk/is-there.js';
 import { moveToTrash } from '../disk/remove.js';
 import { createUseStamps, type UseStampsOptions } from '../disk/use-stamps.js';
 import { messageOf } from '../errors.js';
@@ -60,7 +60,7 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
 
   async function noteUse(directories: readonly string[]): Promise<void> {
     for (const directory of directories) {
-      if (await exists(join(toolchainsDir, directory))) await stamps.note(stampOf(directory));
+      if (await isThere(join(toolchainsDir, directory))) await stamps.note(stampOf(directory));
     }
   }
 
@@ -106,11 +106,4 @@ function liesIn(platform: string, directory: string): boolean {
   if (cacheNames.includes(directory)) return false;
   const known = platformKey(platform);
   return known === null || toolDirectories(known).includes(directory);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -7,8 +7,9 @@ import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
+import { isReceiverError, systemCode } from '../errors.js';
 import type { Configuration, Paths, RemoteKey } from '../paths/index.js';
+import { remoteKeyOf } from '../paths/remote-key.js';
 import type { ReceiverCore } from '../core.js';
 
 /** The configurations of all builds that are here, also of those whose jobs are forgotten. In order of their names. */
@@ -31,9 +32,7 @@ export async function removeRemote(
   { paths, underLease }: Pick<ReceiverCore, 'paths' | 'underLease'>,
   configuration: string,
 ): Promise<void> {
-  const key = paths.parseConfiguration(configuration);
-  if (key === null)
-    throw new ReceiverError('STATE', "this is a configuration of the host's own", { configuration });
+  const key = remoteKeyOf(paths, configuration);
   const { layout, buildsDir } = paths;
   await underLease(key, 'the device is being removed', async () => {
     await assertUnlinked(buildsDir, layout.subtree(key));

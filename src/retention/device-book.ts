@@ -6,9 +6,9 @@
  * whose record is of a time to come or of before this software, for then the clock was wrong, as that of a board
  * without a battery is at its start.
  */
-import { lstat } from 'node:fs/promises';
-
-import { messageOf, systemCode } from '../errors.js';
+import { isThere } from '../disk/is-there.js';
+import { canBeUse, precisionMs } from '../disk/use-time.js';
+import { messageOf } from '../errors.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
@@ -48,10 +48,6 @@ export interface DeviceBookOptions {
   readonly clock?: Pick<Clock, 'now'>;
   readonly log: Log;
 }
-
-const precisionMs = 60_000;
-/** 2024: before it there was none of this. */
-const earliest = 1_704_067_200_000;
 
 /** Reads what is on record. Throws system errors. */
 export async function openDeviceBook(options: DeviceBookOptions): Promise<DeviceBook> {
@@ -104,7 +100,7 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
   function corrected(record: DeviceRecord): DeviceRecord {
     const { usedAt, measuredAt } = record;
     const latest = now() + precisionMs;
-    const isUseRight = usedAt >= earliest && usedAt <= latest;
+    const isUseRight = canBeUse(usedAt, now());
     if (isUseRight && measuredAt <= latest) return record;
     return {
       ...record,
@@ -181,10 +177,10 @@ export async function openDeviceBook(options: DeviceBookOptions): Promise<Device
       const here = new Set(keys.map(nameOf));
       for (const record of await readRecords(devicesDir)) {
         if (here.has(nameOf(record))) saved.set(nameOf(record), takeIn(record).usedAt);
-        else if (!(await exists(layout.subtree(record)))) await book.forget(record);
+        else if (!(await isThere(layout.subtree(record)))) await book.forget(record);
       }
       for (const record of [...records.values()]) {
-        if (!here.has(nameOf(record)) && !(await exists(layout.subtree(record)))) await book.forget(record);
+        if (!here.has(nameOf(record)) && !(await isThere(layout.subtree(record)))) await book.forget(record);
       }
       for (const key of keys) {
         const own = records.get(nameOf(key));
@@ -214,12 +210,4 @@ function newest(a: DeviceRecord, b: DeviceRecord | null): DeviceRecord {
   if (b === null) return a;
   const measured = b.measuredAt > a.measuredAt ? b : a;
   return { ...measured, usedAt: Math.max(a.usedAt, b.usedAt) };
-}
-
-/** One that cannot be looked at counts as there. */
-async function exists(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => true,
-    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? ''),
-  );
 }

@@ -3,7 +3,6 @@
  * can forge it. A modification time would not do: it is that of an upload or of a compiler's last file, says nothing of
  * a download, and a build can set it.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -11,6 +10,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
+import { readRegularSync } from '../disk/open-regular.js';
 import { makerOf } from '../disk/temporary.js';
 import { parseJson } from '../esphome/json-object.js';
 import { lockName } from '../locks/subtree-lease.js';
@@ -84,22 +84,10 @@ function fileOf(devicesDir: string, { dashboardId: id, device }: RemoteKey): str
 
 function readFile(file: string): DeviceRecord | null {
   try {
-    const read = schema.parse(parseJson(readSmall(file)));
+    const read = schema.parse(parseJson(readRegularSync(file, maxRecordBytes)));
     return { ...read, dashboardId: dashboardId(read.dashboardId), device: deviceSegment(read.device) };
   } catch {
     // Also one that somebody has just removed.
     return null;
-  }
-}
-
-/** A link is not followed, and a FIFO or a device, which could make us wait for ever, is not read. */
-function readSmall(file: string): Buffer {
-  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    const stat = fstatSync(descriptor);
-    if (!stat.isFile() || stat.size > maxRecordBytes) throw new Error('this is no record');
-    return readFileSync(descriptor);
-  } finally {
-    closeSync(descriptor);
   }
 }

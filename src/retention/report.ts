@@ -45,6 +45,10 @@ export function joined(dryRun: boolean, parts: readonly Pick<Report, 'removed' |
     dryRun,
     removed,
     left,
-    freedBytes: removed.reduce((sum, { bytes }) => sum + bytes, 0),
+    freedBytes: bytesOfAll(removed),
   });
+}
+
+export function bytesOfAll(removed: readonly Removed[]): number {
+  return removed.reduce((sum, { bytes }) => sum + bytes, 0);
 }

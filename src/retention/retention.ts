@@ -10,6 +10,7 @@ import { ReceiverError, quote } from '../errors.js';
 import { devicesOnDisk } from '../jobs/devices-on-disk.js';
 import { isTerminal } from '../jobs/job.js';
 import type { DashboardId, Paths, RemoteKey } from '../paths/index.js';
+import { remoteKeyOf } from '../paths/remote-key.js';
 import type { RetentionLimits } from './limits.js';
 import { openDeviceBook } from './device-book.js';
 import { createOwners, type Owners } from './owners.js';
@@ -74,8 +75,9 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   const book = await openDeviceBook(deps);
   const sweeper = openSweeper({ ...deps, book, results: createResultShelf(jobs) });
   const stopping = new AbortController();
-  const removeData = (id: DashboardId): Promise<boolean> =>
-    tracked(removePeerData(id, { ...deps, book, signal: stopping.signal }));
+  const { signal } = stopping;
+  const own = { ...deps, book, signal };
+  const removeData = (id: DashboardId): Promise<boolean> => tracked(removePeerData(id, own));
   const owners = createOwners({ ownersDir: layout.ownersDir, removeData, log });
   const working = new Set<Promise<unknown>>();
 
@@ -98,9 +100,7 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
   ): Promise<readonly RemoteKey[]> {
     if (wish === 'all') return (await devicesOnDisk(layout.buildsDir)).keys;
     if ('dashboardId' in wish) return devices([paths.dashboardId(wish.dashboardId)]);
-    const key = paths.parseConfiguration(wish.configuration);
-    if (key !== null) return [key];
-    throw new ReceiverError('STATE', "this is a configuration of the host's own", wish);
+    return [remoteKeyOf(paths, wish.configuration)];
   }
 
   async function resetTool(
@@ -111,16 +111,19 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
     const kind = 'version' in wish ? 'version' : 'toolchain';
     const chosen = (await tools.list()).filter(({ item }) => item.kind === kind && nameOf(item) === name);
     if (chosen.length === 0) throw new ReceiverError('NOT_FOUND', `there is no ${kind} ${quote(name)} here`);
-    return joined(dryRun, [await takeAway(tools, chosen, { dryRun, signal: stopping.signal, log })]);
+    return joined(dryRun, [await takeAway(tools, chosen, { dryRun, signal, log })]);
   }
 
   const reset: Retention['reset'] = async (wish, { dryRun = false } = {}) => {
     if (wish !== 'all' && ('version' in wish || 'toolchain' in wish)) return tracked(resetTool(wish, dryRun));
     const keys = await keysOf(wish);
-    return joined(dryRun, [
-      await tracked(resetDevices(keys, { dryRun }, { ...deps, book, signal: stopping.signal })),
-    ]);
+    return joined(dryRun, [await tracked(resetDevices(keys, { dryRun }, own))]);
   };
+
+  async function resetAll(ids: readonly DashboardId[]): Promise<void> {
+    const { left } = await resetDevices(await devices(ids), {}, own);
+    if (left.length > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { left });
+  }
 
   return {
     retention: Object.freeze({
@@ -140,7 +143,7 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
       return tracked(resetAll(ids));
     },
-    remeasure: (key) => tracked(book.measure(key, stopping.signal)),
+    remeasure: (key) => tracked(book.measure(key, signal)),
     owners,
     async close() {
       stopping.abort();
@@ -149,11 +152,6 @@ export async function openKeeper(deps: KeeperDeps): Promise<Keeper> {
       await book.settled();
     },
   };
-
-  async function resetAll(ids: readonly DashboardId[]): Promise<void> {
-    const { left } = await resetDevices(await devices(ids), {}, { ...deps, book, signal: stopping.signal });
-    if (left.length > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { left });
-  }
 }
 
 function nameOf(item: Awaited<ReturnType<Shelf['list']>>[number]['item']): string | null {
