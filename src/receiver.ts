@@ -9,7 +9,6 @@ import type { ReceiverCore } from './core.js';
 import { cleanBuildDir } from './compile/build-dir.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
-import { ReceiverError } from './errors.js';
 import { createEnvironment } from './esphome/environment.js';
 import { findEsphome } from './esphome/command.js';
 import { createInstalled, type InstalledEsphome, type InstalledOptions } from './esphome/installed.js';
@@ -35,6 +34,7 @@ import {
   type Layout,
   type RemoteKey,
 } from './paths/index.js';
+import { remoteKeyOf } from './paths/remote-key.js';
 import { systemClock } from './peers/clock.js';
 import { loadIdentity } from './peers/identity.js';
 import { createPairingDesk } from './peers/pairing.js';
@@ -51,8 +51,19 @@ import { jobsOf, pairingOf, peersOf } from './views.js';
 /** How long the host's own work waits for a build to end. */
 const leaseDeadlineMs = 30_000;
 
-/** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors. */
+/** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors; nothing runs then. */
 export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
+  /** How to end what has begun, in the order in which it began. */
+  const begun: (() => Promise<void> | void)[] = [];
+  try {
+    return await assemble(wishes, begun);
+  } catch (error) {
+    for (const end of begun.toReversed()) await end();
+    throw error;
+  }
+}
+
+async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)[]): Promise<ReceiverCore> {
   const options = resolveOptions(wishes);
   const { log, environment } = options;
   const paths = createPaths({
@@ -78,11 +89,16 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   if (from !== undefined) await takeOver({ from, stateDir, log });
   const identity = await loadIdentity(stateDir, log);
   const table = await openPeerTable(stateDir, log);
+  begun.push(() => table.close());
   const { connectionLimits } = options;
   const staleMs = options.lockStaleMs;
   const timing = { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
   const installed = createInstalled(own);
+  begun.push(
+    async () => releases?.close(),
+    () => installed.close(),
+  );
   const esphomeVersion = createKnownVersion(() => versionOf(installed));
   const chooseEsphome = createChoice({ installed, releases });
   const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
@@ -90,6 +106,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
   const toolDirectories = createToolDirectories({ layout, timing, now: Date.now, log });
   const parts = { paths, composeEnvironment, chooseEsphome, acquire, timing, toolDirectories };
   const jobs = await openJobs({ ...options, ...parts });
+  begun.push(() => jobs.close());
   const keeper = await openKeeper({
     ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
     limits: options.retention,
@@ -97,6 +114,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     minFreeDiskBytes: options.minFreeDiskBytes,
     tools: createToolShelf({ layout, directories: toolDirectories, timing, now: Date.now, log }),
   });
+  begun.push(() => keeper.close());
   const { owners } = keeper;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
   const keys = createKnownKeys({
@@ -142,6 +160,7 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     canProvision: async () => (await releases?.canInstall()) ?? false,
     log,
   });
+  begun.push(() => link.close());
   const stopNoting = link.subscribe((event) => {
     if (event.type === 'session') jobs.notePeer(event.dashboardId, event.connected);
   });
@@ -189,10 +208,9 @@ export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
     esphomeVersion,
     composeEnvironment,
     async clean(configuration) {
-      const key = paths.parseConfiguration(configuration);
-      if (key === null)
-        throw new ReceiverError('STATE', "this is a configuration of the host's own", { configuration });
-      await forHost(key, 'the build is being removed', () => cleanBuildDir(paths, configuration));
+      await forHost(remoteKeyOf(paths, configuration), 'the build is being removed', () =>
+        cleanBuildDir(paths, configuration),
+      );
     },
     underLease: forHost,
     accept: link.accept,

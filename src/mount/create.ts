@@ -128,7 +128,10 @@ export async function createTimedReceiver(
       const { log, connectionLimits: limits } = core.options;
       const listener = await listenForPeers({ port, host, limits, handleUpgrade: upgrade, log });
       listeners.push(listener);
-      if (isClosed) await listener.close();
+      if (isClosed) {
+        await listener.close();
+        throw new ReceiverError('STATE', 'the receiver is closed');
+      }
       core.callBackFrom({
         port: listener.port,
         dial: (where, signal) =>

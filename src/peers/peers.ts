@@ -82,9 +82,10 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     // Before it is read: what comes after the look is looked for again.
     const version = await versionOf(file);
     const content = await readIfAny(file);
+    // A damaged one as well, or every call would read it again.
+    seen = version;
     const found = content && readPeersFile(content)?.rows;
     if (!found) return;
-    seen = version;
     const present = new Set(found.map(keyOf));
     for (const key of known) if (!present.has(key)) rows.delete(key);
     for (const row of found) {

@@ -34,9 +34,7 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
     }
   }
 
-  await attempt(() => jobs.cancelAllOf(id));
-  const own = jobs.list().filter((job) => job.dashboardId === id);
-  for (const job of own) await attempt(() => jobs.remove(job.id), { job: job.id });
+  await attempt(() => forgetJobs(id, jobs));
   for (const device of (await attempt(() => devicesOf(layout, id))) ?? []) {
     if (deps.signal?.aborted === true) return false;
     const key = { dashboardId: id, device };
@@ -46,10 +44,15 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
   return isGone;
 }
 
-/** Ends the jobs that this receiver has of the peer, then forgets them with their results. Throws system errors. */
+/**
+ * Ends the jobs that this receiver has of the peer, then forgets them with their results. One that cannot be does not
+ * keep the others from it; then it throws, at the end, what the first has thrown.
+ */
 export async function forgetJobs(id: DashboardId, jobs: PeerDataDeps['jobs']): Promise<void> {
   await jobs.cancelAllOf(id);
-  for (const job of jobs.list()) if (job.dashboardId === id) await jobs.remove(job.id);
+  const own = jobs.list().filter((job) => job.dashboardId === id);
+  const results = await Promise.allSettled(own.map((job) => jobs.remove(job.id)));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
 /** Whatever lies there, under its name on disk; only directories that we made have one of our form. */

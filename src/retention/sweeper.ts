@@ -14,7 +14,7 @@ import type { DeviceBook, DeviceRecord } from './device-book.js';
 import { changedLimits, type RetentionLimits } from './limits.js';
 import { overQuota } from './quota.js';
 import type { RemovalDeps } from './remove-device.js';
-import { joined, type Removed, type Report } from './report.js';
+import { bytesOfAll, joined, type Removed, type Report } from './report.js';
 import { trimShelf, type Shelf, type ShelfEntry, type ShelfLimits } from './shelf.js';
 import { itemOf, strangeLeft, sweepDevices, type SweepDeps, type SweepResult } from './sweep.js';
 import { usageOf, type UsageReport } from './usage.js';
@@ -90,9 +90,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   void lookAtVolume();
 
   function tick(): void {
-    void sweep(false).catch((error: unknown) => {
-      log.error({ error: messageOf(error) }, 'what is not used any more could not be looked for');
-    });
+    inBackground(sweep(false));
     cancelTimer = clock.after(sweepEveryMs, tick);
   }
 
@@ -102,16 +100,25 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     return result;
   }
 
+  /** Nobody waits for it, so what it rejects with is for the log. */
+  function inBackground(work: Promise<unknown>): void {
+    work.catch((error: unknown) => {
+      log.error({ error: messageOf(error) }, 'what is not used any more could not be looked for');
+    });
+  }
+
   /** Once for all builds that end before its turn: jobs can end faster than a large directory is measured. */
   function look({ dashboardId, device }: JobRecord): void {
     const key = { dashboardId, device };
     const name = layout.subtree(key);
     if (toMeasure.has(name)) return;
     toMeasure.add(name);
-    void enqueue(() => {
-      toMeasure.delete(name);
-      return afterBuild(key);
-    });
+    inBackground(
+      enqueue(() => {
+        toMeasure.delete(name);
+        return afterBuild(key);
+      }),
+    );
   }
 
   async function afterBuild(key: RemoteKey): Promise<void> {
@@ -143,7 +150,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     const needed = deps.minFreeDiskBytes === 0 ? 0 : deps.minFreeDiskBytes + wanted;
     const looked = await lookAtVolume();
     // What a dry run says has gone is still there.
-    const freeBytes = looked === null || !dryRun ? looked : looked + sumOf(gone);
+    const freeBytes = looked === null || !dryRun ? looked : looked + bytesOfAll(gone);
     const missingBytes = freeBytes !== null && freeBytes < needed ? needed * spareFactor - freeBytes : 0;
     const quota = { maxBuildBytes, maxBuildBytesPerPeer, missingBytes };
     const chosen = overQuota(book.list().filter(isNone(gone)), quota, isBusy);
@@ -214,7 +221,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
       if (none === null && isShort && !isTrimming && !signal.aborted) {
         isTrimming = true;
-        void enqueue(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false));
+        inBackground(enqueue(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false)));
       }
       return none;
     },
@@ -232,8 +239,4 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 function isNone(gone: readonly Removed[]): (record: DeviceRecord) => boolean {
   const names = new Set(gone.map(({ item }) => JSON.stringify(item)));
   return (record) => !names.has(JSON.stringify(itemOf(record)));
-}
-
-function sumOf(gone: readonly Removed[]): number {
-  return gone.reduce((sum, { bytes }) => sum + bytes, 0);
 }

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import promises, { readdir, readFile, stat } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { connect, type AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -234,6 +235,34 @@ test('Closing the receiver tells the peer, ends its build, and leaves nothing ru
   await whole.receiver.close();
   await lost;
   assert.equal(await session.ended, 'server_shutting_down');
+});
+
+test('A receiver that cannot be made leaves nothing behind, and the next one has its jobs', async (t) => {
+  const whole = await startReceiver(t);
+  const { options } = whole;
+  const client = await pairedClient(t, whole);
+  const session = await client.openSession();
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen', 'sleep=60000'));
+  const lost = assert.rejects(session.build({ file: 'kitchen.yaml', bundle }), { code: 'PROTOCOL' });
+  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running', { what: 'the build' });
+  await whole.receiver.close();
+  await lost;
+
+  // A step of the start fails at which the job goes on already.
+  const { devicesDir } = whole.receiver.paths.layout;
+  const { readdir: real } = promises;
+  const failing = t.mock.method(promises, 'readdir', async (...args: unknown[]) => {
+    if (args[0] === devicesDir) throw new Error('the disk has a fault');
+    return Reflect.apply(real, promises, args) as never;
+  });
+  syncBuiltinESMExports();
+  await assert.rejects(createReceiver(options), { message: 'the disk has a fault' });
+  failing.mock.restore();
+  syncBuiltinESMExports();
+
+  const next = await createReceiver(options);
+  t.after(() => next.close());
+  await waitFor(() => next.jobs.list()[0]?.state === 'running', { what: 'the same build' });
 });
 
 test('The peer link works on the port of a host that uses koa-websocket already', async (t) => {

@@ -32,10 +32,11 @@ async function start(t: Cleanups, own: string, options: Partial<ReceiverOptions>
     await symlink(dirname(dirname(program)), join(place, 'ready'));
   }
   const esphome = releases.get(own) as EsphomeCommand;
-  const receiver = await createReceiver({ configDir, esphome, ...options });
+  const wishes = { configDir, esphome, ...options };
+  const receiver = await createReceiver(wishes);
   t.after(() => receiver.close());
   assert.equal(receiver.paths.layout.venvsDir, venvsDir);
-  return { receiver, base, port: await receiver.listen(0, '127.0.0.1') };
+  return { receiver, options: wishes, base, port: await receiver.listen(0, '127.0.0.1') };
 }
 
 test('A job is built with the older release that it asks for, by a receiver that has a newer one', async (t) => {

@@ -20,6 +20,8 @@ const host = '127.0.0.1';
 
 export interface Whole {
   readonly receiver: Receiver;
+  /** With which it was made. */
+  readonly options: ReceiverOptions;
   readonly port: number;
   readonly base: string;
 }
@@ -29,12 +31,10 @@ export async function startReceiver(t: Cleanups, options: Partial<ReceiverOption
   const base = await tempDir(t);
   const configDir = join(base, 'config');
   await mkdir(configDir);
-  const receiver = await createReceiver({
-    ...{ configDir, esphome: standInEsphome, provisionVersions: false },
-    ...options,
-  });
+  const own = { configDir, esphome: standInEsphome, provisionVersions: false, ...options };
+  const receiver = await createReceiver(own);
   t.after(() => receiver.close());
-  return { receiver, port: await receiver.listen(0, host), base };
+  return { receiver, options: own, port: await receiver.listen(0, host), base };
 }
 
 export interface Client {
