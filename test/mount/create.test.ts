@@ -366,6 +366,9 @@ test('A port that is taken is an error that says so, and options are checked at 
   await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /taken/ });
   await whole.receiver.close();
   await assert.rejects(whole.receiver.listen(0, '127.0.0.1'), { code: 'STATE', message: /closed/ });
+  const { receiver } = await startReceiver(t);
+  const late = assert.rejects(receiver.listen(0, '127.0.0.1'), { code: 'STATE', message: /closed/ });
+  await Promise.all([receiver.close(), late]);
   const configDir = await tempDir(t);
   const limits = [{ depht: 3 }, { members: 0 }, { ratio: 1.5 }, { packedBytes: 2 ** 27 + 1 }, 5];
   for (const wrong of [
