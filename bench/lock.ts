@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 
 import lockfile from 'proper-lockfile';
 
-import { acquireLease, type LeaseOptions } from '../src/locks/subtree-lease.js';
+import { acquireLease, type LeaseOptions } from '../src/locks/lease.js';
 import { silentLog } from '../src/log.js';
 
 const pairs = 1_000;

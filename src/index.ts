@@ -2,29 +2,29 @@
  * The door. Everything that a host needs is here; `./paths` is the resolver alone, `./offloader` the client and
  * `./testing` the stand-in compiler.
  */
-export { createReceiver, type Receiver, type ReceiverOptions } from './mount/create.js';
-export type { Announcement } from './mount/announcement.js';
-export type { AnnounceOptions } from './mount/announce-options.js';
-export type { Publisher } from './mount/announce.js';
-export type { ArchivePaths, HostArtifacts, HostFile, HostPaths } from './mount/host-paths.js';
-export type { Authorize } from './mount/authorize.js';
-export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './core.js';
+export { createReceiver, type Receiver, type ReceiverOptions } from './koa/plugin.js';
+export type { Announcement } from './koa/announcement.js';
+export type { AnnounceOptions } from './koa/bonjour.js';
+export type { Publisher } from './koa/announce.js';
+export type { ArchivePaths, HostArtifacts, HostFile, HostPaths } from './koa/host-paths.js';
+export type { Authorize } from './koa/authorize.js';
+export type { JobsView, Pairing, Peers, PeerView, ReceiverEvent } from './receiver-api.js';
 export type { BundleLimits } from './bundles/limits.js';
 export type { Usage } from './disk/usage.js';
 export type { Environment } from './esphome/environment.js';
 export type { StorageJson } from './esphome/storage-json.js';
-export type { FailureReason, JobRecord, JobState } from './jobs/job.js';
+export type { FailureReason, JobRecord, JobState } from './jobs/record.js';
 export type { LocalJob } from './jobs/local-work.js';
 export type { Slot } from './jobs/queue.js';
-export { waitingText, type Waiting } from './jobs/waiting.js';
+export { waitingText, type WaitReason } from './jobs/waiting.js';
 export type { Log } from './log.js';
 export type { ConnectionLimits } from './options.js';
 export type { Peer } from './peers/peer-row.js';
 export type { PendingPeer } from './peers/pending.js';
-export { pinPictures, pinText, type PinPicture } from './peers/pin.js';
+export { pinPictures, pinText, type PinPicture } from './protocol/fingerprint.js';
 export type { RetentionLimits } from './retention/limits.js';
-export type { Report } from './retention/report.js';
-export type { ResetWish, Retention } from './retention/retention.js';
+export type { SweepReport } from './retention/sweep.js';
+export type { ResetTarget, Retention } from './retention/service.js';
 export type { UsageReport } from './retention/usage.js';
 export { errorCodes, isReceiverError, ReceiverError, TraversalError, type ErrorCode } from './errors.js';
 export * from './paths/index.js';

@@ -9,27 +9,27 @@ import { resolve } from 'node:path';
 
 import * as z from 'zod';
 
-import { maxBundleBytes } from './bundles/assembler.js';
+import { maxBundleBytes } from './protocol/transfer.js';
 import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
-import { defaultMaxOutputBytes } from './jobs/job-log.js';
+import { defaultMaxOutputBytes } from './jobs/log.js';
 import { defaultSlots, maxSlots } from './jobs/slots.js';
-import { defaultGateLimits, type GateLimits } from './link/gate.js';
-import { defaultMaxUploadsPerPeer } from './link/uploads.js';
+import { defaultStrangerLimits, type StrangerLimits } from './server/connection-limits.js';
+import { defaultMaxUploadsPerPeer } from './server/ports.js';
 import { silentLog, type Log } from './log.js';
-import { stateDirName } from './paths/reserved.js';
+import { stateDirName } from './paths/segments.js';
 import { defaultPairingLimits, type PairingLimits } from './peers/pending.js';
 import { changedLimits, defaultLimits, limitsShape, type RetentionLimits } from './retention/limits.js';
 import { machineOf } from './process/machine.js';
 
-export interface ConnectionLimits extends GateLimits, PairingLimits {
+export interface ConnectionLimits extends StrangerLimits, PairingLimits {
   /** Sockets on the receiver's own port before their upgrade to the peer link. */
   readonly sockets: number;
 }
 
 export const defaultConnectionLimits: ConnectionLimits = Object.freeze({
   sockets: 1_024,
-  ...defaultGateLimits,
+  ...defaultStrangerLimits,
   ...defaultPairingLimits,
 });
 

@@ -5,27 +5,17 @@
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
-import type { ReceiverCore } from './core.js';
-import { cleanBuildDir } from './compile/build-dir.js';
+import { systemClock } from './async/clock.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
+import { cleanBuildDir } from './compile/build-dir.js';
 import { isInside } from './disk/contained.js';
-import { createEnvironment } from './esphome/environment.js';
 import { findEsphome } from './esphome/command.js';
-import { createInstalled, type InstalledEsphome, type InstalledOptions } from './esphome/installed.js';
-import { createKnownVersion } from './esphome/known-version.js';
-import { pythonOf } from './esphome/python.js';
-import { openReleases, type Releases } from './esphome/releases.js';
+import { createEnvironment } from './esphome/environment.js';
 import { createChoice } from './jobs/choose-esphome.js';
-import { openJobs } from './jobs/open.js';
-import { startRecovery } from './jobs/recovery.js';
-import type { LeaseWish } from './jobs/runner.js';
+import { openJobService } from './jobs/open-job-service.js';
+import type { LeaseRequest } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
-import { createToolDirectories } from './jobs/tool-directories.js';
-import { startConnectBack } from './link/connect-back-start.js';
-import { createHidePlaces, withRealPaths } from './link/hide-places.js';
-import { createLink } from './link/link.js';
-import type { Lease, LockTiming } from './locks/lease.js';
-import { acquireLease } from './locks/subtree-lease.js';
+import { type Lease, type LockTiming, acquireLease } from './locks/lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import {
   createPaths,
@@ -34,19 +24,30 @@ import {
   type Layout,
   type RemoteKey,
 } from './paths/index.js';
-import { remoteKeyOf } from './paths/remote-key.js';
-import { systemClock } from './peers/clock.js';
+import { remoteKeyOf } from './paths/resolver.js';
 import { loadIdentity } from './peers/identity.js';
-import { createPairingDesk } from './peers/pairing.js';
+import { createPairingService } from './peers/pairing.js';
 import { openPeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
-import { createKnownKeys } from './retention/known-keys.js';
-import { forgetJobs } from './retention/peer-data.js';
-import type { LeaseOfDevice } from './retention/remove-device.js';
-import { openKeeper } from './retention/retention.js';
-import { createToolShelf } from './retention/tool-shelf.js';
-import { jobsOf, pairingOf, peersOf } from './views.js';
+import {
+  createInstalled,
+  type InstalledEsphome,
+  type InstalledOptions,
+  createKnownVersion,
+} from './provision/installed.js';
+import { pythonOf } from './provision/python.js';
+import { openReleases, type Releases } from './provision/releases.js';
+import { type ReceiverCore, jobsOf, pairingOf, peersOf } from './receiver-api.js';
+import { startRecovery } from './recovery.js';
+import { createKeyChangeGuard, forgetJobs } from './retention/peer-data.js';
+import { openRetentionService } from './retention/service.js';
+import type { DeviceLease } from './retention/sweep.js';
+import { createToolStore } from './retention/tool-store.js';
+import { startConnectBack } from './server/connect-back-schedule.js';
+import { createPathStripper, withRealPaths } from './server/outbox.js';
+import { createPeerServer } from './server/peer-server.js';
+import { createToolDirectories } from './toolchains/directories.js';
 
 /** How long the host's own work waits for a build to end. */
 const leaseDeadlineMs = 30_000;
@@ -101,30 +102,30 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
   );
   const esphomeVersion = createKnownVersion(() => versionOf(installed));
   const chooseEsphome = createChoice({ installed, releases });
-  const acquire = ({ key, reason, ...wish }: LeaseWish & { deadlineMs?: number }): Promise<Lease> =>
+  const acquire = ({ key, reason, ...wish }: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
   const toolDirectories = createToolDirectories({ layout, timing, now: Date.now, log });
   const parts = { paths, composeEnvironment, chooseEsphome, acquire, timing, toolDirectories };
-  const jobs = await openJobs({ ...options, ...parts });
+  const jobs = await openJobService({ ...options, ...parts });
   begun.push(() => jobs.close());
-  const keeper = await openKeeper({
+  const retentionService = await openRetentionService({
     ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
     limits: options.retention,
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
-    tools: createToolShelf({ layout, directories: toolDirectories, timing, now: Date.now, log }),
+    tools: createToolStore({ layout, directories: toolDirectories, timing, now: Date.now, log }),
   });
-  begun.push(() => keeper.close());
-  const { owners } = keeper;
+  begun.push(() => retentionService.close());
+  const { owners } = retentionService;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
-  const keys = createKnownKeys({
+  const keys = createKeyChangeGuard({
     peers: table.list,
     async forgetJobs(id) {
       link.cutOff(id);
       await forgetJobs(id, jobs);
     },
   });
-  const desk = createPairingDesk({
+  const pairing = createPairingService({
     ...{ clock: systemClock, limits: connectionLimits, log },
     peers: { ...table, reread: async () => table.reread().then(keys.check) },
     async beforeApproval(id, pin) {
@@ -132,9 +133,9 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
       keys.note(id, pin);
     },
   });
-  const link = createLink({
+  const link = createPeerServer({
     identity,
-    desk,
+    pairing,
     jobs,
     openIntake(configurationFilename) {
       installed.prepare();
@@ -145,14 +146,14 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     limits: connectionLimits,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
-    noRoomFor: keeper.noRoomFor,
+    noRoomFor: retentionService.noRoomFor,
     resetBuilds: options.peerReset === 'none' ? undefined : resetBuilds,
     about: {
       friendlyName: options.friendlyName,
       haAddon: options.haAddon,
       requiresPairingKey: options.pairingByKey,
     },
-    hidePlaces: createHidePlaces(
+    hidePlaces: createPathStripper(
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, options.stateDir, homedir()]),
     ),
@@ -167,12 +168,12 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
   /** Of one peer or of all, as the operator allows. A job that comes meanwhile waits for its device. */
   function resetBuilds(peer: DashboardId): Promise<void> | null {
     const ids = options.peerReset === 'own' ? [peer] : table.list().map(({ dashboardId: id }) => id);
-    return keeper.resetPeers(ids);
+    return retentionService.resetPeers(ids);
   }
   async function underLease<T>(
     key: RemoteKey,
     reason: string,
-    work: (lease: LeaseOfDevice) => Promise<T>,
+    work: (lease: DeviceLease) => Promise<T>,
     deadlineMs = leaseDeadlineMs,
   ): Promise<T> {
     const { signal } = new AbortController();
@@ -189,7 +190,7 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
     try {
       return await underLease(key, reason, work);
     } finally {
-      await keeper.remeasure(key);
+      await retentionService.remeasure(key);
     }
   }
   let stopConnectBack: (() => Promise<void>) | undefined;
@@ -201,10 +202,10 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
     options,
     paths,
     pin: identity.pin,
-    pairing: pairingOf(desk),
-    peers: peersOf(table, desk, link, { ...owners, cancelJobs: jobs.cancelAllOf }),
+    pairing: pairingOf(pairing),
+    peers: peersOf(table, pairing, link, { ...owners, cancelJobs: jobs.cancelAllOf }),
     jobs: jobsOf(jobs, paths),
-    retention: keeper.retention,
+    retention: retentionService.retention,
     esphomeVersion,
     composeEnvironment,
     async clean(configuration) {
@@ -218,11 +219,11 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
       if (!options.connectBack || isClosed) return;
       stopConnectBack ??= startConnectBack({
         ...place,
-        ...{ identity, table, desk, link, clock: systemClock, log },
+        ...{ identity, table, pairing, link, clock: systemClock, log },
       });
     },
     subscribe(listener) {
-      const stops = [jobs.subscribe(listener), desk.subscribe(listener), link.subscribe(listener)];
+      const stops = [jobs.subscribe(listener), pairing.subscribe(listener), link.subscribe(listener)];
       return () => stops.forEach((stop) => stop());
     },
     async close() {
@@ -233,7 +234,7 @@ async function assemble(wishes: CoreOptions, begun: (() => Promise<void> | void)
       installed.close();
       await jobs.close();
       await releases?.close();
-      await keeper.close();
+      await retentionService.close();
       await recovery.close();
       await table.close();
     },

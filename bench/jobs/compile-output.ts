@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 import type { Cleanups } from '../../test/support/temp-dir.js';
 import { standInEsphome } from '../../src/testing/index.js';
-import { createOffloader, dial, loadOffloaderIdentity, type Transport } from '../../src/mount/offloader.js';
+import { createOffloader, dial, loadOffloaderIdentity, type Transport } from '../../src/koa/offloader.js';
 import { host } from '../transfer/client.js';
 import { configuration, makeBundle, mebibyte, renew } from '../transfer/inputs.js';
 import { findOriginal, startOriginal } from '../transfer/original.js';

@@ -1,8 +1,8 @@
 /**
  * A follower that only counts: after the handshake it does not decrypt, so that the printing side is what is measured.
  */
-import { initiate } from '../../src/link/handshake.js';
-import { dial, type Transport } from '../../src/mount/offloader.js';
+import { initiate } from '../../src/protocol/handshake.js';
+import { dial, type Transport } from '../../src/koa/offloader.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { identityOf, type Identity } from '../../src/peers/identity.js';
 import { messageBytes } from './lines.js';

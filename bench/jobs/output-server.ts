@@ -9,20 +9,19 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { WebSocketServer, type WebSocket } from 'ws';
 
-import { createHidePlaces } from '../../src/link/hide-places.js';
-import { createLink } from '../../src/link/link.js';
-import type { LinkJobs } from '../../src/link/ports.js';
+import { systemClock } from '../../src/async/clock.js';
+import type { JobListener } from '../../src/jobs/create-job-service.js';
+import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
-import type { Transport } from '../../src/link/transport.js';
-import type { JobListener } from '../../src/jobs/jobs.js';
-import { listenForPeers } from '../../src/mount/listen.js';
-import { createUpgrade } from '../../src/mount/upgrade.js';
 import { defaultConnectionLimits } from '../../src/options.js';
 import { createPaths } from '../../src/paths/index.js';
-import { systemClock } from '../../src/peers/clock.js';
 import { loadIdentity } from '../../src/peers/identity.js';
-import { createPairingDesk } from '../../src/peers/pairing.js';
+import { createPairingService } from '../../src/peers/pairing.js';
 import { openPeerTable } from '../../src/peers/peers.js';
+import type { Transport } from '../../src/protocol/transport.js';
+import { createPathStripper } from '../../src/server/outbox.js';
+import { createPeerServer } from '../../src/server/peer-server.js';
+import type { SessionJobs } from '../../src/server/ports.js';
 import { exampleRecord } from '../../src/testing/index.js';
 import { followerId, followerIdentity } from './follower.js';
 import { frameOf, jobId, lineOf } from './lines.js';
@@ -57,16 +56,16 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
   }
   let tell: JobListener = () => {};
   const { layout } = createPaths({ configDir: directory });
-  const link = createLink({
+  const link = createPeerServer({
     identity: await loadIdentity(directory, silentLog),
-    desk: createPairingDesk({ peers, clock: systemClock, log: silentLog }),
+    pairing: createPairingService({ peers, clock: systemClock, log: silentLog }),
     jobs: { ...noJobs, subscribe: (listener) => ((tell = listener), () => {}) },
     openIntake: () => {
       throw new Error('nothing is uploaded here');
     },
     isPlaceSafe: async () => true,
     about: { friendlyName: 'printer', haAddon: false, requiresPairingKey: false },
-    hidePlaces: createHidePlaces(layout, [layout.buildsDir, directory, '/home/bench']),
+    hidePlaces: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
     log: silentLog,
   });
@@ -98,7 +97,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
   };
 }
 
-const noJobs: LinkJobs = {
+const noJobs: SessionJobs = {
   submit() {
     throw new Error('nothing is built here');
   },

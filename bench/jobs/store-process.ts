@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { RunningJob } from '../../src/jobs/build.js';
-import type { JobRequest, Outcome } from '../../src/jobs/job.js';
-import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
+import type { JobRequest, Outcome } from '../../src/jobs/record.js';
+import { createJobService, type JobService } from '../../src/jobs/create-job-service.js';
 import { stagedBundle } from '../../src/bundles/staged.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
@@ -25,8 +25,8 @@ const [step = '', jobsDir = '', count = '0'] = process.argv.slice(2);
 const jobsOfPeer = 100;
 const deadlineMs = 600_000;
 
-async function open(): Promise<Jobs> {
-  return createJobs({
+async function open(): Promise<JobService> {
+  return createJobService({
     store: await openDiskStore({
       ...{ dir: jobsDir, presenceDir: join(jobsDir, '../presence'), watchMs: 10_000, log: silentLog },
     }),
@@ -48,13 +48,13 @@ function untilStopped({ signal }: RunningJob): Promise<Outcome> {
 }
 
 /** Starts on the jobs that were left: all of them must be there again. */
-async function reopen(): Promise<Jobs> {
+async function reopen(): Promise<JobService> {
   const jobs = await open();
   assert.equal(jobs.list().filter(({ bundle }) => bundle !== null).length, Number(count));
   return jobs;
 }
 
-async function fill(): Promise<Jobs> {
+async function fill(): Promise<JobService> {
   const jobs = await open();
   const wanted = Number(count);
   for (let n = 0; n < wanted; n += 1) {

@@ -3,8 +3,8 @@
  * the processor time of the answering process, because the client runs on the same machine: with `ws` and the same work
  * behind it and no check, and with that work alone, where there is not even a socket.
  */
-import { initiate } from '../../src/link/handshake.js';
-import { dial } from '../../src/mount/offloader.js';
+import { initiate } from '../../src/protocol/handshake.js';
+import { dial } from '../../src/koa/offloader.js';
 import { identityOf } from '../../src/peers/identity.js';
 import type { Cleanups } from '../../test/support/temp-dir.js';
 import { median, type Row } from '../transfer/table.js';

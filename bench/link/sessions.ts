@@ -7,8 +7,8 @@ import { join } from 'node:path';
 
 import { WebSocket } from 'ws';
 
-import { initiate } from '../../src/link/handshake.js';
-import { dial } from '../../src/mount/offloader.js';
+import { initiate } from '../../src/protocol/handshake.js';
+import { dial } from '../../src/koa/offloader.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { identityOf, type Identity } from '../../src/peers/identity.js';
 import { newRow, type Row as PeerRow } from '../../src/peers/peer-row.js';

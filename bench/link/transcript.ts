@@ -1,6 +1,6 @@
 /** The two messages of an initiator, recorded once against a responder whose keys are fixed. */
-import { createInitiator, createResponder, type KeyPair } from '../../src/link/noise.js';
-import { encodeHello, encodeIntent } from '../../src/link/hello.js';
+import { createInitiator, createResponder, type KeyPair } from '../../src/protocol/noise.js';
+import { encodeIntentMessage, encodeIntent } from '../../src/protocol/intent.js';
 import { identityOf } from '../../src/peers/identity.js';
 import { keyOf, type BareKey } from './responder.js';
 
@@ -15,5 +15,5 @@ export function transcript(staticKey: KeyPair): { readonly first: Buffer; readon
   const first = initiator.write(encodeIntent('preview'));
   responder.read(first);
   initiator.read(responder.write(Buffer.alloc(0)));
-  return { first, third: initiator.write(encodeHello({})) };
+  return { first, third: initiator.write(encodeIntentMessage({})) };
 }

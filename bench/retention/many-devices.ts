@@ -3,14 +3,18 @@ import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { isTerminal } from '../../src/jobs/job.js';
-import { createLedger, resultBytesOf } from '../../src/jobs/ledger.js';
+import { isTerminal } from '../../src/jobs/record.js';
+import { createJobRegistry, resultBytesOf } from '../../src/jobs/registry.js';
 import { createMemoryStore } from '../../src/jobs/store.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type RemoteKey } from '../../src/paths/index.js';
-import { systemClock } from '../../src/peers/clock.js';
+import { systemClock } from '../../src/async/clock.js';
 import { defaultLimits } from '../../src/retention/limits.js';
-import { openKeeper, type Keeper, type KeeperDeps } from '../../src/retention/retention.js';
+import {
+  openRetentionService,
+  type RetentionService,
+  type RetentionServiceDeps,
+} from '../../src/retention/service.js';
 import { exampleRecord } from '../../src/testing/example-record.js';
 import { pathsIn, realLeases } from '../../test/retention/kill-place.js';
 import { keyOf } from '../../test/retention/place.js';
@@ -41,9 +45,9 @@ export async function measureManyDevices(base: string): Promise<Row[]> {
   const walk = await delaysOf(() => first.retention.sweep());
   await first.close();
 
-  const opened: Keeper[] = [];
+  const opened: RetentionService[] = [];
   const start = await delaysOf(async () => opened.push(await open(base, time)));
-  const { retention, close } = opened[0] as Keeper;
+  const { retention, close } = opened[0] as RetentionService;
   const usage = await delaysOf(async () => {
     for (let n = 0; n < usages; n += 1) await retention.usage();
   });
@@ -83,9 +87,9 @@ async function plant(subtree: string): Promise<void> {
   }
 }
 
-async function open(base: string, time: { readonly aheadMs: number }): Promise<Keeper> {
+async function open(base: string, time: { readonly aheadMs: number }): Promise<RetentionService> {
   const paths = pathsIn(base);
-  return openKeeper({
+  return openRetentionService({
     ...{ paths, layout: paths.layout, log, clock: systemClock, limits: defaultLimits },
     now: () => Date.now() + time.aheadMs,
     jobs: jobsOfAll,
@@ -96,8 +100,13 @@ async function open(base: string, time: { readonly aheadMs: number }): Promise<K
 }
 
 /** Of other devices of the same peers and of many others, as the real ones find them. */
-function manyJobs(): KeeperDeps['jobs'] {
-  const ledger = createLedger({ store: createMemoryStore(), removeRest: async () => {}, now: Date.now, log });
+function manyJobs(): RetentionServiceDeps['jobs'] {
+  const ledger = createJobRegistry({
+    store: createMemoryStore(),
+    removeRest: async () => {},
+    now: Date.now,
+    log,
+  });
   for (let n = 0; n < jobCount; n += 1) {
     const key = keyOf(dashboardId(`bench-peer-${n % 100}`), `busy-${n}`);
     ledger.add(exampleRecord({ ...key, state: 'queued' }));

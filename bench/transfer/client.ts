@@ -1,5 +1,5 @@
 /** The client's side of the clock: every time is taken here, in one process, by what arrives on the wire. */
-import { createOffloader, dial, loadOffloaderIdentity, type Transport } from '../../src/mount/offloader.js';
+import { createOffloader, dial, loadOffloaderIdentity, type Transport } from '../../src/koa/offloader.js';
 import { firstLine, lastLine } from './compiler.js';
 import { announce, configuration } from './inputs.js';
 import type { ServerAddress } from './server-process.js';

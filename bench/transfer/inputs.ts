@@ -7,8 +7,8 @@ import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 
-import type { AnnouncedBundle } from '../../src/mount/offloader.js';
-import { packTar, type TarFile } from '../../src/offloader/tar-writer.js';
+import type { AnnouncedBundle } from '../../src/koa/offloader.js';
+import { packTar, type TarFile } from '../../src/client/bundle.js';
 
 export const mebibyte = 1024 * 1024;
 export const configuration = 'bench.yaml';

@@ -5,18 +5,17 @@
  */
 import { join } from 'node:path';
 
-import { createReceiver } from '../../src/index.js';
+import { systemClock } from '../../src/async/clock.js';
 import type { BundleIntake } from '../../src/bundles/intake.js';
-import { createLink } from '../../src/link/link.js';
-import type { LinkJobs } from '../../src/link/ports.js';
+import { createReceiver } from '../../src/index.js';
+import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
-import { listenForPeers } from '../../src/mount/listen.js';
-import { createUpgrade } from '../../src/mount/upgrade.js';
 import { defaultConnectionLimits } from '../../src/options.js';
-import { systemClock } from '../../src/peers/clock.js';
 import { loadIdentity } from '../../src/peers/identity.js';
-import { createPairingDesk } from '../../src/peers/pairing.js';
+import { createPairingService } from '../../src/peers/pairing.js';
 import { openPeerTable } from '../../src/peers/peers.js';
+import { createPeerServer } from '../../src/server/peer-server.js';
+import type { SessionJobs } from '../../src/server/ports.js';
 import { listenBare } from './bare.js';
 import { startMeter, type Measured } from './meter.js';
 
@@ -53,10 +52,10 @@ async function startWhole(resultCache: boolean): Promise<ServerAddress> {
 async function startSink(): Promise<ServerAddress> {
   const identity = await loadIdentity(join(directory, 'state'), silentLog);
   const peers = await openPeerTable(join(directory, 'state'), silentLog);
-  const desk = createPairingDesk({ peers, clock: systemClock, log: silentLog });
-  const link = createLink({
+  const pairing = createPairingService({ peers, clock: systemClock, log: silentLog });
+  const link = createPeerServer({
     identity,
-    desk,
+    pairing,
     jobs: noJobs,
     openIntake: () => sink,
     isPlaceSafe: async () => true,
@@ -65,7 +64,7 @@ async function startSink(): Promise<ServerAddress> {
     log: silentLog,
   });
   let pairingKey = '';
-  desk.armOneTimeKey((key) => (pairingKey = key));
+  pairing.armOneTimeKey((key) => (pairingKey = key));
   const { port } = await listenForPeers({
     ...{ port: 0, host, limits: defaultConnectionLimits, log: silentLog },
     handleUpgrade: createUpgrade(link.accept),
@@ -83,7 +82,7 @@ const sink: BundleIntake = {
 };
 
 /** Refuses every job, which tells the client that its bundle is complete. */
-const noJobs: LinkJobs = {
+const noJobs: SessionJobs = {
   submit() {
     throw new Error('the sink builds nothing');
   },

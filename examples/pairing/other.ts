@@ -22,7 +22,7 @@ import {
   unpackArtifacts,
   type Offloader,
   type OffloaderSession,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { endingSignal } from './ending.js';
 import { show } from './screen.js';

@@ -1,7 +1,7 @@
 /** The ESPHome of this machine, or one that is installed into the user's cache and found again by every clone. */
 import { quote, ReceiverError } from '../../src/errors.js';
 import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
-import { provisionEsphome } from '../../src/esphome/provision.js';
+import { provisionEsphome } from '../../src/provision/releases.js';
 import { probeVersion } from '../../src/esphome/version.js';
 
 const version = '2026.10.0';

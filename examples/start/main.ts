@@ -6,8 +6,8 @@
  *
  * Everything stays below `.work/start`; the compiler and its build caches are found again at the next start.
  */
-import { cp, mkdir, rm } from 'node:fs/promises';
 import { once } from 'node:events';
+import { cp, mkdir, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,8 +16,15 @@ import { parseArgs } from 'node:util';
 import Koa from 'koa';
 
 import { createReceiver, isReceiverError, ReceiverError, type Receiver } from '../../src/index.js';
-import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/mount/offloader.js';
-import { unpackArtifacts, type Offloader, type OffloaderSession } from '../../src/mount/offloader.js';
+import {
+  createOffloader,
+  dial,
+  loadOffloaderIdentity,
+  makeBundle,
+  unpackArtifacts,
+  type Offloader,
+  type OffloaderSession,
+} from '../../src/koa/offloader.js';
 import { anEsphome } from './an-esphome.js';
 import { runFor } from './run-for.js';
 import { say, showBuild } from './screen.js';

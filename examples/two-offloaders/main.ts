@@ -19,7 +19,7 @@ import {
   loadOffloaderIdentity,
   makeBundle,
   unpackArtifacts,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { anEsphome } from '../start/an-esphome.js';
 import { runFor } from '../start/run-for.js';
 

@@ -6,15 +6,24 @@
  * `host` and native nRF52 builds, which Device Builder compiles and then cannot deliver, get the files that the
  * client demands and ESPHome does not write.
  */
-import { quote } from '../errors.js';
-import { firmwareOffset, platformRow, type FirmwareOffset } from '../esphome/platforms.js';
+import { quote, isReceiverError, ReceiverError, type Facts } from '../errors.js';
+import {
+  firmwareOffset,
+  platformRow,
+  type FirmwareOffset,
+  toolchainRow,
+  type Need,
+} from '../esphome/platforms.js';
 import type { StorageJson } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
-import { findBuild, type BuildPlace } from './build-place.js';
+import {
+  findBuild,
+  type BuildLocation,
+  type BuildFile,
+  findBuildFile,
+  findInBuild,
+} from './build-location.js';
 import { findFiles, findFirmware } from './firmware.js';
-import { fileMember, type ArtifactMember } from './member.js';
-import { metadataMembers } from './metadata.js';
-import { artifactsError, refusing } from './refusal.js';
 
 /** The largest archive of the wire: for the packed bytes and for the sum of the files alike. */
 export const maxArtifactBytes = 256 * 1024 * 1024;
@@ -66,7 +75,7 @@ function nodeNameOf({ name, firmwareBinPath }: StorageJson): string {
 }
 
 /** The files under their places in the tree; one that stands in for the firmware comes last, under its name. */
-async function firmwareMembers(place: BuildPlace, name: string): Promise<readonly ArtifactMember[]> {
+async function firmwareMembers(place: BuildLocation, name: string): Promise<readonly ArtifactMember[]> {
   const { espPlatform } = place.storage;
   const row = platformRow(espPlatform);
   if (row === null) {
@@ -78,4 +87,110 @@ async function firmwareMembers(place: BuildPlace, name: string): Promise<readonl
   const members = files.map((file) => fileMember(file, file.name === program));
   if (firmware.file.name === firmware.name) return members;
   return [...members, fileMember({ ...firmware.file, name: firmware.name })];
+}
+
+/** One file of the archive that a client downloads. */
+export interface ArtifactMember {
+  /** In the archive: relative, forward slashes. */
+  readonly name: string;
+  /** A file without links in its path, or the bytes themselves. */
+  readonly source: string | Buffer;
+  /** In bytes. */
+  readonly size: number;
+  /** Whether it is a program to run. */
+  readonly executable: boolean;
+}
+
+export function fileMember({ name, path, size }: BuildFile, executable = false): ArtifactMember {
+  return { name, source: path, size, executable };
+}
+
+export function bytesMember(name: string, bytes: Buffer): ArtifactMember {
+  return { name, source: bytes, size: bytes.length, executable: false };
+}
+
+/**
+ * The first members of the archive: what ESPHome notes about a build, unchanged to the byte. The client finds its
+ * way through the receiver's absolute paths by itself, and a rewritten file would mislead it.
+ */
+
+/** A validated configuration that is this much older than the sidecar belongs to an earlier one. */
+const staleAfterMs = 60_000;
+
+/**
+ * In the order of Device Builder 1.26. `name` is the node's. Throws `ARTIFACTS` when a required one is missing, and
+ * as {@link findBuildFile}.
+ */
+export async function metadataMembers(
+  paths: Paths,
+  place: BuildLocation,
+  name: string,
+): Promise<readonly ArtifactMember[]> {
+  const { configuration, storage, dataDir } = place;
+  const needs = toolchainRow(storage.toolchain);
+  const idedataPath = paths.resolveIdedataPath(configuration, { name, toolchain: storage.toolchain });
+  const idedata = await findBuildFile(dataDir, idedataPath, 'idedata.json');
+  const ini = await findInBuild(place, 'platformio.ini');
+  const info = await findInBuild(place, 'build_info.json');
+  return [
+    bytesMember('storage.json', storage.raw),
+    ...byNeed('idedata.json', idedata, needs.idedata, '{}'),
+    ...byNeed('platformio.ini', ini, needs.platformioIni, ''),
+    ...byNeed('build_info.json', info, 'optional', ''),
+    ...(await validatedMember(paths, place)),
+  ];
+}
+
+function byNeed(name: string, file: BuildFile | null, need: Need, empty: string): readonly ArtifactMember[] {
+  if (file !== null) return [fileMember(file)];
+  if (need === 'required') throw artifactsError('build_dir_missing', `the build has no ${name}`);
+  return need === 'supplied' ? [bytesMember(name, Buffer.from(empty))] : [];
+}
+
+/** The newer of the two formats, under the name of its format, unless it is a leftover. */
+async function validatedMember(
+  paths: Paths,
+  { configuration, dataDir }: BuildLocation,
+): Promise<readonly ArtifactMember[]> {
+  const sidecar = await findBuildFile(dataDir, paths.resolveStoragePath(configuration), 'storage.json');
+  let newest: BuildFile | null = null;
+  for (const format of ['json', 'yaml'] as const) {
+    const path = paths.resolveValidatedPath(configuration, format);
+    const file = await findBuildFile(dataDir, path, `validated.${format}`);
+    if (file !== null && !(newest && newest.mtimeMs >= file.mtimeMs)) newest = file;
+  }
+  if (newest === null || sidecar === null) return [];
+  return sidecar.mtimeMs - newest.mtimeMs > staleAfterMs ? [] : [fileMember(newest)];
+}
+
+/**
+ * The one error of this folder, with the two words that the peer link has for it. Its message travels to the peer
+ * as it stands, so it holds no path of the host and at most 256 characters.
+ */
+
+/** As the wire has them (Device Builder 1.26). */
+export type ArtifactsFault = 'build_dir_missing' | 'pack_failed';
+
+const maxDetailLength = 256;
+
+/** An `ARTIFACTS` error whose facts hold `reason` and `detail` for the wire. */
+export function artifactsError(
+  reason: ArtifactsFault,
+  text: string,
+  facts: Facts = {},
+  cause?: unknown,
+): ReceiverError {
+  const detail = text.slice(0, maxDetailLength);
+  return new ReceiverError('ARTIFACTS', detail, { ...facts, reason, detail }, { cause });
+}
+
+/** Looks at a build. What the look refuses with `STORAGE` becomes `ARTIFACTS` for `reason`; a place outside is never packed. */
+export async function refusing<T>(reason: ArtifactsFault, look: () => Promise<T>): Promise<T> {
+  try {
+    return await look();
+  } catch (error) {
+    const isOutside = isReceiverError(error, 'TRAVERSAL');
+    if (!isOutside && !isReceiverError(error, 'STORAGE')) throw error;
+    throw artifactsError(isOutside ? 'pack_failed' : reason, error.message, error.facts, error);
+  }
 }

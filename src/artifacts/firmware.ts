@@ -9,12 +9,12 @@
 import { basename, dirname, relative, sep } from 'node:path';
 
 import { isBelow } from '../disk/contained.js';
-import { quote, ReceiverError } from '../errors.js';
-import { asObject, parseJson } from '../esphome/json-object.js';
+import { quote, ReceiverError, isReceiverError } from '../errors.js';
+import { asObject, parseJson } from '../disk/json.js';
 import { platformRow, type PlatformRow } from '../esphome/platforms.js';
-import { readOf } from '../esphome/storage-json.js';
-import type { BuildFile } from './build-file.js';
-import { findInBuild, missing, type BuildPlace } from './build-place.js';
+import { readOf, type StorageJson } from '../esphome/storage-json.js';
+import type { Paths } from '../paths/index.js';
+import { type BuildFile, findInBuild, missing, type BuildLocation, findBuild } from './build-location.js';
 
 export interface Firmware {
   /** Where the sidecar says that it is: below the build, forward slashes. */
@@ -24,7 +24,7 @@ export interface Firmware {
 }
 
 /** Throws `STORAGE` when there is none, and `TRAVERSAL` when it lies outside the build. */
-export async function findFirmware(place: BuildPlace): Promise<Firmware> {
+export async function findFirmware(place: BuildLocation): Promise<Firmware> {
   const { firmwareBinPath: path, espPlatform } = place.storage;
   if (path === null) throw missing('the sidecar of the build does not say where the firmware is');
   if (!isBelow(place.path, path)) {
@@ -44,7 +44,10 @@ export async function findFirmware(place: BuildPlace): Promise<Firmware> {
  * All files that the platform has, the firmware among them unless another one stands in. In the order of Device
  * Builder 1.26. Throws as {@link findFirmware}.
  */
-export async function findFiles(place: BuildPlace, { name, file }: Firmware): Promise<readonly BuildFile[]> {
+export async function findFiles(
+  place: BuildLocation,
+  { name, file }: Firmware,
+): Promise<readonly BuildFile[]> {
   const row = platformRow(place.storage.espPlatform);
   if (row === null) return [file];
   const named = row.files.map((each) => each.replaceAll('{name}', place.storage.name ?? ''));
@@ -71,7 +74,7 @@ const leaf = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 
 /** The public files in LibreTiny's list, which lies beside the firmware. What is no plain name is passed over. */
 async function listedDownloads(
-  place: BuildPlace,
+  place: BuildLocation,
   { downloadList }: PlatformRow,
   firmware: string,
 ): Promise<readonly string[]> {
@@ -85,4 +88,35 @@ async function listedDownloads(
     .map((output) => output?.get('filename'))
     .filter((file): file is string => typeof file === 'string' && leaf.test(file))
     .slice(0, maxListed);
+}
+
+/**
+ * After exit code 0: are the results where everybody will look for them?
+ *
+ * The resolver is asked, never the output. A compiler that followed another variable, a YAML with a `build_path`
+ * of its own, or a link that leads away once meant "success" and then a download that found nothing, or found
+ * somebody else's firmware. The firmware's age proves nothing: a build without changes keeps the old file.
+ */
+export interface VerifiedBuild {
+  readonly storage: StorageJson;
+  /** Absolute, below the subtree. */
+  readonly buildPath: string;
+  /** Absolute; a regular file below `buildPath`: the firmware, or what stands in for it. */
+  readonly firmwarePath: string;
+}
+
+/** Throws `WROTE_ELSEWHERE` with a sentence without host paths; the paths are in the facts. */
+export async function verifyBuild(
+  paths: Pick<Paths, 'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'>,
+  configuration: string,
+): Promise<VerifiedBuild> {
+  try {
+    const place = await findBuild(paths, configuration);
+    const { file } = await findFirmware(place);
+    return { storage: place.storage, buildPath: place.path, firmwarePath: file.path };
+  } catch (cause) {
+    if (!isReceiverError(cause)) throw cause;
+    const message = `ESPHome ended well but wrote elsewhere: ${cause.message}`;
+    throw new ReceiverError('WROTE_ELSEWHERE', message, cause.facts, { cause });
+  }
 }

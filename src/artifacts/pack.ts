@@ -10,9 +10,7 @@ import { createGzip } from 'node:zlib';
 
 import { openRegular } from '../disk/open-regular.js';
 import { quote } from '../errors.js';
-import type { BuildArtifacts } from './collect.js';
-import type { ArtifactMember } from './member.js';
-import { artifactsError, refusing } from './refusal.js';
+import { type BuildArtifacts, type ArtifactMember, artifactsError, refusing } from './collect.js';
 
 export interface PackedArtifacts {
   /** Of the archive. */

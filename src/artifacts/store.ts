@@ -16,7 +16,7 @@ import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
-import { parseJson } from '../esphome/json-object.js';
+import { parseJson } from '../disk/json.js';
 import type { FirmwareOffset } from '../esphome/platforms.js';
 import type { BuildArtifacts } from './collect.js';
 import { packArtifacts } from './pack.js';

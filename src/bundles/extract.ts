@@ -14,7 +14,7 @@ import { join } from 'node:path';
 
 import { ReceiverError, quote } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
-import { createHintScanner, type Hints } from './hints.js';
+import { createRemoteContentScanner, type RemoteContent } from './remote-content.js';
 import type { BundleLimits } from './limits.js';
 import { createMemberTree, type MemberTree } from './member-names.js';
 import { readTar, type TarMember } from './tar-reader.js';
@@ -25,7 +25,7 @@ export interface Extracted {
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
-  readonly hints: Hints;
+  readonly hints: RemoteContent;
   /** Of the members' paths, kinds, modes and bytes, in hex: the same for the same content however it was packed. */
   readonly contentSha256: string;
   /** Whether exactly this path is a file of the tree. */
@@ -42,7 +42,7 @@ export async function extract(
   limits: BundleLimits,
 ): Promise<Extracted> {
   const tree = createMemberTree(limits);
-  const scanner = createHintScanner();
+  const scanner = createRemoteContentScanner();
   const manifest: Buffer[] = [];
   const content = createHash('sha256');
   let bytes = 0;

@@ -9,7 +9,7 @@
 import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
-import { createCondition } from './condition.js';
+import { createCondition } from '../async/condition.js';
 import { streamBytes, type BundleLimits } from './limits.js';
 
 export interface Inflater {

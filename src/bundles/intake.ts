@@ -13,11 +13,11 @@ import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js'
 import { parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';
 import type { FileName } from '../paths/index.js';
-import { systemClock, type Clock } from '../peers/clock.js';
+import { systemClock, type Clock } from '../async/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import { defaultBundleLimits, type BundleLimits } from './limits.js';
-import { removeOrWarn } from './remove-or-warn.js';
+import { removeOrWarn } from './unpack-messages.js';
 import { stagedBundle, type StagedBundle } from './staged.js';
 
 export interface IntakeOptions {
@@ -54,7 +54,7 @@ export interface BundleIntake {
   abort(): Promise<void>;
 }
 
-type Outcome = { readonly staged: StagedBundle } | { readonly error: unknown };
+type IntakeOutcome = { readonly staged: StagedBundle } | { readonly error: unknown };
 
 /** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
 export function openIntake(options: IntakeOptions): BundleIntake {
@@ -118,7 +118,7 @@ async function unpack(
   limits: BundleLimits,
   log: Log,
   { uploadsDir, name = temporaryName(), configurationFilename }: IntakeOptions,
-): Promise<Outcome> {
+): Promise<IntakeOutcome> {
   let directory: string | null = null;
   try {
     await mkdir(uploadsDir, { recursive: true, mode: 0o700 });

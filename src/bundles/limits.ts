@@ -3,7 +3,7 @@
  * million inodes, so everything that grows while unpacking has a limit that is checked while it grows.
  */
 
-import { maxBundleBytes } from './assembler.js';
+import { maxBundleBytes } from '../protocol/transfer.js';
 
 export interface BundleLimits {
   /** The archive as it arrives, in bytes; checked when it is announced. Default, and the most: 128 MiB. */

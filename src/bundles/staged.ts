@@ -5,7 +5,7 @@
 import { removeTree } from '../disk/remove.js';
 import type { Manifest } from '../esphome/manifest.js';
 import type { FileName } from '../paths/index.js';
-import type { Hints } from './hints.js';
+import type { RemoteContent } from './remote-content.js';
 
 export interface StagedFacts {
   /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
@@ -14,7 +14,7 @@ export interface StagedFacts {
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
-  readonly hints: Hints;
+  readonly hints: RemoteContent;
   /** The same for the same content, however it was packed. In hex. */
   readonly contentSha256: string;
 }

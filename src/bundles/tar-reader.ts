@@ -9,8 +9,6 @@
 import { Header } from 'tar';
 
 import { ReceiverError, quote } from '../errors.js';
-import { createByteSource, type ByteSource } from './byte-source.js';
-import { noOverrides, parsePax, type Overrides } from './pax.js';
 
 export interface TarMember {
   /** As it stands in the archive; only the one trailing slash of a directory is gone. Not checked. */
@@ -153,4 +151,125 @@ function isZero(bytes: Buffer): boolean {
 
 function damaged(how: string): ReceiverError {
   return new ReceiverError('BUNDLE', `the archive is damaged: ${how}`);
+}
+
+/**
+ * Takes exact amounts out of a stream of chunks, asking for the next chunk only when the last is used up: this is
+ * where back-pressure comes from. An end before the amount is a truncated archive and never a short answer.
+ */
+export interface ByteSource {
+  /** Exactly `amount` bytes. The buffer may share memory with the stream's chunk. Throws `BUNDLE` at the end. */
+  take(amount: number): Promise<Buffer>;
+  /** From one byte to `most` bytes, as they come. Throws `BUNDLE` at the end. */
+  takeUpTo(most: number): Promise<Buffer>;
+  /** Whatever is there next; empty at the end. */
+  takeAny(): Promise<Buffer>;
+}
+
+const nothing = Buffer.alloc(0);
+
+export function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
+  const chunks = stream[Symbol.asyncIterator]();
+  let rest: Buffer = nothing;
+
+  /** False at the end of the stream. */
+  async function fill(): Promise<boolean> {
+    while (rest.length === 0) {
+      const next = await chunks.next();
+      if (next.done) return false;
+      rest = next.value;
+    }
+    return true;
+  }
+
+  function cut(most: number): Buffer {
+    const piece = rest.subarray(0, most);
+    rest = rest.subarray(piece.length);
+    return piece;
+  }
+
+  async function takeUpTo(most: number): Promise<Buffer> {
+    if (!(await fill())) throw new ReceiverError('BUNDLE', 'the archive is truncated');
+    return cut(most);
+  }
+
+  return {
+    takeUpTo,
+    async take(amount) {
+      if (rest.length >= amount) return cut(amount);
+      const pieces: Buffer[] = [];
+      for (let left = amount; left > 0;) {
+        const piece = await takeUpTo(left);
+        pieces.push(piece);
+        left -= piece.length;
+      }
+      return Buffer.concat(pieces);
+    },
+    async takeAny() {
+      await fill();
+      return cut(rest.length);
+    },
+  };
+}
+
+/**
+ * The records of a PAX header that change what a member is, by their byte lengths as POSIX says: a name may hold
+ * any letter, and a reader that goes by lines takes a part of one name for another record.
+ */
+
+/** What takes the place of the fields of the header that follows. */
+export interface Overrides {
+  readonly path: string | null;
+  /** In bytes. */
+  readonly size: number | null;
+}
+
+export const noOverrides: Overrides = Object.freeze({ path: null, size: null });
+
+const space = 0x20;
+const newline = 0x0a;
+
+/**
+ * Reads all records. Times, owners and comments are ignored. Throws `BUNDLE` for a malformed record, for a link,
+ * and for the keys that make sparse files.
+ */
+export function parsePax(bytes: Buffer): Overrides {
+  let { path, size } = noOverrides;
+  for (const [key, value] of records(bytes)) {
+    if (key === 'path') path = value.toString('utf8');
+    else if (key === 'size') size = paxSize(value);
+    else if (key === 'linkpath') throw malformed('it holds a link');
+    else if (key.startsWith('GNU.sparse.')) throw malformed('it holds a sparse file');
+  }
+  return { path, size };
+}
+
+function* records(bytes: Buffer): Generator<readonly [key: string, value: Buffer]> {
+  for (let at = 0; at < bytes.length;) {
+    const length = lengthAt(bytes, at);
+    const record = bytes.subarray(at, at + length);
+    const start = record.indexOf(space) + 1;
+    const equals = record.indexOf('=', start);
+    if (record.length < length || record.at(-1) !== newline || equals < 0)
+      throw malformed('a record is malformed');
+    yield [record.toString('utf8', start, equals), record.subarray(equals + 1, -1)];
+    at += length;
+  }
+}
+
+/** The decimal number that begins a record: its whole length, the number included. */
+function lengthAt(bytes: Buffer, at: number): number {
+  const digits = /^([1-9][0-9]{0,6}) /.exec(bytes.toString('latin1', at, at + 8))?.[1];
+  if (digits === undefined) throw malformed('a record is malformed');
+  return Number(digits);
+}
+
+function paxSize(value: Buffer): number {
+  const text = value.toString('latin1', 0, 17);
+  if (!/^[0-9]{1,15}$/.test(text)) throw malformed('a size is not a number');
+  return Number(text);
+}
+
+function malformed(how: string): ReceiverError {
+  return new ReceiverError('BUNDLE', `the archive is damaged: an extended header is bad, ${how}`);
 }

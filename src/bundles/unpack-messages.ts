@@ -2,6 +2,7 @@
  * What the receiver and its unpacking thread say to each other, and how an error gets from one to the other with its
  * code: a copy made by the machine keeps only message and stack, and a full disk would look like a damaged bundle.
  */
+import { removeTree } from '../disk/remove.js';
 import {
   isReceiverError,
   messageOf,
@@ -10,6 +11,7 @@ import {
   type ErrorCode,
   type Facts,
 } from '../errors.js';
+import type { Log } from '../log.js';
 import type { FileName } from '../paths/index.js';
 import type { BundleLimits } from './limits.js';
 import type { StagedFacts } from './staged.js';
@@ -61,4 +63,18 @@ export function plain(facts: Facts): Facts {
     return [key, typeof value === 'object' ? JSON.stringify(value) : value];
   });
   return Object.fromEntries(shown) as Facts;
+}
+
+/**
+ * Removes what an upload has left, apart from the intake itself: the receiver's main thread must do it when the
+ * unpacking thread has died, and it would load the whole of the unpacking at its start otherwise.
+ */
+
+/** Never rejects. */
+export async function removeOrWarn(directory: string, log: Log): Promise<void> {
+  try {
+    await removeTree(directory);
+  } catch (error) {
+    log.warn({ error, directory }, 'an uploaded bundle could not be removed; the sweep will try again');
+  }
 }

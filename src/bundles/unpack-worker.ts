@@ -8,14 +8,14 @@ import { silentLog, type Log } from '../log.js';
 import { openIntake, type BundleIntake } from './intake.js';
 import { packError, plain, type FromThread, type ToThread } from './unpack-messages.js';
 
-interface Upload {
+interface ThreadUpload {
   readonly intake: BundleIntake;
   /** The bytes that are on their way in, one buffer after the other. Never rejects. */
   last: Promise<void>;
 }
 
 const port = parentPort as MessagePort;
-const uploads = new Map<number, Upload>();
+const uploads = new Map<number, ThreadUpload>();
 
 function tell(message: FromThread, transfer: ArrayBuffer[] = []): void {
   port.postMessage(message, transfer);
@@ -37,7 +37,7 @@ port.on('message', (message: ToThread) => {
 });
 
 async function take(
-  { intake, last }: Upload,
+  { intake, last }: ThreadUpload,
   { upload, buffer, length }: ToThread & { type: 'bytes' },
 ): Promise<void> {
   await last;
@@ -45,7 +45,7 @@ async function take(
   tell({ type: 'taken', upload, buffer }, [buffer]);
 }
 
-async function finish(number: number, { intake, last }: Upload): Promise<void> {
+async function finish(number: number, { intake, last }: ThreadUpload): Promise<void> {
   await last;
   try {
     const { directory, manifest, bytes, members, hints, contentSha256 } = await intake.finish();
@@ -57,7 +57,7 @@ async function finish(number: number, { intake, last }: Upload): Promise<void> {
   uploads.delete(number);
 }
 
-async function abort(number: number, upload: Upload | undefined): Promise<void> {
+async function abort(number: number, upload: ThreadUpload | undefined): Promise<void> {
   await upload?.intake.abort();
   uploads.delete(number);
   tell({ type: 'aborted', upload: number });

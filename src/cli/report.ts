@@ -4,11 +4,12 @@
  */
 import type { Writable } from 'node:stream';
 
-import { quote } from '../errors.js';
-import { pinPictures, pinText } from '../peers/pin.js';
-import type { ReceiverEvent } from '../core.js';
+import { quote, isReceiverError, messageOf } from '../errors.js';
+import type { Log } from '../log.js';
+import { pinPictures, pinText } from '../protocol/fingerprint.js';
+import type { ReceiverEvent } from '../receiver-api.js';
 
-export interface Report {
+export interface ServeReport {
   listening(at: { readonly host: string; readonly port: number; readonly pin: string }): void;
   pairingKey(key: string, validMs: number): void;
   /** Nobody paired in time. */
@@ -17,7 +18,7 @@ export interface Report {
 }
 
 /** Each line is an object with `event`: `listening`, `pairing_key`, `pairing_lapsed`, `paired`, `revoked`, `job`. */
-export function jsonReport(out: Writable): Report {
+export function jsonReport(out: Writable): ServeReport {
   const line = (object: object): void => void out.write(`${JSON.stringify(object)}\n`);
   return {
     listening: ({ host, port, pin }) => line({ event: 'listening', host, port, pin }),
@@ -37,7 +38,7 @@ export function jsonReport(out: Writable): Report {
 }
 
 /** Sentences, with the pin as pictures, their names and in full. */
-export function textReport(out: Writable): Report {
+export function textReport(out: Writable): ServeReport {
   const line = (text: string): void => void out.write(`${text}\n`);
   return {
     listening({ host, port, pin }) {
@@ -61,3 +62,24 @@ export function textReport(out: Writable): Report {
     },
   };
 }
+
+/**
+ * The log of the command line: one line a message on stderr, so that stdout stays for what the command says.
+ * Control characters in facts cannot reach the terminal: JSON escapes them.
+ */
+function write(level: string, facts: Readonly<Record<string, unknown>>, text: string): void {
+  const shown = Object.keys(facts).length === 0 ? '' : ` ${JSON.stringify(facts, readable)}`;
+  process.stderr.write(`${new Date().toISOString()} ${level} ${text}${shown}\n`);
+}
+
+function readable(_key: string, value: unknown): unknown {
+  if (isReceiverError(value)) return { code: value.code, message: value.message, ...value.facts };
+  return value instanceof Error ? messageOf(value) : value;
+}
+
+export const stderrLog: Log = Object.freeze({
+  debug() {},
+  info: (facts, text) => write('info', facts, text),
+  warn: (facts, text) => write('warn', facts, text),
+  error: (facts, text) => write('error', facts, text),
+} satisfies Log);

@@ -7,15 +7,14 @@
 import { Console } from 'node:console';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
 
 import { ReceiverError, quote } from '../errors.js';
 import { findEsphome } from '../esphome/command.js';
-import { createReceiver, type Receiver } from '../mount/create.js';
+import { createReceiver, type Receiver } from '../koa/plugin.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
-import { jsonReport, textReport, type Report } from './report.js';
-import { serveAdmin } from './serve-admin.js';
-import { stderrLog } from './stderr-log.js';
+import { jsonReport, textReport, type ServeReport, stderrLog } from './report.js';
 
 export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR]
         [--connect-back] [--announce] [--admin PORT] [--json]
@@ -108,7 +107,7 @@ async function signalled(): Promise<number> {
 }
 
 /** Resolves to 1 when nobody is paired and the key lapses; never otherwise. */
-function pairedInTime(receiver: Receiver, report: Report, ending: AbortSignal): Promise<number> {
+function pairedInTime(receiver: Receiver, report: ServeReport, ending: AbortSignal): Promise<number> {
   return new Promise((resolve) => {
     if (receiver.peers.list().length > 0) return;
     receiver.pairing.armOneTimeKey((key) => report.pairingKey(key, oneTimeKeyMs));
@@ -119,4 +118,35 @@ function pairedInTime(receiver: Receiver, report: Report, ending: AbortSignal): 
       resolve(1);
     });
   });
+}
+
+/**
+ * The admin routes of a build server that has no dashboard, at a port of this machine alone: without them nobody could
+ * pair a second dashboard, revoke one, or see what fills the disk. Koa is loaded for it and not before.
+ */
+
+/** Resolves, when it listens, to what ends it. Throws `STATE` for a port that is taken, or without Koa. */
+export async function serveAdmin(receiver: Receiver, port: number): Promise<() => Promise<void>> {
+  const { default: Koa } = await import('koa').catch((cause: unknown) => {
+    throw new ReceiverError('STATE', '--admin needs the package koa', {}, { cause });
+  });
+  const app = new Koa();
+  // The log of the receiver says what goes wrong in it.
+  app.silent = true;
+  app.use(receiver.routes());
+  const answer = app.callback();
+  const server = createServer((request, response) => void answer(request, response));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) => {
+      reject(
+        new ReceiverError('STATE', `the port ${port} of this machine cannot be bound`, { port }, { cause }),
+      );
+    });
+    server.listen(port, '127.0.0.1', resolve);
+  });
+  return () =>
+    new Promise((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
 }

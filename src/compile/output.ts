@@ -3,7 +3,7 @@
  * error in the configuration, and a broken installation can end with 0. Texts of ESPHome 2026.10 and its tools.
  */
 import { plainText } from '../esphome/progress.js';
-import { toolNames } from '../esphome/tools.js';
+import { toolNames } from '../esphome/platforms.js';
 
 /** Facts gathered over the whole output; one object a compile. */
 export interface OutputMarks {

@@ -3,9 +3,9 @@
  * which could make the reader wait for ever, is refused.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { open, type FileHandle, lstat } from 'node:fs/promises';
 
-import { ReceiverError } from '../errors.js';
+import { ReceiverError, systemCode } from '../errors.js';
 
 export interface RegularFile {
   readonly handle: FileHandle;
@@ -53,4 +53,15 @@ export function readRegularSync(path: string, maxBytes: number): Buffer {
   } finally {
     closeSync(descriptor);
   }
+}
+
+/**
+ * Whether something lies at a path, a link that leads nowhere included. What cannot be looked at counts as there: whoever
+ * asks would otherwise forget, or build upon, what somebody has only locked away.
+ */
+export async function isThere(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? ''),
+  );
 }

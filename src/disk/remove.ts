@@ -24,14 +24,14 @@ export async function removeTree(path: string, signal?: AbortSignal): Promise<vo
   await removeBelow(path, { root: path, moved: 0, signal });
 }
 
-interface Removal {
+interface TreeRemoval {
   readonly root: string;
   readonly signal: AbortSignal | undefined;
   /** How many directories were moved up to the root, to be removed from there. */
   moved: number;
 }
 
-async function removeBelow(path: string, removal: Removal): Promise<void> {
+async function removeBelow(path: string, removal: TreeRemoval): Promise<void> {
   for (let tries = 1; ; tries += 1) {
     const before = removal.moved;
     try {
@@ -50,7 +50,7 @@ async function removeBelow(path: string, removal: Removal): Promise<void> {
   }
 }
 
-async function removeEntries(directory: string, removal: Removal): Promise<void> {
+async function removeEntries(directory: string, removal: TreeRemoval): Promise<void> {
   for await (const entry of await openToEmpty(directory)) {
     removal.signal?.throwIfAborted();
     const path = join(directory, entry.name);

@@ -2,7 +2,7 @@
  * How much a tree holds. Links are counted as links and not followed, so that a planted one can neither inflate
  * a figure nor lead out of the tree.
  */
-import { chmod, lstat, opendir } from 'node:fs/promises';
+import { chmod, lstat, opendir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { systemCode } from '../errors.js';
@@ -76,3 +76,11 @@ async function unlessGone(work: Promise<void>): Promise<void> {
 
 /** Read, write and enter, for the owner. */
 export const ownAll = 0o700;
+
+/** How much room a volume has left for this account; what is reserved for root does not count. */
+
+/** In bytes. Throws system errors. */
+export async function freeSpaceBytes(directory: string): Promise<number> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize;
+}

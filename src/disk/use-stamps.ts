@@ -10,7 +10,6 @@ import { readFile, rm } from 'node:fs/promises';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
-import { canBeUse, precisionMs } from './use-time.js';
 
 export interface UseStamps {
   /** Notes that it is used now; to the minute. Never rejects. */
@@ -68,4 +67,19 @@ export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
 async function read(file: string): Promise<number | undefined> {
   const text = await readFile(file, 'utf8').catch(() => '');
   return /^\d{1,16}$/.test(text) ? Number(text) : undefined;
+}
+
+/**
+ * Which times can be those of a use. A board without a battery begins in 1970, and a clock may be set back: what was noted
+ * meanwhile would look old for ever, or new for ever. Both count as now.
+ */
+
+/** Uses are noted to the minute, and clocks differ by as much. */
+export const precisionMs = 60_000;
+/** 2024: before it there was none of this software. */
+const earliest = 1_704_067_200_000;
+
+/** Both in milliseconds since 1970. */
+export function canBeUse(time: number, now: number): boolean {
+  return time >= earliest && time <= now + precisionMs;
 }

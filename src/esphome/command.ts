@@ -7,7 +7,7 @@
  */
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 
-import { isExecutable } from '../process/runnable.js';
+import { isExecutable } from '../process/session.js';
 import { isReleaseAtLeast } from './version.js';
 
 /** A program (absolute once resolved) and the words that always follow it, as in `python -m esphome`. */

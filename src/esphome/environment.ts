@@ -10,7 +10,7 @@ import { join } from 'node:path';
 
 import { ReceiverError } from '../errors.js';
 import type { Paths } from '../paths/index.js';
-import { toolNames } from './tools.js';
+import { toolNames } from './platforms.js';
 
 export type Environment = Readonly<Record<string, string>>;
 

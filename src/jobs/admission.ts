@@ -31,7 +31,7 @@ export interface AdmissionOptions {
   readonly now?: () => number;
 }
 
-interface Waiter {
+interface AdmissionWaiter {
   admit(): void;
   fail(error: ReceiverError): void;
   tell(shortage: Shortage): void;
@@ -64,15 +64,15 @@ export function withAdmission(queue: JobQueue, options: AdmissionOptions): JobQu
   };
 }
 
-interface Gate {
+interface AdmissionGate {
   /** Resolves with how to leave. Rejects with the signal's reason and with `RESOURCE`. */
   pass(ticket: Pick<QueueTicket, 'signal' | 'onShort'>): Promise<() => void>;
 }
 
-function createGate(options: AdmissionOptions): Gate {
+function createGate(options: AdmissionOptions): AdmissionGate {
   const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk } = options;
   const { recheckMs = 2_000, growthMs = 20_000, now = () => performance.now() } = options;
-  const waiting = new Set<Waiter>();
+  const waiting = new Set<AdmissionWaiter>();
   /** When each build that runs was let in. */
   const inside = new Set<{ readonly since: number }>();
   const memory = createMark('memory');
@@ -129,7 +129,7 @@ function createGate(options: AdmissionOptions): Gate {
           settle();
           reject(signal.reason);
         };
-        const waiter: Waiter = {
+        const waiter: AdmissionWaiter = {
           admit() {
             settle();
             const build = { since: now() };

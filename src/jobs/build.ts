@@ -17,10 +17,10 @@ import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import type { JobRecord, Outcome } from './job.js';
+import type { JobRecord, Outcome } from './record.js';
 import type { CachedJob } from './result-cache.js';
-import type { Tools } from './tools.js';
-import type { Waiting } from './waiting.js';
+import type { Tools } from '../toolchains/run-with-tools.js';
+import type { WaitReason } from './waiting.js';
 
 /** What a build does to the world; each can be replaced, so that a test forces every moment. */
 export interface BuildDeps {
@@ -87,7 +87,7 @@ export async function build(
     assertOurs(job, lease);
     const { signal, output } = job;
     const limits = { timeoutMs: deps.compileTimeoutMs, silenceMs: deps.silenceTimeoutMs };
-    const onWaiting = (waiting: Waiting | null): void => job.note({ waiting });
+    const onWaiting = (waiting: WaitReason | null): void => job.note({ waiting });
     const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
     const result = await deps.tools.compile(user, async (guard) => {
       trusted = false;

@@ -2,7 +2,7 @@
  * Waiting for a bundle that is still being unpacked, without ever losing one: a bundle that arrives for a job
  * which has been cancelled meanwhile is discarded, and somebody can wait for that.
  */
-import type { KeptBundles } from '../bundles/kept.js';
+import type { BundleStore } from '../bundles/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
@@ -20,7 +20,7 @@ export interface BundleWait {
   settled(): Promise<void>;
 }
 
-export function createBundleWait(kept: Pick<KeptBundles, 'keep' | 'remove'>, log: Log): BundleWait {
+export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log: Log): BundleWait {
   const late = new Set<Promise<void>>();
 
   async function discard(staged: StagedBundle): Promise<void> {

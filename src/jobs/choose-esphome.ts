@@ -8,8 +8,8 @@
  */
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
-import type { Installed, InstalledEsphome } from '../esphome/installed.js';
-import type { Releases } from '../esphome/releases.js';
+import type { Installed, InstalledEsphome } from '../provision/installed.js';
+import type { Releases } from '../provision/releases.js';
 import { isPinnable } from '../esphome/version.js';
 
 export interface ChosenEsphome {

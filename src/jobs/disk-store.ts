@@ -16,8 +16,7 @@ import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { messageOf, systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
 import type { Log } from '../log.js';
-import { isTerminal, type JobRecord } from './job.js';
-import { parseRecord } from './parse-record.js';
+import { isTerminal, type JobRecord, parseRecord } from './record.js';
 import type { JobStore } from './store.js';
 
 const idShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -41,7 +40,7 @@ export interface DiskStoreOptions {
   readonly log: Log;
 }
 
-interface Entry {
+interface RecordEntry {
   readonly name: string;
   readonly id: string;
   readonly maker: string;
@@ -55,7 +54,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
   /** Names of ended records that others have written. */
   const foreign = new Map<string, string>();
   /** Live records whose owner cannot be seen from here. */
-  const unseen: Entry[] = [];
+  const unseen: RecordEntry[] = [];
 
   /** Runs `work` after all earlier work on the same id, whether that succeeded or not. */
   async function inOrder(id: string, work: () => Promise<void>): Promise<void> {
@@ -80,7 +79,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
   }
 
   /** Makes a live record this store's. False when another is quicker. */
-  async function claim({ name, id }: Entry): Promise<boolean> {
+  async function claim({ name, id }: RecordEntry): Promise<boolean> {
     if (atWork.has(id)) return mine.has(id);
     hold(id);
     try {
@@ -99,7 +98,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
   }
 
   /** The record when it has ended or is now this store's. */
-  async function take(entry: Entry, standing: Standing | 'silent'): Promise<JobRecord | null> {
+  async function take(entry: RecordEntry, standing: Standing | 'silent'): Promise<JobRecord | null> {
     const record = await readRecord(dir, entry, log);
     if (record === null) return null;
     if (isTerminal(record)) {
@@ -115,8 +114,8 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
 
   /** A few at a time: one after the other, thousands of records take longer than peers wait. */
   async function takeAll(
-    entries: readonly Entry[],
-    standingOfEach: (entry: Entry) => Standing | 'silent',
+    entries: readonly RecordEntry[],
+    standingOfEach: (entry: RecordEntry) => Standing | 'silent',
   ): Promise<JobRecord[]> {
     const records: JobRecord[] = [];
     const rest = entries.values();
@@ -182,7 +181,7 @@ export async function isLiveOnDisk(dir: string, id: string, log: Log): Promise<b
   return false;
 }
 
-async function entriesOf(dir: string): Promise<Entry[]> {
+async function entriesOf(dir: string): Promise<RecordEntry[]> {
   return (await readdir(dir)).flatMap((name) => {
     const [, id, maker = ''] = nameShape.exec(name) ?? [];
     return id === undefined ? [] : [{ name, id, maker }];
@@ -199,7 +198,7 @@ function ownerStanding(maker: string): Standing | 'silent' {
   return maker === '' ? 'gone' : standingOf(maker);
 }
 
-async function readRecord(dir: string, { name, id }: Entry, log: Log): Promise<JobRecord | null> {
+async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Promise<JobRecord | null> {
   const file = join(dir, name);
   // Read in one go, for in this thread the other way takes ten times as long; but other work has its turn in between.
   await turn();

@@ -2,7 +2,7 @@
  * Who hears of jobs. A listener that throws is logged and harms neither the job nor the other listeners.
  */
 import type { Log } from '../log.js';
-import type { JobRecord } from './job.js';
+import type { JobRecord } from './record.js';
 
 /** In the words of the peer link; of all builds in the queue, the host's own among them. */
 export interface QueueStatus {
@@ -28,13 +28,13 @@ export type JobEvent =
 
 export type JobListener = (event: JobEvent) => void;
 
-export interface Listeners {
+export interface JobEvents {
   /** Returns how to let go. */
   add(listener: JobListener): () => void;
   tell(event: JobEvent): void;
 }
 
-export function createListeners(log: Log): Listeners {
+export function createJobEvents(log: Log): JobEvents {
   const listeners = new Set<{ readonly listener: JobListener }>();
   return {
     add(listener) {

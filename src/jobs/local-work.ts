@@ -5,8 +5,10 @@
 import { randomUUID } from 'node:crypto';
 
 import { ReceiverError } from '../errors.js';
+import type { QueueStatus } from './events.js';
 import { hostPeer, type JobQueue, type Slot } from './queue.js';
-import type { Waiting } from './waiting.js';
+import type { JobRegistry } from './registry.js';
+import { type WaitReason, thisHost, turnsOf, withTurns, type Owner, type Waitable } from './waiting.js';
 
 export interface LocalJob {
   readonly id: string;
@@ -17,7 +19,7 @@ export interface LocalJob {
   readonly createdAt: number;
   readonly startedAt: number | null;
   /** Why it is still queued; null while it runs. */
-  readonly waiting: Waiting | null;
+  readonly waiting: WaitReason | null;
 }
 
 export interface LocalWork {
@@ -80,5 +82,38 @@ export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): Loc
     },
     list: () => [...jobs.values()],
     close: () => closing.abort(new ReceiverError('CANCELLED', 'the build server is stopping')),
+  };
+}
+
+/**
+ * What can be seen of the queue from outside: how long it is, and who comes before whom. It is told of the peers' jobs
+ * and of the host's own builds together, for they share the slots.
+ */
+export interface QueueSummary {
+  status(): QueueStatus;
+  /** The same jobs; those that only wait for a slot say who comes before them. */
+  withTurns<T extends Waitable>(jobs: readonly T[]): T[];
+}
+
+export interface QueueSummaryOptions {
+  readonly registry: Pick<JobRegistry, 'get' | 'live'>;
+  readonly local: Pick<LocalWork, 'list'>;
+  readonly queue: Pick<JobQueue, 'status'>;
+}
+
+export function createQueueSummary({ registry, local, queue }: QueueSummaryOptions): QueueSummary {
+  function ownerOf(id: string): Owner {
+    const record = registry.get(id)?.record;
+    return record ? { dashboardId: record.dashboardId, label: record.peerLabel } : thisHost;
+  }
+
+  return {
+    status() {
+      const jobs = [...registry.live().map(({ record }) => record), ...local.list()];
+      const running = jobs.some(({ state }) => state === 'running');
+      const queue_depth = jobs.filter(({ state }) => state === 'queued').length;
+      return { idle: !running && queue_depth === 0, running, queue_depth };
+    },
+    withTurns: (jobs) => withTurns(jobs, turnsOf(queue.status(), ownerOf)),
   };
 }

@@ -7,7 +7,7 @@
 import { diskFullMessage } from '../compile/verdict.js';
 import { isReceiverError, systemCode, type ErrorCode, type ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
-import type { FailureReason, Outcome } from './job.js';
+import type { FailureReason, Outcome } from './record.js';
 
 const reasons: Partial<Record<ErrorCode, FailureReason>> = {
   BUNDLE: 'bundle',

@@ -41,7 +41,7 @@ export interface Slot {
   release(): void;
 }
 
-export interface QueueView {
+export interface QueueOrder {
   /** Who holds a slot. */
   readonly running: readonly string[];
   /** Who waits for one, in the order in which they get theirs if nobody comes or leaves. */
@@ -54,7 +54,7 @@ export interface JobQueue {
    * `RESOURCE` when the machine cannot run it even alone.
    */
   enter(id: string, ticket: QueueTicket): Promise<Slot>;
-  status(): QueueView;
+  status(): QueueOrder;
 }
 
 /** A queue in this process. `slots` is at least 1; default 1. */

@@ -13,11 +13,11 @@
 import { createHash } from 'node:crypto';
 
 import type { ArtifactFacts } from '../artifacts/store.js';
-import type { Hints } from '../bundles/hints.js';
+import type { RemoteContent } from '../bundles/remote-content.js';
 import { messageOf } from '../errors.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
-import type { JobRecord, Outcome } from './job.js';
+import type { JobRecord, Outcome } from './record.js';
 
 export interface ResultCache {
   /** The outcome of the job without a compile; null when there has to be one. Throws what a lost lease throws. */
@@ -33,7 +33,7 @@ export interface Ingredients {
   /** Of the ESPHome that builds. */
   readonly version: string;
   readonly environment: Readonly<Record<string, string>>;
-  readonly hints: Hints;
+  readonly hints: RemoteContent;
   /** Of the bundle. */
   readonly contentSha256: string;
 }

@@ -12,7 +12,7 @@ import type { Lease } from '../locks/lease.js';
 import type { RemoteKey } from '../paths/index.js';
 import { assertOurs, build, type BuildDeps, type RunningJob } from './build.js';
 import type { ChooseEsphome, ChosenEsphome } from './choose-esphome.js';
-import type { Outcome } from './job.js';
+import type { Outcome } from './record.js';
 import { outcomeOf } from './outcome.js';
 import { resultCacheOf, type ResultCacheDeps } from './result-cache.js';
 
@@ -22,13 +22,13 @@ export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
   /** The complete environment of the configuration's compile. */
   readonly composeEnvironment: (configuration: string) => Readonly<Record<string, string>>;
   /** Rejects with the signal's reason, or with `LOCK_TIMEOUT`. */
-  readonly acquireLease: (wish: LeaseWish) => Promise<Lease>;
+  readonly acquireLease: (wish: LeaseRequest) => Promise<Lease>;
   /** Installs the bundle as `config/` of the device. */
   readonly swapIn: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
   readonly cleanBuildDir: (configuration: string) => Promise<void>;
 }
 
-export interface LeaseWish {
+export interface LeaseRequest {
   readonly key: RemoteKey;
   /** For people and for the present owner's log. */
   readonly reason: string;

@@ -15,7 +15,7 @@
  *
  * Not promised: that two stores may put one id. What was begun in memory and never put is lost with the process.
  */
-import { isTerminal, type JobRecord } from './job.js';
+import { isTerminal, type JobRecord } from './record.js';
 
 export interface JobStore {
   /** The ended jobs, and the live ones that belong to this store from now on, if they did not before. */

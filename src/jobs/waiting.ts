@@ -5,6 +5,7 @@
  * names of other peers are in here: this is for the operator's eyes and never sent to a peer.
  */
 import { quote } from '../errors.js';
+import type { ToolWait } from '../toolchains/access.js';
 import type { DashboardId } from '../paths/index.js';
 
 /** The machine has too little of it for a further build. */
@@ -15,18 +16,17 @@ export interface Shortage {
   readonly neededBytes: number;
 }
 
-export type Waiting =
-  | Turn
+export type WaitReason =
+  | QueueTurn
   | Shortage
   /** Something else has the device's directory: another build, a removal, another receiver. */
   | { readonly for: 'device' }
-  /** Another build installs the tools of that platform. */
-  | { readonly for: 'toolchain'; readonly platform: string }
+  | ToolWait
   /** The release of ESPHome that it asks for is installed. */
   | { readonly for: 'esphome'; readonly version: string };
 
 /** All slots are taken. */
-export interface Turn {
+export interface QueueTurn {
   readonly for: 'turn';
   /** Whose jobs run or come first, at most three of them, the one who is served first at the front. */
   readonly behind: readonly Behind[];
@@ -48,7 +48,7 @@ const shownPeers = 3;
 const giga = 1_000_000_000;
 
 /** In one line, without a full stop: `behind 2 jobs of "Home"`. */
-export function waitingText(waiting: Waiting): string {
+export function waitingText(waiting: WaitReason): string {
   if (waiting.for === 'turn') return turnText(waiting);
   if (waiting.for === 'device') return 'device busy';
   if (waiting.for === 'toolchain') return 'toolchain being installed';
@@ -62,7 +62,7 @@ export function gigabytes(bytes: number, round: (value: number) => number): stri
   return String(round((bytes / giga) * 10) / 10);
 }
 
-function turnText({ behind, more }: Turn): string {
+function turnText({ behind, more }: QueueTurn): string {
   const parts = behind.map(({ dashboardId, label, jobs }, place) => {
     const count = place === 0 ? `${jobs} ${jobs === 1 ? 'job' : 'jobs'}` : String(jobs);
     return `${count} of ${dashboardId === null ? label : quote(label)}`;
@@ -79,8 +79,8 @@ export const thisHost: Owner = { dashboardId: null, label: 'this host' };
 export function turnsOf(
   { running, waiting }: { readonly running: readonly string[]; readonly waiting: readonly string[] },
   ownerOf: (id: string) => Owner,
-): ReadonlyMap<string, Turn> {
-  const turns = new Map<string, Turn>();
+): ReadonlyMap<string, QueueTurn> {
+  const turns = new Map<string, QueueTurn>();
   const counts = new Map<DashboardId | null, Behind>();
   let before = 0;
   const isWaiting = new Set(waiting);
@@ -98,7 +98,10 @@ export function turnsOf(
 }
 
 /** The same jobs; those that only wait for a slot say who comes before them. */
-export function withTurns<T extends Waitable>(jobs: readonly T[], turns: ReadonlyMap<string, Turn>): T[] {
+export function withTurns<T extends Waitable>(
+  jobs: readonly T[],
+  turns: ReadonlyMap<string, QueueTurn>,
+): T[] {
   return jobs.map((job) => {
     const turn = job.state === 'queued' && job.waiting === null ? turns.get(job.id) : undefined;
     return turn ? { ...job, waiting: turn } : job;
@@ -108,5 +111,5 @@ export function withTurns<T extends Waitable>(jobs: readonly T[], turns: Readonl
 export interface Waitable {
   readonly id: string;
   readonly state: string;
-  readonly waiting: Waiting | null;
+  readonly waiting: WaitReason | null;
 }

@@ -8,13 +8,13 @@
 import { ReceiverError } from '../errors.js';
 
 /** Somebody else would like to have what is held. */
-export interface Wish {
+export interface LineRequest {
   readonly reason: string;
 }
 
-export interface Place {
+export interface LinePlace {
   /** Tells of everybody who waits behind this place, now and later. The listener must not throw. */
-  onWish(listener: (wish: Wish) => void): void;
+  onWish(listener: (wish: LineRequest) => void): void;
   /** Gives the place to the next. Idempotent. */
   leave(): void;
 }
@@ -26,23 +26,23 @@ export interface EnterOptions {
   /** A time of `performance.now()` that ends the wait with LOCK_TIMEOUT. */
   readonly until?: number | undefined;
   /** Called once when there is a wait, with the reason of the present holder. */
-  readonly onBlocked?: ((holder: Wish) => void) | undefined;
+  readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
-interface Waiter extends Wish {
+interface Waiter extends LineRequest {
   enter(): void;
 }
 
 interface Line {
-  holder: Wish;
-  listener: ((wish: Wish) => void) | undefined;
+  holder: LineRequest;
+  listener: ((wish: LineRequest) => void) | undefined;
   readonly waiting: Set<Waiter>;
 }
 
 const lines = new Map<string, Line>();
 
 /** Resolves when it is this caller's turn. Throws CANCELLED, LOCK_TIMEOUT. */
-export async function enterLine(key: string, options: EnterOptions): Promise<Place> {
+export async function enterLine(key: string, options: EnterOptions): Promise<LinePlace> {
   const { reason, signal, until = Infinity, onBlocked } = options;
   if (signal?.aborted) throw cancelled();
   const line = lines.get(key);
@@ -86,7 +86,7 @@ function turn(line: Line, { reason, signal, until = Infinity, onBlocked }: Enter
   });
 }
 
-function placeIn(key: string, line: Line): Place {
+function placeIn(key: string, line: Line): LinePlace {
   let left = false;
   return {
     onWish(listener) {
@@ -108,6 +108,6 @@ export function cancelled(): ReceiverError {
   return new ReceiverError('CANCELLED', 'the wait for a lock was cancelled');
 }
 
-export function timedOut(holder: Wish | null): ReceiverError {
+export function timedOut(holder: LineRequest | null): ReceiverError {
   return new ReceiverError('LOCK_TIMEOUT', 'the lock was not free in time', { heldFor: holder?.reason });
 }

@@ -11,15 +11,18 @@
  * processes that stand still for any time at any place. The lock alone cannot promise that; steps 3 and 4 do.
  * Not promised: that a lease is never lost. Its signal tells, and the holder then ends its build and releases.
  */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
+import type { RemoteKey } from '../paths/configuration.js';
 import { identify } from '../process/identity.js';
-import type { SessionIdentity } from '../process/session-scan.js';
-import { endSession } from '../process/stop.js';
+import { type SessionIdentity, endSession } from '../process/stop.js';
 import { openFence } from './fence.js';
-import { enterLine, type Place, type Wish } from './fifo.js';
+import { enterLine, type LinePlace, type LineRequest } from './fifo.js';
 import { endPredecessors, removeRecord, writeRecord, type OwnerRecord } from './owner-record.js';
-import { listenForWishes } from './turns.js';
+import { listenForRequests } from './ticket-queue.js';
 import { waitForFileLock } from './wait.js';
 
 export interface LockTiming {
@@ -43,9 +46,9 @@ export interface AcquireOptions {
    * Called for each wish that waits behind this lease, in this process at once, in others within a heartbeat. A
    * request and not an order: the holder lets go when it likes. Must not throw.
    */
-  readonly onAsked?: ((wish: Wish) => void) | undefined;
+  readonly onAsked?: ((wish: LineRequest) => void) | undefined;
   /** Called when there is a wait, with the reason of the present holder where it is known. Must not throw. */
-  readonly onBlocked?: ((holder: Wish) => void) | undefined;
+  readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
   readonly timing?: LockTiming | undefined;
 }
 
@@ -93,7 +96,7 @@ export async function acquireAt(directory: string, options: AcquireOptions): Pro
 /** Null when the lock was lost on the way in. */
 async function enter(
   directory: string,
-  place: Place,
+  place: LinePlace,
   until: number,
   options: AcquireOptions,
 ): Promise<Lease | null> {
@@ -150,7 +153,7 @@ async function enter(
     }
   }
 
-  const stopListening = onAsked && listenForWishes(directory, timing.updateMs, onAsked);
+  const stopListening = onAsked && listenForRequests(directory, timing.updateMs, onAsked);
   if (onAsked) place.onWish(onAsked);
   return {
     signal: loss.signal,
@@ -185,4 +188,25 @@ export async function usable<T>(directory: string, act: () => Promise<T>): Promi
     const code = systemCode(error) ?? 'unknown error';
     throw new ReceiverError('STORAGE', `a lock cannot be used (${code})`, { directory }, { cause: error });
   }
+}
+
+/**
+ * The lock of one build directory, known by its key. Two compilers in one directory produce firmware that is
+ * wrong and reported as success (seen with ESPHome 2026.10), so whatever compiles, replaces or deletes there
+ * holds this lease. What it promises stands in lease.ts.
+ */
+export interface LeaseOptions extends AcquireOptions {
+  /** Absolute. Holds one small directory for each key that was ever locked; they are never removed. */
+  readonly locksDir: string;
+  readonly key: Pick<RemoteKey, 'dashboardId' | 'device'>;
+}
+
+/** Waits for the lease of a build directory. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
+export function acquireLease({ locksDir, key, ...options }: LeaseOptions): Promise<Lease> {
+  return acquireAt(join(locksDir, hashName('subtree', key.dashboardId, key.device)), options);
+}
+
+/** A short file name, the same for the same words and no others: it does not matter what the words hold. */
+export function hashName(...words: readonly string[]): string {
+  return createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 40);
 }

@@ -19,8 +19,7 @@ import { readRegularSync } from '../disk/open-regular.js';
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import { isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
-import type { SessionIdentity } from '../process/session-scan.js';
-import { endSession } from '../process/stop.js';
+import { type SessionIdentity, endSession } from '../process/stop.js';
 import { cancelled } from './fifo.js';
 
 export interface OwnerRecord {

@@ -6,13 +6,24 @@
  * A user shows itself and then looks for the lock; who takes the thing away has the lock and then looks for users. So
  * one of the two always sees the other.
  */
-import { readdir } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { readdir, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
-import { acquireAt, defaultTiming, usable, type AcquireOptions, type Lease } from './lease.js';
-import { lockName } from './subtree-lease.js';
-import { addUser, awaitNoUsers, hasUsers, type ToolUser } from './toolchain-users.js';
+import { identify, isAlive, isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
+import { type SessionIdentity, endSession } from '../process/stop.js';
+import { cancelled, timedOut } from './fifo.js';
+import {
+  acquireAt,
+  defaultTiming,
+  usable,
+  type AcquireOptions,
+  type Lease,
+  hashName,
+  type LockTiming,
+} from './lease.js';
 
 export interface SharedOptions extends AcquireOptions {
   /** Absolute: where locks are. */
@@ -97,5 +108,101 @@ async function isLocked(directory: string): Promise<boolean> {
 }
 
 function directoryOf(locksDir: string, name: string): string {
-  return join(locksDir, lockName('shared', name));
+  return join(locksDir, hashName('shared', name));
+}
+
+/**
+ * The builds that share a set of tools at this moment: one small file each, beside the lock of those tools. Who
+ * wants to replace the tools waits until none is left. A user that has died does not count, but the build that it
+ * left is ended first: it would read tools that are being replaced under it.
+ */
+export interface ToolUser {
+  /** Writes down the build that is about to begin, or null after it has ended. */
+  recordBuild(build: SessionIdentity | null): Promise<void>;
+  /** Ends a recorded build that still runs, and takes the file away unless the build cannot be ended. */
+  leave(): Promise<void>;
+}
+
+interface UserFile {
+  readonly owner: ProcessIdentity;
+  readonly build: SessionIdentity | null;
+}
+
+const pattern = /^user-[0-9a-f-]{36}\.json$/;
+const pauseMs = 100;
+
+/** Adds a user of the tools whose lock has this directory. Throws system errors. */
+export async function addUser(directory: string, { updateMs }: LockTiming): Promise<ToolUser> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const file = join(directory, `user-${randomUUID()}.json`);
+  const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
+  let build: SessionIdentity | null = null;
+  const write = async (): Promise<void> => {
+    await writeFile(`${file}.new`, JSON.stringify({ owner, build } satisfies UserFile), { mode: 0o600 });
+    await rename(`${file}.new`, file);
+  };
+  await write();
+  // For those who cannot see this process: another container or machine.
+  const heartbeat = setInterval(() => {
+    const now = new Date();
+    void utimes(file, now, now).catch(() => {});
+  }, updateMs);
+  heartbeat.unref();
+  return {
+    async recordBuild(next) {
+      build = next;
+      await write();
+    },
+    async leave() {
+      clearInterval(heartbeat);
+      const survivors = build ? (await endSession(build)).survivors : 0;
+      if (survivors === 0) await rm(file, { force: true });
+    },
+  };
+}
+
+/** Resolves when nobody uses the tools. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
+export async function awaitNoUsers(
+  directory: string,
+  { staleMs }: LockTiming,
+  { until, signal }: { readonly until: number; readonly signal?: AbortSignal | undefined },
+): Promise<void> {
+  while (await hasUsers(directory, staleMs)) {
+    if (signal?.aborted) throw cancelled();
+    if (performance.now() >= until) throw timedOut({ reason: 'the tools are in use' });
+    await sleep(pauseMs);
+  }
+}
+
+/** Whether somebody uses the tools now. Throws system errors. */
+export async function hasUsers(directory: string, staleMs: number): Promise<boolean> {
+  for (const name of await readdir(directory)) {
+    if (!pattern.test(name)) continue;
+    const file = join(directory, name);
+    if (await isInUse(file, staleMs)) return true;
+    await rm(file, { force: true });
+  }
+  return false;
+}
+
+async function isInUse(file: string, staleMs: number): Promise<boolean> {
+  const user = await readUser(file);
+  if (!user) return false;
+  if (!isOfThisBoot(user.owner))
+    return stat(file).then(
+      ({ mtimeMs }) => Math.abs(Date.now() - mtimeMs) < staleMs,
+      () => false,
+    );
+  if (isAlive(user.owner)) return true;
+  return user.build !== null && (await endSession(user.build)).survivors > 0;
+}
+
+/** Null for a file that has gone, or that a power cut has left without content. */
+async function readUser(file: string): Promise<UserFile | null> {
+  try {
+    const { owner, build } = JSON.parse(await readFile(file, 'utf8')) as UserFile;
+    return typeof owner.pid === 'number' ? { owner, build } : null;
+  } catch {
+    return null;
+  }
 }

@@ -5,11 +5,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
-import { tryFileLock, type FileLock, type FileLockOptions } from './file-lock.js';
-import { cancelled, timedOut, type Wish } from './fifo.js';
-import { createAgeJudge } from './lock-age.js';
+import { cancelled, timedOut, type LineRequest } from './fifo.js';
+import { tryFileLock, type FileLock, type FileLockOptions, createAgeJudge } from './file-lock.js';
 import { readHolder } from './owner-record.js';
-import { freshTickets, takeTicket, type Ticket } from './turns.js';
+import { freshTickets, takeTicket, type Ticket } from './ticket-queue.js';
 
 export interface WaitOptions {
   readonly reason: string;
@@ -18,7 +17,7 @@ export interface WaitOptions {
   readonly until: number;
   readonly timing: Pick<FileLockOptions, 'staleMs' | 'updateMs'>;
   readonly onLost: FileLockOptions['onLost'];
-  readonly onBlocked?: ((holder: Wish) => void) | undefined;
+  readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
 /** First pause between two looks, for each place in the order; it grows while nothing moves. */

@@ -13,8 +13,6 @@ import {
   stateDirName,
   isWindowsDevice,
   looksLikeSeparator,
-} from './reserved.js';
-import {
   dashboardId,
   deviceFromFile,
   deviceSegment,

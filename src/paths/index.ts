@@ -15,4 +15,4 @@ export {
 } from './segments.js';
 export { formatConfiguration, type Configuration, type RemoteKey } from './configuration.js';
 export { createPaths, explicitDataDir, type Paths, type PathsOptions } from './resolver.js';
-export type { Layout } from './layout.js';
+export type { Layout } from './resolver.js';

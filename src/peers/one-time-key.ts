@@ -5,7 +5,7 @@
  */
 import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 
-import type { Clock } from './clock.js';
+import type { Clock } from '../async/clock.js';
 
 /** How long a key is good for (Device Builder 1.26). */
 export const oneTimeKeyMs = 900_000;

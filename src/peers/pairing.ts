@@ -1,25 +1,30 @@
 /**
- * The desk: who is let in, who must wait, who is refused (Device Builder 1.26).
+ * The pairing: who is let in, who must wait, who is refused (Device Builder 1.26).
  *
  * Trust hangs on the key that was seen in the handshake, never on the id, the label or the address that came with
  * it. A key is never replaced, neither in an approved row nor in a waiting one, and an approval names the pin that
  * the person has seen: between looking and clicking, a stranger could otherwise put himself in the row's place.
  */
+import type { Clock } from '../async/clock.js';
+import { createEmitter } from '../async/emitter.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
-import type { Clock } from './clock.js';
-import { cleanLabel } from './label.js';
-import { createListeners } from './listeners.js';
+import { pinOf } from '../protocol/fingerprint.js';
 import { createOneTimeKey, oneTimeKeyMs, type OneTimeKey } from './one-time-key.js';
-import type { NewPeer, Peer, PeerChanges } from './peer-row.js';
+import { cleanLabel, type NewPeer, type Peer, type PeerChanges } from './peer-row.js';
 import type { PeerTable } from './peers.js';
-import { createPendingRows, defaultPairingLimits, type PairingLimits, type PendingPeer } from './pending.js';
-import { pinOf } from './pin.js';
-import { createPairingWindow, type PairingWindow } from './window.js';
+import {
+  createPendingRows,
+  defaultPairingLimits,
+  type PairingLimits,
+  type PendingPeer,
+  createPairingWindow,
+  type PairingWindow,
+} from './pending.js';
 
 /** A peer that proved its key and says who it is. */
-export interface Caller {
+export interface PairingCaller {
   readonly dashboardId: DashboardId;
   readonly publicKey: Uint8Array;
   readonly label: string;
@@ -46,20 +51,20 @@ export type PairingEvent =
   | { readonly type: 'revoked'; readonly dashboardId: DashboardId }
   | { readonly type: 'window'; readonly isOpen: boolean; readonly closesInMs: number };
 
-export interface PairingDesk {
+export interface PairingService {
   readonly window: PairingWindow;
   /** Looks for what another receiver on this directory has decided. To be awaited before a caller is answered. */
   reread(): Promise<void>;
-  pairRequest(caller: Caller): Promise<PairingAnswer>;
+  pairRequest(caller: PairingCaller): Promise<PairingAnswer>;
   /** Whether the caller may open a session now. */
-  peerLink(caller: Caller): PairingAnswer;
+  peerLink(caller: PairingCaller): PairingAnswer;
   /** Waits while the request is undecided. Undefined when the signal aborted, or too many wait for the same row. */
-  pairStatus(caller: Caller, signal: AbortSignal): Promise<PairingAnswer | undefined>;
+  pairStatus(caller: PairingCaller, signal: AbortSignal): Promise<PairingAnswer | undefined>;
   /**
    * Looks again after the answer, since an approval may be withdrawn meanwhile, and takes over what the peer says about
    * itself. Undefined when it may not open a session any more.
    */
-  seen(caller: Caller): Peer | undefined;
+  seen(caller: PairingCaller): Peer | undefined;
   pending(): readonly PendingPeer[];
   /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`, system errors. */
   approve(id: DashboardId, pin: string): Promise<Peer>;
@@ -77,7 +82,7 @@ export interface PairingDesk {
   close(): void;
 }
 
-export interface PairingDeskOptions {
+export interface PairingServiceOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
   readonly limits?: PairingLimits;
@@ -90,11 +95,11 @@ export interface PairingDeskOptions {
 
 const bootstrap = 'one-time-key';
 
-export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
+export function createPairingService(options: PairingServiceOptions): PairingService {
   const { peers, clock, limits, beforeApproval = async () => {}, log } = options;
   const pending = createPendingRows(limits ?? defaultPairingLimits);
   const approving = new Set<DashboardId>();
-  const events = createListeners<PairingEvent>(log);
+  const events = createEmitter<PairingEvent>(log);
   let oneTimeKey: OneTimeKey | undefined;
   const window = createPairingWindow(clock, () => {
     if (!window.isOpen()) {
@@ -112,7 +117,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
     return true;
   }
 
-  async function pairRequest(caller: Caller): Promise<PairingAnswer> {
+  async function pairRequest(caller: PairingCaller): Promise<PairingAnswer> {
     const id = caller.dashboardId;
     const pin = pinOf(caller.publicKey);
     const peer = peers.get(id);
@@ -138,7 +143,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
     return { response: 'pending' };
   }
 
-  async function pairByKey(key: OneTimeKey, caller: Caller): Promise<PairingAnswer> {
+  async function pairByKey(key: OneTimeKey, caller: PairingCaller): Promise<PairingAnswer> {
     // Spending forgets the key before the disk is waited for: exactly one pairing.
     if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
     await admit(newPeer(caller));
@@ -147,7 +152,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
   }
 
   /** The waiting row comes before the approved one. */
-  function lookUp(caller: Caller): PairingAnswer {
+  function lookUp(caller: PairingCaller): PairingAnswer {
     const pin = pinOf(caller.publicKey);
     const waiting = pending.get(caller.dashboardId);
     const known = waiting ?? peers.get(caller.dashboardId);
@@ -156,7 +161,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
     return waiting ? { response: 'pending', reason: 'pending_not_approved' } : { response: 'ok' };
   }
 
-  async function pairStatus(caller: Caller, signal: AbortSignal): Promise<PairingAnswer | undefined> {
+  async function pairStatus(caller: PairingCaller, signal: AbortSignal): Promise<PairingAnswer | undefined> {
     for (;;) {
       const watch = pending.watch(caller.dashboardId, signal);
       const answer = lookUp(caller);
@@ -228,7 +233,7 @@ export function createPairingDesk(options: PairingDeskOptions): PairingDesk {
 }
 
 /** What every connection renews: absent names and addresses leave the old ones. */
-function presence(caller: Caller): PeerChanges {
+function presence(caller: PairingCaller): PeerChanges {
   const friendlyName = cleanLabel(caller.friendlyName);
   return {
     haAddon: caller.haAddon,
@@ -238,7 +243,7 @@ function presence(caller: Caller): PeerChanges {
   };
 }
 
-function newPeer(caller: Caller): NewPeer {
+function newPeer(caller: PairingCaller): NewPeer {
   return {
     dashboardId: caller.dashboardId,
     publicKey: caller.publicKey,

@@ -12,7 +12,7 @@ import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
-import { foldId } from './dashboard-id.js';
+import { foldId } from './identity.js';
 import { asideName, readIfAny } from './kept-file.js';
 import {
   changeRow,

@@ -5,15 +5,13 @@
  * A client that sees another key stops for good. So it is all or nothing: the key comes last, and a receiver that has
  * a key of its own already is never given another.
  */
-import { mkdir, rename } from 'node:fs/promises';
+import { mkdir, rename, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
-import { isFlocked } from '../disk/flocked.js';
-import { ReceiverError } from '../errors.js';
+import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
-import { dashboardIdFile, idOfSameName } from './dashboard-id.js';
-import { identityFile, keyBytes } from './identity.js';
+import { dashboardIdFile, idOfSameName, identityFile, keyBytes } from './identity.js';
 import { asideName, readIfAny } from './kept-file.js';
 import { readPeersFile, type Row } from './peer-row.js';
 import { peersFile } from './peers.js';
@@ -125,4 +123,36 @@ async function setAside(file: string, log: Log): Promise<void> {
 
 function refused(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {
   return new ReceiverError('STATE', `nothing is taken over: ${message}`, facts);
+}
+
+/**
+ * Whether a program holds a `flock` on a file. Node cannot take such a lock, but Linux tells who has one; elsewhere the
+ * answer is that nobody does.
+ */
+
+/** False for a file that is not there. Throws system errors. */
+export async function isFlocked(file: string): Promise<boolean> {
+  try {
+    const { dev, ino } = await stat(file, { bigint: true });
+    const place = `${hex(majorOf(dev))}:${hex(minorOf(dev))}:${ino}`;
+    return (await readFile('/proc/locks', 'utf8'))
+      .split('\n')
+      .some((line) => line.includes(' FLOCK ') && line.split(/\s+/).includes(place));
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** The kernel's two halves of a device number, as `stat` packs them. */
+function majorOf(dev: bigint): bigint {
+  return ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+}
+
+function minorOf(dev: bigint): bigint {
+  return (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+}
+
+function hex(value: bigint): string {
+  return value.toString(16).padStart(2, '0');
 }

@@ -14,7 +14,7 @@ import { once } from 'node:events';
 
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
-import { markerVariable, type SessionIdentity } from './session-scan.js';
+import { markerVariable, type SessionIdentity } from './stop.js';
 
 export const shell = '/bin/sh';
 

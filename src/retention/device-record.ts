@@ -3,7 +3,7 @@
  * can forge it. A modification time would not do: it is that of an upload or of a compiler's last file, says nothing of
  * a download, and a build can set it.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rm, chmod, lstat, opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
@@ -12,8 +12,10 @@ import * as z from 'zod';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegularSync } from '../disk/open-regular.js';
 import { makerOf } from '../disk/temporary.js';
-import { parseJson } from '../esphome/json-object.js';
-import { lockName } from '../locks/subtree-lease.js';
+import { blockBytes, measure, ownAll } from '../disk/usage.js';
+import { systemCode } from '../errors.js';
+import { parseJson } from '../disk/json.js';
+import { hashName } from '../locks/lease.js';
 import { dashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment } from '../paths/segments.js';
 
@@ -79,7 +81,7 @@ export async function removeRecord(devicesDir: string, key: RemoteKey): Promise<
 }
 
 function fileOf(devicesDir: string, { dashboardId: id, device }: RemoteKey): string {
-  return join(devicesDir, `${lockName('device', id, device)}.json`);
+  return join(devicesDir, `${hashName('device', id, device)}.json`);
 }
 
 function readFile(file: string): DeviceRecord | null {
@@ -90,4 +92,30 @@ function readFile(file: string): DeviceRecord | null {
     // Also one that somebody has just removed.
     return null;
   }
+}
+
+/**
+ * What a device takes of the volume, by a walk: its directory itself, which a build may have made unreadable, and all
+ * that is below.
+ */
+
+/** Null when there is no such directory. Throws the signal's reason and system errors. */
+export async function sizesOf(subtree: string, signal?: AbortSignal): Promise<Sizes | null> {
+  const sizes = { config: 0, build: 0, other: 0 };
+  try {
+    const stat = await lstat(subtree);
+    if (!stat.isDirectory()) return null;
+    sizes.other = stat.blocks * blockBytes;
+    // As below it: a build could hide what it fills the disk with.
+    if ((stat.mode & ownAll) !== ownAll) await chmod(subtree, (stat.mode & 0o777) | ownAll);
+    for await (const { name } of await opendir(subtree)) {
+      const kind = name === 'config' || name === 'build' ? name : 'other';
+      const { diskBytes } = await measure(join(subtree, name), { unlock: true, signal });
+      sizes[kind] += diskBytes;
+    }
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return null;
+    throw error;
+  }
+  return sizes;
 }

@@ -12,17 +12,24 @@ import { moveToTrash } from '../disk/remove.js';
 import { messageOf, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
-import type { DeviceBook } from './device-book.js';
-import { emptyTrash, type LeaseOfDevice, type UnderLease } from './remove-device.js';
-import type { Left, Removed } from './report.js';
-import { itemOf, whyLeft, type SweepResult } from './sweep.js';
+import type { DeviceUsageLog } from './device-usage.js';
+import {
+  emptyTrash,
+  type DeviceLease,
+  type UnderLease,
+  type LeftInPlace,
+  type Removed,
+  itemOf,
+  whyLeft,
+  type SweepResult,
+} from './sweep.js';
 
 /** Names in a device's directory that are not of its build. */
 const kept = new Set(['config', '.config.from', 'storage']);
 
 export interface ResetDeps {
   readonly layout: Layout;
-  readonly book: Pick<DeviceBook, 'get' | 'measure'>;
+  readonly usage: Pick<DeviceUsageLog, 'get' | 'measure'>;
   readonly underLease: UnderLease;
   /** As of a removal. */
   readonly signal?: AbortSignal | undefined;
@@ -36,7 +43,7 @@ export async function resetDevices(
   deps: ResetDeps,
 ): Promise<SweepResult> {
   const removed: Removed[] = [];
-  const left: Left[] = [];
+  const left: LeftInPlace[] = [];
   for (const key of keys) {
     const item = itemOf(key);
     if (deps.signal?.aborted === true) {
@@ -57,26 +64,26 @@ export async function resetDevices(
 }
 
 /** As it was measured last. */
-function builtBytes({ book }: ResetDeps, key: RemoteKey): number {
-  const sizes = book.get(key)?.sizes;
+function builtBytes({ usage }: ResetDeps, key: RemoteKey): number {
+  const sizes = usage.get(key)?.sizes;
   return sizes ? sizes.build + sizes.other : 0;
 }
 
 async function reset(key: RemoteKey, deps: ResetDeps): Promise<void> {
-  const { layout, book, underLease, signal } = deps;
+  const { layout, usage, underLease, signal } = deps;
   const trashed: string[] = [];
   try {
     await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout, trashed));
   } finally {
     // Also what came there before something failed: nobody else looks for it while this process lives.
     await emptyTrash(trashed, signal);
-    await book.measure(key, signal);
+    await usage.measure(key, signal);
   }
 }
 
 async function setAside(
   key: RemoteKey,
-  lease: LeaseOfDevice,
+  lease: DeviceLease,
   layout: Layout,
   trashed: string[],
 ): Promise<void> {

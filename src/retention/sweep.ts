@@ -4,16 +4,20 @@
  * It looks, and then decides again under each device's lease: a build that began meanwhile keeps what it builds upon. One
  * device at a time, and one that cannot be removed does not save the others.
  */
+import { rmdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+import { assertUnlinked } from '../disk/contained.js';
+import { moveToTrash, removeTree } from '../disk/remove.js';
 import { isReceiverError, messageOf } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
+import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
-import type { RemoteKey } from '../paths/index.js';
-import { bytesOf, type DeviceBook, type DeviceRecord } from './device-book.js';
-import { removeDevice, type RemovalDeps } from './remove-device.js';
-import type { Item, Left, Removed, Report } from './report.js';
+import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
+import { bytesOf, type DeviceUsageLog, type DeviceRecord } from './device-usage.js';
 
 export interface SweepDeps extends RemovalDeps {
-  readonly book: DeviceBook;
+  readonly usage: DeviceUsageLog;
   /** Whether a job of the device waits or runs. */
   readonly isBusy: (key: RemoteKey) => boolean;
   readonly log: Log;
@@ -27,7 +31,7 @@ export interface SweepOrder {
   readonly signal: AbortSignal;
 }
 
-export type SweepResult = Pick<Report, 'removed' | 'left'>;
+export type SweepResult = Pick<SweepReport, 'removed' | 'left'>;
 
 /** A lease that is not free at once is held by somebody who uses the device. */
 export const patienceMs = 1_000;
@@ -39,7 +43,7 @@ export async function sweepDevices(
   deps: SweepDeps,
 ): Promise<SweepResult> {
   const removed: Removed[] = [];
-  const left: Left[] = [];
+  const left: LeftInPlace[] = [];
   for (const record of candidates) {
     if (order.signal.aborted) break;
     const item = itemOf(record);
@@ -69,17 +73,17 @@ export async function sweepDevices(
 async function sweep(record: DeviceRecord, order: SweepOrder, deps: SweepDeps): Promise<boolean> {
   const { reason } = order;
   const isWanted = (): boolean => {
-    const now = deps.book.look(record);
+    const now = deps.usage.look(record);
     return now !== undefined && !deps.isBusy(record) && order.isWanted(now);
   };
   return removeDevice(record, { reason, deadlineMs: patienceMs, isWanted }, deps);
 }
 
-export function itemOf({ dashboardId, device }: RemoteKey): Item {
+export function itemOf({ dashboardId, device }: RemoteKey): StoredItem {
   return { kind: 'device', dashboardId, device };
 }
 
-export function strangeLeft(strange: readonly Strange[]): Left[] {
+export function strangeLeft(strange: readonly Strange[]): LeftInPlace[] {
   return strange.map(({ place, why }) => ({ what: { kind: 'strange', place }, why }));
 }
 
@@ -87,4 +91,132 @@ export function strangeLeft(strange: readonly Strange[]): Left[] {
 export function whyLeft(error: unknown): string {
   if (isReceiverError(error, 'LOCK_TIMEOUT')) return 'it is in use';
   return isReceiverError(error) ? error.message : 'it could not be removed; the log says why';
+}
+
+/**
+ * Takes one device's directory away, whole: moved out of sight under the lease, deleted afterwards. A crash in between
+ * leaves it in the trash, which the next start empties; half a directory never stays under its name.
+ */
+export interface DeviceLease {
+  readonly publish: Lease['publish'];
+}
+
+/** Runs the work as the owner of one device's directory. Throws `LOCK_TIMEOUT` when it is not free in time. */
+export type UnderLease = <T>(
+  key: RemoteKey,
+  reason: string,
+  work: (lease: DeviceLease) => Promise<T>,
+  deadlineMs?: number,
+) => Promise<T>;
+
+export interface RemovalDeps {
+  readonly layout: Layout;
+  readonly usage: Pick<DeviceUsageLog, 'forget'>;
+  readonly underLease: UnderLease;
+  /** When it aborts, what is out of sight already stays in the trash, and the next start empties that. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface DeviceRemoval {
+  /** For those who wait for the device, and for the log. */
+  readonly reason: string;
+  /** How long to wait for a build to end, in milliseconds. */
+  readonly deadlineMs?: number;
+  /** Asked under the lease, when nobody can use the device any more: whether it is still to go. */
+  readonly isWanted?: () => boolean;
+}
+
+/**
+ * False when it was not wanted any more, or nothing was there. What lies at the device's place goes whatever it is; a
+ * link is taken away itself. Throws `LOCK_TIMEOUT`, `TRAVERSAL` for a peer's directory that is a link, system errors.
+ */
+export async function removeDevice(
+  key: RemoteKey,
+  removal: DeviceRemoval,
+  deps: RemovalDeps,
+): Promise<boolean> {
+  const { layout, usage, underLease, signal } = deps;
+  const subtree = layout.subtree(key);
+  const trashed = await underLease(
+    key,
+    removal.reason,
+    async (lease) => {
+      if (removal.isWanted?.() === false) return null;
+      await assertUnlinked(layout.buildsDir, dirname(subtree));
+      const moved = await lease.publish(() => moveToTrash(subtree, layout.trashDir));
+      await usage.forget(key);
+      return moved;
+    },
+    removal.deadlineMs,
+  );
+  if (trashed === null) return false;
+  await rmdir(dirname(subtree)).catch(() => {});
+  await emptyTrash([trashed], signal);
+  return true;
+}
+
+/** Deletes what lies in the trash; what is left when the signal aborts, the next start deletes. Throws system errors. */
+export async function emptyTrash(trashed: readonly string[], signal: AbortSignal | undefined): Promise<void> {
+  try {
+    for (const path of trashed) await removeTree(path, signal);
+  } catch (error) {
+    if (signal?.aborted !== true) throw error;
+  }
+}
+
+/**
+ * What was removed, or would be, and what had to stay: an operator who frees a disk must not have to guess why a tree is
+ * still there.
+ */
+
+/** What can go. */
+export type StoredItem =
+  /** All that was built and learnt for one device of a peer. */
+  | { readonly kind: 'device'; readonly dashboardId: DashboardId; readonly device: string }
+  /** The packed result of a job, with its record and log. */
+  | { readonly kind: 'result'; readonly jobId: string }
+  /** An installed release of ESPHome. */
+  | { readonly kind: 'version'; readonly version: string }
+  /** Compilers and libraries that devices share. */
+  | { readonly kind: 'toolchain'; readonly toolchain: string };
+
+export interface Removed {
+  readonly item: StoredItem;
+  /** Of the volume; 0 where nobody has measured it. */
+  readonly bytes: number;
+}
+
+export interface LeftInPlace {
+  /** The item, or the place of something that is none, relative to the builds directory. */
+  readonly what: StoredItem | { readonly kind: 'strange'; readonly place: string };
+  /** For people; names no place of this machine. */
+  readonly why: string;
+}
+
+export interface SweepReport {
+  /** Whether nothing was touched. */
+  readonly dryRun: boolean;
+  readonly removed: readonly Removed[];
+  readonly left: readonly LeftInPlace[];
+  /** The sum over `removed`. */
+  readonly freedBytes: number;
+}
+
+/** One report of several. */
+export function joinResults(
+  dryRun: boolean,
+  parts: readonly Pick<SweepReport, 'removed' | 'left'>[],
+): SweepReport {
+  const removed = parts.flatMap((part) => part.removed);
+  const left = parts.flatMap((part) => part.left);
+  return Object.freeze({
+    dryRun,
+    removed,
+    left,
+    freedBytes: bytesOfAll(removed),
+  });
+}
+
+export function bytesOfAll(removed: readonly Removed[]): number {
+  return removed.reduce((sum, { bytes }) => sum + bytes, 0);
 }

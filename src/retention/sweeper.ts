@@ -2,43 +2,51 @@
  * Decides when something goes: at a sweep once an hour, after each build, when a limit is lowered, and when an upload is
  * announced that would not fit. One such work at a time; what it may take is decided again under each lease.
  */
-import { freeSpaceBytes } from '../disk/free-space.js';
+import type { Clock } from '../async/clock.js';
+import { freeSpaceBytes } from '../disk/usage.js';
 import { messageOf } from '../errors.js';
-import { isTerminal, type JobRecord } from '../jobs/job.js';
-import type { Jobs } from '../jobs/jobs.js';
+import type { JobService } from '../jobs/create-job-service.js';
+import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
-import type { Clock } from '../peers/clock.js';
-import { noRoomFor, takenBy, type NoRoom, type Taken } from './admit.js';
-import type { DeviceBook, DeviceRecord } from './device-book.js';
+import type { DeviceUsageLog, DeviceRecord } from './device-usage.js';
+import { evict, type EvictableStore, type EvictableEntry, type EvictionLimits } from './evictable.js';
 import { changedLimits, type RetentionLimits } from './limits.js';
-import { overQuota } from './quota.js';
-import type { RemovalDeps } from './remove-device.js';
-import { bytesOfAll, joined, type Removed, type Report } from './report.js';
-import { trimShelf, type Shelf, type ShelfEntry, type ShelfLimits } from './shelf.js';
-import { itemOf, strangeLeft, sweepDevices, type SweepDeps, type SweepResult } from './sweep.js';
+import { noRoomFor, takenBy, type NoRoom, type Taken, overQuota } from './quota.js';
+import {
+  type RemovalDeps,
+  bytesOfAll,
+  joinResults,
+  type Removed,
+  type SweepReport,
+  itemOf,
+  strangeLeft,
+  sweepDevices,
+  type SweepDeps,
+  type SweepResult,
+} from './sweep.js';
 import { usageOf, type UsageReport } from './usage.js';
 
 export interface Sweeper {
   readonly limits: () => RetentionLimits;
   /** Changes some of the limits; what no longer fits goes at once. Throws `OPTIONS`. */
-  setLimits(changes: Partial<RetentionLimits>): Promise<Report>;
+  setLimits(changes: Partial<RetentionLimits>): Promise<SweepReport>;
   /** What is known without a walk. */
   usage(): Promise<UsageReport>;
   /** Takes away what is too old or too much; with `dryRun` it only says what that is. Throws system errors. */
-  sweep(options?: { readonly dryRun?: boolean }): Promise<Report>;
+  sweep(options?: { readonly dryRun?: boolean }): Promise<SweepReport>;
   /** Why an upload of as many bytes cannot have room; null when it can. */
   noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null;
   /** Ends it; resolves when nothing is being removed. */
   close(): Promise<void>;
 }
 
-export interface SweeperDeps extends Omit<RemovalDeps, 'book'> {
-  readonly book: DeviceBook;
-  readonly jobs: Pick<Jobs, 'resultBytes' | 'isBusy' | 'subscribe'>;
-  readonly results: Shelf;
+export interface SweeperDeps extends Omit<RemovalDeps, 'usage'> {
+  readonly usage: DeviceUsageLog;
+  readonly jobs: Pick<JobService, 'resultBytes' | 'isBusy' | 'subscribe'>;
+  readonly results: EvictableStore;
   /** Installed releases and toolchains together. */
-  readonly tools: Shelf;
+  readonly tools: EvictableStore;
   readonly limits: RetentionLimits;
   readonly resultTtlMs: number;
   readonly minFreeDiskBytes: number;
@@ -62,7 +70,7 @@ const freeMs = 2_000;
 
 /** Begins to follow the jobs, and sweeps from then on. */
 export function openSweeper(deps: SweeperDeps): Sweeper {
-  const { book, jobs, layout, now, clock, log, freeBytesOf = freeSpaceBytes } = deps;
+  const { usage, jobs, layout, now, clock, log, freeBytesOf = freeSpaceBytes } = deps;
   const stopping = new AbortController();
   const { signal } = stopping;
   const isBusy = (key: RemoteKey): boolean => jobs.isBusy(key);
@@ -70,7 +78,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   let limits = deps.limits;
   let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
   /** As they were when they could be looked at last. */
-  let toolEntries: readonly ShelfEntry[] = [];
+  let toolEntries: readonly EvictableEntry[] = [];
   let cancelTimer = (): void => {};
   /** Work on the disk, one after the other. */
   let last: Promise<unknown> = Promise.resolve();
@@ -80,9 +88,9 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   let taken: Taken | null = null;
 
   const stopFollowing = jobs.subscribe((event) => {
-    if (event.type === 'fetched') return book.touch(event.job);
+    if (event.type === 'fetched') return usage.touch(event.job);
     if (event.type !== 'state') return undefined;
-    book.touch(event.job);
+    usage.touch(event.job);
     if (isTerminal(event.job)) look(event.job);
     return undefined;
   });
@@ -123,14 +131,14 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   async function afterBuild(key: RemoteKey): Promise<void> {
     if (signal.aborted) return;
-    await book.measure(key, signal);
+    await usage.measure(key, signal);
     await trimBuilds(false, 0);
   }
 
   /** Once a turn: a peer can announce hundreds of uploads in one. */
   function takenNow(): Taken {
     if (taken === null) setImmediate(() => (taken = null));
-    taken ??= takenBy(book.list(), isBusy);
+    taken ??= takenBy(usage.list(), isBusy);
     return taken;
   }
 
@@ -153,7 +161,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     const freeBytes = looked === null || !dryRun ? looked : looked + bytesOfAll(gone);
     const missingBytes = freeBytes !== null && freeBytes < needed ? needed * spareFactor - freeBytes : 0;
     const quota = { maxBuildBytes, maxBuildBytesPerPeer, missingBytes };
-    const chosen = overQuota(book.list().filter(isNone(gone)), quota, isBusy);
+    const chosen = overQuota(usage.list().filter(isNone(gone)), quota, isBusy);
     const reason = 'builds take too much room';
     const uses = new Map(chosen.map((record) => [layout.subtree(record), record.usedAt]));
     // Used meanwhile, it is no longer the one that was not used for the longest time.
@@ -162,40 +170,40 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   }
 
   async function sweepOld(dryRun: boolean): Promise<SweepResult> {
-    const strange = await book.refresh();
+    const strange = await usage.refresh();
     const isOld = (record: DeviceRecord): boolean => now() - record.usedAt >= limits.buildTtlMs;
     const reason = 'nobody has used it for a time';
-    const old = book.list().filter(isOld);
+    const old = usage.list().filter(isOld);
     const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps);
     return { removed: swept.removed, left: [...swept.left, ...strangeLeft(strange)] };
   }
 
-  function sweep(dryRun: boolean): Promise<Report> {
+  function sweep(dryRun: boolean): Promise<SweepReport> {
     return enqueue(async () => {
       const old = await sweepOld(dryRun);
       if (!dryRun) await remeasure();
       const tooMuch = await trimBuilds(dryRun, 0, old.removed);
-      return joined(dryRun, [old, tooMuch, ...(await trimShelves(dryRun))]);
+      return joinResults(dryRun, [old, tooMuch, ...(await evictTools(dryRun))]);
     });
   }
 
   async function remeasure(): Promise<void> {
-    for (const record of book.list()) {
+    for (const record of usage.list()) {
       if (signal.aborted) return;
       if (record.sizes === null || now() - record.measuredAt >= remeasureMs)
-        await book.measure(record, signal);
+        await usage.measure(record, signal);
     }
     await deps.tools.measure?.(signal);
   }
 
-  async function trimShelves(dryRun: boolean): Promise<SweepResult[]> {
+  async function evictTools(dryRun: boolean): Promise<SweepResult[]> {
     const { maxResultBytes, toolTtlMs, maxToolBytes } = limits;
     const order = { now: now(), dryRun, signal, log };
-    const results: ShelfLimits = { ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes };
-    const tools: ShelfLimits = { ttlMs: toolTtlMs, maxBytes: maxToolBytes };
+    const results: EvictionLimits = { ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes };
+    const tools: EvictionLimits = { ttlMs: toolTtlMs, maxBytes: maxToolBytes };
     return [
-      await trimShelf(deps.results, { ...results, ...order }),
-      await trimShelf(deps.tools, { ...tools, ...order }),
+      await evict(deps.results, { ...results, ...order }),
+      await evict(deps.tools, { ...tools, ...order }),
     ];
   }
 
@@ -210,7 +218,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
         log.warn({ error: messageOf(error) }, 'the shared tools cannot be looked at');
         return toolEntries;
       });
-      return usageOf(book.list(), jobs.resultBytes(), toolEntries, await lookAtVolume());
+      return usageOf(usage.list(), jobs.resultBytes(), toolEntries, await lookAtVolume());
     },
     sweep: ({ dryRun = false } = {}) => sweep(dryRun),
     noRoomFor(dashboardId, bytes) {
@@ -230,7 +238,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       cancelTimer();
       stopFollowing();
       await last;
-      await book.settled();
+      await usage.settled();
     },
   };
 }

@@ -3,8 +3,8 @@
  * results when they are packed, tools when a sweep looks at them.
  */
 import type { DashboardId } from '../paths/index.js';
-import { bytesOf, type DeviceRecord, type Sizes } from './device-book.js';
-import type { ShelfEntry } from './shelf.js';
+import { bytesOf, type DeviceRecord, type Sizes } from './device-usage.js';
+import type { EvictableEntry } from './evictable.js';
 
 /** All in bytes of the volume; results as long as they are. */
 export interface UsageReport {
@@ -16,7 +16,7 @@ export interface UsageReport {
   /** The largest first, as the devices of each. */
   readonly peers: readonly PeerUsage[];
   /** Installed releases and toolchains, as large as the last sweep has found them, or one before a restart. */
-  readonly toolEntries: readonly ShelfEntry[];
+  readonly toolEntries: readonly EvictableEntry[];
 }
 
 export interface PeerUsage {
@@ -38,7 +38,7 @@ export interface DeviceUsage {
 export function usageOf(
   records: readonly DeviceRecord[],
   resultBytes: ReadonlyMap<DashboardId, number>,
-  toolEntries: readonly ShelfEntry[],
+  toolEntries: readonly EvictableEntry[],
   free: number | null,
 ): UsageReport {
   const peers = new Map<DashboardId, { results: number; devices: DeviceUsage[] }>();

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 
 import { startOfProgress } from '../esphome/progress.js';
-import type { JobRecord } from '../jobs/job.js';
+import type { JobRecord } from '../jobs/record.js';
 import { dashboardId, deviceFromFile, fileName, formatConfiguration } from '../paths/index.js';
 
 export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {

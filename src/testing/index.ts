@@ -13,6 +13,6 @@ export const standInEsphome: readonly [string, ...string[]] = [
 export { jobStoreSuite, type StoreFactory } from './job-store-suite.js';
 export { jobQueueSuite, type QueueFactory } from './job-queue-suite.js';
 export { exampleRecord } from './example-record.js';
-export { hostPeer, type JobQueue, type QueueTicket, type QueueView, type Slot } from '../jobs/queue.js';
+export { hostPeer, type JobQueue, type QueueTicket, type QueueOrder, type Slot } from '../jobs/queue.js';
 export type { JobStore } from '../jobs/store.js';
-export type { JobRecord, JobState, FailureReason } from '../jobs/job.js';
+export type { JobRecord, JobState, FailureReason } from '../jobs/record.js';

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test, type TestContext } from 'node:test';
 
-import type { JobRecord } from '../jobs/job.js';
+import type { JobRecord } from '../jobs/record.js';
 import type { JobStore } from '../jobs/store.js';
 import { exampleRecord } from './example-record.js';
 

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
 import { collectArtifacts } from '../../src/artifacts/collect.js';
-import { verifyBuild } from '../../src/compile/verify.js';
+import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { isReceiverError } from '../../src/errors.js';
 import {
   buildTree,

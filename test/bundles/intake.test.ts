@@ -12,7 +12,7 @@ import { pack } from 'tar-stream';
 import { openIntake } from '../../src/bundles/intake.js';
 import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { isReceiverError } from '../../src/errors.js';
-import { manualClock } from '../peers/manual-clock.js';
+import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { bundle, config, configName, file, manifest, member, pax, tar, treeOf } from './archives.js';

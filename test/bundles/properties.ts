@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib';
 
 import fc from 'fast-check';
 
-import { createAssembler } from '../../src/bundles/assembler.js';
+import { createAssembler } from '../../src/protocol/transfer.js';
 import { openThreadedIntake } from '../../src/bundles/threaded-intake.js';
 import { hostileText } from '../support/hostile.js';
 import type { Cleanups } from '../support/temp-dir.js';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 
 import { stagedBundle, type StagedFacts } from '../../src/bundles/staged.js';
-import { swapIn } from '../../src/bundles/swap.js';
+import { installBundle } from '../../src/bundles/install.js';
 import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
 
 const [buildsDir = '', name = '', fatal = ''] = process.argv.slice(2);
@@ -30,6 +30,6 @@ for (const step of ['mkdir', 'writeFile', 'rename', 'open', 'rm', 'rmdir'] as co
 syncBuiltinESMExports();
 
 const staged = stagedBundle({ directory, manifest: {} } as StagedFacts);
-await swapIn(staged, { layout, key });
+await installBundle(staged, { layout, key });
 await staged.discard();
 console.log(steps.join(' '));

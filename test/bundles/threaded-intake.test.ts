@@ -8,8 +8,7 @@ import { gzipSync } from 'node:zlib';
 
 import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
 import { defaultBundleLimits } from '../../src/bundles/limits.js';
-import { openThreadedIntake } from '../../src/bundles/threaded-intake.js';
-import { unpackThread } from '../../src/bundles/unpack-thread.js';
+import { openThreadedIntake, unpackThread } from '../../src/bundles/threaded-intake.js';
 import type { ToThread } from '../../src/bundles/unpack-messages.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';

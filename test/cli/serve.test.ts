@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/mount/offloader.js';
+import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/koa/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { startChild, type Child } from '../support/child.js';
 import { freePort } from '../support/free-port.js';

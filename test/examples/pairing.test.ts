@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { startHost } from '../../examples/pairing/app.js';
 import { createPerson } from '../../examples/pairing/person.js';
 import { pinPictures, pinText } from '../../src/index.js';
-import { createOffloader, dial, loadOffloaderIdentity, pinOf } from '../../src/mount/offloader.js';
+import { createOffloader, dial, loadOffloaderIdentity, pinOf } from '../../src/koa/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { startChild } from '../support/child.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-import { storm } from '../link/storm.js';
+import { storm } from '../server/storm.js';
 import { createChance } from '../support/killed/chance.js';
 
 const frames = Number(process.env['FUZZ_RUNS'] ?? 1_000_000);

@@ -1,6 +1,6 @@
 import { test } from 'node:test';
 
-import { allAgree } from '../link/noise-properties.js';
+import { allAgree } from '../protocol/noise-properties.js';
 
 /** A run is a conversation of six sides; the default is 5,000. */
 const runs = Math.ceil(Number(process.env['FUZZ_RUNS'] ?? 250_000) / 50);

@@ -10,7 +10,7 @@ import { readSources, readText, type Sources } from './sources.js';
 
 const maxLines = 300;
 
-test('Imports run downwards only, and only the mount and the program know Koa and ws', () => {
+test('Imports run downwards only, and only the koa folder and the program know Koa and ws', () => {
   assert.deepEqual(importViolations(readSources('src')), []);
 });
 
@@ -39,8 +39,8 @@ test('A planted import upwards, sideways, in a circle or of a host library is fo
     ['a circle: src/disk/a.ts -> src/disk/b.ts -> src/disk/a.ts'],
   );
   assert.deepEqual(
-    found({ 'src/link/a.ts': "import type { WebSocket } from 'ws';\nimport type W from 'wsx';\n" }),
-    ['src/link/a.ts imports ws'],
+    found({ 'src/server/a.ts': "import type { WebSocket } from 'ws';\nimport type W from 'wsx';\n" }),
+    ['src/server/a.ts imports ws'],
   );
   assert.deepEqual(found({ 'src/peers/a.ts': "const b = await import('bonjour-service');\n" }), [
     'src/peers/a.ts imports bonjour-service',
@@ -80,7 +80,7 @@ test('A planted path that is built from a field of a peer is found', () => {
     'new Promise((resolve) => resolve(file))',
     'join(layout.jobsDir, record.id)',
     'join(folder, file)',
-    "join(locksDir, lockName('subtree', key.dashboardId))",
+    "join(locksDir, hashName('subtree', key.dashboardId))",
     'join(directory, profile)',
     '`compiling ${file} now`',
   ]) {

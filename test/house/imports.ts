@@ -8,28 +8,25 @@ import type { Sources } from './sources.js';
 
 /** From the top down. Names are folders of src/ or its files; those on one floor do not import each other. */
 const floors: readonly (readonly string[])[] = [
-  ['cli'],
-  ['index'],
-  ['mount'],
-  ['receiver', 'offloader', 'testing'],
-  ['views'],
-  ['core'],
-  ['options'],
-  ['link'],
+  ['cli', 'index'],
+  ['koa'],
+  ['receiver'],
+  ['receiver-api'],
+  ['client', 'options', 'recovery', 'testing'],
+  ['server'],
   ['retention'],
   ['jobs'],
-  ['compile'],
-  ['bundles', 'artifacts'],
-  ['esphome'],
-  ['peers', 'locks'],
-  ['disk', 'paths'],
-  ['process'],
+  ['bundles', 'toolchains', 'peers'],
+  ['protocol', 'artifacts', 'compile', 'provision'],
+  ['esphome', 'locks'],
+  ['disk'],
+  ['paths', 'async', 'process'],
   ['log', 'errors'],
 ];
 
 /** The host's libraries, and the only folders that may know them. */
 const hostPackages = ['koa', 'koa-websocket', '@koa/router', 'ws', 'bonjour-service'];
-const hostFolders = ['mount', 'cli'];
+const hostFolders = ['koa', 'cli'];
 
 /** One sentence for each violation, in the order of the files. */
 export function importViolations(sources: Sources): string[] {

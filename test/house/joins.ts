@@ -30,7 +30,7 @@ const peerField = new RegExp(
   String.raw`(?<![\w'"$])(?:(?:\w+\??\.)*(?:${spellings.join('|')})|(?:\w+\??\.)+file)\b(?!['"(:]|\s*=>)`,
 );
 /** A hash of whatever it is given. */
-const harmless = /\blockName\([^()]*\)/g;
+const harmless = /\bhashName\([^()]*\)/g;
 
 /** src/disk takes whole places, never names; the stand-in in src/testing is told its places as ESPHome is. */
 const allowedFolders = ['src/paths/', 'src/disk/', 'src/testing/'];

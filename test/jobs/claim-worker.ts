@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { openDiskStore } from '../../src/jobs/disk-store.js';
-import { isTerminal } from '../../src/jobs/job.js';
+import { isTerminal } from '../../src/jobs/record.js';
 import { silentLog } from '../../src/log.js';
 import { waitFor } from '../support/wait-for.js';
 

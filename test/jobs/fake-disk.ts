@@ -1,7 +1,7 @@
 /** What outlives a world: the records, and where bundles and results lie. */
 import { setImmediate as turn } from 'node:timers/promises';
 
-import type { KeptBundles } from '../../src/bundles/kept.js';
+import type { BundleStore } from '../../src/bundles/store.js';
 import type { MemoryPlace } from '../../src/jobs/store.js';
 import { bundleIn } from './examples.js';
 import type { Moment } from './harness.js';
@@ -23,7 +23,7 @@ export function emptyDisk(): Disk {
 }
 
 /** Bundles on that disk, each step of which goes through the gate. */
-export function keptOn(disk: Disk, pass: (moment: Moment) => Promise<void>): KeptBundles {
+export function keptOn(disk: Disk, pass: (moment: Moment) => Promise<void>): BundleStore {
   const { staging, installed } = disk;
   return {
     async keep(id, { directory }) {

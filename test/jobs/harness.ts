@@ -10,8 +10,13 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { CompileRequest, CompileResult } from '../../src/compile/compile.js';
 import { noMarks } from '../../src/compile/output.js';
 import { ReceiverError } from '../../src/errors.js';
-import { isTerminal, type JobRecord } from '../../src/jobs/job.js';
-import { createJobs, type JobEvent, type Jobs, type JobsDeps } from '../../src/jobs/jobs.js';
+import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
+import {
+  createJobService,
+  type JobEvent,
+  type JobService,
+  type JobServiceDeps,
+} from '../../src/jobs/create-job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
@@ -49,7 +54,7 @@ export const cleanResult: CompileResult = Object.freeze({
 });
 
 export interface World {
-  readonly jobs: Jobs;
+  readonly jobs: JobService;
   readonly store: JobStore;
   readonly events: JobEvent[];
   /** Names of the steps that were taken, in order. */
@@ -80,7 +85,7 @@ export interface WorldOptions {
   /** Called at every step; the step goes on when it resolves. */
   readonly gate?: (moment: Moment, signal?: AbortSignal) => Promise<void>;
   readonly run?: Partial<RunnerDeps>;
-  readonly deps?: Partial<JobsDeps>;
+  readonly deps?: Partial<JobServiceDeps>;
   readonly slots?: number;
   readonly store?: JobStore;
   /** Of the world before this one. */
@@ -189,7 +194,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     ...options.run,
   };
 
-  const jobs = await createJobs({
+  const jobs = await createJobService({
     store: {
       ...store,
       async put(record) {

@@ -1,8 +1,8 @@
 /** Worlds that stand still at a chosen moment, and what a test asks of them. */
 import type { TestContext } from 'node:test';
 
-import type { JobRecord } from '../../src/jobs/job.js';
-import type { JobEvent } from '../../src/jobs/jobs.js';
+import type { JobRecord } from '../../src/jobs/record.js';
+import type { JobEvent } from '../../src/jobs/create-job-service.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { bundleIn, deferred, exampleRequest } from './examples.js';

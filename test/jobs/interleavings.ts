@@ -8,7 +8,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 
 import { ReceiverError } from '../../src/errors.js';
-import { isTerminal } from '../../src/jobs/job.js';
+import { isTerminal } from '../../src/jobs/record.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { bundleIn, exampleRequest } from './examples.js';
 import { emptyDisk, type Disk } from './fake-disk.js';

@@ -13,12 +13,12 @@ import {
   makeBundle,
   unpackArtifacts,
   type OffloaderSession,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { startChild, type Child } from '../support/child.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { yaml } from '../support/whole.js';
-import type { JobRecord } from '../../src/jobs/job.js';
+import type { JobRecord } from '../../src/jobs/record.js';
 import { assertSucceeded, quickLocks, site, type Site } from './site.js';
 
 const heldSite = fileURLToPath(new URL('held-site.ts', import.meta.url));

@@ -7,10 +7,10 @@ import { test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { advance, isSameWork, isTerminal, jobStates, type Step } from '../../src/jobs/job.js';
+import { advance, isSameWork, isTerminal, jobStates, type Step } from '../../src/jobs/record.js';
 import { createMemoryQueue, type Slot } from '../../src/jobs/queue.js';
 import { compilersPerBuild, defaultSlots } from '../../src/jobs/slots.js';
-import { turnsOf, waitingText, type Owner, type Waiting } from '../../src/jobs/waiting.js';
+import { turnsOf, waitingText, type Owner, type WaitReason } from '../../src/jobs/waiting.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { exampleRecord, jobQueueSuite } from '../../src/testing/index.js';
 
@@ -117,7 +117,7 @@ test('A job says whose jobs come before it, three names at most, and hostile nam
 });
 
 test('What else a job may wait for is said with what is there and what is needed', () => {
-  const said: [Waiting, string][] = [
+  const said: [WaitReason, string][] = [
     [{ for: 'memory', freeBytes: 3.19e9, neededBytes: 4e9 }, 'memory 3.1 of 4 GB needed'],
     [{ for: 'memory', freeBytes: 3.99e9, neededBytes: 4e9 }, 'memory 3.9 of 4 GB needed'],
     [{ for: 'disk', freeBytes: 0, neededBytes: 6.25e8 }, 'disk 0 of 0.7 GB needed'],

@@ -7,9 +7,9 @@ import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 
 import { noMarks } from '../../src/compile/output.js';
-import { createInstalled } from '../../src/esphome/installed.js';
+import { createInstalled } from '../../src/provision/installed.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
-import type { JobRequest } from '../../src/jobs/job.js';
+import type { JobRequest } from '../../src/jobs/record.js';
 import { usable } from '../../src/locks/lease.js';
 import { isAlive } from '../support/is-alive.js';
 import { assertSucceeded, host, site, type Site } from './site.js';

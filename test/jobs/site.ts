@@ -8,37 +8,35 @@ import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { collectArtifacts } from '../../src/artifacts/collect.js';
+import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { createArtifactStore } from '../../src/artifacts/store.js';
-import { createKeptBundles } from '../../src/bundles/kept.js';
+import { installBundle } from '../../src/bundles/install.js';
 import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
-import { swapIn } from '../../src/bundles/swap.js';
+import { createBundleStore } from '../../src/bundles/store.js';
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
 import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
-import { verifyBuild } from '../../src/compile/verify.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
-import { createInstalled } from '../../src/esphome/installed.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
-import type { JobRecord, JobRequest } from '../../src/jobs/job.js';
-import { createJobs, type Jobs } from '../../src/jobs/jobs.js';
+import { createJobService, type JobService } from '../../src/jobs/create-job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
+import type { JobRecord, JobRequest } from '../../src/jobs/record.js';
 import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
-import { createToolDirectories } from '../../src/jobs/tool-directories.js';
-import { createTools } from '../../src/jobs/tools.js';
-import { defaultTiming } from '../../src/locks/lease.js';
-import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { defaultTiming, acquireLease } from '../../src/locks/lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
-import { becomeInstaller } from '../../src/locks/installers.js';
-import { enterToolchain } from '../../src/locks/toolchain-gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
+import { createInstalled } from '../../src/provision/installed.js';
 import { standInEsphome } from '../../src/testing/index.js';
+import { createToolDirectories } from '../../src/toolchains/directories.js';
+import { becomeInstaller, enterToolchain } from '../../src/toolchains/gate.js';
+import { createTools } from '../../src/toolchains/run-with-tools.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { exampleRequest } from './examples.js';
 
 export interface Site {
-  readonly jobs: Jobs;
+  readonly jobs: JobService;
   readonly paths: Paths;
   readonly base: string;
   /** Submits a configuration and waits for its end. */
@@ -76,7 +74,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     }),
     composeEnvironment: createEnvironment({ paths, hostEnvironment }),
     acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
-    swapIn: (staged, key) => swapIn(staged, { layout, key, log }),
+    swapIn: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
     cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
     precheck,
@@ -95,9 +93,9 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     ...{ compileTimeoutMs: 30_000, silenceTimeoutMs: 30_000, log },
     ...run,
   };
-  const jobs = await createJobs({
+  const jobs = await createJobService({
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: 2_000, log }),
-    bundles: createKeptBundles(layout),
+    bundles: createBundleStore(layout),
     queue: createMemoryQueue({ slots: 2 }),
     choose: (job) => chooseFor(job, runner),
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),

@@ -5,8 +5,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { withAdmission } from '../../src/jobs/admission.js';
-import type { JobRecord } from '../../src/jobs/job.js';
-import type { JobEvent } from '../../src/jobs/jobs.js';
+import type { JobRecord } from '../../src/jobs/record.js';
+import type { JobEvent } from '../../src/jobs/create-job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { waitingText } from '../../src/jobs/waiting.js';
 import { dashboardId } from '../../src/paths/index.js';

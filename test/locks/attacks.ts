@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { readHolder } from '../../src/locks/owner-record.js';
-import { acquireLease, lockName } from '../../src/locks/subtree-lease.js';
+import { acquireLease, hashName } from '../../src/locks/lease.js';
 import { silentLog } from '../../src/log.js';
 import type { BuildTask } from './build-worker.js';
 import { fast, freshDir } from './helpers.js';
@@ -75,7 +75,7 @@ export async function buildsStayAlone(
 
 function ownerOf(locksDir: string): number | undefined {
   try {
-    return readHolder(join(locksDir, lockName('subtree', testKey.dashboardId, testKey.device)))?.owner.pid;
+    return readHolder(join(locksDir, hashName('subtree', testKey.dashboardId, testKey.device)))?.owner.pid;
   } catch {
     return undefined;
   }

@@ -2,7 +2,7 @@
 import process from 'node:process';
 
 import { isReceiverError } from '../../src/errors.js';
-import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { acquireLease } from '../../src/locks/lease.js';
 import { silentLog } from '../../src/log.js';
 import { spawnSession } from '../../src/process/session.js';
 import { fast } from './helpers.js';

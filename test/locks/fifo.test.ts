@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 
 import { isReceiverError } from '../../src/errors.js';
-import { enterLine, type Place, type Wish } from '../../src/locks/fifo.js';
+import { enterLine, type LinePlace, type LineRequest } from '../../src/locks/fifo.js';
 
 let keys = 0;
 const freshKey = (): string => `key-${(keys += 1)}`;
@@ -59,7 +59,7 @@ test('A holder hears every wish behind it once, and a waiter hears what it waits
   const holder = await enterLine(key, { reason: 'compile 7' });
   const asked: string[] = [];
   const blockedBy: string[] = [];
-  const onBlocked = ({ reason }: Wish): void => void blockedBy.push(reason);
+  const onBlocked = ({ reason }: LineRequest): void => void blockedBy.push(reason);
   const a = enterLine(key, { reason: 'sweep', onBlocked });
   holder.onWish(({ reason }) => void asked.push(reason));
   const b = enterLine(key, { reason: 'compile 8', onBlocked });
@@ -83,7 +83,7 @@ test('In any mix of entering, cancelling and leaving there is one holder at most
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
       const key = freshKey();
       const cancels: AbortController[] = [];
-      const holders: Place[] = [];
+      const holders: LinePlace[] = [];
       const order: number[] = [];
       for (const each of steps) {
         if (each.kind === 'enter') {

@@ -7,9 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { tryFileLock, type FileLock } from '../../src/locks/file-lock.js';
+import { tryFileLock, type FileLock, createAgeJudge } from '../../src/locks/file-lock.js';
 import { guardedFs, type LockFs } from '../../src/locks/guarded-fs.js';
-import { createAgeJudge } from '../../src/locks/lock-age.js';
 import { fast, freshDir, startWorkers, until } from './helpers.js';
 import { raceForStaleLocks } from './race.js';
 

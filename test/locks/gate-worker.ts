@@ -2,10 +2,10 @@
 import process from 'node:process';
 
 import { isReceiverError } from '../../src/errors.js';
-import { enterToolchain, type Gate, type GateOptions } from '../../src/locks/toolchain-gate.js';
+import { enterToolchain, type ToolchainGate, type GateOptions } from '../../src/toolchains/gate.js';
 import { silentLog } from '../../src/log.js';
 import { spawnSession } from '../../src/process/session.js';
-import type { SessionIdentity } from '../../src/process/session-scan.js';
+import type { SessionIdentity } from '../../src/process/stop.js';
 
 export type GateQuestion =
   | { readonly do: 'hello' }
@@ -18,7 +18,7 @@ export interface GateAnswer {
   readonly build?: SessionIdentity;
 }
 
-let gate: Gate | undefined;
+let gate: ToolchainGate | undefined;
 
 async function answer(question: GateQuestion): Promise<GateAnswer> {
   if (question.do === 'enter') {

@@ -9,7 +9,7 @@ import process from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { isReceiverError } from '../../src/errors.js';
-import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { acquireLease } from '../../src/locks/lease.js';
 import { silentLog } from '../../src/log.js';
 import { fast } from './helpers.js';
 import { noteSuccess, readState, successesOf, type IncrementTask } from './increment-state.js';

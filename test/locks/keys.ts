@@ -1,5 +1,5 @@
 /** The one build directory that the tests of the locks fight for. */
-import type { LeaseOptions } from '../../src/locks/subtree-lease.js';
+import type { LeaseOptions } from '../../src/locks/lease.js';
 import { dashboardId, deviceFromFile } from '../../src/paths/segments.js';
 
 export const testKey: LeaseOptions['key'] = {

@@ -2,8 +2,7 @@
 import process from 'node:process';
 
 import { isReceiverError } from '../../src/errors.js';
-import type { Lease } from '../../src/locks/lease.js';
-import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { type Lease, acquireLease } from '../../src/locks/lease.js';
 import { silentLog } from '../../src/log.js';
 import { spawnSession, type SessionProcess } from '../../src/process/session.js';
 import { fast } from './helpers.js';

@@ -10,20 +10,19 @@ import fc from 'fast-check';
 
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { openFence } from '../../src/locks/fence.js';
-import type { Lease } from '../../src/locks/lease.js';
+import { type Lease, acquireLease, hashName, type LeaseOptions } from '../../src/locks/lease.js';
 import { endPredecessors, readHolder, writeRecord } from '../../src/locks/owner-record.js';
-import { acquireLease, lockName, type LeaseOptions } from '../../src/locks/subtree-lease.js';
 import { silentLog, type Log } from '../../src/log.js';
 import { identify, isAlive } from '../../src/process/identity.js';
-import { sessionMembers, type SessionIdentity } from '../../src/process/session-scan.js';
 import { spawnSession, type SessionProcess } from '../../src/process/session.js';
+import { sessionMembers, type SessionIdentity } from '../../src/process/stop.js';
 import { incrementsSurvive } from './attacks.js';
 import { fast, freshDir, startWorkers, until, type Worker } from './helpers.js';
 import { testKey } from './keys.js';
 import type { LeaseAnswer, LeaseQuestion } from './lease-worker.js';
 
 const placeOf = (locksDir: string): string =>
-  join(locksDir, lockName('subtree', testKey.dashboardId, testKey.device));
+  join(locksDir, hashName('subtree', testKey.dashboardId, testKey.device));
 
 const ticketsIn = async (locksDir: string): Promise<string[]> =>
   (await readdir(placeOf(locksDir))).filter((name) => name.startsWith('turn-'));
@@ -307,14 +306,14 @@ describe('A lease', { concurrency: 5 }, () => {
   });
 
   test('Names of locks are short and plain, and differ when any word differs', () => {
-    assert.match(lockName('subtree', testKey.dashboardId, testKey.device), /^[0-9a-f]{40}$/);
+    assert.match(hashName('subtree', testKey.dashboardId, testKey.device), /^[0-9a-f]{40}$/);
     const words = fc.array(fc.string(), { maxLength: 3 });
     fc.assert(
       fc.property(words, words, (a, b) => {
-        assert.equal(lockName(...a) === lockName(...b), JSON.stringify(a) === JSON.stringify(b));
+        assert.equal(hashName(...a) === hashName(...b), JSON.stringify(a) === JSON.stringify(b));
       }),
     );
-    assert.notEqual(lockName('a', 'bc'), lockName('ab', 'c'));
+    assert.notEqual(hashName('a', 'bc'), hashName('ab', 'c'));
   });
 
   test('No update is lost and nobody is stuck while owners are killed and stand still', async (t) => {

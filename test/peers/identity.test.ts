@@ -6,12 +6,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { silentLog } from '../../src/log.js';
-import { loadDashboardId, newDashboardId } from '../../src/peers/dashboard-id.js';
-import { identityOf, loadIdentity } from '../../src/peers/identity.js';
-import { cleanLabel } from '../../src/peers/label.js';
-import { pictures, pinOf, pinPictures, pinText } from '../../src/peers/pin.js';
+import { loadDashboardId, newDashboardId, identityOf, loadIdentity } from '../../src/peers/identity.js';
+import { cleanLabel } from '../../src/peers/peer-row.js';
+import { pictures, pinOf, pinPictures, pinText } from '../../src/protocol/fingerprint.js';
+import { recordingLog } from '../support/recording-log.js';
 import { tempDir } from '../support/temp-dir.js';
-import { recordingLog } from './recording-log.js';
 
 const ramp = (first: number): Buffer => Buffer.from(Array.from({ length: 32 }, (_, n) => first + n));
 

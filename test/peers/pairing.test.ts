@@ -1,4 +1,4 @@
-/** The desk, the window and the one-time key, rule by rule, and any history of strangers and operators. */
+/** The pairing, the window and the one-time key, rule by rule, and any history of strangers and operators. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -8,19 +8,18 @@ import { silentLog } from '../../src/log.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { createOneTimeKey } from '../../src/peers/one-time-key.js';
 import {
-  createPairingDesk,
-  type Caller,
+  createPairingService,
+  type PairingCaller,
   type PairingAnswer,
-  type PairingDesk,
+  type PairingService,
   type PairingEvent,
 } from '../../src/peers/pairing.js';
 import type { PeerTable } from '../../src/peers/peers.js';
-import { defaultPairingLimits } from '../../src/peers/pending.js';
-import { pinOf } from '../../src/peers/pin.js';
-import { createPairingWindow, windowMs } from '../../src/peers/window.js';
+import { defaultPairingLimits, createPairingWindow, windowMs } from '../../src/peers/pending.js';
+import { pinOf } from '../../src/protocol/fingerprint.js';
+import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { freshPeers } from './fresh-peers.js';
-import { manualClock, type ManualClock } from './manual-clock.js';
 
 const { pairingRequests, waitersPerRequest } = defaultPairingLimits;
 const keyA = Buffer.alloc(32, 1);
@@ -28,7 +27,7 @@ const keyB = Buffer.alloc(32, 2);
 const pinA = pinOf(keyA);
 const id = dashboardId('Dashboard-1');
 
-const caller = (changes: Partial<Caller> = {}): Caller => ({
+const caller = (changes: Partial<PairingCaller> = {}): PairingCaller => ({
   dashboardId: id,
   publicKey: keyA,
   label: 'Home',
@@ -41,7 +40,7 @@ const caller = (changes: Partial<Caller> = {}): Caller => ({
 });
 
 interface Setting {
-  readonly desk: PairingDesk;
+  readonly pairing: PairingService;
   readonly peers: PeerTable;
   readonly clock: ManualClock;
   readonly events: PairingEvent[];
@@ -51,25 +50,31 @@ interface Setting {
 async function setting(t: Cleanups): Promise<Setting> {
   const peers = await freshPeers(t);
   const clock = manualClock();
-  const desk = createPairingDesk({ peers, clock, log: silentLog });
+  const pairing = createPairingService({ peers, clock, log: silentLog });
   const events: PairingEvent[] = [];
-  desk.subscribe((event) => events.push(event));
-  return { desk, peers, clock, events, types: () => events.map(({ type }) => type) };
+  pairing.subscribe((event) => events.push(event));
+  return { pairing, peers, clock, events, types: () => events.map(({ type }) => type) };
 }
 
 /** What was there before the call: an approved row of key A, a waiting row of key A, both, or none. */
 type Before = 'nobody' | 'approved' | 'waiting';
 
-async function prepare({ desk }: Setting, before: Before, isOpen: boolean): Promise<void> {
+async function prepare({ pairing }: Setting, before: Before, isOpen: boolean): Promise<void> {
   if (before !== 'nobody') {
-    desk.window.open('page');
-    await desk.pairRequest(caller());
-    if (before === 'approved') await desk.approve(id, pinA);
-    if (!isOpen) desk.window.close('page');
-  } else if (isOpen) desk.window.open('page');
+    pairing.window.open('page');
+    await pairing.pairRequest(caller());
+    if (before === 'approved') await pairing.approve(id, pinA);
+    if (!isOpen) pairing.window.close('page');
+  } else if (isOpen) pairing.window.open('page');
 }
 
-const requests: readonly [rule: string, before: Before, isOpen: boolean, Partial<Caller>, PairingAnswer][] = [
+const requests: readonly [
+  rule: string,
+  before: Before,
+  isOpen: boolean,
+  Partial<PairingCaller>,
+  PairingAnswer,
+][] = [
   ['approved with the same key: approved, window or not', 'approved', false, {}, { response: 'approved' }],
   [
     'approved with another key: pin_mismatch, though the window is open',
@@ -116,8 +121,8 @@ suite('pair_request', () => {
     test(rule, async (t) => {
       const set = await setting(t);
       await prepare(set, before, isOpen);
-      assert.deepEqual(await set.desk.pairRequest(caller(changes)), answer);
-      if (before === 'waiting') assert.equal(set.desk.pending()[0]?.pin, pinA, 'the waiting key stays');
+      assert.deepEqual(await set.pairing.pairRequest(caller(changes)), answer);
+      if (before === 'waiting') assert.equal(set.pairing.pending()[0]?.pin, pinA, 'the waiting key stays');
     });
   }
 
@@ -125,7 +130,7 @@ suite('pair_request', () => {
     const set = await setting(t);
     await prepare(set, 'approved', false);
     const pairedAt = set.peers.get(id)?.pairedAt;
-    await set.desk.pairRequest(
+    await set.pairing.pairRequest(
       caller({ label: 'New\u202e', labelAuto: true, friendlyName: '', haAddon: true, address: '' }),
     );
     const peer = set.peers.get(id);
@@ -136,19 +141,25 @@ suite('pair_request', () => {
   });
 
   test('Waiting requests are bounded, and one more is told no more than a closed window tells', async (t) => {
-    const { desk } = await setting(t);
-    desk.window.open('page');
+    const { pairing } = await setting(t);
+    pairing.window.open('page');
     for (let n = 0; n < pairingRequests; n += 1) {
-      await desk.pairRequest(caller({ dashboardId: dashboardId(`stranger-${n}`) }));
+      await pairing.pairRequest(caller({ dashboardId: dashboardId(`stranger-${n}`) }));
     }
-    assert.deepEqual(await desk.pairRequest(caller()), { response: 'no_pairing_window' });
-    assert.equal(desk.pending().length, pairingRequests);
-    const known = await desk.pairRequest(caller({ dashboardId: dashboardId('stranger-0') }));
+    assert.deepEqual(await pairing.pairRequest(caller()), { response: 'no_pairing_window' });
+    assert.equal(pairing.pending().length, pairingRequests);
+    const known = await pairing.pairRequest(caller({ dashboardId: dashboardId('stranger-0') }));
     assert.deepEqual(known, { response: 'pending' });
   });
 });
 
-const lookUps: readonly [rule: string, Before, Partial<Caller>, link: PairingAnswer, status: string][] = [
+const lookUps: readonly [
+  rule: string,
+  Before,
+  Partial<PairingCaller>,
+  link: PairingAnswer,
+  status: string,
+][] = [
   [
     'unknown: no_approved_peer',
     'nobody',
@@ -191,9 +202,9 @@ suite('peer_link and pair_status', () => {
     test(rule, async (t) => {
       const set = await setting(t);
       await prepare(set, before, true);
-      assert.deepEqual(set.desk.peerLink(caller(changes)), link);
+      assert.deepEqual(set.pairing.peerLink(caller(changes)), link);
       const leaving = new AbortController();
-      const answer = set.desk.pairStatus(caller(changes), leaving.signal);
+      const answer = set.pairing.pairStatus(caller(changes), leaving.signal);
       const first = await Promise.race([answer, new Promise((resolve) => setImmediate(resolve, 'waits'))]);
       assert.equal(typeof first === 'string' ? first : (first as PairingAnswer).response, status);
       leaving.abort();
@@ -202,10 +213,10 @@ suite('peer_link and pair_status', () => {
   }
 
   const endings: readonly [rule: string, end: (set: Setting) => unknown, PairingAnswer][] = [
-    ['approve answers approved', ({ desk }) => desk.approve(id, pinA), { response: 'approved' }],
+    ['approve answers approved', ({ pairing }) => pairing.approve(id, pinA), { response: 'approved' }],
     [
       'reject answers no_approved_peer',
-      ({ desk }) => desk.reject(id),
+      ({ pairing }) => pairing.reject(id),
       { response: 'rejected', reason: 'no_approved_peer' },
     ],
     [
@@ -215,7 +226,7 @@ suite('peer_link and pair_status', () => {
     ],
     [
       'shutdown answers no_approved_peer',
-      ({ desk }) => desk.close(),
+      ({ pairing }) => pairing.close(),
       { response: 'rejected', reason: 'no_approved_peer' },
     ],
   ];
@@ -223,10 +234,10 @@ suite('peer_link and pair_status', () => {
     test(`A waiting pair_status is answered once: ${rule}`, async (t) => {
       const set = await setting(t);
       await prepare(set, 'waiting', true);
-      const answers = [1, 2].map(() => set.desk.pairStatus(caller(), new AbortController().signal));
+      const answers = [1, 2].map(() => set.pairing.pairStatus(caller(), new AbortController().signal));
       await end(set);
       assert.deepEqual(await Promise.all(answers), [expected, expected]);
-      assert.deepEqual(set.desk.pending(), []);
+      assert.deepEqual(set.pairing.pending(), []);
     });
   }
 
@@ -234,9 +245,11 @@ suite('peer_link and pair_status', () => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
     const never = new AbortController().signal;
-    const answers = Array.from({ length: waitersPerRequest + 1 }, () => set.desk.pairStatus(caller(), never));
+    const answers = Array.from({ length: waitersPerRequest + 1 }, () =>
+      set.pairing.pairStatus(caller(), never),
+    );
     assert.equal(await answers[0], undefined);
-    set.desk.reject(id);
+    set.pairing.reject(id);
     assert.equal((await Promise.all(answers.slice(1))).length, waitersPerRequest);
   });
 });
@@ -245,50 +258,50 @@ suite('The operator', () => {
   test('Approving needs the pin that was shown', async (t) => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
-    await assert.rejects(set.desk.approve(id, pinOf(keyB)), { code: 'PAIRING', message: /fingerprint/ });
+    await assert.rejects(set.pairing.approve(id, pinOf(keyB)), { code: 'PAIRING', message: /fingerprint/ });
     assert.equal(set.peers.get(id), undefined);
-    assert.equal((await set.desk.approve(id, pinA)).pin, pinA);
+    assert.equal((await set.pairing.approve(id, pinA)).pin, pinA);
     assert.deepEqual(set.types(), ['window', 'requested', 'approved']);
   });
 
   test('Approving twice says that it is done already, approving nobody that there is no request', async (t) => {
     const set = await setting(t);
-    await assert.rejects(set.desk.approve(id, pinA), { code: 'PAIRING', message: /no such/ });
+    await assert.rejects(set.pairing.approve(id, pinA), { code: 'PAIRING', message: /no such/ });
     await prepare(set, 'waiting', true);
     const [first, second] = await Promise.allSettled([
-      set.desk.approve(id, pinA),
-      set.desk.approve(id, pinA),
+      set.pairing.approve(id, pinA),
+      set.pairing.approve(id, pinA),
     ]);
     assert.equal(first.status, 'fulfilled');
     assert.match(String(second.status === 'rejected' && second.reason), /approved already/);
-    await assert.rejects(set.desk.approve(id, pinA), { code: 'PAIRING', message: /approved already/ });
+    await assert.rejects(set.pairing.approve(id, pinA), { code: 'PAIRING', message: /approved already/ });
   });
 
   test('A window that closes while an approval is being written does not undo it', async (t) => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
-    const status = set.desk.pairStatus(caller(), new AbortController().signal);
-    const approval = set.desk.approve(id, pinA);
-    set.desk.window.closeAll();
-    assert.equal(set.desk.reject(id), false);
+    const status = set.pairing.pairStatus(caller(), new AbortController().signal);
+    const approval = set.pairing.approve(id, pinA);
+    set.pairing.window.closeAll();
+    assert.equal(set.pairing.reject(id), false);
     await approval;
     assert.deepEqual(await status, { response: 'approved' });
-    assert.deepEqual(set.desk.pending(), []);
+    assert.deepEqual(set.pairing.pending(), []);
   });
 
   test('Revoking takes effect at once and is told before it is on disk', async (t) => {
     const set = await setting(t);
     await prepare(set, 'approved', true);
-    const revoking = set.desk.revoke(id);
-    assert.deepEqual(set.desk.peerLink(caller()), { response: 'rejected', reason: 'no_approved_peer' });
+    const revoking = set.pairing.revoke(id);
+    assert.deepEqual(set.pairing.peerLink(caller()), { response: 'rejected', reason: 'no_approved_peer' });
     assert.deepEqual(set.events.at(-1), { type: 'revoked', dashboardId: id });
     assert.equal(await revoking, true);
-    assert.equal(await set.desk.revoke(id), false);
+    assert.equal(await set.pairing.revoke(id), false);
   });
 
   test('A listener that throws undoes nothing', async (t) => {
     const set = await setting(t);
-    set.desk.subscribe(() => {
+    set.pairing.subscribe(() => {
       throw new Error('a broken panel');
     });
     await prepare(set, 'approved', true);
@@ -387,46 +400,49 @@ suite('The one-time key', () => {
   async function armed(t: Cleanups) {
     const set = await setting(t);
     let key = '';
-    set.desk.armOneTimeKey((text) => (key = text));
+    set.pairing.armOneTimeKey((text) => (key = text));
     return { ...set, pairingKey: key };
   }
 
   test('The right key approves at once, durably, closes the window, and works for nobody else', async (t) => {
-    const { desk, peers, pairingKey } = await armed(t);
+    const { pairing, peers, pairingKey } = await armed(t);
     const other = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB, pairingKey });
-    const answers = await Promise.all([desk.pairRequest(caller({ pairingKey })), desk.pairRequest(other)]);
+    const answers = await Promise.all([
+      pairing.pairRequest(caller({ pairingKey })),
+      pairing.pairRequest(other),
+    ]);
     assert.deepEqual(answers[0], { response: 'approved' });
     assert.notEqual(answers[1]?.response, 'approved');
-    assert.equal(desk.window.isOpen(), false);
-    assert.deepEqual([peers.list().map((peer) => peer.dashboardId), desk.pending()], [[id], []]);
-    assert.deepEqual(await desk.pairRequest(other), { response: 'no_pairing_window' });
-    assert.throws(() => desk.armOneTimeKey(() => {}), { code: 'STATE' });
+    assert.equal(pairing.window.isOpen(), false);
+    assert.deepEqual([peers.list().map((peer) => peer.dashboardId), pairing.pending()], [[id], []]);
+    assert.deepEqual(await pairing.pairRequest(other), { response: 'no_pairing_window' });
+    assert.throws(() => pairing.armOneTimeKey(() => {}), { code: 'STATE' });
   });
 
   test('A wrong or missing key is told nothing, makes no request and costs no try', async (t) => {
-    const { desk, pairingKey } = await armed(t);
+    const { pairing, pairingKey } = await armed(t);
     for (const wrong of [{}, { pairingKey: 'ABCD' }]) {
-      assert.deepEqual(await desk.pairRequest(caller(wrong)), { response: 'no_pairing_window' });
+      assert.deepEqual(await pairing.pairRequest(caller(wrong)), { response: 'no_pairing_window' });
     }
-    assert.deepEqual(desk.pending(), []);
-    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'approved' });
+    assert.deepEqual(pairing.pending(), []);
+    assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
   });
 
   test('When the window is closed for all, the key is forgotten with it', async (t) => {
-    const { desk, pairingKey } = await armed(t);
-    desk.window.closeAll();
-    desk.window.open('page');
-    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'pending' });
+    const { pairing, pairingKey } = await armed(t);
+    pairing.window.closeAll();
+    pairing.window.open('page');
+    assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'pending' });
   });
 
   test('After 900 s the window closes and the key is forgotten', async (t) => {
-    const { desk, clock, pairingKey, types } = await armed(t);
+    const { pairing, clock, pairingKey, types } = await armed(t);
     clock.advance(899_999);
-    assert.equal(desk.window.isOpen(), true);
+    assert.equal(pairing.window.isOpen(), true);
     clock.advance(1);
     assert.deepEqual(types(), ['window', 'window']);
-    desk.window.open('page');
-    assert.deepEqual(await desk.pairRequest(caller({ pairingKey })), { response: 'pending' });
+    pairing.window.open('page');
+    assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'pending' });
   });
 });
 
@@ -455,7 +471,7 @@ test('Whatever strangers and operators do, no row ever changes its key and only 
   });
   const check = async (operations: readonly Operation[], settled: boolean): Promise<void> => {
     const cleanups: (() => Promise<void> | void)[] = [];
-    const { desk, peers, clock } = await setting({ after: (cleanup) => cleanups.push(cleanup) });
+    const { pairing, peers, clock } = await setting({ after: (cleanup) => cleanups.push(cleanup) });
     const approved = new Set<string>();
     const leaving = new AbortController();
     const running: Promise<unknown>[] = [];
@@ -463,35 +479,35 @@ test('Whatever strangers and operators do, no row ever changes its key and only 
       for (const { kind, id: dashboard, publicKey } of operations) {
         const pin = pinOf(publicKey);
         const who = caller({ dashboardId: dashboard, publicKey });
-        const before = desk.pending().find((row) => row.dashboardId === dashboard);
+        const before = pairing.pending().find((row) => row.dashboardId === dashboard);
         const wasPeer = peers.get(dashboard);
         const begun = running.length;
-        if (kind === 'request') running.push(desk.pairRequest(who));
-        if (kind === 'status') running.push(desk.pairStatus(who, leaving.signal));
+        if (kind === 'request') running.push(pairing.pairRequest(who));
+        if (kind === 'status') running.push(pairing.pairStatus(who, leaving.signal));
         if (kind === 'approve') {
           if (before?.pin === pin) approved.add(`${dashboard} ${pin}`);
-          running.push(desk.approve(dashboard, pin).catch(() => {}));
+          running.push(pairing.approve(dashboard, pin).catch(() => {}));
         }
-        if (kind === 'reject') desk.reject(dashboard);
-        if (kind === 'revoke') running.push(desk.revoke(dashboard));
-        if (kind === 'open') desk.window.open('page');
-        if (kind === 'close') desk.window.close('page');
+        if (kind === 'reject') pairing.reject(dashboard);
+        if (kind === 'revoke') running.push(pairing.revoke(dashboard));
+        if (kind === 'open') pairing.window.open('page');
+        if (kind === 'close') pairing.window.close('page');
         if (kind === 'wait') clock.advance(100_000);
         // A status is answered by what comes later.
         if (settled && kind !== 'status') await Promise.all(running.slice(begun));
-        const after = desk.pending().find((row) => row.dashboardId === dashboard);
+        const after = pairing.pending().find((row) => row.dashboardId === dashboard);
         if (before && after) assert.equal(after.pin, before.pin);
         const isPeer = peers.get(dashboard);
         if (wasPeer && isPeer) assert.equal(isPeer.pin, wasPeer.pin);
-        const isLinked = desk.peerLink(who).response === 'ok';
+        const isLinked = pairing.peerLink(who).response === 'ok';
         if (isLinked) assert.ok(approved.has(`${dashboard} ${pin}`));
         const folded = peers.list().map((peer) => peer.dashboardId.toLowerCase());
         assert.equal(new Set(folded).size, folded.length);
       }
-      desk.close();
+      pairing.close();
       leaving.abort();
       await Promise.all(running);
-      assert.deepEqual([desk.pending(), clock.waiting], [[], 0]);
+      assert.deepEqual([pairing.pending(), clock.waiting], [[], 0]);
     } finally {
       for (const cleanup of cleanups) await cleanup();
     }

@@ -8,9 +8,9 @@ import { silentLog } from '../../src/log.js';
 import { dashboardId } from '../../src/paths/index.js';
 import type { NewPeer } from '../../src/peers/peer-row.js';
 import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
-import { pinOf } from '../../src/peers/pin.js';
+import { pinOf } from '../../src/protocol/fingerprint.js';
 import { tempDir } from '../support/temp-dir.js';
-import { recordingLog } from './recording-log.js';
+import { recordingLog } from '../support/recording-log.js';
 
 const publicKey = Buffer.from(Array.from({ length: 32 }, (_, n) => n));
 const id = dashboardId('k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG');

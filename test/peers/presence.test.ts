@@ -4,16 +4,16 @@ import { test } from 'node:test';
 
 import { silentLog } from '../../src/log.js';
 import { dashboardId } from '../../src/paths/index.js';
-import { createPairingDesk, type Caller, type PairingDesk } from '../../src/peers/pairing.js';
+import { createPairingService, type PairingCaller, type PairingService } from '../../src/peers/pairing.js';
 import type { Peer } from '../../src/peers/peer-row.js';
-import { pinOf } from '../../src/peers/pin.js';
+import { pinOf } from '../../src/protocol/fingerprint.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { freshPeers } from './fresh-peers.js';
-import { manualClock } from './manual-clock.js';
+import { manualClock } from '../async/manual-clock.js';
 
 const key = Buffer.alloc(32, 1);
 const id = dashboardId('Dashboard-1');
-const first: Caller = {
+const first: PairingCaller = {
   dashboardId: id,
   publicKey: key,
   label: 'Home',
@@ -24,16 +24,16 @@ const first: Caller = {
   connectBackPort: 6055,
 };
 /** As a client has it that says no more than it must. */
-const bare: Caller = {
+const bare: PairingCaller = {
   ...{ dashboardId: id, publicKey: key, label: '', labelAuto: false, friendlyName: '' },
   ...{ haAddon: false, address: '', connectBackPort: 0 },
 };
 
-async function deskOf(t: Cleanups): Promise<PairingDesk> {
-  const desk = createPairingDesk({ peers: await freshPeers(t), clock: manualClock(), log: silentLog });
-  desk.window.open('page');
-  await desk.pairRequest(first);
-  return desk;
+async function deskOf(t: Cleanups): Promise<PairingService> {
+  const pairing = createPairingService({ peers: await freshPeers(t), clock: manualClock(), log: silentLog });
+  pairing.window.open('page');
+  await pairing.pairRequest(first);
+  return pairing;
 }
 
 function facts(peer: Peer | undefined): unknown[] {
@@ -43,23 +43,23 @@ function facts(peer: Peer | undefined): unknown[] {
 }
 
 test('A session renews name, address and port only where it brings them, the add-on always, the label never', async (t) => {
-  const desk = await deskOf(t);
-  const approved = await desk.approve(id, pinOf(key));
+  const pairing = await deskOf(t);
+  const approved = await pairing.approve(id, pinOf(key));
   assert.deepEqual(facts(approved), ['Home', true, 'hass', true, '192.0.2.10', 6055]);
-  assert.deepEqual(facts(desk.seen(bare)), ['Home', true, 'hass', false, '192.0.2.10', 6055]);
+  assert.deepEqual(facts(pairing.seen(bare)), ['Home', true, 'hass', false, '192.0.2.10', 6055]);
   const full = { ...first, label: 'Other', friendlyName: 'attic', address: '192.0.2.11', connectBackPort: 1 };
-  assert.deepEqual(facts(desk.seen(full)), ['Home', true, 'attic', true, '192.0.2.11', 1]);
-  assert.equal(desk.seen(bare)?.pairedAt, approved.pairedAt);
+  assert.deepEqual(facts(pairing.seen(full)), ['Home', true, 'attic', true, '192.0.2.11', 1]);
+  assert.equal(pairing.seen(bare)?.pairedAt, approved.pairedAt);
 });
 
 test('A request that is made again by the same key is a wholly new one, and the operator is told', async (t) => {
   t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
-  const desk = await deskOf(t);
+  const pairing = await deskOf(t);
   const told: string[] = [];
-  desk.subscribe(({ type }) => told.push(type));
+  pairing.subscribe(({ type }) => told.push(type));
   t.mock.timers.tick(60_000);
-  await desk.pairRequest({ ...bare, label: 'Again' });
-  const [after, ...more] = desk.pending();
+  await pairing.pairRequest({ ...bare, label: 'Again' });
+  const [after, ...more] = pairing.pending();
   assert.deepEqual(
     [after?.label, after?.friendlyName, after?.haAddon, after?.address, after?.connectBackPort],
     ['Again', '', false, '', 0],
@@ -70,8 +70,8 @@ test('A request that is made again by the same key is a wholly new one, and the 
 
 test('The time of a pairing is that of the request and not of the approval', async (t) => {
   t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
-  const desk = await deskOf(t);
+  const pairing = await deskOf(t);
   t.mock.timers.tick(60_000);
-  const peer = await desk.approve(id, pinOf(key));
+  const peer = await pairing.approve(id, pinOf(key));
   assert.equal(peer.pairedAt, 1_000);
 });

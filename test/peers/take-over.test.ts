@@ -6,14 +6,13 @@ import { test, type TestContext } from 'node:test';
 
 import fc from 'fast-check';
 
+import { instanceName } from '../../src/koa/announcement.js';
 import { silentLog as log } from '../../src/log.js';
-import { instanceName } from '../../src/mount/announcement.js';
-import { loadDashboardId } from '../../src/peers/dashboard-id.js';
-import { identityOf, loadIdentity } from '../../src/peers/identity.js';
+import { loadDashboardId, identityOf, loadIdentity } from '../../src/peers/identity.js';
 import { openPeerTable } from '../../src/peers/peers.js';
 import { takeOver } from '../../src/peers/take-over.js';
 import { startChild } from '../support/child.js';
-import { recordingLog } from './recording-log.js';
+import { recordingLog } from '../support/recording-log.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const key = Buffer.alloc(32, 7);

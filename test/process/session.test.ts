@@ -11,14 +11,14 @@ import { fileURLToPath } from 'node:url';
 import { isReceiverError } from '../../src/errors.js';
 import { silentLog, type Log } from '../../src/log.js';
 import { identify, isAlive, type ProcessIdentity } from '../../src/process/identity.js';
+import { spawnSession, type SessionOptions, type SessionProcess } from '../../src/process/session.js';
 import {
   markerVariable,
   sessionMembers,
   signalProcess,
   type SessionIdentity,
-} from '../../src/process/session-scan.js';
-import { spawnSession, type SessionOptions, type SessionProcess } from '../../src/process/session.js';
-import { endSession } from '../../src/process/stop.js';
+  endSession,
+} from '../../src/process/stop.js';
 
 const env = { PATH: process.env['PATH'] ?? '/usr/bin:/bin' };
 const child = (name: string): string =>

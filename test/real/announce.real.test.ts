@@ -5,11 +5,11 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 
 import { silentLog as log } from '../../src/log.js';
-import { announcementOf, instanceName, reachableAddresses } from '../../src/mount/announcement.js';
-import { loadBonjour } from '../../src/mount/bonjour.js';
+import { announcementOf, instanceName, reachableAddresses } from '../../src/koa/announcement.js';
+import { loadBonjour } from '../../src/koa/bonjour.js';
 import { dashboardId } from '../../src/paths/index.js';
-import { idOfSameName } from '../../src/peers/dashboard-id.js';
-import { freeUdpPort, loopback, recordPackets } from '../mount/loopback-mdns.js';
+import { idOfSameName } from '../../src/peers/identity.js';
+import { freeUdpPort, loopback, recordPackets } from '../koa/loopback-mdns.js';
 import { waitFor } from '../support/wait-for.js';
 import { askDeviceBuilder } from './device-builder-mdns.js';
 

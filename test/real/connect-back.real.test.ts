@@ -4,10 +4,10 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { createTimedReceiver } from '../../src/mount/create.js';
+import { createTimedReceiver } from '../../src/koa/plugin.js';
 import type { Receiver } from '../../src/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
-import { recordingLog } from '../peers/recording-log.js';
+import { recordingLog } from '../support/recording-log.js';
 import { freePort } from '../support/free-port.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';

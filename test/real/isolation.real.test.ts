@@ -12,7 +12,7 @@ import {
   makeBundle,
   unpackArtifacts,
   type OffloaderSession,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { startChild, type Child } from '../support/child.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 
 import { createReceiver, type JobRecord } from '../../src/index.js';
-import { stderrLog } from '../../src/cli/stderr-log.js';
+import { stderrLog } from '../../src/cli/report.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { startOffloader } from './device-builder.js';

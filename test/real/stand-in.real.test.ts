@@ -7,7 +7,7 @@ import { before, test, type TestContext } from 'node:test';
 import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { judge } from '../../src/compile/verdict.js';
-import { verifyBuild } from '../../src/compile/verify.js';
+import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { isReceiverError } from '../../src/errors.js';
 import { compileArgs, type EsphomeCommand } from '../../src/esphome/command.js';
 import { plainText, readProgress, startOfProgress, type Progress } from '../../src/esphome/progress.js';

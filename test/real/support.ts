@@ -5,8 +5,8 @@
 import { join } from 'node:path';
 
 import type { EsphomeCommand } from '../../src/esphome/command.js';
-import { provisionEsphome } from '../../src/esphome/provision.js';
-import { type PlaceOptions, provisionVenv } from '../../src/esphome/venv.js';
+import { provisionEsphome } from '../../src/provision/releases.js';
+import { type PlaceOptions, provisionVenv } from '../../src/provision/venv.js';
 
 export const esphomeVersion = '2026.10.0';
 /** The newest older one that compiles a `host:` configuration without a registry: 2026.9 takes PlatformIO for it. */

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 
 import type { EsphomeCommand } from '../../src/esphome/command.js';
 import { createReceiver, type JobRecord, type Receiver, type ReceiverOptions } from '../../src/index.js';
-import { unpackArtifacts } from '../../src/mount/offloader.js';
+import { unpackArtifacts } from '../../src/koa/offloader.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { pairedClient, type Whole } from '../support/whole.js';

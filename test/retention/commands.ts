@@ -7,7 +7,7 @@ import fc from 'fast-check';
 
 import { fileName, formatConfiguration, type RemoteKey } from '../../src/paths/index.js';
 import type { RetentionLimits } from '../../src/retention/limits.js';
-import type { ResetWish } from '../../src/retention/retention.js';
+import type { ResetTarget } from '../../src/retention/service.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import * as model from './model.js';
 import { plant } from './place.js';
@@ -76,18 +76,18 @@ const download = fc.nat(9).map((n) =>
 const touch = key.map((which) =>
   command(`touch ${nameOf(which)}`, async (world) => {
     // One that nobody has noticed yet is taken for used when it is.
-    const { peers } = await world.here.keeper.retention.usage();
+    const { peers } = await world.here.retentionService.retention.usage();
     const isKnown = peers.some(
       (peer) =>
         peer.dashboardId === which.dashboardId && peer.devices.some(({ device }) => device === which.device),
     );
-    world.here.keeper.retention.touch(formatConfiguration(which, fileName(`${which.device}.yaml`)));
+    world.here.retentionService.retention.touch(formatConfiguration(which, fileName(`${which.device}.yaml`)));
     if (isKnown) world.use(which);
   }),
 );
 
 async function sweep(world: World): Promise<void> {
-  const { retention } = world.here.keeper;
+  const { retention } = world.here.retentionService;
   const before = await model.sizedDevices(world);
   const dry = await retention.sweep({ dryRun: true });
   assert.deepEqual(await model.sizedDevices(world), before, 'a dry run takes nothing away');
@@ -119,7 +119,9 @@ const limits = fc
   .map((changes: Partial<RetentionLimits>) =>
     command(`limits ${JSON.stringify(changes)}`, async (world) => {
       const before = await model.sizedDevices(world);
-      const report = await model.survive(world, () => world.here.keeper.retention.setLimits(changes));
+      const report = await model.survive(world, () =>
+        world.here.retentionService.retention.setLimits(changes),
+      );
       if (report === null) return model.restart(world, { hasDied: true });
       await model.assertSwept(world, before, report);
       await model.assertUsage(world);
@@ -136,13 +138,15 @@ const reset = fc
         scope === 'all' ||
         (each.dashboardId === which.dashboardId && (scope === 'peer' || each.device === which.device));
       const before = await model.sizedDevices(world);
-      const wish: ResetWish =
+      const wish: ResetTarget =
         scope === 'all'
           ? 'all'
           : scope === 'peer'
             ? { dashboardId: which.dashboardId }
             : { configuration: formatConfiguration(which, fileName(`${which.device}.yaml`)) };
-      const report = await model.survive(world, () => here.keeper.retention.reset(wish, { dryRun }));
+      const report = await model.survive(world, () =>
+        here.retentionService.retention.reset(wish, { dryRun }),
+      );
       const others = (list: readonly model.Sized[]): readonly model.Sized[] =>
         list.filter((each) => !isMeant(each.key));
       assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'nothing of another');
@@ -165,7 +169,7 @@ const revoke = fc.nat(1).map((n) =>
     const before = await model.sizedDevices(world);
     const { here } = world;
     const done = await model.survive(world, async () => {
-      await here.keeper.owners.remove(peer);
+      await here.retentionService.owners.remove(peer);
       return true;
     });
     assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'nothing of another peer');

@@ -10,8 +10,8 @@ import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
-import { lockName } from '../../src/locks/subtree-lease.js';
-import type { Report } from '../../src/retention/report.js';
+import { hashName } from '../../src/locks/lease.js';
+import type { SweepReport } from '../../src/retention/sweep.js';
 import { keptDevices, keptPlace, type KeptPlace } from './kept-place.js';
 import { keyOf, mine, other, plant } from './place.js';
 
@@ -24,16 +24,16 @@ const [theirKitchen, theirHall] = [keyOf(other, 'kitchen'), keyOf(other, 'hall')
 
 const peerDir = (here: KeptPlace, peer: string): string => join(here.layout.buildsDir, peer);
 const recordFile = (here: KeptPlace, device = mineKitchen): string =>
-  join(here.layout.devicesDir, `${lockName('device', device.dashboardId, device.device)}.json`);
+  join(here.layout.devicesDir, `${hashName('device', device.dashboardId, device.device)}.json`);
 
-function removedIn({ removed }: Report): string[] {
+function removedIn({ removed }: SweepReport): string[] {
   return removed
     .map(({ item }) => (item.kind === 'device' ? `${item.dashboardId}/${item.device}` : item.kind))
     .toSorted();
 }
 
 /** What was left, by its name or its place, with the reason. */
-function leftIn({ left }: Report): Record<string, string> {
+function leftIn({ left }: SweepReport): Record<string, string> {
   return Object.fromEntries(
     left.map(({ what, why }) => [
       what.kind === 'device'
@@ -47,9 +47,9 @@ function leftIn({ left }: Report): Record<string, string> {
 }
 
 /** Sweeps a day later, and looks at what must hold after every sweep. */
-async function sweepNextDay(here: KeptPlace): Promise<Report> {
+async function sweepNextDay(here: KeptPlace): Promise<SweepReport> {
   here.pass(dayMs);
-  const report = await here.keeper.retention.sweep();
+  const report = await here.retentionService.retention.sweep();
   for (const { why } of report.left) assert.ok(!why.includes('/'), `it names a place: ${why}`);
   await here.assertCanaries();
   return report;
@@ -84,8 +84,8 @@ test('Links among peers, devices and files are not walked through, and those amo
     [`${mine}/linked`]: why,
     'linked-peer': why,
   });
-  await here.keeper.retention.reset('all');
-  await here.keeper.retention.reset({ dashboardId: 'linked-peer' });
+  await here.retentionService.retention.reset('all');
+  await here.retentionService.retention.reset({ dashboardId: 'linked-peer' });
   await here.assertCanaries();
   assert.ok(existsSync(peerDir(here, 'linked-peer')));
 });
@@ -97,7 +97,7 @@ test('A device that has become a link to another peer’s goes itself, and the o
   const subtree = here.layout.subtree(mineKitchen);
   await rename(subtree, join(here.base, 'stolen'));
   await symlink(here.layout.subtree(theirKitchen), subtree);
-  const report = await here.keeper.retention.sweep();
+  const report = await here.retentionService.retention.sweep();
   assert.deepEqual(removedIn(report), [`${mine}/hall`, `${mine}/kitchen`]);
   assert.ok(existsSync(join(here.layout.subtree(theirKitchen), 'build')));
   await here.assertCanaries();
@@ -107,7 +107,7 @@ test('A revoked peer’s directory that is a link costs nobody anything', async 
   const here = await keptDevices(t);
   await rename(peerDir(here, mine), join(here.base, 'moved'));
   await symlink(peerDir(here, other), peerDir(here, mine));
-  await here.keeper.owners.remove(mine);
+  await here.retentionService.owners.remove(mine);
   assert.deepEqual((await readdir(peerDir(here, other))).toSorted(), ['hall', 'kitchen']);
   await here.assertCanaries();
 });
@@ -122,7 +122,7 @@ test('A revoked peer is gone with whatever it has left, and a job that cannot be
   execFileSync('mkfifo', [join(peer, 'fifo')]);
   const { id } = here.jobs.begin(mineKitchen);
   here.jobs.remove = async () => Promise.reject(Object.assign(new Error('EIO: no'), { code: 'EIO' }));
-  await here.keeper.owners.remove(mine);
+  await here.retentionService.owners.remove(mine);
   assert.equal(here.jobs.get(id)?.state, 'cancelled');
   assert.deepEqual((await readdir(here.layout.buildsDir)).toSorted(), ['.receiver', other]);
   await here.assertCanaries();
@@ -172,7 +172,7 @@ test('A file, a FIFO and a socket in the place of a peer or a device are named, 
     'file-for-a-peer': why,
   });
   assert.ok(!existsSync(subtree));
-  await here.keeper.retention.reset({ dashboardId: mine });
+  await here.retentionService.retention.reset({ dashboardId: mine });
   assert.equal(await readFile(join(own, 'file'), 'utf8'), 'file');
 });
 
@@ -207,7 +207,7 @@ test(
     const report = await sweepNextDay(here);
     assert.deepEqual(removedIn(report), [`${other}/hall`, `${other}/kitchen`]);
     assert.equal(leftIn(report)[mine], 'it cannot be looked into (EACCES)');
-    await here.keeper.owners.remove(mine);
+    await here.retentionService.owners.remove(mine);
     await chmod(peerDir(here, mine), 0o700);
     assert.deepEqual((await readdir(peerDir(here, mine))).toSorted(), ['hall', 'kitchen']);
   },
@@ -222,8 +222,8 @@ test(
     const subtree = here.layout.subtree(mineKitchen);
     await chmod(join(subtree, 'build'), 0);
     await chmod(subtree, 0);
-    await here.keeper.retention.sweep();
-    assert.ok((await here.keeper.retention.usage()).builds >= 1_000_000);
+    await here.retentionService.retention.sweep();
+    assert.ok((await here.retentionService.retention.usage()).builds >= 1_000_000);
     await chmod(subtree, 0);
     assert.deepEqual(removedIn(await sweepNextDay(here)), [`${mine}/kitchen`]);
   },
@@ -255,13 +255,13 @@ for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
     assert.deepEqual(await readdir(here.layout.subtree(theirHall)), before);
 
     isResetting = true;
-    const { left } = await here.keeper.retention.reset({ dashboardId: other });
+    const { left } = await here.retentionService.retention.reset({ dashboardId: other });
     assert.deepEqual(
       left.map((each) => each.why),
       [why],
     );
     assert.deepEqual(await readdir(here.layout.trashDir), [], 'what was moved before the failure is gone');
-    assert.equal((await here.keeper.retention.usage()).peers.length, 2);
+    assert.equal((await here.retentionService.retention.usage()).peers.length, 2);
 
     failing.clear();
     assert.deepEqual(removedIn(await sweepNextDay(here)), [`${mine}/hall`, `${other}/hall`]);
@@ -319,24 +319,24 @@ test('Records that are damaged, forged or of another device make nothing older t
     await writeFile(join(here.layout.devicesDir, `${'0'.repeat(40)}.json`), oldOf(theirHall));
     await rm(recordFile(here, theirHall), { force: true });
     await here.restart();
-    const report = await here.keeper.retention.sweep();
+    const report = await here.retentionService.retention.sweep();
     assert.deepEqual([removedIn(report), report.left], [[], []], `forgery ${n}`);
-    await here.keeper.close();
+    await here.retentionService.close();
   }
   await here.restart();
-  here.keeper.retention.touch(`.esphome/.remote_builds/${other}/hall/config/hall.yaml`);
+  here.retentionService.retention.touch(`.esphome/.remote_builds/${other}/hall/config/hall.yaml`);
   await here.assertCanaries();
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
 
 test('A record of a size beyond all sense has nobody’s builds go', async (t) => {
   const here = await keptDevices(t);
-  await here.keeper.close();
+  await here.retentionService.close();
   const record = JSON.parse(await readFile(recordFile(here), 'utf8')) as object;
   const sizes = { config: 1e308, build: 1e308, other: 0 };
   await writeFile(recordFile(here), JSON.stringify({ ...record, sizes }));
   await here.restart();
-  const report = await here.keeper.retention.setLimits({ maxBuildBytes: 10_000_000 });
+  const report = await here.retentionService.retention.setLimits({ maxBuildBytes: 10_000_000 });
   assert.deepEqual(report.removed, []);
 });
 
@@ -366,12 +366,12 @@ test('After a clock that was a year ahead, what was used then is kept for a day 
   here.time += yearMs;
   const job = here.jobs.begin(mineKitchen);
   here.jobs.end(job.id);
-  await here.keeper.close();
+  await here.retentionService.close();
   here.time -= yearMs;
   for (let restart = 0; restart < 2; restart += 1) {
     await here.restart();
-    assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
-    await here.keeper.close();
+    assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
+    await here.retentionService.close();
   }
   await here.restart();
   assert.equal((await sweepNextDay(here)).removed.length, 4);
@@ -381,27 +381,27 @@ test('What was measured while the clock was a year ahead is measured anew and co
   const here = await keptDevices(t);
   here.time += yearMs;
   here.jobs.end(here.jobs.begin(mineKitchen).id);
-  await here.keeper.retention.sweep();
-  await here.keeper.close();
+  await here.retentionService.retention.sweep();
+  await here.retentionService.close();
   here.time -= yearMs;
   await here.restart();
   await writeFile(join(here.layout.subtree(mineKitchen), 'build', 'more'), Buffer.alloc(5_000_000, 1));
-  await here.keeper.retention.sweep();
-  assert.ok((await here.keeper.retention.usage()).builds > 5_000_000);
-  await here.keeper.close();
+  await here.retentionService.retention.sweep();
+  assert.ok((await here.retentionService.retention.usage()).builds > 5_000_000);
+  await here.retentionService.close();
   await here.restart();
-  await here.keeper.retention.sweep();
-  assert.ok((await here.keeper.retention.usage()).builds > 5_000_000);
+  await here.retentionService.retention.sweep();
+  assert.ok((await here.retentionService.retention.usage()).builds > 5_000_000);
 });
 
 test('A clock that is set back by a year has nothing go early, and nothing stay for that year', async (t) => {
   const here = await keptDevices(t);
   here.time -= yearMs;
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   here.pass(dayMs - hourMs);
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   here.pass(hourMs);
-  assert.equal((await here.keeper.retention.sweep()).removed.length, 4);
+  assert.equal((await here.retentionService.retention.sweep()).removed.length, 4);
   await here.assertCanaries();
 });
 
@@ -409,33 +409,33 @@ test('A clock that is set forward by a year has nothing go that was used within 
   const here = await keptDevices(t);
   here.pass(hourMs);
   here.time += yearMs;
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep({ dryRun: true })), []);
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep({ dryRun: true })), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   // And it is on record.
-  await here.keeper.close();
+  await here.retentionService.close();
   await here.restart();
   here.pass(dayMs - 2 * hourMs);
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   here.pass(hourMs);
-  assert.equal((await here.keeper.retention.sweep()).removed.length, 4);
+  assert.equal((await here.retentionService.retention.sweep()).removed.length, 4);
 });
 
 test('A receiver that starts in 1970 takes nothing away, then or when it learns the time', async (t) => {
   const here = await keptDevices(t);
   const today = here.time;
-  await here.keeper.close();
+  await here.retentionService.close();
   here.time = 1_000;
   await here.restart();
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   // Its records cannot be written, so what it has in mind is all that there is.
   const { devicesDir } = here.layout;
   await rename(devicesDir, `${devicesDir}.away`);
   here.jobs.end(here.jobs.begin(mineKitchen).id);
   // Behind the measurement, and so behind all writes.
-  await here.keeper.retention.setLimits({}).catch(() => {});
+  await here.retentionService.retention.setLimits({}).catch(() => {});
   await mkdir(devicesDir);
   here.time = today + hourMs;
-  assert.deepEqual(removedIn(await here.keeper.retention.sweep()), []);
+  assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
 
@@ -444,11 +444,11 @@ test('A dry run on a full disk names what a wet one takes, and no more', async (
   const here = await keptDevices(t, { minFreeDiskBytes: 1_000_000, freeBytesOf: async () => freeBytes });
   here.pass(dayMs - hourMs);
   for (const key of [theirKitchen, theirHall]) here.jobs.end(here.jobs.begin(key).id);
-  await here.keeper.retention.sweep();
+  await here.retentionService.retention.sweep();
   here.pass(hourMs);
   // What goes for its age is enough.
   freeBytes = 999_000;
-  const dry = await here.keeper.retention.sweep({ dryRun: true });
+  const dry = await here.retentionService.retention.sweep({ dryRun: true });
   assert.deepEqual(removedIn(dry), [`${mine}/hall`, `${mine}/kitchen`]);
   assert.ok(existsSync(dirname(here.layout.subtree(mineKitchen))));
 });

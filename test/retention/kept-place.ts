@@ -1,46 +1,53 @@
-/** A keeper over a real disk with clocks that the test moves, played jobs, and a canary beside everything that is swept. */
+/** A retentionService over a real disk with clocks that the test moves, played jobs, and a canary beside everything that is swept. */
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createPaths } from '../../src/paths/index.js';
-import type { Clock } from '../../src/peers/clock.js';
+import type { Clock } from '../../src/async/clock.js';
 import { defaultLimits } from '../../src/retention/limits.js';
-import { openKeeper, type Keeper, type KeeperDeps } from '../../src/retention/retention.js';
+import {
+  openRetentionService,
+  type RetentionService,
+  type RetentionServiceDeps,
+} from '../../src/retention/service.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { emptyPlace, keyOf, mine, other, plant, type Place } from './place.js';
 import { playedJobs, type PlayedJobs } from './played-jobs.js';
 
-export interface KeptPlace extends Omit<Place, 'book'> {
+export interface KeptPlace extends Omit<Place, 'usage'> {
   readonly jobs: PlayedJobs;
   /** The steady one. Its timers never fall due: a test sweeps when it likes. */
   readonly clock: Clock;
-  /** The present keeper. */
-  keeper: Keeper;
+  /** The present retentionService. */
+  retentionService: RetentionService;
   /** Both clocks go on. */
   pass(ms: number): void;
-  /** Another keeper on the same disk. The one before is the test's to close, or to forget as after a crash. */
-  restart(changes?: Partial<KeeperDeps>): Promise<void>;
+  /** Another retentionService on the same disk. The one before is the test's to close, or to forget as after a crash. */
+  restart(changes?: Partial<RetentionServiceDeps>): Promise<void>;
   /** Makes a directory outside all that is swept, with a file that must live. */
   canary(name: string): Promise<string>;
   assertCanaries(): Promise<void>;
 }
 
 /** Without devices. */
-export async function keptPlace(t: Cleanups, changes: Partial<KeeperDeps> = {}): Promise<KeptPlace> {
-  const { book: _, ...place } = await emptyPlace(t);
+export async function keptPlace(
+  t: Cleanups,
+  changes: Partial<RetentionServiceDeps> = {},
+): Promise<KeptPlace> {
+  const { usage: _, ...place } = await emptyPlace(t);
   const canaries: string[] = [];
   let steady = 1_000;
   const clock: Clock = { now: () => steady, after: () => () => {} };
   const jobs = playedJobs();
   const here: KeptPlace = Object.assign(place, {
-    ...{ jobs, clock, keeper: undefined as unknown as Keeper },
+    ...{ jobs, clock, retentionService: undefined as unknown as RetentionService },
     pass(ms: number) {
       here.time += ms;
       steady += ms;
     },
-    async restart(further: Partial<KeeperDeps> = {}) {
-      here.keeper = await openKeeper({
+    async restart(further: Partial<RetentionServiceDeps> = {}) {
+      here.retentionService = await openRetentionService({
         ...{ ...place, jobs, clock, limits: defaultLimits, now: () => here.time },
         paths: createPaths({ configDir: join(place.base, 'config') }),
         ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
@@ -62,17 +69,17 @@ export async function keptPlace(t: Cleanups, changes: Partial<KeeperDeps> = {}):
           assert.equal(await readFile(join(directory, file), 'utf8'), 'alive', directory);
     },
   });
-  t.after(() => here.keeper.close());
+  t.after(() => here.retentionService.close());
   await here.restart();
   return here;
 }
 
 /** With two devices of two peers each, all measured, and canaries beside each root. */
-export async function keptDevices(t: Cleanups, changes?: Partial<KeeperDeps>): Promise<KeptPlace> {
+export async function keptDevices(t: Cleanups, changes?: Partial<RetentionServiceDeps>): Promise<KeptPlace> {
   const here = await keptPlace(t, changes);
   for (const peer of [mine, other])
     for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));
-  await here.keeper.retention.sweep();
+  await here.retentionService.retention.sweep();
   for (const name of ['beside', 'config/beside', 'config/.esphome/beside']) await here.canary(name);
   return here;
 }

@@ -1,13 +1,13 @@
-/** The disk that processes share which build, sweep and are killed, and a keeper on it as a receiver has one. */
+/** The disk that processes share which build, sweep and are killed, and a retentionService on it as a receiver has one. */
 import { join } from 'node:path';
 
-import { acquireLease } from '../../src/locks/subtree-lease.js';
+import { acquireLease } from '../../src/locks/lease.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
-import { systemClock } from '../../src/peers/clock.js';
+import { systemClock } from '../../src/async/clock.js';
 import { defaultLimits } from '../../src/retention/limits.js';
-import type { UnderLease } from '../../src/retention/remove-device.js';
-import { openKeeper, type Keeper } from '../../src/retention/retention.js';
+import type { UnderLease } from '../../src/retention/sweep.js';
+import { openRetentionService, type RetentionService } from '../../src/retention/service.js';
 import { fast as timing } from '../locks/helpers.js';
 import { keyOf, mine, other } from './place.js';
 import { playedJobs } from './played-jobs.js';
@@ -32,10 +32,10 @@ export function realLeases(locksDir: string): UnderLease {
 }
 
 /** To it, everything is old at once. */
-export async function impatientKeeper(base: string): Promise<Keeper> {
+export async function impatientKeeper(base: string): Promise<RetentionService> {
   const paths = pathsIn(base);
   const { layout } = paths;
-  return openKeeper({
+  return openRetentionService({
     ...{ paths, layout, log, now: Date.now, clock: systemClock, jobs: playedJobs() },
     underLease: realLeases(layout.locksDir),
     limits: { ...defaultLimits, buildTtlMs: 0 },

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-import { startRecovery } from '../../src/jobs/recovery.js';
+import { startRecovery } from '../../src/recovery.js';
 import { devicesOnDisk } from '../../src/jobs/devices-on-disk.js';
 import { silentLog as log } from '../../src/log.js';
 import { readRecords } from '../../src/retention/device-record.js';
@@ -102,14 +102,14 @@ export async function sweepersAreKilled(t: Cleanups, chance: Chance, rounds: num
   assert.deepEqual(losses, [], 'no build loses a file');
 
   // A clean start.
-  const keeper = await impatientKeeper(base);
+  const retentionService = await impatientKeeper(base);
   const recovery = await startRecovery({ layout, stateDir, timing, jobIds: () => [], log });
   await recovery.done;
   assert.deepEqual(await readdir(trashDir), [], 'no trash is forgotten');
-  const dry = await keeper.retention.sweep({ dryRun: true });
+  const dry = await retentionService.retention.sweep({ dryRun: true });
   const { keys } = await devicesOnDisk(layout.buildsDir);
   assert.equal(dry.removed.length, keys.length);
-  await keeper.close();
+  await retentionService.close();
   const records = (await readRecords(devicesDir)).map((record) => layout.subtree(record));
   assert.deepEqual(records.toSorted(), keys.map(layout.subtree).toSorted(), 'no record without a directory');
   for (const name of await readdir(devicesDir)) assert.match(name, /^[0-9a-f]{40}\.json$/);

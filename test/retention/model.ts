@@ -1,5 +1,5 @@
 /**
- * What must hold of the builds whatever comes in whatever order: the truth beside the keeper, from true time and from
+ * What must hold of the builds whatever comes in whatever order: the truth beside the retentionService, from true time and from
  * walks of the disk, and the checks of the two against each other.
  */
 import assert from 'node:assert/strict';
@@ -9,8 +9,7 @@ import { readdir } from 'node:fs/promises';
 import { measure } from '../../src/disk/usage.js';
 import type { DashboardId, RemoteKey } from '../../src/paths/index.js';
 import { readRecords } from '../../src/retention/device-record.js';
-import type { UnderLease } from '../../src/retention/remove-device.js';
-import type { Report } from '../../src/retention/report.js';
+import type { UnderLease, SweepReport } from '../../src/retention/sweep.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { keptPlace, type KeptPlace } from './kept-place.js';
 import { keyOf, mine, other } from './place.js';
@@ -31,7 +30,7 @@ export interface World {
   readonly here: KeptPlace;
   /** Device by device, when it was used last, of the steady clock. */
   readonly uses: Map<string, number>;
-  /** By how much the wall clock was set since the keeper has looked at it. */
+  /** By how much the wall clock was set since the retentionService has looked at it. */
   unheededMs: number;
   /** The next removal is the last act of its receiver. */
   death: Death | null;
@@ -44,7 +43,7 @@ export interface World {
   /** The steady clock. */
   now(): number;
   nameOf(key: RemoteKey): string;
-  /** Notes a use that the keeper is told of as well. */
+  /** Notes a use that the retentionService is told of as well. */
   use(key: RemoteKey): void;
   onDisk(): RemoteKey[];
   bytes(keys: readonly RemoteKey[]): Promise<number>;
@@ -99,14 +98,14 @@ function nextDeath(): Promise<void> {
 /** Another receiver begins on the disk; the one before has died, or ended well. */
 export async function restart(world: World, { hasDied }: { readonly hasDied: boolean }): Promise<void> {
   const { here } = world;
-  const limits = here.keeper.retention.limits();
+  const limits = here.retentionService.retention.limits();
   here.jobs.hush();
   // What it had yet to write, of a step of the clock above all, is lost with it.
   if (hasDied) {
     world.uses.clear();
     world.deadTrash = (await readdir(here.layout.trashDir)).length;
     world.staleUntil = world.now() + 3 * dayMs;
-  } else await here.keeper.close();
+  } else await here.retentionService.close();
   world.death = null;
   world.died = nextDeath();
   // Nobody is left who could tell that the clock was set.
@@ -125,9 +124,9 @@ export async function survive<T>(world: World, work: () => Promise<T>): Promise<
 
 /** Waits for what the end of a job has begun; a quota may have others go, or the receiver die. */
 export async function settled(world: World): Promise<void> {
-  const { jobs, keeper } = world.here;
+  const { jobs, retentionService } = world.here;
   const before = world.onDisk();
-  const isAlive = await survive(world, () => keeper.retention.sweep({ dryRun: true }));
+  const isAlive = await survive(world, () => retentionService.retention.sweep({ dryRun: true }));
   const after = world.onDisk();
   for (const key of before)
     if (jobs.isBusy(key)) assert.ok(after.includes(key), `${world.nameOf(key)} was busy`);
@@ -136,13 +135,19 @@ export async function settled(world: World): Promise<void> {
 
 function isDue(world: World, key: RemoteKey): boolean {
   const usedAt = world.uses.get(world.nameOf(key));
-  return usedAt === undefined || world.now() - usedAt >= world.here.keeper.retention.limits().buildTtlMs;
+  return (
+    usedAt === undefined || world.now() - usedAt >= world.here.retentionService.retention.limits().buildTtlMs
+  );
 }
 
 /** Of a wet sweep: what it has taken away was to go, and what had to go is gone. `before`: what was there. */
-export async function assertSwept(world: World, before: readonly Sized[], report: Report): Promise<void> {
+export async function assertSwept(
+  world: World,
+  before: readonly Sized[],
+  report: SweepReport,
+): Promise<void> {
   const { here, nameOf } = world;
-  const { maxBuildBytes, maxBuildBytesPerPeer } = here.keeper.retention.limits();
+  const { maxBuildBytes, maxBuildBytesPerPeer } = here.retentionService.retention.limits();
   const after = world.onDisk().map(nameOf);
   const gone = before.filter(({ key }) => !after.includes(nameOf(key)));
   assert.deepEqual(namesIn(report), gone.map(({ key }) => nameOf(key)).toSorted(), 'the report is true');
@@ -187,7 +192,7 @@ export function sum(list: readonly Sized[]): number {
   return list.reduce((total, { bytes }) => total + bytes, 0);
 }
 
-export function namesIn({ removed }: Report): string[] {
+export function namesIn({ removed }: SweepReport): string[] {
   return removed
     .map(({ item }) => (item.kind === 'device' ? `${item.dashboardId}/${item.device}` : item.kind))
     .toSorted();
@@ -196,7 +201,7 @@ export function namesIn({ removed }: Report): string[] {
 /** Within one in a hundred of a walk, device by device. */
 export async function assertUsage(world: World): Promise<void> {
   if (world.now() < world.staleUntil) return;
-  const { peers, builds } = await world.here.keeper.retention.usage();
+  const { peers, builds } = await world.here.retentionService.retention.usage();
   const shown = peers.flatMap(({ dashboardId: id, devices }): [string, number][] =>
     devices.map(({ device, bytes }) => [`${id}/${device}`, bytes]),
   );
@@ -212,7 +217,7 @@ export async function assertUsage(world: World): Promise<void> {
 /** Nobody does anything for as long as things are kept: all limits hold, and nothing is left. */
 export async function assertQuiet(world: World): Promise<void> {
   const { here } = world;
-  const { retention } = here.keeper;
+  const { retention } = here.retentionService;
   for (const job of here.jobs.list()) here.jobs.end(job.id);
   await retention.sweep();
   await assertUsage(world);

@@ -12,8 +12,8 @@ import {
   type Layout,
   type RemoteKey,
 } from '../../src/paths/index.js';
-import { openDeviceBook, type DeviceBook } from '../../src/retention/device-book.js';
-import type { UnderLease } from '../../src/retention/remove-device.js';
+import { openDeviceUsage, type DeviceUsageLog } from '../../src/retention/device-usage.js';
+import type { UnderLease } from '../../src/retention/sweep.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 
 export const mine = dashboardId('dashboard-of-mine');
@@ -22,7 +22,7 @@ export const other = dashboardId('dashboard-of-others');
 export interface Place {
   readonly base: string;
   readonly layout: Layout;
-  readonly book: DeviceBook;
+  readonly usage: DeviceUsageLog;
   readonly log: typeof log;
   readonly underLease: UnderLease;
   /** Devices whose lease was had, in order. */
@@ -78,7 +78,7 @@ export async function emptyPlace(t: Cleanups): Promise<Place> {
     list: async (peer: string, device: string) =>
       (await readdir(join(layout.buildsDir, peer, device))).toSorted(),
   };
-  return Object.assign(here, { book: await openDeviceBook(here) });
+  return Object.assign(here, { usage: await openDeviceUsage(here) });
 }
 
 /** With two devices of two peers each. */
@@ -86,7 +86,7 @@ export async function place(t: Cleanups): Promise<Place> {
   const here = await emptyPlace(t);
   for (const peer of [mine, other])
     for (const device of ['kitchen', 'hall']) await plant(here.layout, keyOf(peer, device));
-  await here.book.refresh();
-  await here.book.settled();
+  await here.usage.refresh();
+  await here.usage.settled();
   return here;
 }

@@ -1,11 +1,11 @@
 /** Jobs that build nothing: a test says which of them begin, end and are fetched, and everybody is told. */
 import type { JobEvent, JobListener } from '../../src/jobs/events.js';
-import { isTerminal, type JobRecord } from '../../src/jobs/job.js';
+import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { RemoteKey } from '../../src/paths/index.js';
-import type { KeeperDeps } from '../../src/retention/retention.js';
+import type { RetentionServiceDeps } from '../../src/retention/service.js';
 import { exampleRecord } from '../../src/testing/example-record.js';
 
-export interface PlayedJobs extends Omit<KeeperDeps['jobs'], 'list'> {
+export interface PlayedJobs extends Omit<RetentionServiceDeps['jobs'], 'list'> {
   list(): JobRecord[];
   /** Takes a job of the device in, as one that waits. */
   begin(key: RemoteKey): JobRecord;

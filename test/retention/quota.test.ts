@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { bytesOf, type DeviceRecord } from '../../src/retention/device-book.js';
+import { bytesOf, type DeviceRecord } from '../../src/retention/device-usage.js';
 import { overQuota } from '../../src/retention/quota.js';
 import { keyOf, mine, other } from './place.js';
 

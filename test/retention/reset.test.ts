@@ -12,7 +12,7 @@ const keys = [keyOf(mine, 'kitchen'), keyOf(mine, 'hall')];
 
 test("What was built for the peer goes, each device under its lease; configurations and the others' builds stay", async (t) => {
   const here = await place(t);
-  for (const key of keys) await here.book.measure(key);
+  for (const key of keys) await here.usage.measure(key);
   const { removed, left } = await resetDevices(keys, {}, here);
   assert.deepEqual(here.leased.toSorted(), [`${mine}/hall`, `${mine}/kitchen`]);
   for (const device of ['kitchen', 'hall']) {
@@ -27,7 +27,7 @@ test("What was built for the peer goes, each device under its lease; configurati
 
 test('A dry run says what would be freed, takes no lease and touches nothing', async (t) => {
   const here = await place(t);
-  for (const key of keys) await here.book.measure(key);
+  for (const key of keys) await here.usage.measure(key);
   const dry = await resetDevices(keys, { dryRun: true }, here);
   assert.deepEqual(here.leased, []);
   assert.ok((await here.list(mine, 'kitchen')).includes('build'));

@@ -5,9 +5,9 @@ import { chmod, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/p
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
-import { openDeviceBook, type DeviceRecord } from '../../src/retention/device-book.js';
+import { openDeviceUsage, type DeviceRecord } from '../../src/retention/device-usage.js';
 import { sweepDevices, type SweepDeps, type SweepResult } from '../../src/retention/sweep.js';
-import { recordingLog } from '../peers/recording-log.js';
+import { recordingLog } from '../support/recording-log.js';
 import { keyOf, mine, other, place, type Place } from './place.js';
 
 const dayMs = 86_400_000;
@@ -21,7 +21,7 @@ async function sweep(
   const { dryRun = false, signal = live, ...deps } = changes;
   const isWanted = ({ usedAt }: DeviceRecord): boolean => here.now() - usedAt >= dayMs;
   const order = { reason: 'a test', isWanted, dryRun, signal };
-  const candidates = here.book
+  const candidates = here.usage
     .list()
     .filter(isWanted)
     .toSorted((a, b) => (a.device < b.device ? -1 : 1));
@@ -36,9 +36,9 @@ const whys = ({ left }: SweepResult): string[] => left.map(({ why }) => why);
 
 test('A device goes a day after its last use, with all that is in it; one that was used stays', async (t) => {
   const here = await place(t);
-  for (const { dashboardId, device } of here.book.list()) await here.book.measure({ dashboardId, device });
+  for (const { dashboardId, device } of here.usage.list()) await here.usage.measure({ dashboardId, device });
   here.time += dayMs - 1;
-  here.book.touch(keyOf(mine, 'kitchen'));
+  here.usage.touch(keyOf(mine, 'kitchen'));
   assert.deepEqual(namesOf(await sweep(here)), []);
   here.time += 1;
   const result = await sweep(here);
@@ -55,7 +55,7 @@ test('A device goes a day after its last use, with all that is in it; one that w
     'storage',
   ]);
   assert.deepEqual(await readdir(here.layout.trashDir), []);
-  await here.book.settled();
+  await here.usage.settled();
   assert.equal((await readdir(here.layout.devicesDir)).length, 1);
 });
 
@@ -85,14 +85,14 @@ test('A device that is used between the look and the lease stays', async (t) => 
   const here = await place(t);
   here.time += dayMs;
   here.onLease = (key) => {
-    if (key.device === 'hall') here.book.touch(key);
+    if (key.device === 'hall') here.usage.touch(key);
   };
   assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/kitchen`]);
 });
 
 test('A use that only another receiver knows of counts, for it is on record', async (t) => {
   const here = await place(t);
-  const theirs = await openDeviceBook(here);
+  const theirs = await openDeviceUsage(here);
   here.time += dayMs;
   theirs.touch(keyOf(mine, 'hall'));
   await theirs.settled();
@@ -175,9 +175,9 @@ test('When the receiver ends, what is out of sight already waits for the next st
 test('A device whose measuring is ended keeps the figures that it had', async (t) => {
   const here = await place(t);
   const key = keyOf(mine, 'hall');
-  await here.book.measure(key);
-  const before = here.book.get(key);
+  await here.usage.measure(key);
+  const before = here.usage.get(key);
   await writeFile(join(here.layout.subtree(key), 'build', 'more'), Buffer.alloc(1_000_000, 1));
-  await here.book.measure(key, AbortSignal.abort());
-  assert.deepEqual(here.book.get(key), before);
+  await here.usage.measure(key, AbortSignal.abort());
+  assert.deepEqual(here.usage.get(key), before);
 });

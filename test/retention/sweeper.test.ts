@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 
 import { exampleRecord } from '../../src/testing/example-record.js';
-import type { JobEvent } from '../../src/jobs/jobs.js';
+import type { JobEvent } from '../../src/jobs/create-job-service.js';
 import { defaultLimits } from '../../src/retention/limits.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
-import { manualClock } from '../peers/manual-clock.js';
+import { manualClock } from '../async/manual-clock.js';
 import { keyOf, mine, place } from './place.js';
 
 interface Played {
@@ -35,15 +35,15 @@ async function play(t: TestContext): Promise<Played> {
   const sweeper = openSweeper({
     ...here,
     jobs,
-    book: {
-      ...here.book,
+    usage: {
+      ...here.usage,
       list() {
         asked += 1;
-        return here.book.list();
+        return here.usage.list();
       },
       async measure(key, signal) {
         measured.push(key.device);
-        await here.book.measure(key, signal);
+        await here.usage.measure(key, signal);
       },
     },
     ...{ results: nothing, tools: nothing, limits: defaultLimits, resultTtlMs: 1_000, minFreeDiskBytes: 0 },

@@ -2,34 +2,38 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { createToolDirectories, type ToolDirectories } from '../../src/jobs/tool-directories.js';
-import { enter, type ToolBuild, type ToolsDeps } from '../../src/jobs/tool-gates.js';
-import { becomeInstaller } from '../../src/locks/installers.js';
-import { enterToolchain, readyTools, type Gate } from '../../src/locks/toolchain-gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, type Layout } from '../../src/paths/index.js';
-import type { ShelfEntry, Shelf } from '../../src/retention/shelf.js';
-import { createToolchainShelf } from '../../src/retention/toolchain-shelf.js';
+import type { EvictableEntry, EvictableStore } from '../../src/retention/evictable.js';
+import { createToolchainStore } from '../../src/retention/tool-store.js';
+import { enter, type ToolBuild, type ToolsDeps } from '../../src/toolchains/access.js';
+import { createToolDirectories, type ToolDirectories } from '../../src/toolchains/directories.js';
+import {
+  becomeInstaller,
+  enterToolchain,
+  readyTools,
+  type ToolchainGate,
+} from '../../src/toolchains/gate.js';
 
 export const timing = { staleMs: 2_000, updateMs: 1_000 };
 
 export interface ToolPlace {
   readonly layout: Layout;
   readonly directories: ToolDirectories;
-  readonly shelf: Shelf;
+  readonly shelf: EvictableStore;
   readonly tools: ToolsDeps;
   /** Milliseconds since 1970; to be moved by the test. */
   time: number;
   now(): number;
   /** As another receiver, or after a restart. */
-  again(): Shelf;
+  again(): EvictableStore;
   /** Waits until a build of the platform may use its tools. */
-  enter(platform: string): Promise<Gate>;
+  enter(platform: string): Promise<ToolchainGate>;
   /** A build that succeeds; it finds or installs the tools in these directories. */
   build(platform: string, ...directories: string[]): Promise<void>;
   /** Some bytes in each of these directories. */
   fill(...directories: string[]): Promise<void>;
-  entry(toolchain: string): Promise<ShelfEntry | undefined>;
+  entry(toolchain: string): Promise<EvictableEntry | undefined>;
   /** The directories that are there. */
   list(): Promise<string[]>;
   /** The platforms whose tools are ready. */
@@ -46,7 +50,7 @@ export async function toolPlace(base: string): Promise<ToolPlace> {
   const shared = { locksDir, timing, log };
   const now = (): number => here.time;
   const directories = createToolDirectories({ layout, timing, now, log });
-  const again = (): Shelf => createToolchainShelf({ layout, directories, now, log });
+  const again = (): EvictableStore => createToolchainStore({ layout, directories, now, log });
   const shelf = again();
   const here: ToolPlace = {
     ...{ layout, directories, shelf, again, now, time: 1_800_000_000_000 },

@@ -2,7 +2,7 @@
 import process from 'node:process';
 
 import { isReceiverError } from '../../src/errors.js';
-import type { Gate } from '../../src/locks/toolchain-gate.js';
+import type { ToolchainGate } from '../../src/toolchains/gate.js';
 import { toolPlace, type ToolPlace } from './tool-place.js';
 
 export type ToolQuestion =
@@ -19,7 +19,7 @@ export interface ToolAnswer {
 }
 
 let here: ToolPlace | undefined;
-let gate: Gate | undefined;
+let gate: ToolchainGate | undefined;
 
 async function answer(question: ToolQuestion): Promise<ToolAnswer> {
   if (question.do === 'open') here = await toolPlace(question.base);

@@ -17,7 +17,7 @@ import {
   unpackArtifacts,
   type OffloaderIdentity,
   type OffloaderSession,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { startChild, type Child } from './child.js';
 import { isAlive } from './is-alive.js';
 import { tempDir } from './temp-dir.js';

@@ -11,7 +11,7 @@ import {
   type Offloader,
   type OffloaderSession,
   type Transport,
-} from '../../src/mount/offloader.js';
+} from '../../src/koa/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { dashboardId as asDashboardId } from '../../src/paths/index.js';
 import { tempDir, type Cleanups } from './temp-dir.js';

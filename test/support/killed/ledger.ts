@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { unpackArtifacts, type Artifacts, type BuildResult } from '../../../src/mount/offloader.js';
+import { unpackArtifacts, type Artifacts, type BuildResult } from '../../../src/koa/offloader.js';
 
 export interface Job {
   readonly id: string;

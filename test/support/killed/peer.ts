@@ -11,7 +11,7 @@ import {
   makeBundle,
   type OffloaderIdentity,
   type OffloaderSession,
-} from '../../../src/mount/offloader.js';
+} from '../../../src/koa/offloader.js';
 import { programOf } from '../../../src/testing/stand-in-build.js';
 import { readNode } from '../../../src/testing/stand-in-node.js';
 import { noteDownload, noteEnd, type Job } from './ledger.js';

@@ -1,0 +1,121 @@
+/**
+ * One piece of work for all who ask for it while it is under way. Nobody's leaving ends it for the others; when the
+ * last one leaves it is ended, and he waits for that, so that nothing runs for a job that counts as cancelled.
+ *
+ * What it prints goes to everybody, what was printed before he came included, and is bounded. At most a few pieces
+ * of work run at once: each is a pip with a compiler or two.
+ */
+export interface FlightCaller {
+  readonly signal: AbortSignal;
+  /** Gets lines with their end; none after the call has settled. */
+  readonly output: (line: string) => void;
+}
+
+export type SharedWork<T> = (key: string, caller: FlightCaller) => Promise<T>;
+
+export interface SingleFlightOptions {
+  readonly maxAtOnce: number;
+  /** Of one piece of work; the rest is not shown. */
+  readonly maxLines: number;
+  /** Longer lines are cut. In UTF-16 units. */
+  readonly maxLineLength: number;
+}
+
+interface Flight<T> {
+  readonly controller: AbortController;
+  readonly callers: Set<FlightCaller>;
+  readonly lines: string[];
+  result: Promise<T>;
+}
+
+/** Makes `share`: settles as `work` does, or rejects with the reason of the caller's own signal. */
+export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlightOptions): SharedWork<T> {
+  const entries = new Map<string, Flight<T>>();
+  const running = new Set<Promise<unknown>>();
+
+  function begin(key: string): Flight<T> {
+    const controller = new AbortController();
+    const entry: Flight<T> = {
+      controller,
+      callers: new Set(),
+      lines: [],
+      result: Promise.resolve() as never,
+    };
+    const output = (line: string): void => {
+      const shown = shownLine(line, entry.lines.length, options);
+      if (shown === undefined) return;
+      entry.lines.push(shown);
+      for (const caller of entry.callers) caller.output(shown);
+    };
+    entries.set(key, entry);
+    entry.result = run(key, { signal: controller.signal, output }).finally(() => forget(key, entry));
+    return entry;
+  }
+
+  async function run(key: string, caller: FlightCaller): Promise<T> {
+    const aborted = abortOf(caller.signal);
+    if (running.size >= options.maxAtOnce) caller.output('Waiting for other installations to end.\n');
+    while (running.size >= options.maxAtOnce) {
+      await Promise.race([aborted, ...running]);
+      caller.signal.throwIfAborted();
+    }
+    const result = work(key, caller);
+    const ended = result.then(nothing, nothing);
+    running.add(ended);
+    try {
+      return await result;
+    } finally {
+      running.delete(ended);
+    }
+  }
+
+  function forget(key: string, entry: Flight<T>): void {
+    if (entries.get(key) === entry) entries.delete(key);
+  }
+
+  return async function share(key, caller) {
+    const { signal } = caller;
+    signal.throwIfAborted();
+    const entry = entries.get(key) ?? begin(key);
+    entry.callers.add(caller);
+    for (const line of entry.lines) caller.output(line);
+    const settled = new AbortController();
+    try {
+      const winner = await Promise.race([entry.result, abortOf(signal, settled.signal)]);
+      if (winner !== left) return winner;
+      entry.callers.delete(caller);
+      if (entry.callers.size === 0) {
+        // Whoever comes now begins anew.
+        forget(key, entry);
+        entry.controller.abort(signal.reason);
+        await entry.result.catch(nothing);
+      }
+      throw signal.reason;
+    } finally {
+      entry.callers.delete(caller);
+      settled.abort();
+    }
+  };
+}
+
+const left = Symbol('left');
+
+function nothing(): void {}
+
+/** Resolves when the signal is aborted; listens until `until` is. */
+function abortOf(signal: AbortSignal, until?: AbortSignal): Promise<typeof left> {
+  return new Promise((resolve) => {
+    const options = { once: true, ...(until && { signal: until }) };
+    signal.addEventListener('abort', () => resolve(left), options);
+  });
+}
+
+function shownLine(
+  line: string,
+  before: number,
+  { maxLines, maxLineLength }: SingleFlightOptions,
+): string | undefined {
+  if (before > maxLines) return undefined;
+  if (before === maxLines) return '[the rest of the installation is not shown]\n';
+  return line.length > maxLineLength ? `${line.slice(0, maxLineLength)}…\n` : line;
+}

@@ -1,0 +1,61 @@
+/**
+ * Bundles that outlive their receiver. A staging directory bears the name of the process that fills it and is swept
+ * when that is gone; one whose job is on record bears the job's id instead, and stays as long as the record lives.
+ *
+ * After a crash a bundle is where it was kept, or installed already: `config/` says which one it came from. One that
+ * a power cut has left half on the disk is no bundle.
+ */
+import { rename } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { removeTree } from '../disk/remove.js';
+import { measure } from '../disk/usage.js';
+import type { FileName, Layout, RemoteKey } from '../paths/index.js';
+import { stagedBundle, type BundleFacts, type StagedBundle } from './staged.js';
+import { isInstalled } from './install.js';
+
+export interface BundleStore {
+  /**
+   * Keeps a bundle under its job's id; the one that was given is used up. Before, the job's record must be where
+   * every receiver sees it. Throws system errors; the bundle is then where it was.
+   */
+  keep(id: string, staged: StagedBundle): Promise<StagedBundle>;
+  /** The bundle of a job from before the restart, or null when it is not there or not whole. Throws system errors. */
+  find(job: BundleOwner): Promise<StagedBundle | null>;
+  /** Nothing there is fine. Throws system errors. */
+  remove(id: string): Promise<void>;
+}
+
+export interface BundleOwner extends RemoteKey {
+  readonly id: string;
+  readonly file: FileName;
+  readonly bundle: BundleFacts | null;
+}
+
+export function createBundleStore(layout: Layout): BundleStore {
+  const directoryOf = (id: string): string => join(layout.uploadsDir, id);
+
+  return {
+    async keep(id, { directory: from, manifest, bytes, members, hints, contentSha256 }) {
+      const directory = directoryOf(id);
+      await rename(from, directory);
+      return stagedBundle({ directory, manifest, bytes, members, hints, contentSha256 });
+    },
+    async find(job) {
+      const { id, file, bundle } = job;
+      if (bundle === null) return null;
+      const directory = directoryOf(id);
+      const { bytes } = await measure(directory);
+      if (bytes !== bundle.bytes && !(await isInstalled(directory, { layout, key: job }))) return null;
+      const { esphomeVersion, ...facts } = bundle;
+      const manifest = { manifestVersion: 1, configFilename: file, esphomeVersion } as const;
+      return stagedBundle({ directory, manifest, ...facts });
+    },
+    remove: (id) => removeTree(directoryOf(id)),
+  };
+}
+
+/** What is to be remembered of a bundle that is kept. */
+export function factsOf({ bytes, members, hints, contentSha256, manifest }: StagedBundle): BundleFacts {
+  return { bytes, members, hints, contentSha256, esphomeVersion: manifest.esphomeVersion };
+}

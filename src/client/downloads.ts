@@ -1,0 +1,167 @@
+/**
+ * What a build has made, on its way down: every rule of the stream is checked while it arrives, and nobody gets a
+ * byte for good before the hash was right. A slow disk slows the sender, not this process's memory.
+ */
+import { createWriteStream } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { pipeline } from 'node:stream/promises';
+
+import { maxArtifactBytes } from '../artifacts/collect.js';
+import { announcementFault, createAssembler, type Assembler } from '../protocol/transfer.js';
+import { quote, ReceiverError } from '../errors.js';
+import type { OffloaderChannel } from '../protocol/channel.js';
+import type { FrameOf } from '../protocol/frames.js';
+import { createSerialQueue } from '../async/serial-queue.js';
+
+/** Received bytes that may wait for the disk. */
+const maxWaitingBytes = 1_048_576;
+
+export interface SavedArtifacts {
+  /** Size of the archive, a gzip-compressed tar. */
+  readonly size: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+  /** `0x10000` for the esp32 family, else `0x0`: where a serial flasher puts the firmware. */
+  readonly firmwareOffset: string;
+}
+
+export interface Artifacts extends SavedArtifacts {
+  readonly bytes: Buffer;
+}
+
+export interface Downloads {
+  toMemory(jobId: string): Promise<Artifacts>;
+  toFile(jobId: string, path: string): Promise<SavedArtifacts>;
+  start(frame: FrameOf<'artifacts_start'>): void;
+  chunk(frame: FrameOf<'artifacts_chunk'>): void;
+  finish(frame: FrameOf<'artifacts_end'>): void;
+  /** Whether the receiver is not being read, because the disk must catch up. */
+  isPaused(): boolean;
+  end(error: ReceiverError): void;
+}
+
+interface Download {
+  readonly jobId: string;
+  readonly stream: Readable;
+  announced?: SavedArtifacts;
+  assembler?: Assembler;
+  isComplete: boolean;
+}
+
+export function createDownloads(channel: OffloaderChannel): Downloads {
+  const turns = createSerialQueue();
+  let current: Download | undefined;
+  let paused = false;
+  let ended: ReceiverError | undefined;
+  /** Resolves when no frame of an earlier download can come any more; one that failed here still runs there. */
+  let quiet: Promise<void> = Promise.resolve();
+  let hush = (): void => {};
+
+  function resume(): void {
+    if (!paused) return;
+    paused = false;
+    channel.resume();
+  }
+
+  /** Asks for a job's files and hands their bytes to `consume`, whose stream fails when any rule is broken. */
+  async function download<T>(
+    jobId: string,
+    consume: (stream: Readable) => Promise<T>,
+  ): Promise<{ readonly announced: SavedArtifacts; readonly consumed: T }> {
+    await quiet;
+    if (ended !== undefined) throw ended;
+    quiet = new Promise((resolve) => (hush = resolve));
+    const stream = new Readable({ highWaterMark: maxWaitingBytes, read: resume });
+    const mine: Download = { jobId, stream, isComplete: false };
+    current = mine;
+    try {
+      channel.send({ type: 'download_artifacts', job_id: jobId });
+      const consumed = await consume(stream);
+      const { announced } = mine;
+      if (announced === undefined) throw new ReceiverError('STATE', 'the download ended unannounced');
+      return { announced, consumed };
+    } finally {
+      stream.destroy();
+      resume();
+    }
+  }
+
+  /** The running download when it is the one that a frame speaks of. */
+  function runningOf(jobId: string): Download | undefined {
+    return current?.jobId === jobId && !current.stream.destroyed ? current : undefined;
+  }
+
+  return {
+    toMemory: (jobId) =>
+      turns.run(async () => {
+        const { announced, consumed: bytes } = await download(jobId, buffer);
+        return { ...announced, bytes };
+      }),
+    toFile: (jobId, path) =>
+      turns.run(async () => {
+        const unfinished = `${path}.part`;
+        try {
+          const { announced } = await download(jobId, (stream) =>
+            pipeline(stream, createWriteStream(unfinished)),
+          );
+          await rename(unfinished, path);
+          return announced;
+        } catch (error) {
+          await rm(unfinished, { force: true });
+          throw error;
+        }
+      }),
+    start(frame) {
+      const running = runningOf(frame.job_id);
+      if (running === undefined) return;
+      const { total_bytes: totalBytes, num_chunks: numChunks, artifacts_sha256: sha256 } = frame;
+      const fault = announcementFault({ totalBytes, numChunks }, maxArtifactBytes);
+      if (fault !== null || running.announced !== undefined) return breach(running, fault ?? 'two starts');
+      running.announced = {
+        size: totalBytes,
+        sha256: sha256.toLowerCase(),
+        firmwareOffset: frame.firmware_offset,
+      };
+      running.assembler = createAssembler({ totalBytes, numChunks, sha256 });
+    },
+    chunk(frame) {
+      const running = runningOf(frame.job_id);
+      if (running === undefined) return;
+      const { chunk_index: index, data_b64: dataBase64, is_last: isLast } = frame;
+      const result = running.assembler?.push({ index, dataBase64, isLast });
+      if (result === undefined) return breach(running, 'a chunk before the start');
+      if (!result.ok) return breach(running, result.reason);
+      running.isComplete = result.complete;
+      if (result.bytes.length > 0 && !running.stream.push(result.bytes) && !paused) {
+        paused = true;
+        channel.pause();
+      }
+    },
+    finish(frame) {
+      if (frame.job_id === current?.jobId) hush();
+      const running = runningOf(frame.job_id);
+      if (running === undefined) return;
+      if (!frame.accepted) return void running.stream.destroy(refused(frame));
+      if (!running.isComplete) return breach(running, 'an end before the last chunk');
+      running.stream.push(null);
+    },
+    isPaused: () => paused,
+    end(error) {
+      ended = error;
+      hush();
+      current?.stream.destroy(error);
+    },
+  };
+}
+
+function breach({ stream, jobId }: Download, rule: string): void {
+  stream.destroy(new ReceiverError('PROTOCOL', `the download broke a rule: ${rule}`, { jobId, rule }));
+}
+
+function refused({ job_id: jobId, reason, detail }: FrameOf<'artifacts_end'>): ReceiverError {
+  const why = [reason, detail].filter((text) => text !== undefined).map(quote);
+  const message = ['the receiver refused the download', ...why].join(': ');
+  return new ReceiverError('REJECTED', message, { jobId, reason, detail });
+}

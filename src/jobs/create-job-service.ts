@@ -1,0 +1,229 @@
+/**
+ * All jobs of this server: taking them in, ending them, finding them again, also after a restart. What one job goes
+ * through stands in lifecycle.ts.
+ *
+ * Every way to ask for a job leads through one registry, whoever took the job in and before whichever restart: a job that
+ * was known to one part of the server and not to another once ran without a frame to its peer, and could not be
+ * cancelled.
+ */
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+
+import type { StoredArtifacts } from '../artifacts/store.js';
+import { systemClock, type Clock } from '../async/clock.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import type { BundleStore } from '../bundles/store.js';
+import { ReceiverError, messageOf } from '../errors.js';
+import { startOfProgress } from '../esphome/progress.js';
+import type { Log } from '../log.js';
+import { formatConfiguration, type DashboardId } from '../paths/index.js';
+import type { RunningJob } from './build.js';
+import type { ChosenEsphome } from './choose-esphome.js';
+import { createJobEvents } from './events.js';
+import { watchAbsentPeers, startJobExpiry } from './expiry.js';
+import type { JobService } from './job-service.js';
+import { createJobLifecycle } from './lifecycle.js';
+import { createLocalWork, createQueueSummary } from './local-work.js';
+import { jobLogFile, readJobLog } from './log.js';
+import type { JobQueue } from './queue.js';
+import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './record.js';
+import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
+import type { JobStore } from './store.js';
+
+export type { JobEvent, JobListener, QueueStatus } from './events.js';
+export type { ArtifactFacts, StoredArtifacts } from '../artifacts/store.js';
+export type { JobService } from './job-service.js';
+export type { FailureReason, JobRecord, JobRequest, JobState } from './record.js';
+export type { LocalJob } from './local-work.js';
+
+export interface JobServiceDeps {
+  readonly store: JobStore;
+  readonly queue: JobQueue;
+  /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
+  readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
+  /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
+  readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
+  readonly bundles: BundleStore;
+  readonly openArtifacts: (record: JobRecord) => Promise<StoredArtifacts>;
+  /** Nothing there is fine. */
+  readonly removeArtifacts: (id: string) => Promise<void>;
+  /** Where the logs are; must exist. */
+  readonly jobsDir: string;
+  /** Milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+  /** Most bytes of one job's output that are kept and told. Default: 8 MiB. */
+  readonly maxOutputBytes?: number;
+  /** Most jobs of one peer that have not ended; further ones fail. Default: 100. */
+  readonly maxLivePerPeer?: number;
+  /** Most ended jobs of one peer that are kept, of those with a result and of those without. Default: 50. */
+  readonly maxEndedPerPeer?: number;
+  /** How long an ended job is kept after its end or the last download, in milliseconds. Default: 30 days. */
+  readonly resultTtlMs?: number;
+  /** How long a peer with live jobs may be away before they are cancelled, in milliseconds. Default: 600,000. */
+  readonly absentPeerGraceMs?: number;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
+  readonly log: Log;
+}
+
+/**
+ * Loads what is known from before. Jobs that waited or ran when their receiver ended go on by themselves. Throws system
+ * errors.
+ */
+export async function createJobService(deps: JobServiceDeps): Promise<JobService> {
+  const { store, jobsDir, log, now = Date.now, maxLivePerPeer = 100 } = deps;
+  const { absentPeerGraceMs: graceMs = 600_000, clock = systemClock } = deps;
+  const registry = createJobRegistry({ store, removeRest, now, log });
+  const listeners = createJobEvents(log);
+  const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
+  const view = createQueueSummary({ registry, local, queue: deps.queue });
+  const prune = (id: DashboardId): Promise<void> => kept.prune(id);
+  const lives = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune, now });
+  const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
+  const absent = watchAbsentPeers({ graceMs, clock, drop });
+  const closing = new AbortController();
+
+  function tellQueue(): void {
+    listeners.tell({ type: 'queue', status: view.status() });
+  }
+
+  function restore(records: readonly JobRecord[]): void {
+    for (const job of registry.adopt(records)) {
+      absent.expect(job.record.dashboardId);
+      lives.resume(job);
+    }
+  }
+
+  async function restoreLeft(): Promise<void> {
+    try {
+      restore(await store.loadLeft(closing.signal));
+    } catch (error) {
+      if (closing.signal.aborted) return;
+      log.error({ error: messageOf(error) }, 'the jobs of a gone receiver could not be taken over');
+    }
+  }
+
+  async function stopAllOf(dashboardId: DashboardId, message: string): Promise<void> {
+    const own = liveOf(dashboardId);
+    for (const job of own) lives.stop(job, message);
+    await Promise.all(own.map((job) => job.ended));
+  }
+
+  async function removeRest(id: string): Promise<void> {
+    await removeArtifacts(id);
+    await rm(jobLogFile(jobsDir, id), { force: true });
+  }
+
+  async function removeArtifacts(id: string): Promise<void> {
+    await deps.removeArtifacts(id).catch((error: unknown) => {
+      log.error({ id, error: messageOf(error) }, 'artifacts could not be removed');
+    });
+  }
+
+  function known(id: string): Job {
+    const job = registry.get(id);
+    if (job === undefined) throw new ReceiverError('NOT_FOUND', 'there is no such job');
+    return job;
+  }
+
+  function liveOf(dashboardId: DashboardId): Job[] {
+    return registry.of(dashboardId).filter(({ record }) => !isTerminal(record));
+  }
+
+  restore(await store.load());
+  const { maxEndedPerPeer: maxPerPeer = 50, resultTtlMs: ttlMs = 2_592_000_000 } = deps;
+  const kept = startJobExpiry({ registry, ttlMs, maxPerPeer, now, clock, log });
+  const restoringLeft = restoreLeft();
+
+  return {
+    submit(request, intake, acknowledge = () => {}) {
+      if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
+      const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany(maxLivePerPeer) : null;
+      const job = registry.add(firstRecord(request, now(), registry));
+      lives.begin(job, { intake, acknowledge, refusal });
+      return job.record;
+    },
+    cancel: (id) => lives.stop(registry.get(id), 'cancelled'),
+    cancelByPeer: (dashboardId, peerJobId) =>
+      lives.stop(registry.newest(dashboardId, peerJobId), 'cancelled'),
+    cancelAllOf: (dashboardId) => stopAllOf(dashboardId, 'cancelled'),
+    notePeer: (dashboardId, connected) => absent.note(dashboardId, connected),
+    find(dashboardId, peerJobId) {
+      const job = registry.newest(dashboardId, peerJobId);
+      return job && shownOf(job);
+    },
+    list: () => view.withTurns(registry.all().map(shownOf)),
+    get(id) {
+      const job = registry.get(id);
+      return job && view.withTurns([shownOf(job)])[0];
+    },
+    resultBytes: () => resultBytesOf(registry.all()),
+    isBusy: ({ dashboardId, device }) =>
+      registry.of(dashboardId).some((job) => job.record.device === device && !isTerminal(shownOf(job))),
+    enqueueLocal: local.enqueue,
+    local: () => view.withTurns(local.list()),
+    queueStatus: view.status,
+    subscribe: (listener) => listeners.add(listener),
+    async openArtifacts(id) {
+      const job = known(id);
+      if (job.record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
+      const stored = await deps.openArtifacts(job.record);
+      const noteFetched = (): void => {
+        kept.noteFetched(job);
+        listeners.tell({ type: 'fetched', job: job.record });
+      };
+      return { ...stored, read: () => readThen(stored.read(), noteFetched) };
+    },
+    readLog: async (id) => readJobLog(jobLogFile(jobsDir, known(id).record.id)),
+    async remove(id) {
+      const job = registry.get(id);
+      if (job === undefined || !isTerminal(job.record)) return false;
+      await job.ended;
+      await registry.forget(id);
+      return true;
+    },
+    async close() {
+      closing.abort();
+      absent.stop();
+      local.close();
+      await restoringLeft;
+      await lives.suspend();
+      await kept.stop();
+      await store.close();
+    },
+  };
+}
+
+function shownOf({ record, shown }: Job): JobRecord {
+  return shown ?? record;
+}
+
+/** All that `source` gives; calls `then` when it has been taken to its end. */
+async function* readThen(source: AsyncIterable<Buffer>, then: () => void): AsyncGenerator<Buffer> {
+  yield* source;
+  then();
+}
+
+function tooMany(most: number): Outcome {
+  const message = `at most ${most} jobs of one dashboard may wait or run; build again when one has ended`;
+  return { to: 'failed', reason: 'resource', message };
+}
+
+function firstRecord(request: JobRequest, now: number, registry: JobRegistry): JobRecord {
+  const configuration = formatConfiguration(request, request.file);
+  // Later than all others, so that after a restart it is still known which job is the newer one.
+  const createdAt = Math.max(now, 1 + registry.newestCreatedAt());
+  // PlatformIO names no total, so a build of it is measured by the largest before it.
+  const counts = registry
+    .of(request.dashboardId)
+    .filter(({ record }) => record.configuration === configuration && record.progress.total === 0)
+    .map(({ record }) => record.progress.compiled);
+  return {
+    ...request,
+    ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
+    ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
+    ...{ cached: false, resultKey: null, bundle: null, requeued: false, waiting: null },
+    ...{ createdAt, startedAt: null, finishedAt: null, fetchedAt: null },
+    progress: startOfProgress(Math.max(0, ...counts)),
+  };
+}

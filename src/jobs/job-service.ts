@@ -1,0 +1,64 @@
+/**
+ * What the rest of the server may ask of its jobs.
+ *
+ * States are told in order, each once, and a terminal one only when nothing of the job runs and its slot is free. A job
+ * that was running when its server ended is told as `queued` once more. Whoever asks for a job again, by our id or by
+ * its peer's, gets the state of that moment.
+ */
+import type { StoredArtifacts } from '../artifacts/store.js';
+import type { StagedBundle } from '../bundles/staged.js';
+import type { DashboardId, RemoteKey } from '../paths/index.js';
+import type { JobListener, QueueStatus } from './events.js';
+import type { JobRecord, JobRequest } from './record.js';
+import type { LocalJob } from './local-work.js';
+import type { Slot } from './queue.js';
+
+export interface JobService {
+  /**
+   * Takes a job while its bundle is still being unpacked. `acknowledge` is called once, when the job's record survives
+   * a crash (or the store has refused it: the job is then built, and lost with the process), and before anything is
+   * told of it. When `intake` resolves, the job queues, and every older job of the same peer, device and target is
+   * cancelled; when it rejects, the job fails. `intake` must settle: `close()` waits for it. A bundle that is not used
+   * is discarded. Throws `STATE` after `close()`.
+   */
+  submit(request: JobRequest, intake: Promise<StagedBundle>, acknowledge?: () => void): JobRecord;
+  /** Asks a job to end. False when there is none, or it has ended. Its terminal event is the confirmation. */
+  cancel(id: string): boolean;
+  cancelByPeer(dashboardId: DashboardId, peerJobId: string): boolean;
+  /** Cancels all jobs of one peer, for instance when it is revoked. Resolves when they have ended. */
+  cancelAllOf(dashboardId: DashboardId): Promise<void>;
+  /** A peer's session has begun, or has ended. The jobs of one that stays away are cancelled after a grace time. */
+  notePeer(dashboardId: DashboardId, connected: boolean): void;
+  /** The newest job that a peer knows by this id; looks past those that a stop or crash of this server ended. */
+  find(dashboardId: DashboardId, peerJobId: string): JobRecord | undefined;
+  /** Oldest first. */
+  list(): readonly JobRecord[];
+  get(id: string): JobRecord | undefined;
+  /** Whether a job of the device waits or runs. Takes no longer with the jobs of other peers, as the list does. */
+  isBusy(key: RemoteKey): boolean;
+  /** What the packed results of each peer take, in bytes. Far cheaper than a walk through the list. */
+  resultBytes(): ReadonlyMap<DashboardId, number>;
+  queueStatus(): QueueStatus;
+  /**
+   * Waits for a slot for the host's own build, which takes its turn like those of the peers. The caller must release
+   * it, once nothing of the build runs any more, and takes it before any lease: a peer's job that has a slot may be
+   * waiting for that lease. Rejects with the signal's reason, `RESOURCE` when the disk is nearly full, `CANCELLED`
+   * when the server stops meanwhile; `STATE` after `close()`.
+   */
+  enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
+  /** The host's own builds that wait for a slot or have one, oldest first. */
+  local(): readonly LocalJob[];
+  /** Returns how to let go. */
+  subscribe(listener: JobListener): () => void;
+  /** Throws `NOT_FOUND` for an unknown job, `STATE` for one without artifacts. */
+  openArtifacts(id: string): Promise<StoredArtifacts>;
+  /** What the job has printed so far, up to 8 MiB. Throws `NOT_FOUND`. */
+  readLog(id: string): Promise<string>;
+  /** Forgets an ended job, its log and its artifacts. False when there is none, or it has not ended. */
+  remove(id: string): Promise<boolean>;
+  /**
+   * Stops all jobs and resolves when nothing of them runs. Those that wait, and those that ran for the first time, go on
+   * when jobs are created on the same store again.
+   */
+  close(): Promise<void>;
+}

@@ -1,0 +1,115 @@
+/**
+ * The jobs of a real server: each step of the runner bound to what does it to the disk and to the processes.
+ *
+ * The parts know nothing of each other, so that a test can force every moment; what they share (one layout, one set
+ * of locks, one environment for the check and the compile) is put together here and nowhere else.
+ */
+import { collectArtifacts } from '../artifacts/collect.js';
+import { verifyBuild } from '../artifacts/firmware.js';
+import { createArtifactStore } from '../artifacts/store.js';
+import { installBundle } from '../bundles/install.js';
+import { createBundleStore } from '../bundles/store.js';
+import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
+import { runCompile } from '../compile/compile.js';
+import { precheck } from '../compile/precheck.js';
+import { freeSpaceBytes } from '../disk/usage.js';
+import { messageOf } from '../errors.js';
+import type { Environment } from '../esphome/environment.js';
+import type { Lease, LockTiming } from '../locks/lease.js';
+import { presenceDirOf } from '../locks/presence.js';
+import type { Log } from '../log.js';
+import type { Paths } from '../paths/index.js';
+import { freeMemoryBytes } from '../process/machine.js';
+import type { ToolDirectories } from '../toolchains/directories.js';
+import { becomeInstaller, enterToolchain } from '../toolchains/gate.js';
+import { createTools } from '../toolchains/run-with-tools.js';
+import { withAdmission } from './admission.js';
+import type { ChooseEsphome } from './choose-esphome.js';
+import { openDiskStore } from './disk-store.js';
+import { createJobService, type JobService } from './create-job-service.js';
+import { createMemoryQueue } from './queue.js';
+import { chooseFor, runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
+
+export interface JobParts {
+  readonly paths: Paths;
+  readonly composeEnvironment: (configuration: string) => Environment;
+  readonly chooseEsphome: ChooseEsphome;
+  readonly acquire: (wish: LeaseRequest) => Promise<Lease>;
+  readonly timing: LockTiming;
+  readonly toolDirectories: ToolDirectories;
+  /** How many builds run at once. */
+  readonly slots: number;
+  readonly minFreeMemoryBytes: number;
+  readonly minFreeDiskBytes: number;
+  readonly compileTimeoutMs: number;
+  readonly silenceTimeoutMs: number;
+  readonly maxOutputBytes: number;
+  readonly maxJobsPerPeer: number;
+  readonly maxResultsPerPeer: number;
+  readonly resultTtlMs: number;
+  readonly resultCache: boolean;
+  readonly absentPeerGraceMs: number;
+  readonly log: Log;
+}
+
+/** The directories of the layout must exist. Throws system errors. */
+export async function openJobService(parts: JobParts): Promise<JobService> {
+  const { paths, composeEnvironment, chooseEsphome, acquire, timing, log } = parts;
+  const { layout } = paths;
+  const { locksDir, toolchainsDir: toolsDir } = layout;
+  const presenceDir = presenceDirOf(locksDir);
+  const artifacts = createArtifactStore(layout.artifactsDir);
+  const runner: RunnerDeps = {
+    paths,
+    chooseEsphome,
+    composeEnvironment,
+    acquireLease: acquire,
+    swapIn: (staged, key) => installBundle(staged, { layout, key, log }),
+    openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
+    cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
+    precheck,
+    compile: runCompile,
+    verify: (configuration) => verifyBuild(paths, configuration),
+    storeArtifacts: async (id, configuration) =>
+      artifacts.put(id, await collectArtifacts({ paths, configuration })),
+    copyArtifacts: (from, id) => artifacts.copy(from, id),
+    tools: createTools({
+      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
+      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
+      ...{ paths, directories: parts.toolDirectories, log },
+    }),
+    resultCache: parts.resultCache,
+    compileTimeoutMs: parts.compileTimeoutMs,
+    silenceTimeoutMs: parts.silenceTimeoutMs,
+    log,
+  };
+  return createJobService({
+    store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: timing.staleMs, log }),
+    bundles: createBundleStore(layout),
+    queue: withAdmission(createMemoryQueue({ slots: parts.slots }), {
+      ...parts,
+      freeMemory: freeMemoryBytes,
+      freeDisk: async () => freeOrUnknown(paths.buildsDir, log),
+    }),
+    choose: (job) => chooseFor(job, runner),
+    run: (job, staged, chosen) => runJob(job, staged, chosen, runner),
+    // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
+    openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
+    removeArtifacts: (id) => artifacts.remove(id),
+    jobsDir: layout.jobsDir,
+    absentPeerGraceMs: parts.absentPeerGraceMs,
+    maxLivePerPeer: parts.maxJobsPerPeer,
+    maxEndedPerPeer: parts.maxResultsPerPeer,
+    resultTtlMs: parts.resultTtlMs,
+    maxOutputBytes: parts.maxOutputBytes,
+    log,
+  });
+}
+
+/** A volume that does not say how full it is must not keep every build from beginning. */
+async function freeOrUnknown(directory: string, log: Log): Promise<number | null> {
+  return freeSpaceBytes(directory).catch((error: unknown) => {
+    log.warn({ directory, error: messageOf(error) }, 'the free space of the builds is not known');
+    return null;
+  });
+}

@@ -1,0 +1,110 @@
+/**
+ * The WebSocket side for koa-websocket: events, and the peer link when it shares the host's port.
+ *
+ * koa-websocket leaves a socket open for ever when no route matched or a route threw, and loses what arrives
+ * before a listener is attached; so ours decides at once and closes what it refuses.
+ */
+import type websockify from 'koa-websocket';
+import type { WebSocket } from 'ws';
+
+import type { ReceiverCore, ReceiverEvent } from '../receiver-api.js';
+import { refusal, type Authorize } from './authorize.js';
+import { jobView, peerView, requestView, stateOf } from './state.js';
+import { peerLinkPath, wsTransport } from './ws-transport.js';
+
+/** Close codes in the private range mirror the HTTP status. */
+const refusedCode = 4000;
+const brokenCode = 1011;
+
+export interface SocketsOptions {
+  readonly core: ReceiverCore;
+  readonly events: Events;
+  readonly prefix: string;
+  readonly authorize: Authorize | undefined;
+  /** Whether the peer link is on the host's port, too. */
+  readonly peerLink: boolean;
+}
+
+/** One middleware for `app.ws.use`. Other paths go on to the next. */
+export function createSockets(options: SocketsOptions): websockify.Middleware {
+  const { core, events, prefix, authorize, peerLink } = options;
+  return async function esphomeReceiverSockets(ctx, next) {
+    const { websocket, path } = ctx;
+    if (path === peerLinkPath) {
+      if (!peerLink) return websocket.close(refusedCode + 404, 'the peer link has a port of its own');
+      const { socket } = ctx.req;
+      core.accept(wsTransport(websocket, socket.remoteAddress ?? '', socket));
+      return;
+    }
+    if (path !== `${prefix}/events`) {
+      await next();
+      return;
+    }
+    websocket.on('error', () => websocket.terminate());
+    try {
+      const refused = await refusal(ctx, authorize);
+      if (refused) return websocket.close(refusedCode + refused.status, refused.message);
+      const job = typeof ctx.query['job'] === 'string' ? ctx.query['job'] : null;
+      events.follow(websocket, job);
+    } catch (error) {
+      core.options.log.error({ error }, 'the authorize hook failed on a socket');
+      websocket.close(brokenCode, 'internal error');
+    }
+  };
+}
+
+/**
+ * Live events for operators' pages, one JSON object a message: a snapshot first, then what changes.
+ *
+ * A page that does not keep up is closed and reconnects to a new snapshot; the receiver never buffers for it
+ * without bound. Open pages are closed with the receiver: a host whose server waits for them would never end.
+ */
+const maxBufferedBytes = 1024 * 1024;
+/** WebSocket close codes: going away, and try again later. */
+const goingAway = 1001;
+const tooSlow = 1013;
+
+export interface Events {
+  /** Follows the receiver until the socket closes. Job output is sent for one job only, when `job` names it. */
+  follow(socket: WebSocket, job: string | null): void;
+  close(): void;
+}
+
+export function createEvents(core: Pick<ReceiverCore, 'subscribe' | StateParts>): Events {
+  const sockets = new Set<WebSocket>();
+
+  return {
+    follow(socket, job) {
+      if (socket.readyState !== socket.OPEN) return;
+      function send(event: object): void {
+        if (socket.readyState !== socket.OPEN) return;
+        if (socket.bufferedAmount > maxBufferedBytes) return socket.close(tooSlow, 'reading too slowly');
+        socket.send(JSON.stringify(event));
+      }
+      const unsubscribe = core.subscribe((event) => {
+        if (event.type !== 'output' || event.job.id === job) send(viewOf(event));
+      });
+      sockets.add(socket);
+      socket.on('close', () => {
+        sockets.delete(socket);
+        unsubscribe();
+      });
+      send({ type: 'snapshot', ...stateOf(core) });
+    },
+    close() {
+      for (const socket of sockets) socket.close(goingAway);
+    },
+  };
+}
+
+type StateParts = 'pin' | 'options' | 'pairing' | 'peers' | 'jobs';
+
+/** Keys of peers, which are of no use to a page, stay here. */
+function viewOf(event: ReceiverEvent): object {
+  if (event.type === 'requested') return { type: event.type, request: requestView(event.request) };
+  if (event.type === 'approved')
+    return { type: event.type, peer: peerView({ ...event.peer, connected: false }) };
+  // There may be thousands a second, and the page has the job already.
+  if (event.type === 'output') return { type: event.type, job_id: event.job.id, line: event.line };
+  return 'job' in event ? { ...event, job: jobView(event.job) } : event;
+}

@@ -1,0 +1,126 @@
+/**
+ * The host's own ESPHome, as jobs ask for it. Every job asks anew, because an upgrade while the server runs is
+ * ordinary, and a job that believed an old answer would build by another version than it says.
+ *
+ * Python needs 0.1 s and more to say its version, so the question is put when a bundle begins to arrive, and not when
+ * its last byte has.
+ */
+import { ReceiverError } from '../errors.js';
+import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
+import { probeVersion } from '../esphome/version.js';
+
+export interface Installed {
+  readonly command: EsphomeCommand;
+  readonly version: string;
+  /** When it said so, by the clock that the options name. */
+  readonly askedAt: number;
+}
+
+export interface InstalledOptions extends FindOptions {
+  /** The environment in which the command is asked for its version. */
+  readonly probeEnv: Readonly<Record<string, string>>;
+  /** Monotonic, in milliseconds. Default: `performance.now`. */
+  readonly now?: () => number;
+}
+
+export interface InstalledEsphome {
+  /** Puts the question, for whoever asks soon. Any number of calls within a second cost one process. */
+  prepare(): void;
+  /** Throws `PROVISION` when there is none or it does not answer; `CANCELLED`. */
+  ask(signal: AbortSignal): Promise<Installed>;
+  /** Whether that answer is too old to be believed. */
+  isStale(installed: Installed): boolean;
+  /** The version of a command that has answered before. Throws as `ask` does. */
+  askAgain(installed: Installed, signal: AbortSignal): Promise<string>;
+  /** Ends the questions that are put; who asks from now on gets `PROVISION` or `CANCELLED`. */
+  close(): void;
+}
+
+/** So long an answer is believed. */
+const freshMs = 10_000;
+/** So long after a question the next one need not be put in advance. */
+const preparedMs = 1_000;
+
+export function createInstalled(options: InstalledOptions): InstalledEsphome {
+  const { option, env, probeEnv, now = () => performance.now() } = options;
+  let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
+
+  let asking: Promise<Installed> | null = null;
+  const closing = new AbortController();
+
+  async function askNow(): Promise<Installed> {
+    const askedAt = now();
+    const command = await findEsphome({ option, env });
+    if (command === null) {
+      throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
+    }
+    return {
+      command,
+      version: await probeVersion(command, { env: probeEnv, signal: closing.signal }),
+      askedAt,
+    };
+  }
+
+  const isOld = (since: number): boolean => now() - since >= freshMs;
+
+  return {
+    prepare() {
+      if (prepared !== null && now() - prepared.since < preparedMs) return;
+      // A failure is nobody's answer: who asks then may find it mended.
+      prepared = { since: now(), answer: askNow().catch(() => null) };
+    },
+    async ask(signal) {
+      const isUseful = prepared !== null && !isOld(prepared.since);
+      const known = isUseful ? await unlessAborted(prepared?.answer, signal) : null;
+      if (known) return known;
+      // Those who ask at the same time also get their answers in the order in which they came.
+      asking ??= askNow().finally(() => (asking = null));
+      return unlessAborted(asking, signal);
+    },
+    isStale: ({ askedAt }) => isOld(askedAt),
+    askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
+    close: () => closing.abort(),
+  };
+}
+
+/** As `answer`, which goes on without this caller when it leaves. Throws `CANCELLED`. */
+async function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> {
+  let leave = (): void => {};
+  const left = new Promise<never>((_resolve, reject) => {
+    leave = () => reject(new ReceiverError('CANCELLED', 'asking for the version was cancelled'));
+    if (signal.aborted) leave();
+    else signal.addEventListener('abort', leave, { once: true });
+  });
+  try {
+    return await Promise.race([left, answer]);
+  } finally {
+    signal.removeEventListener('abort', leave);
+  }
+}
+
+/**
+ * The installed version as the link tells it, asked at most once in a while: every stranger's connection is answered
+ * with it, and a Python process for each of them would let anybody on the network keep the machine busy.
+ */
+const answerFreshMs = 30_000;
+
+/**
+ * Wraps `ask`: calls within 30 s of the last answer share it, calls at the same time share one question. A failure is
+ * an answer too. `now` is monotonic, in milliseconds.
+ */
+export function createKnownVersion(
+  ask: () => Promise<string>,
+  now: () => number = () => performance.now(),
+): () => Promise<string> {
+  let answer: Promise<string> | null = null;
+  let answeredAt = 0;
+
+  return function knownVersion() {
+    if (answer !== null && now() - answeredAt < answerFreshMs) return answer;
+    answeredAt = Infinity;
+    answer = ask().finally(() => {
+      answeredAt = now();
+    });
+    return answer;
+  };
+}

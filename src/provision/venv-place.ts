@@ -1,0 +1,197 @@
+/**
+ * The directory in which one environment is made, and who may take it away: `ready` names the environment that
+ * counts, `used` holds when it was last asked for, and the directory of its lock holds a mark of each process that is
+ * using it. A modification time would not tell: compiling with an environment changes nothing in it.
+ */
+import { readFile, readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+
+import { writeAtomic } from '../disk/atomic-write.js';
+import { removeTree } from '../disk/remove.js';
+import { temporaryName } from '../disk/temporary.js';
+import { systemCode, isReceiverError, messageOf } from '../errors.js';
+import { type Lease, type LockTiming, hashName, acquireAt } from '../locks/lease.js';
+import { addUser, hasUsers, type ToolUser } from '../locks/shared-use.js';
+import type { Log } from '../log.js';
+
+export interface VenvPlace {
+  readonly directory: string;
+  readonly lockDir: string;
+}
+
+export function placeOf({
+  venvsDir,
+  locksDir,
+  name,
+}: Readonly<Record<'venvsDir' | 'locksDir' | 'name', string>>): VenvPlace {
+  return { directory: join(venvsDir, name), lockDir: join(locksDir, hashName('venv', name)) };
+}
+
+/** The environment that counts, with links resolved; null when there is none. Throws other system errors. */
+export async function readyIn({ directory }: VenvPlace): Promise<string | null> {
+  return realpath(join(directory, 'ready')).catch(nullIfMissing);
+}
+
+/** To be called under the lease. Readers see the old environment or the new one. */
+export async function markReady({ directory }: VenvPlace, venv: string): Promise<void> {
+  const link = join(directory, temporaryName());
+  await symlink(basename(venv), link);
+  await rename(link, join(directory, 'ready'));
+}
+
+/** Shows that this process uses the environment, from before it was looked for: see {@link removeUnused}. */
+export async function useOf({ lockDir }: VenvPlace, timing: LockTiming): Promise<ToolUser> {
+  return addUser(lockDir, timing);
+}
+
+export async function isInUse({ lockDir }: VenvPlace, { staleMs }: LockTiming): Promise<boolean> {
+  return (await hasUsers(lockDir, staleMs).catch(nullIfMissing)) ?? false;
+}
+
+/** Where {@link stampUse} writes: milliseconds since 1970, in digits. */
+export function usedFile({ directory }: VenvPlace): string {
+  return join(directory, 'used');
+}
+
+/** Notes that the environment was used at `now` (milliseconds since 1970). The directory must exist. */
+export async function stampUse(place: VenvPlace, now = Date.now()): Promise<void> {
+  await writeAtomic(usedFile(place), String(now));
+}
+
+/** When it was last used; 0 when that is not known. A time to come counts as now, for the clock was wrong then. */
+export async function lastUse(place: VenvPlace): Promise<number> {
+  const time = Number(await readFile(usedFile(place), 'utf8').catch(() => ''));
+  return Number.isFinite(time) ? Math.min(time, Date.now()) : 0;
+}
+
+/**
+ * Removes the environment unless somebody uses it; false then. To be called under the lease. Who begins to use it
+ * shows that first and looks for `ready` afterwards, so he is either seen here, or does not find it any more.
+ */
+export async function removeUnused(place: VenvPlace, lease: Lease, timing: LockTiming): Promise<boolean> {
+  const link = join(place.directory, 'ready');
+  return lease.publish(async () => {
+    const target = await readlink(link).catch(nullIfMissing);
+    await rm(link, { force: true });
+    if (await isInUse(place, timing)) {
+      if (target !== null) await symlink(target, link);
+      return false;
+    }
+    await emptyPlace(place);
+    await removeIfEmpty(place);
+    return true;
+  });
+}
+
+/** The link goes first: it must never point to half. */
+export async function emptyPlace({ directory }: VenvPlace): Promise<void> {
+  const names = await readdir(directory);
+  await rm(join(directory, 'ready'), { force: true });
+  for (const name of names) await removeTree(join(directory, name));
+}
+
+export async function removeIfEmpty({ directory }: VenvPlace): Promise<void> {
+  await rmdir(directory).catch((error: unknown) => {
+    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
+  });
+}
+
+function nullIfMissing(error: unknown): null {
+  if (systemCode(error) === 'ENOENT') return null;
+  throw error;
+}
+
+/**
+ * Removes the environments that were not used for the longest time, and what an interrupted installation has left:
+ * each is 220 MB, and whoever may ask for versions could fill the disk. One that is in use, here or in another
+ * process, stays; so does one whose lock is held.
+ */
+export interface VenvsPlace {
+  readonly venvsDir: string;
+  readonly locksDir: string;
+  readonly timing: LockTiming;
+}
+
+export interface VenvRemoval {
+  readonly timing: LockTiming;
+  /** How long to wait for the lock of one that is to go, in milliseconds. */
+  readonly waitMs: number;
+  readonly signal?: AbortSignal;
+  readonly log: Log;
+}
+
+export interface SweepOptions extends VenvsPlace, VenvRemoval {
+  /** How many are kept besides those in use. */
+  readonly keep: number;
+  readonly signal: AbortSignal;
+}
+
+export interface FoundVenv {
+  readonly name: string;
+  readonly place: VenvPlace;
+  /** The environment that counts; null for one that is half-made. */
+  readonly ready: string | null;
+  /** Milliseconds since 1970; null for one that is half-made. */
+  readonly usedAt: number | null;
+  readonly isInUse: boolean;
+}
+
+/** Never rejects: what cannot be removed is logged. */
+export async function sweepVenvs(options: SweepOptions): Promise<void> {
+  const { keep, signal, log } = options;
+  try {
+    const found = (await findVenvs(options)).filter((venv) => !venv.isInUse);
+    const half = found.filter(({ usedAt }) => usedAt === null);
+    const whole = found.filter(({ usedAt }) => usedAt !== null);
+    const oldestLast = whole.toSorted((a, b) => (b.usedAt ?? 0) - (a.usedAt ?? 0));
+    for (const each of [...half, ...oldestLast.slice(keep)]) {
+      if (!signal.aborted) await sweep(each, options);
+    }
+  } catch (error) {
+    log.warn({ error: messageOf(error) }, 'installed versions of ESPHome cannot be looked at');
+  }
+}
+
+async function sweep(venv: FoundVenv, options: SweepOptions): Promise<void> {
+  const { signal, log } = options;
+  try {
+    await removeVenv(venv, options);
+  } catch (error) {
+    if (signal.aborted || isReceiverError(error, 'LOCK_TIMEOUT')) return;
+    const { directory } = venv.place;
+    log.warn({ directory, error: messageOf(error) }, 'an unused ESPHome could not be removed');
+  }
+}
+
+/** All that there are, in no order. Throws system errors. */
+export async function findVenvs({ venvsDir, locksDir, timing }: VenvsPlace): Promise<FoundVenv[]> {
+  const entries = await readdir(venvsDir, { withFileTypes: true });
+  const found: FoundVenv[] = [];
+  for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+    const place = placeOf({ venvsDir, locksDir, name });
+    const isUsed = await isInUse(place, timing);
+    const ready = await readyIn(place);
+    found.push({ name, place, ready, usedAt: ready === null ? null : await lastUse(place), isInUse: isUsed });
+  }
+  return found;
+}
+
+/**
+ * Removes one under its lock; false when it is in use, or was used or installed since it was found. Throws
+ * CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
+ */
+export async function removeVenv(
+  { place, usedAt }: Pick<FoundVenv, 'place' | 'usedAt'>,
+  { timing, waitMs, signal, log }: VenvRemoval,
+): Promise<boolean> {
+  const wish = { reason: 'removing an unused ESPHome', deadlineMs: waitMs, signal, timing, log };
+  const lease = await acquireAt(place.lockDir, wish);
+  try {
+    const now = (await readyIn(place)) === null ? null : await lastUse(place);
+    if (now !== usedAt || !(await removeUnused(place, lease, timing))) return false;
+    log.info({ directory: place.directory }, 'an unused ESPHome was removed');
+    return true;
+  } finally {
+    await lease.release();
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * Makes a Python environment with one thing installed in it, once, for all who ask for it.
+ *
+ * Each attempt fills a directory with a fresh name, and a symbolic link `ready`, made last, says which one counts. So
+ * a half-made environment is never used, whatever interrupted it, and an environment is never moved (its scripts hold
+ * absolute paths). A lease lets the second process wait instead of installing too, and ends the installer that a dead
+ * one has left. What one process may be using is replaced beside it and not removed.
+ */
+import { mkdir, mkdtemp, realpath } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { isAbsolute, join } from 'node:path';
+
+import { removeTree } from '../disk/remove.js';
+import { ReceiverError, isReceiverError } from '../errors.js';
+import { acquireAt, defaultTiming, type Lease, type LockTiming } from '../locks/lease.js';
+import { silentLog, type Log } from '../log.js';
+import { findPython } from './python.js';
+import { runStep } from '../esphome/step.js';
+import {
+  emptyPlace,
+  isInUse,
+  markReady,
+  placeOf,
+  readyIn,
+  removeIfEmpty,
+  stampUse,
+  type VenvPlace,
+} from './venv-place.js';
+
+/** As Device Builder 1.26 has them. */
+const makeTimeoutMs = 120_000;
+const installTimeoutMs = 900_000;
+const checkTimeoutMs = 60_000;
+/** A machine that stands still for longer than a lock lives loses it; the next attempt finds what another has made. */
+const maxAttempts = 2;
+
+export interface PlaceOptions {
+  /** Absolute. `$XDG_CACHE_HOME/koa-esphome-receiver`, or the same in `~/.cache`, unless said. */
+  readonly cacheDir?: string;
+  /** Absolute: where locks are. `locks` in `cacheDir` unless said. */
+  readonly locksDir?: string;
+  readonly timing?: LockTiming;
+  /** A Python 3.12 to 3.14 to make environments with; looked for unless said. */
+  readonly python?: string;
+  /** The host's environment. `process.env` unless said. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Gets pip's output, each line with its end. */
+  readonly onLine?: (line: string) => void;
+  /** Called when it has to be installed, before that begins. */
+  readonly onInstall?: () => void;
+  readonly log?: Log;
+  readonly signal?: AbortSignal;
+}
+
+export interface VenvOptions extends PlaceOptions {
+  /** A plain file name: the directory below `cacheDir`. */
+  readonly name: string;
+  /** What pip installs. */
+  readonly requirement: string;
+  /** A program of the environment with arguments, which must end with 0 and print the word `expect`. */
+  readonly check: readonly [string, ...string[]];
+  readonly expect: string;
+}
+
+type Settled = VenvOptions & Required<Pick<VenvOptions, 'env' | 'log' | 'timing'>>;
+
+/**
+ * An environment that passes its check: its directory, with links resolved. Throws PROVISION, with the failed step
+ * and what it printed, when it cannot be made; CANCELLED on abort, after everything of it has ended and is removed.
+ */
+export async function provisionVenv(options: VenvOptions): Promise<string> {
+  const { cacheDir = defaultCacheDir(), locksDir = join(cacheDir, 'locks'), name } = options;
+  const place = placeOf({ venvsDir: cacheDir, locksDir, name });
+  const settled = { env: process.env, log: silentLog, timing: defaultTiming, ...options };
+  try {
+    for (let attempt = 1; ; attempt += 1) {
+      const directory = await findOrInstall(place, settled, attempt === maxAttempts);
+      if (directory !== null) return directory;
+    }
+  } catch (error) {
+    if (isReceiverError(error, 'CANCELLED') || isReceiverError(error, 'PROVISION')) throw error;
+    throw new ReceiverError('PROVISION', `${name} could not be installed`, {}, { cause: error });
+  }
+}
+
+function defaultCacheDir(): string {
+  const { XDG_CACHE_HOME: chosen = '' } = process.env;
+  return join(isAbsolute(chosen) ? chosen : join(homedir(), '.cache'), 'koa-esphome-receiver');
+}
+
+/** Null when the lease was lost on the way. */
+async function findOrInstall(place: VenvPlace, options: Settled, isLast: boolean): Promise<string | null> {
+  const found = await findReady(place, options);
+  if (found !== null) return found;
+  const { name, signal, log, timing, onLine } = options;
+  const lease = await acquireAt(place.lockDir, {
+    ...{ reason: `installing ${name}`, signal, log, timing },
+    onBlocked: () => onLine?.(`Waiting for another installation of ${name}.\n`),
+  });
+  try {
+    return (await findReady(place, options)) ?? (await install(place, lease, options));
+  } catch (error) {
+    if (isLast || signal?.aborted || !lease.signal.aborted) throw error;
+    log.warn({ name, error }, 'an installation has lost its lock and is tried once more');
+    return null;
+  } finally {
+    await lease.release();
+  }
+}
+
+/** Null when there is none or it is broken. No answer in time is an error: the machine may be busy. */
+async function findReady(place: VenvPlace, options: Settled): Promise<string | null> {
+  const directory = await readyIn(place);
+  if (directory === null) return null;
+  try {
+    await checkVenv(directory, options);
+    return directory;
+  } catch (error) {
+    const isBroken = isReceiverError(error, 'SPAWN') || isReceiverError(error, 'PROVISION');
+    if (!isBroken || error.facts.timedOut === true) throw error;
+    options.log.warn({ directory, error }, 'an installed environment does not work and is made anew');
+    return null;
+  }
+}
+
+async function install(place: VenvPlace, lease: Lease, options: Settled): Promise<string> {
+  const { env, requirement, timing } = options;
+  const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
+  const python = options.python ?? (await findPython({ env, signal })).path;
+  options.onInstall?.();
+  await mkdir(place.directory, { recursive: true, mode: 0o700 });
+  // What a crash has left, or what is broken. Somebody may be at work with the latter all the same.
+  if (!(await isInUse(place, timing))) await emptyPlace(place);
+  const directory = await mkdtemp(join(place.directory, 'venv-'));
+  const shared = {
+    ...{ ...options, signal, cwd: place.directory },
+    beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => lease.recordBuild(identity),
+  };
+  try {
+    const pip = [join(directory, 'bin', 'python'), '-m', 'pip', 'install', '--progress-bar', 'off'] as const;
+    await runStep([python, '-m', 'venv', directory], { ...shared, what: 'venv', timeoutMs: makeTimeoutMs });
+    await runStep([...pip, requirement], { ...shared, what: 'pip', timeoutMs: installTimeoutMs });
+    await checkVenv(directory, shared);
+    await stampUse(place);
+    await lease.publish(() => markReady(place, directory));
+    return await realpath(directory);
+  } catch (error) {
+    await removeTree(directory);
+    await removeIfEmpty(place);
+    throw error;
+  }
+}
+
+type CheckOptions = Pick<VenvOptions, 'check' | 'expect'> &
+  Omit<Parameters<typeof runStep>[1], 'what' | 'timeoutMs' | 'cwd'>;
+
+async function checkVenv(directory: string, { check, expect, ...options }: CheckOptions): Promise<void> {
+  const [program, ...args] = check;
+  const command = [join(directory, 'bin', program), ...args] as const;
+  const what = check.join(' ');
+  const step = { ...options, cwd: directory, onLine: undefined, what, timeoutMs: checkTimeoutMs };
+  const output = await runStep(command, step);
+  if (!output.split(/[\s,]+/).includes(expect)) {
+    throw new ReceiverError('PROVISION', `${what} does not answer with ${expect}`, { output });
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * A finished build on its way to the peer that ordered it (Device Builder 1.26).
+ *
+ * It is read piece by piece as the connection takes it, beside everything else that the session does: a slow link
+ * costs no memory, and the peer's pings are answered while firmware travels.
+ */
+import { isReceiverError, quote } from '../errors.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';
+import type { ArtifactsReason } from '../protocol/constants.js';
+import { chunkBytes, inChunks } from '../protocol/transfer.js';
+import type { SessionJobs } from './ports.js';
+
+const maxDetailLength = 256;
+
+export interface DownloadHandler {
+  /** Answers a `download_artifacts`. One at a time for each peer. */
+  start(jobId: string): void;
+  isBusy(): boolean;
+  /** Stops the stream; resolves when its file is closed. */
+  end(): Promise<void>;
+}
+
+export interface DownloadHandlerDeps {
+  readonly dashboardId: DashboardId;
+  readonly channel: ReceiverChannel;
+  readonly jobs: Pick<SessionJobs, 'find' | 'openArtifacts'>;
+  readonly log: Log;
+}
+
+export function createDownloadHandler({
+  dashboardId,
+  channel,
+  jobs,
+  log,
+}: DownloadHandlerDeps): DownloadHandler {
+  let running: Promise<void> | undefined;
+  let ended = false;
+
+  function refuse(jobId: string, reason: ArtifactsReason, error?: unknown): void {
+    const detail = isReceiverError(error) ? error.message.slice(0, maxDetailLength) : undefined;
+    channel.send({
+      type: 'artifacts_end',
+      job_id: jobId,
+      accepted: false,
+      reason,
+      ...(detail && { detail }),
+    });
+  }
+
+  async function deliver(jobId: string, id: string): Promise<void> {
+    let started = false;
+    try {
+      const artifacts = await jobs.openArtifacts(id);
+      if (ended) return;
+      channel.send({
+        type: 'artifacts_start',
+        job_id: jobId,
+        total_bytes: artifacts.bytes,
+        num_chunks: Math.ceil(artifacts.bytes / chunkBytes),
+        artifacts_sha256: artifacts.sha256,
+        firmware_offset: artifacts.firmwareOffset,
+      });
+      started = true;
+      await stream(jobId, artifacts.bytes, artifacts.read());
+      channel.send({ type: 'artifacts_end', job_id: jobId, accepted: true });
+    } catch (error) {
+      log.warn({ error, dashboardId, jobId: quote(jobId) }, 'the artifacts could not be delivered');
+      refuse(jobId, started ? 'stream_failed' : openingReason(error), error);
+    }
+  }
+
+  async function stream(jobId: string, bytes: number, source: AsyncIterable<Buffer>): Promise<void> {
+    let index = 0;
+    let sent = 0;
+    for await (const piece of inChunks(source, chunkBytes)) {
+      await channel.drained(lowWaterBytes);
+      if (ended) return;
+      sent += piece.length;
+      if (sent > bytes) break;
+      channel.send({
+        type: 'artifacts_chunk',
+        job_id: jobId,
+        chunk_index: index,
+        data_b64: piece.toString('base64'),
+        is_last: sent === bytes,
+      });
+      index += 1;
+    }
+    if (sent !== bytes) throw new Error('the stored artifacts do not have the size that was announced');
+  }
+
+  return {
+    start(jobId) {
+      if (running) return refuse(jobId, 'duplicate_download');
+      const job = jobs.find(dashboardId, jobId);
+      if (!job) return refuse(jobId, 'unknown_job');
+      if (job.state !== 'completed') return refuse(jobId, 'job_not_completed');
+      running = deliver(jobId, job.id).finally(() => (running = undefined));
+    },
+    isBusy: () => running !== undefined,
+    async end() {
+      ended = true;
+      await running;
+    },
+  };
+}
+
+function openingReason(error: unknown): ArtifactsReason {
+  if (isReceiverError(error, 'NOT_FOUND')) return 'unknown_job';
+  const isIncomplete = isReceiverError(error, 'ARTIFACTS') || isReceiverError(error, 'STORAGE');
+  return isIncomplete ? 'build_dir_missing' : 'pack_failed';
+}

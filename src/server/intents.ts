@@ -1,0 +1,86 @@
+/**
+ * The one answer that follows the handshake: what the caller wants, and whether it gets it (Device Builder 1.26).
+ *
+ * The words matter: after `no_approved_peer` or `pin_mismatch` a client stops for good and its user must pair again.
+ */
+import { idOrUndefined } from '../peers/identity.js';
+import type { PairingCaller, PairingService } from '../peers/pairing.js';
+import type { Responded } from '../protocol/handshake.js';
+import type { IntentAnswer } from '../protocol/intent.js';
+import type { IntentResponse, RejectReason } from '../protocol/constants.js';
+
+/** What the receiver says about itself in every answer. */
+export interface ReceiverFacts {
+  /** The name of the machine for people. */
+  readonly friendlyName: string;
+  readonly haAddon: boolean;
+  /** Whether a pairing needs the printed key; only a preview says so. */
+  readonly requiresPairingKey: boolean;
+}
+
+export interface IntentDecision {
+  readonly response: IntentResponse;
+  readonly reason?: RejectReason;
+  /** The caller that may open a session. */
+  readonly granted?: PairingCaller;
+}
+
+/** Decides about a caller. May take as long as a person takes; undefined when there is nothing to say any more. */
+export async function decide(
+  responded: Responded,
+  pairing: PairingService,
+): Promise<IntentDecision | undefined> {
+  const { intent, channel } = responded;
+  switch (intent) {
+    case undefined:
+      return { response: 'rejected', reason: 'bad_intent' };
+    case 'preview':
+      return { response: 'ok' };
+    case 'connect_back':
+      return { response: 'rejected', reason: 'no_approved_peer' };
+    default:
+      break;
+  }
+  const caller = callerOf(responded);
+  if (!caller) return { response: 'rejected', reason: 'bad_dashboard_id' };
+  // A wrong `no_approved_peer` is final. So it is not said by a table that another receiver has overtaken.
+  await pairing.reread();
+  if (intent === 'pair_request') return pairing.pairRequest(caller);
+  if (intent === 'pair_status') return pairing.pairStatus(caller, channel.signal);
+  const answer = pairing.peerLink(caller);
+  return answer.response === 'ok' ? { ...answer, granted: caller } : answer;
+}
+
+function callerOf({ hello, peerStaticKey, channel }: Responded): PairingCaller | undefined {
+  const dashboardId = idOrUndefined(hello.dashboardId);
+  return dashboardId && { ...hello, dashboardId, publicKey: peerStaticKey, address: channel.remoteAddress };
+}
+
+/** What a receiver can build with at the moment of the answer. */
+export interface IntentBuilds {
+  /** Of the installed ESPHome, '' when unknown. */
+  readonly version: string;
+  /** Whether other releases are installed on demand. */
+  readonly provisions: boolean;
+  /** Whether the caller may have builds begin from nothing. */
+  readonly resets: boolean;
+}
+
+/** The decision as it stands on the wire. */
+export function answerOf(
+  { response, reason }: IntentDecision,
+  responded: Responded,
+  about: ReceiverFacts,
+  { version, provisions, resets }: IntentBuilds,
+): IntentAnswer {
+  return {
+    intent_response: response,
+    esphome_version: version,
+    auto_provision_supported: provisions,
+    reset_build_env_supported: resets,
+    friendly_name: about.friendlyName,
+    ha_addon: about.haAddon,
+    ...(reason && { reason }),
+    ...(responded.intent === 'preview' && about.requiresPairingKey && { requires_pairing_key: true }),
+  };
+}

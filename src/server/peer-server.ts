@@ -1,0 +1,230 @@
+/**
+ * The receiver's side of the peer link: takes connections, answers them, and leads the sessions.
+ *
+ * It knows transports and no sockets, so that a host may bring the connections from wherever it has them.
+ */
+import { setMaxListeners } from 'node:events';
+
+import { systemClock, type Clock } from '../async/clock.js';
+import { isReceiverError, type ErrorCode } from '../errors.js';
+import type { JobEvent } from '../jobs/events.js';
+import { isTerminal, type JobRecord } from '../jobs/record.js';
+import type { Log } from '../log.js';
+import type { DashboardId } from '../paths/index.js';
+import type { Identity } from '../peers/identity.js';
+import type { PairingCaller, PairingService } from '../peers/pairing.js';
+import type { ReceiverChannel } from '../protocol/channel.js';
+import { respond } from '../protocol/handshake.js';
+import { closeGraceMs, waitForClose } from '../protocol/heartbeat.js';
+import type { Transport } from '../protocol/transport.js';
+import {
+  createStrangerPool,
+  defaultStrangerLimits,
+  type StrangerLimits,
+  type LeavePool,
+} from './connection-limits.js';
+import { answerOf, decide, type ReceiverFacts } from './intents.js';
+import { type PathStripper, queueStatusFrame, stateFrame } from './outbox.js';
+import {
+  type IsPlaceSafe,
+  type SessionJobs,
+  type NoRoomFor,
+  type OpenIntake,
+  type ResetBuilds,
+  createUploads,
+  defaultMaxUploadsPerPeer,
+} from './ports.js';
+import { openSession } from './session.js';
+import { createSessions, type SessionEvent, type Sessions } from './sessions.js';
+
+export interface PeerServerOptions {
+  readonly identity: Identity;
+  readonly pairing: PairingService;
+  readonly jobs: SessionJobs;
+  readonly openIntake: OpenIntake;
+  /** Of a bundle as it arrives. Default: what the wire allows, 128 MiB. */
+  readonly maxBundleBytes?: number;
+  /** Of one peer, over all its connections; at least 2. Default: 8. */
+  readonly maxUploadsPerPeer?: number;
+  readonly isPlaceSafe: IsPlaceSafe;
+  /** Default: there always is room. */
+  readonly noRoomFor?: NoRoomFor | undefined;
+  /** Default: nobody may, and nobody is told that he may. */
+  readonly resetBuilds?: ResetBuilds | undefined;
+  readonly about: ReceiverFacts;
+  /** Applied to each line of output. Default: none. */
+  readonly hidePlaces?: PathStripper;
+  /** The version of the installed ESPHome. Asked for each connection, so it must answer within seconds. */
+  readonly esphomeVersion: () => Promise<string>;
+  /** Whether other versions are installed on demand. Asked as often; must not reject. Default: never. */
+  readonly canProvision?: () => Promise<boolean>;
+  readonly log: Log;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
+  readonly limits?: StrangerLimits;
+}
+
+export interface PeerServer {
+  /** Takes a connection over, for good. Never throws. */
+  accept(transport: Transport): void;
+  isConnected(id: DashboardId): boolean;
+  /** Ends the session of a peer that is none any more, at once. */
+  cutOff(id: DashboardId): void;
+  subscribe(listener: (event: SessionEvent) => void): () => void;
+  /** Closes the pairing, tells all peers that the receiver ends, and waits until they are gone, at most 5 s. */
+  close(): Promise<void>;
+}
+
+export function createPeerServer(options: PeerServerOptions): PeerServer {
+  const { pairing, jobs, log, clock = systemClock, limits = defaultStrangerLimits } = options;
+  const gate = createStrangerPool(limits, clock);
+  const sessions = createSessions(clock, log);
+  const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
+  const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
+  const stopping = new AbortController();
+  // Every handshake listens to it, and there may be more than ten.
+  setMaxListeners(0, stopping.signal);
+  /** Every accepted connection until it is gone. */
+  const connections = new Map<Transport, Promise<void>>();
+  const unsubscribe = pairing.subscribe((event) => {
+    if (event.type === 'revoked') cutOff(event.dashboardId);
+  });
+
+  function cutOff(id: DashboardId): void {
+    sessions.get(id)?.end('cut');
+  }
+
+  function accept(transport: Transport): void {
+    if (stopping.signal.aborted) return transport.destroy();
+    const leave = gate.enter(transport.remoteAddress, () => transport.destroy());
+    if (leave === null) return transport.destroy();
+    const served = serve(transport, leave)
+      .catch((error: unknown) => {
+        const facts = { error, address: transport.remoteAddress };
+        if (isTheirs(error)) log.debug(facts, 'a connection failed');
+        else log.error(facts, 'a connection could not be served');
+        transport.destroy();
+      })
+      .finally(() => {
+        leave();
+        connections.delete(transport);
+      });
+    connections.set(transport, served);
+  }
+
+  async function serve(transport: Transport, leave: LeavePool): Promise<void> {
+    const { signal } = stopping;
+    const responded = await respond(transport, options.identity, {
+      timeoutMs: limits.handshakeTimeoutMs,
+      signal,
+    });
+    const { channel, intent } = responded;
+    const [version, provisions = false] = await Promise.all([esphomeVersion(), options.canProvision?.()]);
+    const decision = await decide(responded, pairing);
+    if (decision) {
+      const { response, reason } = decision;
+      log.info({ intent, response, reason, address: channel.remoteAddress }, 'a connection was answered');
+      const resets = options.resetBuilds !== undefined;
+      channel.answer(answerOf(decision, responded, options.about, { version, provisions, resets }));
+      if (decision.granted && (await lead(channel, decision.granted, leave))) return;
+    }
+    channel.close();
+    await waitForClose(channel, clock);
+  }
+
+  async function esphomeVersion(): Promise<string> {
+    try {
+      return await options.esphomeVersion();
+    } catch (error) {
+      log.warn({ error }, 'the version of ESPHome is not known');
+      return '';
+    }
+  }
+
+  /** Leads the session to its end. False when the approval was withdrawn after the answer. */
+  async function lead(channel: ReceiverChannel, caller: PairingCaller, leave: LeavePool): Promise<boolean> {
+    const { dashboardId } = caller;
+    const isFree = await sessions.isFree(dashboardId, channel.remoteAddress);
+    const peer = pairing.seen(caller);
+    if (!peer || stopping.signal.aborted) return false;
+    if (!isFree) {
+      channel.terminate('identity_in_use');
+      await waitForClose(channel, clock);
+      return true;
+    }
+    const peerLabel = peer.friendlyName || peer.label || dashboardId;
+    const { mute } = fanOut;
+    const session = openSession({ ...options, dashboardId, peerLabel, channel, uploads, mute, clock });
+    leave();
+    sessions.register(session);
+    session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus()));
+    await session.ended;
+    sessions.remove(session);
+    return true;
+  }
+
+  async function close(): Promise<void> {
+    stopping.abort();
+    pairing.close();
+    for (const session of sessions.list()) session.end('server_shutting_down');
+    let cancelCut = (): void => {};
+    const cut = new Promise<void>((resolve) => {
+      cancelCut = clock.after(closeGraceMs, () => {
+        for (const transport of connections.keys()) transport.destroy();
+        resolve();
+      });
+    });
+    await Promise.race([Promise.all(connections.values()), cut]);
+    cancelCut();
+    unsubscribe();
+    fanOut.stop();
+  }
+
+  return {
+    accept,
+    isConnected: (id) => sessions.get(id) !== undefined,
+    cutOff,
+    subscribe: (listener) => sessions.subscribe(listener),
+    close,
+  };
+}
+
+const theirCodes: ReadonlySet<ErrorCode> = new Set(['NOISE', 'PROTOCOL', 'CANCELLED']);
+
+/** Whether a connection failed by what the other side did, or because the receiver ends: anybody can cause that. */
+function isTheirs(error: unknown): boolean {
+  return isReceiverError(error) && theirCodes.has(error.code);
+}
+
+/**
+ * From the jobs to the sessions: each event of a job goes to the peer that ordered it, if it is there, under the id
+ * that the peer gave. What happens while the peer is away is not repeated; it asks for its job again when it is back.
+ */
+export interface JobFanOut {
+  /** Nothing more is sent about that job, whose peer's id now means another. It must not have ended yet. */
+  mute(jobId: string): void;
+  stop(): void;
+}
+
+export function startJobFanOut(jobs: SessionJobs, sessions: Sessions, hidePlaces: PathStripper): JobFanOut {
+  const muted = new Set<string>();
+
+  function state(job: JobRecord): void {
+    const frame = stateFrame(job);
+    if (frame && !muted.has(job.id)) sessions.get(job.dashboardId)?.outbox.state(frame);
+    if (isTerminal(job)) muted.delete(job.id);
+  }
+
+  const stop = jobs.subscribe((event: JobEvent) => {
+    if (event.type === 'state') state(event.job);
+    if (event.type === 'output' && !muted.has(event.job.id)) {
+      const session = sessions.get(event.job.dashboardId);
+      session?.outbox.output(event.job.peerJobId, hidePlaces(event.line, event.job));
+    }
+    if (event.type === 'queue') {
+      const frame = queueStatusFrame(event.status);
+      for (const session of sessions.list()) session.outbox.queueStatus(frame);
+    }
+  });
+  return { mute: (jobId) => void muted.add(jobId), stop };
+}

@@ -1,0 +1,60 @@
+/**
+ * What the link needs of the parts below it, and nothing more, so that a test can stand in for each of them and
+ * no frame of the wire leaks into a job.
+ */
+import type { BundleIntake } from '../bundles/intake.js';
+import type { JobService } from '../jobs/create-job-service.js';
+import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
+import type { NoRoom } from '../retention/quota.js';
+
+export type SessionJobs = Pick<
+  JobService,
+  'submit' | 'cancel' | 'cancelByPeer' | 'find' | 'queueStatus' | 'subscribe' | 'openArtifacts'
+>;
+
+/** Begins to take a bundle in. */
+export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
+
+/** Whether a device's directory really lies below the builds directory, links resolved. */
+export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;
+
+/** Why an upload of as many bytes is refused before its first one; null when there is room. */
+export type NoRoomFor = (dashboardId: DashboardId, bytes: number) => NoRoom | null;
+
+/**
+ * Removes what was built for the peer, or for all where the host allows that. Null when jobs are under way that it would
+ * take the ground from.
+ */
+export type ResetBuilds = (dashboardId: DashboardId) => Promise<void> | null;
+
+/**
+ * How many uploads of each peer are under way, over all its connections: a connection has one that arrives, and what
+ * a lost one leaves takes its time to be removed. Without the count a peer that connects again and again would have
+ * any number of half-written trees here at once.
+ */
+
+/** One connection alone has five: one that arrives, and four ends. */
+export const defaultMaxUploadsPerPeer = 8;
+
+export interface Uploads {
+  readonly maxPerPeer: number;
+  /** Counts one more and gives how to count it off, once; undefined when there are as many as may be. */
+  begin(peer: DashboardId): (() => void) | undefined;
+}
+
+export function createUploads(maxPerPeer: number): Uploads {
+  const counts = new Map<DashboardId, number>();
+  return {
+    maxPerPeer,
+    begin(peer) {
+      const count = counts.get(peer) ?? 0;
+      if (count >= maxPerPeer) return undefined;
+      counts.set(peer, count + 1);
+      return () => {
+        const left = (counts.get(peer) ?? 0) - 1;
+        if (left === 0) counts.delete(peer);
+        else counts.set(peer, left);
+      };
+    },
+  };
+}

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+
+import fc from 'fast-check';
+
+import { createSingleFlight, type FlightCaller } from '../../src/async/single-flight.js';
+
+const limits = { maxAtOnce: 2, maxLines: 3, maxLineLength: 10 } as const;
+
+/** Work that a test ends by itself, and that takes a moment to end when it is told to. */
+function handWork() {
+  const works: { readonly key: string; readonly caller: FlightCaller; end(result: string | Error): void }[] =
+    [];
+  let running = 0;
+  const share = createSingleFlight<string>(async (key, caller) => {
+    running += 1;
+    try {
+      return await new Promise<string>((resolve, reject) => {
+        const end = (result: string | Error): void =>
+          typeof result === 'string' ? resolve(result) : reject(result);
+        works.push({ key, caller, end });
+        caller.signal.addEventListener('abort', () => setImmediate(() => end(new Error('ended'))));
+      });
+    } finally {
+      running -= 1;
+    }
+  }, limits);
+  return { works, share, running: () => running };
+}
+
+function aCaller() {
+  const controller = new AbortController();
+  const lines: string[] = [];
+  return { controller, lines, signal: controller.signal, output: (line: string) => void lines.push(line) };
+}
+
+test('Whoever asks for the same shares one piece of work, its result and what it has printed so far', async () => {
+  const { works, share } = handWork();
+  const [early, late] = [aCaller(), aCaller()];
+  const first = share('a', early);
+  works[0]?.caller.output('one\n');
+  const second = share('a', late);
+  works[0]?.caller.output('two\n');
+  works[0]?.end('done');
+  assert.deepEqual(await Promise.all([first, second]), ['done', 'done']);
+  assert.deepEqual(
+    [early.lines, late.lines],
+    [
+      ['one\n', 'two\n'],
+      ['one\n', 'two\n'],
+    ],
+  );
+  works[0]?.caller.output('after the end\n');
+  assert.equal(early.lines.length, 2);
+
+  const again = share('a', aCaller());
+  assert.equal(works.length, 2, 'what has ended is not shared');
+  works[1]?.end(new Error('no'));
+  await assert.rejects(again, /^Error: no$/);
+});
+
+test('One who leaves gets his reason at once and nothing more; the last one waits for the end of the work', async () => {
+  const { works, share, running } = handWork();
+  const [one, two] = [aCaller(), aCaller()];
+  const calls = [share('a', one), share('a', two)];
+  one.controller.abort(new Error('first left'));
+  await assert.rejects(calls[0] as Promise<string>, /first left/);
+  assert.equal(running(), 1);
+  works[0]?.caller.output('line\n');
+  assert.deepEqual([one.lines, two.lines], [[], ['line\n']]);
+  two.controller.abort(new Error('second left'));
+  await assert.rejects(calls[1] as Promise<string>, /second left/);
+  assert.equal(running(), 0);
+  await assert.rejects(share('a', two), /second left/);
+  assert.equal(works.length, 1);
+});
+
+test('Whoever comes while given-up work ends begins anew', async () => {
+  const { works, share } = handWork();
+  const one = aCaller();
+  const left = share('a', one);
+  one.controller.abort(new Error('left'));
+  await Promise.resolve();
+  await Promise.resolve();
+  const next = share('a', aCaller());
+  await assert.rejects(left, /left/);
+  works[1]?.end('new');
+  assert.equal(await next, 'new');
+});
+
+test('Only so many run at once; who waits can leave, and hears why he waits', async () => {
+  const { works, share } = handWork();
+  const [third, fourth] = [aCaller(), aCaller()];
+  const running = [share('a', aCaller()), share('b', aCaller())];
+  const waiting = [share('c', third), share('d', fourth)];
+  third.controller.abort(new Error('left'));
+  await assert.rejects(waiting[0] as Promise<string>, /left/);
+  assert.equal(works.length, 2);
+  works[0]?.end('a');
+  await running[0];
+  await turn();
+  assert.deepEqual(
+    works.map(({ key }) => key),
+    ['a', 'b', 'd'],
+  );
+  works[1]?.end('b');
+  works[2]?.end('d');
+  assert.deepEqual(await Promise.all([running[1], waiting[1]]), ['b', 'd']);
+  assert.match(fourth.lines.join(''), /^Waiting/);
+});
+
+test('What is printed is bounded, in lines and in each line', async () => {
+  const { works, share } = handWork();
+  const caller = aCaller();
+  const call = share('a', caller);
+  for (const line of ['1\n', '0123456789abc\n', '3\n', '4\n', '5\n']) works[0]?.caller.output(line);
+  works[0]?.end('');
+  await call;
+  assert.deepEqual(caller.lines, [
+    '1\n',
+    '0123456789…\n',
+    '3\n',
+    '[the rest of the installation is not shown]\n',
+  ]);
+});
+
+test('In any order of coming and leaving everybody gets an answer, and nothing runs for nobody', async () => {
+  const steps = fc.array(fc.tuple(fc.constantFrom('join', 'leave', 'end', 'turn'), fc.nat(5)), {
+    maxLength: 30,
+  });
+  await fc.assert(
+    fc.asyncProperty(steps, async (acts) => {
+      const { works, share, running } = handWork();
+      const callers: ReturnType<typeof aCaller>[] = [];
+      const calls: Promise<unknown>[] = [];
+      for (const [act, which] of acts) {
+        if (act === 'join') {
+          const caller = aCaller();
+          callers.push(caller);
+          calls.push(share('abc'[which % 3] as string, caller).catch(() => 'left'));
+        }
+        if (act === 'leave') callers[which]?.controller.abort(new Error('left'));
+        if (act === 'end') works[which]?.end('done');
+        if (act === 'turn') await turn();
+        assert.ok(running() <= limits.maxAtOnce);
+      }
+      for (const { controller } of callers) controller.abort(new Error('left'));
+      await Promise.all(calls);
+      assert.equal(running(), 0);
+    }),
+    { numRuns: 200 },
+  );
+});

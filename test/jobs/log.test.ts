@@ -1,0 +1,144 @@
+/** A job's output: what of it is kept and told when there is much, and what errors of our own disk mean. */
+import assert from 'node:assert/strict';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+
+import fc from 'fast-check';
+
+import { diskFullMessage } from '../../src/compile/verdict.js';
+import { ReceiverError } from '../../src/errors.js';
+import { openJobLog } from '../../src/jobs/log.js';
+import { outcomeOf } from '../../src/jobs/outcome.js';
+import { silentLog as log } from '../../src/log.js';
+import { tempDir } from '../support/temp-dir.js';
+
+let directory = '';
+let cleanUp: () => Promise<void> | void;
+before(async () => {
+  directory = await tempDir({ after: (cleanup) => (cleanUp = cleanup) });
+});
+after(() => cleanUp());
+
+let logs = 0;
+
+async function written(
+  lines: readonly string[],
+  maxBytes: number,
+): Promise<{ told: string[]; kept: string }> {
+  logs += 1;
+  const file = join(directory, `${logs}.log`);
+  const told: string[] = [];
+  const output = openJobLog(file, { maxBytes, onLine: (line) => void told.push(line), log });
+  for (const line of lines) output.write(line);
+  await output.close();
+  return { told, kept: await readFile(file, 'utf8') };
+}
+
+const notice = '[the output is long: from here on only its last lines are shown, at the end]\n';
+
+test('What is within the limit is kept and told as it is', async () => {
+  const lines = ['INFO one\n', 'two\r', 'drei\r\n', '', 'the rest'];
+  assert.deepEqual(await written(lines, 65_536), { told: lines, kept: lines.join('') });
+});
+
+test('Of a long output the beginning and the end are kept, with the number of the lines between; so it is told, with one notice', async () => {
+  const lines = Array.from({ length: 20_000 }, (_, n) => `line ${n}\n`);
+  const { told, kept } = await written(lines, 65_536);
+  const cut = told.indexOf(notice);
+  const [head, tail] = [told.slice(0, cut), told.slice(cut + 1)];
+  assert.deepEqual(head, lines.slice(0, cut));
+  assert.deepEqual(tail, lines.slice(-tail.length));
+  const dropped = 20_000 - head.length - tail.length;
+  const middle = `[${dropped} lines are left out here: the output was too long]\n`;
+  assert.equal(kept, head.join('') + middle + tail.join(''));
+  assert.ok(head.join('').length > 48_000, 'most of the limit is for the beginning');
+  assert.ok(tail.length > 100);
+});
+
+test('An output that is a little over its limit loses nothing', async () => {
+  const lines = Array.from({ length: 50 }, () => `${'x'.repeat(999)}\n`);
+  const { told, kept } = await written(lines, 65_536);
+  assert.equal(kept, lines.join(''));
+  assert.deepEqual(
+    told.filter((line) => line !== notice),
+    lines,
+  );
+});
+
+test('A notice stands on a line of its own, even where a line without an end was cut into pieces', async () => {
+  const { told, kept } = await written(
+    Array.from({ length: 30 }, () => 'x'.repeat(8_192)),
+    65_536,
+  );
+  assert.ok(told.includes(`\n${notice}`));
+  assert.match(kept, /x\n\[\d+ lines are left out here: the output was too long\]\nx/);
+});
+
+test('Whatever is written, the log is within its limit, and beginning, middle and end together count every line', async () => {
+  const line = fc
+    .tuple(fc.constantFrom('', 'a', 'é', '🔥', 'error: '), fc.nat(140), fc.constantFrom('\n', '\r', ''))
+    .map(([text, times, end]) => text.repeat(times) + end);
+  const lines = fc
+    .array(line, { minLength: 1, maxLength: 250 })
+    .filter((all) => all.every((text) => text !== ''));
+  await fc.assert(
+    fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxBytes) => {
+      const { told, kept } = await written(all, maxBytes);
+      const shown = told.filter((text) => !text.endsWith(notice));
+      const dropped = Number(/^\[(\d+) lines are left out here/m.exec(kept)?.[1] ?? 0);
+      assert.equal(shown.length + dropped, all.length);
+      assert.ok(told.length - shown.length <= 1, 'more than one notice');
+      assert.ok(Buffer.byteLength(kept) <= maxBytes + 80);
+      if (dropped === 0) assert.equal(kept, all.join(''));
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test('No file is opened before the first line, which replaces what an earlier attempt has written', async () => {
+  const file = join(directory, 'again.log');
+  await writeFile(file, 'an earlier attempt, which was longer');
+  const silent = openJobLog(file, { onLine() {}, log });
+  await silent.close();
+  assert.equal(await readFile(file, 'utf8'), 'an earlier attempt, which was longer');
+  const output = openJobLog(file, { onLine() {}, log });
+  output.write('new\n');
+  await output.close();
+  assert.equal(await readFile(file, 'utf8'), 'new\n');
+  const waiting = openJobLog(join(directory, 'waits.log'), { onLine() {}, log });
+  await waiting.close();
+  await assert.rejects(stat(join(directory, 'waits.log')), { code: 'ENOENT' });
+});
+
+test('A disk that is full stops the log and nothing else', { skip: !(await canBeFull()) }, async () => {
+  const told: string[] = [];
+  const output = openJobLog('/dev/full', { maxBytes: 65_536, onLine: (line) => void told.push(line), log });
+  for (let n = 0; n < 100; n += 1) output.write(`line ${n}\n`);
+  await output.close();
+  assert.equal(told.length, 100);
+});
+
+test('A full disk is called so, however deep it lies under errors of our own', () => {
+  const { signal } = new AbortController();
+  const full = Object.assign(new Error('write /some/place'), { code: 'ENOSPC' });
+  const storage = new ReceiverError('STORAGE', 'a file cannot be written', {}, { cause: full });
+  const lost = new ReceiverError('LOCK_LOST', 'the lock was lost', {}, { cause: storage });
+  for (const error of [full, storage, lost, Object.assign(new Error(), { code: 'EDQUOT' })]) {
+    const expected = { to: 'failed', reason: 'resource', message: diskFullMessage };
+    assert.deepEqual(outcomeOf(error, signal, log), expected);
+  }
+  const other = new ReceiverError('LOCK_LOST', 'the lock was lost', {}, { cause: new Error('no code') });
+  assert.deepEqual(outcomeOf(other, signal, log), {
+    to: 'failed',
+    reason: 'lock_lost',
+    message: 'the lock was lost',
+  });
+});
+
+async function canBeFull(): Promise<boolean> {
+  return stat('/dev/full').then(
+    (facts) => facts.isCharacterDevice(),
+    () => false,
+  );
+}

@@ -1,0 +1,50 @@
+/** How long a socket may go without an upgrade, and what a crowd of such sockets costs. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import fc from 'fast-check';
+
+import { createHalfOpen } from '../../src/koa/listen.js';
+import { manualClock } from '../async/manual-clock.js';
+
+const handshakeTimeoutMs = 5_000;
+
+test('Who is not upgraded in time is ended within a second more and once, and who has left never is', () => {
+  const step = fc.record({ afterMs: fc.nat(3_000), leavesAfterMs: fc.option(fc.nat(10_000)) });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      const clock = manualClock();
+      const halfOpen = createHalfOpen({ sockets: 100, handshakeTimeoutMs }, clock);
+      const sockets = steps.map(({ afterMs, leavesAfterMs }) => {
+        clock.advance(afterMs);
+        const socket = { arrived: clock.now(), leavesAfterMs, ends: [] as number[] };
+        const leave = halfOpen.enter('a', () => socket.ends.push(clock.now() - socket.arrived));
+        if (leavesAfterMs !== null) clock.after(leavesAfterMs, leave);
+        return socket;
+      });
+      clock.advance(30_000);
+      for (const { leavesAfterMs, ends } of sockets) {
+        const [after = NaN] = ends;
+        if (leavesAfterMs !== null && leavesAfterMs < handshakeTimeoutMs) assert.deepEqual(ends, []);
+        else if (leavesAfterMs === null || leavesAfterMs > handshakeTimeoutMs + 1_000)
+          assert.equal(ends.length, 1);
+        if (ends.length > 0)
+          assert.ok(after >= handshakeTimeoutMs && after <= handshakeTimeoutMs + 1_000, `${after}`);
+      }
+      assert.equal(clock.waiting, 0, 'no timer is left');
+    }),
+  );
+});
+
+test('One timer serves any number of sockets, and one that had to make room is not ended again', () => {
+  const clock = manualClock();
+  const halfOpen = createHalfOpen({ sockets: 16, handshakeTimeoutMs }, clock);
+  let ended = 0;
+  for (let n = 0; n < 1_000; n += 1) {
+    halfOpen.enter('a', () => (ended += 1));
+    assert.equal(clock.waiting, 1);
+  }
+  assert.equal(ended, 984);
+  clock.advance(handshakeTimeoutMs);
+  assert.equal(ended, 1_000);
+});

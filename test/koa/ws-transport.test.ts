@@ -1,0 +1,129 @@
+/** The transport over real sockets on loopback. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { test, type TestContext } from 'node:test';
+
+import { WebSocket, WebSocketServer } from 'ws';
+
+import type { Transport } from '../../src/protocol/transport.js';
+import { wsTransport } from '../../src/koa/ws-transport.js';
+import { waitFor } from '../support/wait-for.js';
+
+/** Both ends of a connection: the server's as a transport, the client's as a socket. */
+async function pair(t: TestContext): Promise<{ transport: Transport; client: WebSocket; socket: WebSocket }> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.after(() => {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  await once(server, 'listening');
+  const client = new WebSocket(`ws://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  t.after(() => client.terminate());
+  const accepted = once(server, 'connection') as Promise<[WebSocket]>;
+  const [[socket]] = await Promise.all([accepted, once(client, 'open')]);
+  return { transport: wsTransport(socket, '::ffff:127.0.0.1'), client, socket };
+}
+
+function record(transport: Transport): string[] {
+  const seen: string[] = [];
+  transport.start({
+    message: (data) => seen.push(data.toString()),
+    text: () => seen.push('(text)'),
+    closed: () => seen.push('(closed)'),
+  });
+  return seen;
+}
+
+test('Messages that came before the start are kept, in order, and the end comes last', async (t) => {
+  const { transport, client } = await pair(t);
+  for (const text of ['one', 'two', 'three']) client.send(Buffer.from(text));
+  client.send('words');
+  client.close();
+  await new Promise((resolve) => setImmediate(resolve));
+  const seen = record(transport);
+  await waitFor(() => seen.includes('(closed)') || undefined, { deadlineMs: 5000, what: 'the end' });
+  assert.deepEqual(seen, ['one', 'two', 'three', '(text)', '(closed)']);
+  assert.equal(transport.remoteAddress, '127.0.0.1');
+});
+
+test('What is sent in one turn leaves together, in order, and before a close', async (t) => {
+  const { client, socket } = await pair(t);
+  const calls: string[] = [];
+  const wire = { cork: () => void calls.push('cork'), uncork: () => void calls.push('uncork') };
+  const transport = wsTransport(socket, '127.0.0.1', wire);
+  record(transport);
+  const seen: string[] = [];
+  client.on('message', (data: Buffer) => seen.push(data.toString()));
+  for (const text of ['one', 'two', 'three']) transport.send(Buffer.from(text));
+  assert.deepEqual(calls, ['cork']);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(calls, ['cork', 'uncork']);
+  transport.send(Buffer.from('four'));
+  transport.close();
+  await once(client, 'close');
+  assert.deepEqual(seen, ['one', 'two', 'three', 'four']);
+  assert.deepEqual(calls, ['cork', 'uncork', 'cork', 'uncork']);
+});
+
+test('A paused transport delivers nothing until it is resumed', async (t) => {
+  const { transport, client } = await pair(t);
+  const seen = record(transport);
+  client.send(Buffer.from('first'));
+  await waitFor(() => seen.length > 0 || undefined, { deadlineMs: 5000, what: 'the first' });
+  transport.pause();
+  client.send(Buffer.from('second'));
+  const pong = once(client, 'pong');
+  client.ping();
+  transport.send(Buffer.from('x'));
+  await once(client, 'message');
+  assert.deepEqual(seen, ['first']);
+  transport.resume();
+  await pong;
+  assert.deepEqual(seen, ['first', 'second']);
+});
+
+test('drained waits while the other side reads too slowly, and ends when it has read', async (t) => {
+  const { transport, client } = await pair(t);
+  record(transport);
+  client.pause();
+  const piece = Buffer.alloc(1024 * 1024);
+  for (let sent = 0; sent < 16; sent += 1) transport.send(piece);
+  assert.ok(transport.bufferedBytes > 1024 * 1024);
+  const drained = transport.drained(64 * 1024).then(() => 'drained');
+  const turn = new Promise((resolve) => setImmediate(resolve, 'not yet'));
+  assert.equal(await Promise.race([drained, turn]), 'not yet');
+  client.resume();
+  await drained;
+  assert.ok(transport.bufferedBytes <= 64 * 1024);
+});
+
+test('drained ends when the connection does', async (t) => {
+  const { transport, client } = await pair(t);
+  record(transport);
+  client.pause();
+  for (let sent = 0; sent < 16; sent += 1) transport.send(Buffer.alloc(1024 * 1024));
+  const drained = transport.drained(0);
+  transport.destroy();
+  await drained;
+  transport.send(Buffer.from('dropped'));
+  await transport.drained(0);
+});
+
+test('A broken frame of a stranger ends the connection and nothing else', async (t) => {
+  const { transport, client } = await pair(t);
+  const seen = record(transport);
+  Reflect.get(client, '_socket').write(Buffer.from([0xff, 0xff, 0xff, 0xff]));
+  await waitFor(() => seen.includes('(closed)') || undefined, { deadlineMs: 5000, what: 'the end' });
+});
+
+test('Closing while paused still reaches the other side', async (t) => {
+  const { transport, client } = await pair(t);
+  const seen = record(transport);
+  await new Promise((resolve) => setImmediate(resolve));
+  transport.pause();
+  transport.close(1001);
+  const [code] = (await once(client, 'close')) as [number];
+  assert.equal(code, 1001);
+  await waitFor(() => seen.includes('(closed)') || undefined, { deadlineMs: 5000, what: 'the end' });
+});

@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { createInstalled, type InstalledEsphome } from '../../src/provision/installed.js';
+import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
+
+const { signal } = new AbortController();
+
+interface Host {
+  readonly installed: InstalledEsphome;
+  /** What it answers from now on, after `rest` in the shell; null removes it. */
+  set(version: string | null, rest?: string): Promise<void>;
+  wait(ms: number): void;
+  /** How often it was asked. */
+  asked(): Promise<number>;
+}
+
+/** A host's ESPHome that says what it is told to say. */
+async function host(t: TestContext): Promise<Host> {
+  const base = await tempDir(t);
+  const [program, asked] = [join(base, 'esphome'), join(base, 'asked')];
+  let time = 0;
+  await writeFile(asked, '');
+  return {
+    installed: createInstalled({
+      ...{ option: program, env: {}, probeEnv: { PATH: '/usr/bin:/bin' }, now: () => time },
+    }),
+    async set(version, rest = '') {
+      if (version === null) return rm(program, { force: true });
+      const script = `#!/bin/sh\necho asked >> '${asked}'\n${rest}\necho 'Version: ${version}'\n`;
+      await writeFile(program, script, { mode: 0o755 });
+    },
+    wait: (ms) => void (time += ms),
+    asked: async () => (await readFile(asked, 'utf8')).split('\n').length - 1,
+  };
+}
+
+test('What was asked in advance is the answer, once for all who come within ten seconds', async (t) => {
+  const { installed, set, wait, asked } = await host(t);
+  await set('2026.10.0');
+  for (let n = 0; n < 50; n += 1) installed.prepare();
+  wait(9_999);
+  const answers = await Promise.all([installed.ask(signal), installed.ask(signal)]);
+  assert.deepEqual(
+    answers.map(({ version, askedAt }) => [version, askedAt]),
+    [
+      ['2026.10.0', 0],
+      ['2026.10.0', 0],
+    ],
+  );
+  assert.equal(await asked(), 1);
+  await set('2026.11.0');
+  wait(1);
+  assert.equal((await installed.ask(signal)).version, '2026.11.0', 'an old answer is not believed');
+  assert.equal(await asked(), 2);
+});
+
+test('Those who ask at the same time share one question, and are answered in their order', async (t) => {
+  const { installed, set, asked } = await host(t);
+  await set('2026.10.0');
+  const order: number[] = [];
+  await Promise.all([0, 1, 2, 3].map((n) => installed.ask(signal).then(() => order.push(n))));
+  assert.deepEqual([order, await asked()], [[0, 1, 2, 3], 1]);
+});
+
+test('Without a question in advance every one who asks gets an answer of that moment', async (t) => {
+  const { installed, set, asked } = await host(t);
+  await set('2026.10.0');
+  const first = await installed.ask(signal);
+  await set('2026.11.0');
+  assert.equal((await installed.ask(signal)).version, '2026.11.0');
+  assert.equal(await installed.askAgain(first, signal), '2026.11.0');
+  assert.equal(await asked(), 3);
+});
+
+test('A second bundle that begins later puts the question again', async (t) => {
+  const { installed, set, wait } = await host(t);
+  await set('2026.10.0');
+  installed.prepare();
+  assert.equal((await installed.ask(signal)).version, '2026.10.0');
+  await set('2026.11.0');
+  wait(1_000);
+  installed.prepare();
+  assert.equal((await installed.ask(signal)).version, '2026.11.0');
+});
+
+test('A failure in advance is asked again by who needs it', async (t) => {
+  const { installed, set } = await host(t);
+  installed.prepare();
+  await assert.rejects(installed.ask(signal), { code: 'PROVISION' });
+  await set('2026.10.0');
+  assert.equal((await installed.ask(signal)).version, '2026.10.0');
+});
+
+test('Closing ends a question that is put', async (t) => {
+  const { installed, set, asked } = await host(t);
+  await set('2026.10.0', 'exec sleep 60');
+  const answer = installed.ask(signal);
+  await waitFor(async () => (await asked()) === 1);
+  installed.close();
+  await assert.rejects(answer, { code: 'CANCELLED' });
+});
+
+test('Who leaves while the answer is awaited leaves at once, and takes it from nobody', async (t) => {
+  const { installed, set, asked } = await host(t);
+  const gate = join(await tempDir(t), 'gate');
+  await set('2026.10.0', `while [ ! -e '${gate}' ]; do sleep 0.02; done`);
+  installed.prepare();
+  const leaving = new AbortController();
+  const [left, stays] = [installed.ask(leaving.signal), installed.ask(signal)];
+  await waitFor(async () => (await asked()) === 1);
+  leaving.abort();
+  await assert.rejects(left, { code: 'CANCELLED' });
+  await writeFile(gate, '');
+  assert.equal((await stays).version, '2026.10.0');
+});

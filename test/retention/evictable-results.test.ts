@@ -1,0 +1,46 @@
+/** Which jobs' results count as kept things, and that one that was fetched meanwhile stays. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import type { JobRecord } from '../../src/jobs/record.js';
+import { createResultStore } from '../../src/retention/evictable.js';
+import { exampleRecord } from '../../src/testing/index.js';
+
+const artifacts = { bytes: 7, sha256: 'cd'.repeat(32), firmwareOffset: '0x0' } as const;
+
+function jobsOf(...records: JobRecord[]): Parameters<typeof createResultStore>[0] {
+  return {
+    list: () => records,
+    get: (id) => records.find((record) => record.id === id),
+    async remove(id) {
+      const at = records.findIndex((record) => record.id === id);
+      return records.splice(at, 1).length === 1;
+    },
+  };
+}
+
+test('Only ended jobs with a result are on the shelf, each with the last time it was used', async () => {
+  const fetched = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2, fetchedAt: 3 });
+  const built = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2 });
+  const failed = exampleRecord({ state: 'failed', finishedAt: 2 });
+  const running = exampleRecord({ state: 'running', artifacts });
+  const shelf = createResultStore(jobsOf(fetched, built, failed, running));
+  const entry = { bytes: 7, isInUse: false };
+  assert.deepEqual(await shelf.list(), [
+    { ...entry, item: { kind: 'result', jobId: fetched.id }, usedAt: 3 },
+    { ...entry, item: { kind: 'result', jobId: built.id }, usedAt: 2 },
+  ]);
+});
+
+test('A result that was fetched since it was listed stays, one that is gone is no error', async () => {
+  const records = [exampleRecord({ state: 'completed', artifacts, finishedAt: 2 })];
+  const jobs = jobsOf(...records);
+  const shelf = createResultStore(jobs);
+  const [entry] = await shelf.list();
+  assert.ok(entry);
+  assert.equal(await shelf.remove({ ...entry, usedAt: 1 }), false);
+  assert.equal(jobs.list().length, 1);
+  assert.equal(await shelf.remove(entry), true);
+  assert.equal(await shelf.remove(entry), false);
+  assert.equal(jobs.list().length, 0);
+});

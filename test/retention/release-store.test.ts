@@ -1,0 +1,189 @@
+/** Installed releases that go and that stay, with real directories and the real locks of their environments. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { markReady, placeOf, stampUse, useOf, type VenvPlace } from '../../src/provision/venv-place.js';
+import { acquireAt } from '../../src/locks/lease.js';
+import { silentLog as log } from '../../src/log.js';
+import { createPaths, type Layout } from '../../src/paths/index.js';
+import {
+  evict,
+  type EvictableStore,
+  type EvictableEntry,
+  type EvictionOrder,
+} from '../../src/retention/evictable.js';
+import { createReleaseStore } from '../../src/retention/release-store.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const timing = { staleMs: 2_000, updateMs: 1_000 };
+const dayMs = 86_400_000;
+const signal = new AbortController().signal;
+
+interface Here {
+  readonly layout: Layout;
+  readonly shelf: EvictableStore;
+  readonly start: number;
+  /** As another receiver, or after a restart. */
+  again(): EvictableStore;
+  plant(version: string, daysAgo?: number, bytes?: number): Promise<VenvPlace>;
+  entry(version: string): Promise<EvictableEntry>;
+  /** The versions on the disk. */
+  here(): Promise<string[]>;
+}
+
+async function place(t: TestContext): Promise<Here> {
+  const { layout } = createPaths({ configDir: join(await tempDir(t), 'config') });
+  const { venvsDir, locksDir } = layout;
+  for (const directory of [venvsDir, locksDir]) await mkdir(directory, { recursive: true });
+  const start = Date.now();
+  const again = (): EvictableStore => createReleaseStore({ layout, timing, now: Date.now, log });
+  const shelf = again();
+  return {
+    ...{ layout, shelf, start, again },
+    async plant(version, daysAgo = 0, bytes = 50_000) {
+      const at = placeOf({ venvsDir, locksDir, name: `esphome-${version}` });
+      const venv = join(at.directory, 'venv-1');
+      await mkdir(join(venv, 'bin'), { recursive: true });
+      await writeFile(join(venv, 'bin', 'esphome'), Buffer.alloc(bytes, 1));
+      await markReady(at, venv);
+      await stampUse(at, start - daysAgo * dayMs);
+      return at;
+    },
+    async entry(version) {
+      const found = (await shelf.list()).find(
+        ({ item }) => item.kind === 'version' && item.version === version,
+      );
+      return found ?? assert.fail(`${version} is not listed`);
+    },
+    here: async () => (await readdir(venvsDir)).toSorted(),
+  };
+}
+
+const order = (here: Here, changes: Partial<EvictionOrder> = {}): EvictionOrder => ({
+  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.start, dryRun: false, signal, log },
+  ...changes,
+});
+
+test('A release goes when nobody has used it for the time, and whole; the others stay', async (t) => {
+  const here = await place(t);
+  await here.plant('2026.9.1', 30);
+  await here.plant('2026.10.0', 29);
+  const dry = await evict(here.shelf, order(here, { dryRun: true }));
+  assert.deepEqual(await here.here(), ['esphome-2026.10.0', 'esphome-2026.9.1']);
+  const { removed } = await evict(here.shelf, order(here));
+  assert.deepEqual(removed, dry.removed);
+  assert.deepEqual(
+    removed.map(({ item }) => item),
+    [{ kind: 'version', version: '2026.9.1' }],
+  );
+  assert.deepEqual(await here.here(), ['esphome-2026.10.0']);
+});
+
+test('Of too much the least recently used go, as many as must', async (t) => {
+  const here = await place(t);
+  for (const [version, days] of [
+    ['2026.8.0', 3],
+    ['2026.9.0', 2],
+    ['2026.10.0', 1],
+  ] as const) {
+    await here.plant(version, days);
+  }
+  await here.shelf.measure?.(signal);
+  await evict(here.shelf, order(here, { maxBytes: 150_000 }));
+  assert.deepEqual(await here.here(), ['esphome-2026.10.0', 'esphome-2026.9.0']);
+});
+
+test('A release is measured once, for the next start as well, and anew when it was installed anew', async (t) => {
+  const here = await place(t);
+  const at = await here.plant('2026.10.0');
+  assert.equal((await here.entry('2026.10.0')).bytes, 0);
+  await here.shelf.measure?.(signal);
+  const { bytes } = await here.entry('2026.10.0');
+  assert.ok(bytes >= 50_000, String(bytes));
+  await writeFile(join(at.directory, 'venv-1', 'more'), Buffer.alloc(90_000, 1));
+  await here.again().measure?.(signal);
+  assert.deepEqual(
+    (await here.again().list()).map((entry) => entry.bytes),
+    [bytes],
+  );
+  await rename(join(at.directory, 'venv-1'), join(at.directory, 'venv-2'));
+  await markReady(at, join(at.directory, 'venv-2'));
+  assert.equal((await here.entry('2026.10.0')).bytes, 0);
+  await here.shelf.measure?.(signal);
+  assert.equal((await here.entry('2026.10.0')).bytes >= 140_000, true);
+});
+
+test('One that was used between the look and the removal stays', async (t) => {
+  const here = await place(t);
+  const at = await here.plant('2026.10.0', 40);
+  const entry = await here.entry('2026.10.0');
+  await stampUse(at);
+  assert.equal(await here.shelf.remove(entry), false);
+  assert.ok(existsSync(join(at.directory, 'ready', 'bin', 'esphome')));
+});
+
+test('One that somebody holds is said to be in use; who takes it up after the look keeps it as well', async (t) => {
+  const here = await place(t);
+  const at = await here.plant('2026.10.0', 40);
+  const entry = await here.entry('2026.10.0');
+  const user = await useOf(at, timing);
+  assert.equal(await here.shelf.remove(entry), false);
+  assert.ok(existsSync(join(at.directory, 'ready', 'bin', 'esphome')));
+  assert.equal((await here.entry('2026.10.0')).isInUse, true);
+  assert.deepEqual(await evict(here.shelf, order(here)), { removed: [], left: [] });
+  await user.leave();
+  assert.equal(await here.shelf.remove(entry), true);
+});
+
+test('One whose lock is held is left, and named', async (t) => {
+  const here = await place(t);
+  const at = await here.plant('2026.10.0', 40);
+  const lease = await acquireAt(at.lockDir, { reason: 'installing', timing, log });
+  const { removed, left } = await evict(here.shelf, order(here));
+  assert.deepEqual(removed, []);
+  assert.deepEqual(left, [{ what: { kind: 'version', version: '2026.10.0' }, why: 'it is in use' }]);
+  await lease.release();
+});
+
+test('A use that is not known, or cannot have been, is none of long ago', async (t) => {
+  const here = await place(t);
+  const texts = ['', String(here.start + 40 * dayMs), '5000'];
+  for (const [index, text] of texts.entries()) {
+    const at = await here.plant(`2026.10.${index}`);
+    await writeFile(join(at.directory, 'used'), text);
+  }
+  for (const { usedAt } of await here.shelf.list()) assert.ok(usedAt >= here.start);
+  assert.deepEqual(await evict(here.shelf, order(here)), { removed: [], left: [] });
+  // It can be taken away all the same.
+  assert.equal(await here.shelf.remove(await here.entry('2026.10.1')), true);
+});
+
+test('What is half-made or none of ours is not listed, and a link in the place of one is not followed', async (t) => {
+  const here = await place(t);
+  const { venvsDir, receiverDir } = here.layout;
+  await mkdir(join(venvsDir, 'esphome-2026.7.0', 'venv-half'), { recursive: true });
+  await mkdir(join(venvsDir, 'esphome-..'), { recursive: true });
+  await writeFile(join(venvsDir, 'esphome-2026.6.0'), '');
+  const canary = join(receiverDir, 'canary');
+  await mkdir(canary, { recursive: true });
+  await writeFile(join(canary, 'alive'), 'alive');
+  await symlink(canary, join(venvsDir, 'esphome-2026.5.0'));
+  const at = await here.plant('2026.10.0', 40);
+  await symlink(canary, join(at.directory, 'venv-1', 'link'));
+  await here.shelf.measure?.(signal);
+  assert.deepEqual(
+    (await here.shelf.list()).map(({ item }) => item),
+    [{ kind: 'version', version: '2026.10.0' }],
+  );
+  await evict(here.shelf, order(here));
+  assert.equal(await readFile(join(canary, 'alive'), 'utf8'), 'alive');
+  assert.deepEqual(await here.here(), [
+    'esphome-..',
+    'esphome-2026.5.0',
+    'esphome-2026.6.0',
+    'esphome-2026.7.0',
+  ]);
+});

@@ -1,0 +1,325 @@
+/** Toolchains that go and that stay; each race is provoked at its moment, and a canary lies behind each link. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import type { CompileResult } from '../../src/compile/compile.js';
+import { createTools } from '../../src/toolchains/run-with-tools.js';
+import type { ToolchainGate } from '../../src/toolchains/gate.js';
+import { silentLog as log } from '../../src/log.js';
+import { evict, type EvictableEntry, type EvictionOrder } from '../../src/retention/evictable.js';
+import { startWorkers, type Worker } from '../locks/helpers.js';
+import { tempDir } from '../support/temp-dir.js';
+import { toolPlace, type ToolPlace } from './tool-place.js';
+import type { ToolAnswer, ToolQuestion } from './tool-worker.js';
+
+const minuteMs = 60_000;
+const dayMs = 86_400_000;
+const signal = new AbortController().signal;
+
+async function place(t: TestContext): Promise<ToolPlace> {
+  return toolPlace(await tempDir(t));
+}
+
+const order = (here: ToolPlace, changes: Partial<EvictionOrder> = {}): EvictionOrder => ({
+  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.time, dryRun: false, signal, log },
+  ...changes,
+});
+
+async function entryOf(here: ToolPlace, toolchain: string): Promise<EvictableEntry> {
+  return (await here.entry(toolchain)) ?? assert.fail(`${toolchain} is not listed`);
+}
+
+const namesOf = (entries: readonly Pick<EvictableEntry, 'item'>[]): string[] =>
+  entries.map(({ item }) => (item.kind === 'toolchain' ? item.toolchain : item.kind)).toSorted();
+
+test('A toolchain goes when no build has used it for the time, and every platform in it is cold; others stay', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'idf', 'platformio', 'ccache');
+  await here.build('nrf52', 'sdk-nrf');
+  here.time += 30 * dayMs - 1;
+  await here.build('nrf52');
+  assert.deepEqual(await evict(here.shelf, order(here)), { removed: [], left: [] });
+  here.time += 1;
+  const dry = await evict(here.shelf, order(here, { dryRun: true }));
+  assert.deepEqual(await here.list(), ['ccache', 'idf', 'platformio', 'sdk-nrf']);
+  const wet = await evict(here.shelf, order(here));
+  assert.deepEqual(wet, dry);
+  assert.deepEqual(namesOf(wet.removed), ['esp-idf']);
+  assert.deepEqual(await here.list(), ['ccache', 'platformio', 'sdk-nrf']);
+  assert.deepEqual(await here.ready(), ['nrf52']);
+  assert.deepEqual(await readdir(here.layout.trashDir), []);
+
+  // Several platforms share this one.
+  await here.build('bk72xx');
+  assert.equal(await here.shelf.remove(await entryOf(here, 'platformio')), true);
+  assert.deepEqual([await here.list(), await here.ready()], [['ccache', 'sdk-nrf'], []]);
+  const next = await here.enter('bk72xx');
+  assert.equal(next.stamp, null);
+  await next.leave();
+});
+
+test('A use is noted when a build leaves, for what it may have used and is there, and not by the times of files', async (t) => {
+  const here = await place(t);
+  const start = here.time;
+  await here.build('esp8266', 'arduino8266', 'platformio', 'ccache', 'home');
+  await here.fill('idf');
+  await here.shelf.list();
+  const gate = await here.enter('esp8266');
+  here.time += 5 * minuteMs;
+  assert.equal((await entryOf(here, 'platformio')).usedAt, start);
+  const long = new Date(1_000);
+  for (const name of await here.list()) await utimes(join(here.layout.toolchainsDir, name), long, long);
+  await gate.leave();
+  const uses = (await here.shelf.list()).map(({ item, usedAt }) => [
+    item.kind === 'toolchain' && item.toolchain,
+    (usedAt - start) / minuteMs,
+  ]);
+  assert.deepEqual(Object.fromEntries(uses), {
+    arduino8266: 5,
+    platformio: 5,
+    ccache: 5,
+    home: 5,
+    'esp-idf': 0,
+  });
+  assert.ok(!existsSync(join(here.layout.toolchainsDir, '.used-sdk-nrf')));
+});
+
+test('A directory without a stamp counts as used now', async (t) => {
+  const here = await place(t);
+  await here.fill('idf');
+  assert.equal((await entryOf(here, 'esp-idf')).usedAt, here.time);
+  here.time += 30 * dayMs - 1;
+  assert.deepEqual((await evict(here.shelf, order(here))).removed, []);
+  here.time += 1;
+  assert.deepEqual(namesOf((await evict(here.again(), order(here))).removed), ['esp-idf']);
+});
+
+test('One that a build has used between the look and the removal stays, and is ready', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'idf');
+  here.time += 40 * dayMs;
+  const entry = await entryOf(here, 'esp-idf');
+  await here.build('esp32');
+  assert.equal(await here.shelf.remove(entry), false);
+  assert.deepEqual([await here.list(), await here.ready()], [['idf'], ['esp32']]);
+});
+
+test('While a build is in the gate, first or later, it is in use, and the build is not disturbed', async (t) => {
+  const here = await place(t);
+  const cold = await here.enter('esp32');
+  await here.fill('idf', 'ccache');
+  here.time += 40 * dayMs;
+  for (const name of ['esp-idf', 'ccache']) {
+    const entry = await entryOf(here, name);
+    assert.equal(entry.isInUse, true);
+    await assert.rejects(here.shelf.remove(entry), { code: 'LOCK_TIMEOUT' });
+  }
+  await cold.markReady();
+  await cold.leave();
+  here.time += 40 * dayMs;
+  const entry = await entryOf(here, 'esp-idf');
+  assert.equal(entry.isInUse, false);
+  const warm = await here.enter('esp32');
+  const { left } = await evict({ ...here.shelf, list: async () => [entry] }, order(here));
+  assert.deepEqual(left, [{ what: entry.item, why: 'it is in use' }]);
+  await warm.recordBuild(null);
+  await warm.leave();
+  assert.deepEqual([await here.list(), await here.ready()], [['ccache', 'idf'], ['esp32']]);
+});
+
+test('A first build of another platform in the same directory is in use of it, and one that is not known of all', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'platformio', 'sdk-nrf');
+  for (const platform of ['bk72xx', 'unknown']) {
+    const gate = await here.enter(platform);
+    assert.equal((await entryOf(here, 'platformio')).isInUse, true);
+    assert.equal((await entryOf(here, 'sdk-nrf')).isInUse, platform === 'unknown');
+    await gate.leave();
+  }
+});
+
+test('A build that comes while its tools are taken away finds them cold', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'idf');
+  let coming: Promise<ToolchainGate> | undefined;
+  const isWanted = async (): Promise<boolean> => {
+    // In the gate already, and about to show what it uses.
+    const blocked = new Promise<void>((resolve) => {
+      const { use } = here.directories;
+      here.tools.directories.use = (names, wish) => use(names, { ...wish, onBlocked: () => resolve() });
+    });
+    coming = here.enter('esp32');
+    await blocked;
+    return true;
+  };
+  const trashed = await here.directories.setAside('idf', { reason: 'a test', isWanted });
+  assert.ok(trashed !== null && existsSync(trashed));
+  const gate = await coming;
+  assert.equal(gate?.stamp, null);
+  assert.deepEqual([await here.list(), await here.ready()], [[], []]);
+  await gate?.leave();
+});
+
+test('A build whose tools have gone before it showed that it uses them enters anew, and alone', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'idf');
+  const { use } = here.directories;
+  let times = 0;
+  here.tools.directories.use = async (names, wish) => {
+    times += 1;
+    if (times === 1) assert.equal(await here.shelf.remove(await entryOf(here, 'esp-idf')), true);
+    return use(names, wish);
+  };
+  const gate = await here.enter('esp32');
+  assert.deepEqual([gate.stamp, times], [null, 2]);
+  await here.fill('idf');
+  await gate.markReady();
+  await gate.leave();
+  assert.deepEqual(await here.ready(), ['esp32']);
+});
+
+test('Links are taken away themselves, and what they name stays', async (t) => {
+  const here = await place(t);
+  const { toolchainsDir, receiverDir, trashDir } = here.layout;
+  await here.build('esp32', 'idf', 'platformio');
+  const elsewhere = join(receiverDir, 'elsewhere');
+  await rename(join(toolchainsDir, 'idf'), elsewhere);
+  await symlink(elsewhere, join(toolchainsDir, 'idf'));
+  await symlink(elsewhere, join(toolchainsDir, 'platformio', 'link'));
+  await here.shelf.measure?.(signal);
+  assert.equal((await entryOf(here, 'esp-idf')).bytes < 50_000, true);
+  here.time += 40 * dayMs;
+  const { removed } = await evict(here.shelf, order(here));
+  assert.deepEqual(namesOf(removed), ['esp-idf', 'platformio']);
+  assert.deepEqual([await here.list(), await readdir(trashDir)], [[], []]);
+  assert.equal((await readFile(join(elsewhere, 'bin', 'gcc'))).length, 50_000);
+});
+
+test('What is no toolchain is left, whatever its age, and reported by its place', async (t) => {
+  const here = await place(t);
+  const { toolchainsDir } = here.layout;
+  await here.build('esp32', 'idf');
+  await mkdir(join(toolchainsDir, 'my-tools'));
+  await writeFile(join(toolchainsDir, 'notes.txt'), 'alive');
+  here.time += 400 * dayMs;
+  const { removed, left } = await evict(here.shelf, order(here));
+  assert.deepEqual(namesOf(removed), ['esp-idf']);
+  const strange = (name: string): unknown => ({
+    what: { kind: 'strange', place: `.receiver/toolchains/${name}` },
+    why: 'it is no toolchain',
+  });
+  assert.deepEqual(left, [strange('my-tools'), strange('notes.txt')]);
+  assert.deepEqual(await here.list(), ['my-tools', 'notes.txt']);
+});
+
+test('A toolchain is measured once a day, or after a use, and its size is known at the next start', async (t) => {
+  const here = await place(t);
+  const bytes = async (): Promise<number> => (await entryOf(here, 'esp-idf')).bytes;
+  const grown = async (name: string): Promise<boolean> => {
+    const before = await bytes();
+    await writeFile(join(here.layout.toolchainsDir, 'idf', name), Buffer.alloc(20_000, 1));
+    await here.shelf.measure?.(signal);
+    return (await bytes()) >= before + 20_000;
+  };
+  await here.build('esp32', 'idf');
+  assert.equal(await bytes(), 0);
+  await here.shelf.measure?.(signal);
+  assert.equal((await bytes()) >= 50_000, true);
+  here.time += dayMs - 1;
+  assert.equal(await grown('a'), false);
+  here.time += 1;
+  assert.equal(await grown('b'), true);
+  here.time += 2 * minuteMs;
+  assert.equal(await grown('c'), false);
+  const before = await bytes();
+  await here.build('esp32');
+  here.time += 1;
+  await here.shelf.measure?.(signal);
+  assert.equal((await bytes()) >= before + 20_000, true);
+  assert.equal(await grown('d'), false);
+  assert.deepEqual(
+    (await here.again().list()).map((entry) => entry.bytes),
+    [await bytes()],
+  );
+  await rm(join(here.layout.toolchainsDir, 'idf'), { recursive: true });
+  assert.deepEqual(await here.shelf.list(), []);
+});
+
+test('A measurement that is ended leaves no figure', async (t) => {
+  const here = await place(t);
+  await here.fill('idf');
+  await here.shelf.measure?.(AbortSignal.abort());
+  assert.equal((await entryOf(here, 'esp-idf')).bytes, 0);
+});
+
+test('For room toolchains go and caches stay, which do not count; by their age caches go as well', async (t) => {
+  const here = await place(t);
+  await here.fill('ccache', 'home', 'host');
+  await here.shelf.list();
+  here.time += dayMs;
+  await here.build('nrf52', 'sdk-nrf');
+  await here.fill('idf');
+  await here.shelf.measure?.(signal);
+  const caches = ['ccache', 'home', 'host'];
+  await evict(here.shelf, order(here, { maxBytes: 200_000 }));
+  assert.deepEqual(await here.list(), ['ccache', 'home', 'host', 'idf', 'sdk-nrf']);
+  await evict(here.shelf, order(here, { maxBytes: 1 }));
+  assert.deepEqual(await here.list(), caches);
+  here.time += 30 * dayMs;
+  assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), caches);
+});
+
+test('A cache that goes leaves the tools ready', async (t) => {
+  const here = await place(t);
+  await here.build('esp32', 'idf', 'ccache');
+  assert.equal(await here.shelf.remove(await entryOf(here, 'ccache')), true);
+  assert.deepEqual([await here.list(), await here.ready()], [['idf'], ['esp32']]);
+});
+
+test('A build for the host, which is in no gate, uses the caches and no toolchain', async (t) => {
+  const here = await place(t);
+  await here.fill('ccache', 'platformio');
+  await here.shelf.list();
+  const configuration = '.esphome/.remote_builds/dashboard/k/config/k.yaml';
+  const file = here.tools.paths.resolveConfigPath(configuration);
+  await mkdir(join(file, '..'), { recursive: true });
+  await writeFile(file, 'esphome:\n  name: k\nhost:\n');
+  const lease = { signal, recordBuild: async () => {} };
+  const build = { id: 'a', configuration, version: '2026.10.0', lease, signal };
+  here.time += 40 * dayMs;
+  await createTools(here.tools).compile({ ...build, output() {}, onWaiting() {} }, async (guard) => {
+    await guard.recordBuild(null);
+    const uses = (await here.shelf.list()).map((entry) => [namesOf([entry])[0], entry.isInUse]);
+    assert.deepEqual(Object.fromEntries(uses), { ccache: true, platformio: false });
+    await assert.rejects(here.shelf.remove(await entryOf(here, 'ccache')), { code: 'LOCK_TIMEOUT' });
+    return { cancelled: true, marks: {} } as CompileResult;
+  });
+  assert.equal((await entryOf(here, 'ccache')).usedAt, here.time);
+  assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), ['platformio']);
+});
+
+test('What a build in another process uses is in use here; when that dies it is not', async (t) => {
+  const base = await tempDir(t);
+  const here = await toolPlace(base);
+  await here.build('esp32', 'idf');
+  const [theirs] = await startWorkers(t, './tool-worker.ts', 1);
+  await ask(theirs, { do: 'open', base });
+  const { stamp } = await ask(theirs, { do: 'enter', platform: 'esp32' });
+  assert.ok(stamp);
+  const entry = await entryOf(here, 'esp-idf');
+  assert.equal(entry.isInUse, true);
+  await assert.rejects(here.shelf.remove(entry), { code: 'LOCK_TIMEOUT' });
+  assert.deepEqual([await here.list(), await here.ready()], [['idf'], ['esp32']]);
+
+  const ours = await here.enter('esp32');
+  assert.equal((await ask(theirs, { do: 'remove', toolchain: 'esp-idf' })).error, 'LOCK_TIMEOUT');
+  await ours.leave();
+  theirs!.process.kill('SIGKILL');
+  assert.equal(await here.shelf.remove(await entryOf(here, 'esp-idf')), true);
+});
+
+const ask = (worker: Worker | undefined, question: ToolQuestion): Promise<ToolAnswer> =>
+  worker!.ask<ToolAnswer>(question);

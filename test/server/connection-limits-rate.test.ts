@@ -1,0 +1,55 @@
+/** How many handshakes a network may begin, and what counts as one network. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import fc from 'fast-check';
+
+import { createRateLimiter, networkOf } from '../../src/server/connection-limits.js';
+import { manualClock } from '../async/manual-clock.js';
+
+test('Over any longer time no network begins more than its share and one burst, and none is held up by another', () => {
+  const steps = fc.array(fc.record({ afterMs: fc.nat(400), of: fc.constantFrom('a', 'b') }), {
+    maxLength: 300,
+  });
+  fc.assert(
+    fc.property(steps, fc.integer({ min: 1, max: 20 }), (asked, perSecond) => {
+      const clock = manualClock();
+      const rate = createRateLimiter({ perSecond, clock });
+      const begin = clock.now();
+      const taken = { a: 0, b: 0 };
+      for (const { afterMs, of } of asked) {
+        clock.advance(afterMs);
+        if (rate.take(of)) taken[of as 'a'] += 1;
+        const most = 4 * perSecond + ((clock.now() - begin) / 1_000) * perSecond;
+        assert.ok(taken[of as 'a'] <= most + 1e-6);
+      }
+      const one = createRateLimiter({ perSecond, clock });
+      for (let n = 0; n < 4 * perSecond; n += 1) assert.ok(one.take('a'));
+      assert.equal(one.take('a'), false);
+      assert.ok(one.take('b'));
+    }),
+  );
+});
+
+test('A flood from countless networks is remembered in little, and does not free the one that has had its share', () => {
+  const clock = manualClock();
+  const rate = createRateLimiter({ perSecond: 1, clock });
+  for (let n = 0; n < 4; n += 1) rate.take('busy');
+  for (let n = 0; n < 4_000; n += 1) rate.take(`192.0.2.${n}`);
+  assert.equal(rate.take('busy'), false);
+});
+
+test('An IPv4 address is a network, and the first 64 bits of an IPv6 one are', () => {
+  const cases = [
+    ['192.0.2.1', '192.0.2.1'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2'],
+    ['2001:db8:1:2::', '2001:db8:1:2'],
+    ['2001:db8::9', '2001:db8:0:0'],
+    ['::1', '0:0:0:0'],
+    ['fe80::1%eth0', 'fe80:0:0:0'],
+    ['64:ff9b::192.0.2.1', '64:ff9b:0:0'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['', ''],
+  ] as const;
+  for (const [address, network] of cases) assert.equal(networkOf(address), network);
+});

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { mkdir, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { createPathStripper, withRealPaths } from '../../src/server/outbox.js';
+import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
+import { exampleId } from '../support/hostile.js';
+import { tempDir } from '../support/temp-dir.js';
+
+const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile('kitchen.yaml') };
+
+test("A line names the device's own files without their place, and no other place of the machine", () => {
+  const { layout, buildsDir } = createPaths({ configDir: '/config' });
+  const hide = createPathStripper(layout, ['/config', buildsDir, '/home/me']);
+  const subtree = layout.subtree(key);
+  assert.equal(hide(`Reading ${subtree}/config/kitchen.yaml...\n`, key), 'Reading config/kitchen.yaml...\n');
+  assert.equal(
+    hide(`-I${buildsDir}/other/hall/x /config/secrets.yaml /home/me/.ssh`, key),
+    '-I…/other/hall/x …/secrets.yaml …/.ssh',
+  );
+  assert.equal(hide('[1/34] CXX main.cpp.o', key), '[1/34] CXX main.cpp.o');
+});
+
+test('A place that is reached through a link is hidden under both of its names', async (t) => {
+  const base = await tempDir(t);
+  await mkdir(join(base, 'real'));
+  await symlink('real', join(base, 'alias'));
+  const { layout } = createPaths({ configDir: join(base, 'alias') });
+  const hide = createPathStripper(layout, await withRealPaths([join(base, 'alias')]));
+  assert.equal(hide(`${base}/alias/x ${base}/real/y`, key), '…/x …/y');
+});

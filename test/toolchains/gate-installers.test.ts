@@ -1,0 +1,67 @@
+/** Who may write to the shared tools of a platform, whichever framework or release it is for. */
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { becomeInstaller, type Installer } from '../../src/toolchains/gate.js';
+import { silentLog as log } from '../../src/log.js';
+import { tempDir } from '../support/temp-dir.js';
+
+async function line(t: TestContext): Promise<(...platforms: string[]) => Promise<Installer>> {
+  const locksDir = await tempDir(t);
+  return (...platforms) => becomeInstaller({ locksDir, platforms, reason: 'test', log });
+}
+
+test('A platform has one installer at a time, and others are not in its way', async (t) => {
+  const become = await line(t);
+  const first = await become('esp32');
+  const other = await become('esp8266');
+  let entered = false;
+  const second = become('esp32').then((installer) => {
+    entered = true;
+    return installer;
+  });
+  await other.release();
+  assert.equal(entered, false);
+  await first.release();
+  await (await second).release();
+});
+
+test('Those who want several platforms in any order never wait for each other', async (t) => {
+  const become = await line(t);
+  await Promise.all(
+    [
+      ['a', 'b', 'c'],
+      ['c', 'b', 'a'],
+      ['b', 'b', 'a'],
+      ['c', 'a'],
+    ].map(async (platforms) => (await become(...platforms)).release()),
+  );
+});
+
+test('A wait that ends early gives the platforms back that it had', async (t) => {
+  const locksDir = await tempDir(t);
+  const holder = await becomeInstaller({ locksDir, platforms: ['b'], reason: 'test', log });
+  const aborter = new AbortController();
+  const wish = { locksDir, platforms: ['a', 'b'], reason: 'test', log, signal: aborter.signal };
+  await assert.rejects(becomeInstaller({ ...wish, onBlocked: () => aborter.abort() }), { code: 'CANCELLED' });
+  await (await becomeInstaller({ locksDir, platforms: ['a'], reason: 'test', log })).release();
+  await holder.release();
+});
+
+test('A build is on record for each of its platforms until it has ended', async (t) => {
+  const locksDir = await tempDir(t);
+  const installer = await becomeInstaller({ locksDir, platforms: ['a', 'b'], reason: 'test', log });
+  const recorded = async (): Promise<number> => {
+    const names = await readdir(locksDir, { recursive: true, withFileTypes: true });
+    const files = names.filter((name) => name.isFile());
+    const texts = files.map(({ parentPath, name }) => readFile(join(parentPath, name), 'utf8'));
+    return (await Promise.all(texts)).filter((text) => text.includes('987654321')).length;
+  };
+  await installer.recordBuild({ pid: 987_654_321, startTime: 1, bootId: '' } as never);
+  assert.equal(await recorded(), 2);
+  await installer.recordBuild(null);
+  assert.equal(await recorded(), 0);
+  await installer.release();
+});

@@ -1,0 +1,193 @@
+/**
+ * First builds of a platform one after the other, later ones together, and broken tools renewed: with the real gate
+ * on real files. That a holder which dies leaves no ready mark is shown where the gate itself is tested.
+ */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { ReceiverError } from '../../src/errors.js';
+import type { JobRecord } from '../../src/jobs/record.js';
+import { createTools, type ToolBuild } from '../../src/toolchains/run-with-tools.js';
+import { readyTools, type ToolchainGate } from '../../src/toolchains/gate.js';
+import { silentLog as log } from '../../src/log.js';
+import { waitFor } from '../support/wait-for.js';
+import { cleanResult } from '../jobs/harness.js';
+import { assertSucceeded, host, site, type Site } from '../jobs/site.js';
+
+const esp32 = (knobs: string, more = ''): string =>
+  `# stand-in: tools ${knobs}\nesphome:\n  name: k\nesp32:\n  board: x\n${more}`;
+
+/** Submits builds of different devices; each waits for the file. */
+async function start(here: Site, texts: readonly string[], prefix: string): Promise<Building[]> {
+  return Promise.all(
+    texts.map(async (text, index) => {
+      const name = `${prefix}${index}`;
+      const id = await here.submit(text, { name: `${name}.yaml`, peerJobId: name });
+      return { id, ended: here.ended(id), says: (words: RegExp) => saysIn(here, id, words) };
+    }),
+  );
+}
+
+interface Building {
+  readonly id: string;
+  readonly ended: Promise<JobRecord>;
+  says(words: RegExp): Promise<unknown>;
+}
+
+function saysIn(here: Site, id: string, words: RegExp): Promise<unknown> {
+  return waitFor(async () => words.test(await here.jobs.readLog(id)), { what: String(words) });
+}
+
+async function ready(here: Site): Promise<string[]> {
+  return (await readyTools(here.paths.layout.toolchainsDir)).map(
+    ({ key }) => `${key.platform} ${key.framework}`,
+  );
+}
+
+/** Tools that were ready once and are damaged now. */
+async function withBrokenTools(t: TestContext): Promise<Site> {
+  const here = await site(t);
+  assertSucceeded(await here.build(esp32(''), { name: 'first.yaml' }));
+  await writeFile(join(here.paths.layout.toolchainsDir, 'idf', 'broken'), '');
+  return here;
+}
+
+test('Two first builds of a platform never install at once; later ones build together', async (t) => {
+  const here = await site(t);
+  const barrier = join(here.base, 'go-on');
+  const cold = await start(here, [esp32(`wait=${barrier}`), esp32(`wait=${barrier}`, 'api:\n')], 'cold');
+  const waiting = /^Waiting until the tools of esp32 are installed by another build\.$/m;
+  const installing = /^stand-in: installs its tools$/m;
+  await Promise.any(cold.map(({ says }) => says(waiting)));
+  await Promise.any(cold.map(({ says }) => says(installing)));
+  assert.deepEqual(await ready(here), []);
+  await writeFile(barrier, '');
+  for (const { ended } of cold) assertSucceeded(await ended);
+  const logs = await Promise.all(cold.map(({ id }) => here.jobs.readLog(id)));
+  assert.deepEqual(
+    [waiting, installing].map((words) => logs.filter((text) => words.test(text)).length),
+    [1, 1],
+  );
+  assert.deepEqual(await ready(here), ['esp32 esp-idf']);
+
+  const second = join(here.base, 'go-on-2');
+  const warm = await start(here, [esp32(`wait=${second}`), esp32(`wait=${second}`, 'api:\n')], 'warm');
+  await Promise.all(warm.map(({ says }) => says(/^stand-in: waiting$/m)));
+  await writeFile(second, '');
+  for (const { ended } of warm) assertSucceeded(await ended);
+});
+
+test('A build for the host waits for no tools, and an unknown platform is never ready', async (t) => {
+  const here = await site(t);
+  const barrier = join(here.base, 'go-on');
+  const knobs = `# stand-in: wait=${barrier}\n`;
+  const builds = await start(here, [knobs + host('a'), knobs + host('b')], 'host');
+  await Promise.all(builds.map(({ says }) => says(/^stand-in: waiting$/m)));
+  await writeFile(barrier, '');
+  for (const { ended } of builds) assertSucceeded(await ended);
+
+  const hidden = '# stand-in: platform=esp32\nesphome:\n  name: k\n';
+  assertSucceeded(await here.build(hidden, { name: 'hidden.yaml' }));
+  assert.deepEqual(await ready(here), []);
+});
+
+test('A configuration of megabytes counts as one of an unknown platform, for to look through it would stop everybody', async (t) => {
+  const here = await site(t);
+  const comments = '# comment\n'.repeat(110_000);
+  assertSucceeded(await here.build(esp32('', comments), { name: 'long.yaml' }));
+  assert.deepEqual(await ready(here), []);
+});
+
+test('A failed first build leaves the tools cold', async (t) => {
+  const here = await site(t);
+  assert.equal((await here.build(esp32('exit=1'))).failureReason, 'compile');
+  assert.deepEqual(await ready(here), []);
+});
+
+test('Broken tools are set aside once, and the build succeeds with new ones', async (t) => {
+  const here = await withBrokenTools(t);
+  const { toolchainsDir, trashDir } = here.paths.layout;
+  // Of another platform, in a directory that is set aside as well, and of one that lies elsewhere.
+  assertSucceeded(await here.build('esphome:\n  name: k\nbk72xx:\n', { name: 'bk.yaml' }));
+  await mkdir(join(toolchainsDir, 'platformio'));
+  await mkdir(join(toolchainsDir, 'sdk-nrf'));
+  const job = await here.build(esp32(''), { name: 'second.yaml' });
+  assertSucceeded(job);
+  const text = await here.jobs.readLog(job.id);
+  assert.equal(text.split('The tools of esp32 are broken').length, 2);
+  assert.match(text, /^stand-in: installs its tools$/m);
+  await assert.rejects(stat(join(toolchainsDir, 'platformio')), { code: 'ENOENT' });
+  assert.ok((await stat(join(toolchainsDir, 'sdk-nrf'))).isDirectory());
+  assert.deepEqual([await ready(here), await readdir(trashDir)], [['esp32 esp-idf'], []]);
+});
+
+test('Broken tools are not set aside under a first build of another platform in the same directory', async (t) => {
+  const here = await withBrokenTools(t);
+  const barrier = join(here.base, 'go-on');
+  const installing = here.printed(/^stand-in: installs its tools/);
+  const first = `# stand-in: tools wait=${barrier}\nesphome:\n  name: k\nbk72xx:\n`;
+  const bk = here.ended(await here.submit(first, { name: 'bk.yaml', peerJobId: 'bk' }));
+  await installing;
+  const broken = here.printed(/^The tools of esp32 are broken/);
+  const esp = here.ended(await here.submit(esp32(''), { name: 'second.yaml', peerJobId: 'second' }));
+  await broken;
+  await waitFor(() => !existsSync(join(here.paths.layout.toolchainsDir, 'idf')));
+  assert.ok(existsSync(join(here.paths.layout.toolchainsDir, 'platformio', 'installing')));
+  await writeFile(barrier, '');
+  assertSucceeded(await bk);
+  assertSucceeded(await esp);
+});
+
+test('Tools that stay broken are the fault of the server, and are not fetched again for the next build', async (t) => {
+  const here = await withBrokenTools(t);
+  const knobs = 'print=sh:_1:_xtensa-esp32-elf-g++:_not_found exit=1';
+  const renewals: boolean[] = [];
+  for (const name of ['second', 'third']) {
+    const job = await here.build(esp32(knobs), { name: `${name}.yaml`, peerJobId: name });
+    assert.deepEqual(
+      [job.failureReason, job.errorMessage],
+      ['toolchain', 'the tools of the build server are broken; the log says which must be repaired'],
+    );
+    renewals.push(/are broken; the build is run once more/.test(await here.jobs.readLog(job.id)));
+  }
+  assert.deepEqual(renewals, [true, false]);
+});
+
+test('A gate that is lost ends the build as a lost lock, whichever way it is told', async (t) => {
+  const here = await site(t);
+  const { paths } = here;
+  const lease = { signal: new AbortController().signal, recordBuild: async () => {} };
+  const build: ToolBuild = {
+    ...{ id: 'a', configuration: (await here.build(esp32(''))).configuration, version: '1', lease },
+    ...{ signal: new AbortController().signal, output() {}, onWaiting() {} },
+  };
+  const gate: ToolchainGate = {
+    ...{ stamp: null, signal: AbortSignal.abort(new Error('gone')) },
+    recordBuild: () => Promise.reject(new ReceiverError('FENCED', 'a newer owner')),
+    markReady: () => assert.fail('nothing is ready'),
+    leave: async () => void (left += 1),
+  };
+  let left = 0;
+  const tools = createTools({
+    ...{ paths, log },
+    enterToolchain: () => Promise.resolve(gate),
+    becomeInstaller: async () => ({ ...lease, release: async () => void (left += 1) }),
+    directories: {
+      use: async () => ({ ...lease, leave: async () => void (left += 1) }),
+      setAside: () => assert.fail('nothing is broken'),
+    },
+  });
+  const lost = { code: 'LOCK_LOST' };
+  await assert.rejects(
+    tools.compile(build, async ({ signal, recordBuild }) => {
+      assert.ok(signal.aborted);
+      await assert.rejects(recordBuild({ pid: 1, startTime: 1, bootId: '' } as never), lost);
+      return cleanResult;
+    }),
+    lost,
+  );
+  assert.equal(left, 3);
+});
