@@ -180,7 +180,7 @@ describe('The lock on disk', { concurrency: 12 }, () => {
   });
 
   test('Of eight processes that find one stale lock exactly one gets it', async (t) => {
-    const workers = await startWorkers(t, 'race-worker.ts', 8);
+    const workers = await startWorkers(t, new URL('./race-worker.ts', import.meta.url), 8);
     const result = await raceForStaleLocks(workers, await freshDir(t), { rounds: 25, bare: false });
     assert.deepEqual(result, { rounds: 25, withSeveralOwners: 0, withNoOwner: 0 });
   });

@@ -36,14 +36,14 @@ export interface Worker {
   ask<T>(question: object): Promise<T>;
 }
 
-/** Starts programs of this folder which answer each message with one message. */
+/** Starts programs which answer each message with one message. */
 export async function startWorkers(
   t: { after(cleanUp: () => void): void },
-  file: string,
+  program: URL,
   count: number,
 ): Promise<readonly Worker[]> {
   const workers = Array.from({ length: count }, () => {
-    const child = fork(fileURLToPath(new URL(file, import.meta.url)), { execArgv: ['--import', 'tsx'] });
+    const child = fork(fileURLToPath(program), { execArgv: ['--import', 'tsx'] });
     t.after(() => child.kill('SIGKILL'));
     return {
       process: child,

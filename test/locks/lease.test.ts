@@ -73,7 +73,11 @@ describe('A lease', { concurrency: 5 }, () => {
     let workers: readonly Worker[] = [];
     const cleanUps: (() => void)[] = [];
     before(async () => {
-      workers = await startWorkers({ after: (act) => void cleanUps.push(act) }, 'lease-worker.ts', 2);
+      workers = await startWorkers(
+        { after: (act) => void cleanUps.push(act) },
+        new URL('./lease-worker.ts', import.meta.url),
+        2,
+      );
     });
     after(() => {
       for (const cleanUp of cleanUps) cleanUp();

@@ -305,7 +305,7 @@ test('What a build in another process uses is in use here; when that dies it is 
   const base = await tempDir(t);
   const here = await toolPlace(base);
   await here.build('esp32', 'idf');
-  const [theirs] = await startWorkers(t, './tool-worker.ts', 1);
+  const [theirs] = await startWorkers(t, new URL('./tool-worker.ts', import.meta.url), 1);
   await ask(theirs, { do: 'open', base });
   const { stamp } = await ask(theirs, { do: 'enter', platform: 'esp32' });
   assert.ok(stamp);

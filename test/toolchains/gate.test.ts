@@ -10,7 +10,7 @@ import { hashName } from '../../src/locks/lease.js';
 import { enterToolchain, type ToolchainGate, type GateOptions } from '../../src/toolchains/gate.js';
 import { silentLog } from '../../src/log.js';
 import { sessionMembers } from '../../src/process/stop.js';
-import type { GateAnswer, GateQuestion } from '../locks/gate-worker.js';
+import type { GateAnswer, GateQuestion } from './gate-worker.js';
 import { fast, freshDir, startWorkers, until, type Worker } from '../locks/helpers.js';
 
 type Place = Omit<GateOptions, 'log'>;
@@ -139,7 +139,7 @@ describe('The toolchain gate', { concurrency: 6 }, () => {
 
   test('A holder that dies leaves cold tools and no build; a user that dies leaves no build and is not waited for', async (t) => {
     const place = await freshPlace(t);
-    const [installer, user] = await startWorkers(t, 'gate-worker.ts', 2);
+    const [installer, user] = await startWorkers(t, new URL('./gate-worker.ts', import.meta.url), 2);
     const command = [
       fileURLToPath(new URL('../fixtures/children/ignores-term.sh', import.meta.url)),
     ] as const;

@@ -15,7 +15,11 @@ import { raceForStaleLocks } from '../locks/race.js';
 const size = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
 
 test('Of 32 processes that find one stale lock exactly one gets it, where the bare library lets in several', async (t) => {
-  const workers = await startWorkers(t, 'race-worker.ts', size('RACE_PROCESSES', 32));
+  const workers = await startWorkers(
+    t,
+    new URL('../locks/race-worker.ts', import.meta.url),
+    size('RACE_PROCESSES', 32),
+  );
   const rounds = size('RACE_ROUNDS', 1_500);
   const bare = await raceForStaleLocks(workers, await freshDir(t), {
     rounds: Math.ceil(rounds / 3),
