@@ -7,14 +7,12 @@
  */
 import { ReceiverError } from '../errors.js';
 
-/** Somebody else would like to have what is held. */
+/** Who holds a lock, or waits for it, and what for. */
 export interface LineRequest {
   readonly reason: string;
 }
 
 export interface LinePlace {
-  /** Tells of everybody who waits behind this place, now and later. The listener must not throw. */
-  onWish(listener: (wish: LineRequest) => void): void;
   /** Gives the place to the next. Idempotent. */
   leave(): void;
 }
@@ -29,13 +27,12 @@ export interface EnterOptions {
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
-interface Waiter extends LineRequest {
+interface Waiter {
   enter(): void;
 }
 
 interface Line {
   holder: LineRequest;
-  listener: ((wish: LineRequest) => void) | undefined;
   readonly waiting: Set<Waiter>;
 }
 
@@ -47,17 +44,19 @@ export async function enterLine(key: string, options: EnterOptions): Promise<Lin
   if (signal?.aborted) throw cancelled();
   const line = lines.get(key);
   if (!line) {
-    const fresh: Line = { holder: { reason }, listener: undefined, waiting: new Set() };
+    const fresh: Line = { holder: { reason }, waiting: new Set() };
     lines.set(key, fresh);
     return placeIn(key, fresh);
   }
-  await turn(line, { reason, signal, until, onBlocked });
+  await turn(line, { signal, until, onBlocked });
   line.holder = { reason };
-  line.listener = undefined;
   return placeIn(key, line);
 }
 
-function turn(line: Line, { reason, signal, until = Infinity, onBlocked }: EnterOptions): Promise<void> {
+function turn(
+  line: Line,
+  { signal, until = Infinity, onBlocked }: Omit<EnterOptions, 'reason'>,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const giveUp = (error: ReceiverError): void => {
       stopWaiting();
@@ -68,7 +67,6 @@ function turn(line: Line, { reason, signal, until = Infinity, onBlocked }: Enter
       ? setTimeout(() => giveUp(timedOut(line.holder)), Math.max(0, until - performance.now()))
       : undefined;
     const waiter: Waiter = {
-      reason,
       enter() {
         stopWaiting();
         resolve();
@@ -82,21 +80,15 @@ function turn(line: Line, { reason, signal, until = Infinity, onBlocked }: Enter
     line.waiting.add(waiter);
     signal?.addEventListener('abort', onAbort);
     onBlocked?.(line.holder);
-    line.listener?.(waiter);
   });
 }
 
 function placeIn(key: string, line: Line): LinePlace {
   let left = false;
   return {
-    onWish(listener) {
-      line.listener = listener;
-      for (const { reason } of line.waiting) listener({ reason });
-    },
     leave() {
       if (left) return;
       left = true;
-      line.listener = undefined;
       const [next] = line.waiting;
       if (next) next.enter();
       else lines.delete(key);

@@ -1,7 +1,7 @@
 /**
  * The lock as a whole, on one directory. A lease is had in this order, and given back in the reverse:
  *
- * 1. a place in the line of this process (fifo.ts), then the turn among processes (turns.ts);
+ * 1. a place in the line of this process (fifo.ts), then the turn among processes (ticket-queue.ts);
  * 2. the lock on disk (file-lock.ts, through guarded-fs.ts), which keeps others out while its heartbeat runs;
  * 3. a number higher than all before (fence.ts);
  * 4. the end of whatever build an older owner has left running, and a record of the new owner (owner-record.ts).
@@ -22,7 +22,6 @@ import { type SessionIdentity, endSession } from '../process/stop.js';
 import { openFence } from './fence.js';
 import { enterLine, type LinePlace, type LineRequest } from './fifo.js';
 import { endPredecessors, removeRecord, writeRecord, type OwnerRecord } from './owner-record.js';
-import { listenForRequests } from './ticket-queue.js';
 import { waitForFileLock } from './wait.js';
 
 export interface LockTiming {
@@ -42,11 +41,6 @@ export interface AcquireOptions {
   /** The longest wait, in ms; by default there is no limit. */
   readonly deadlineMs?: number | undefined;
   readonly log: Log;
-  /**
-   * Called for each wish that waits behind this lease, in this process at once, in others within a heartbeat. A
-   * request and not an order: the holder lets go when it likes. Must not throw.
-   */
-  readonly onAsked?: ((wish: LineRequest) => void) | undefined;
   /** Called when there is a wait, with the reason of the present holder where it is known. Must not throw. */
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
   readonly timing?: LockTiming | undefined;
@@ -100,7 +94,7 @@ async function enter(
   until: number,
   options: AcquireOptions,
 ): Promise<Lease | null> {
-  const { reason, signal, log, onAsked, timing = defaultTiming } = options;
+  const { reason, signal, log, timing = defaultTiming } = options;
   const loss = new AbortController();
   let releasing: Promise<void> | undefined;
   const lose = (cause?: unknown): void => {
@@ -138,7 +132,6 @@ async function enter(
   }
 
   async function release(): Promise<void> {
-    stopListening?.();
     try {
       const survivors = record.build ? (await endSession(record.build)).survivors : 0;
       // With survivors the record stays: the next owner has to deal with them before it enters.
@@ -153,8 +146,6 @@ async function enter(
     }
   }
 
-  const stopListening = onAsked && listenForRequests(directory, timing.updateMs, onAsked);
-  if (onAsked) place.onWish(onAsked);
   return {
     signal: loss.signal,
     fence: record.fence,

@@ -1,18 +1,17 @@
 /**
  * Order among processes that wait for one lock: each puts down a ticket, a small file named by its time, and only
  * the holder of the oldest one tries the lock. Without it the library's retries left half of eight processes
- * with nothing at all. The ticket also carries the wish, so the present owner can read who asks it to let go.
+ * with nothing at all.
  *
  * An order is a courtesy and no protection: a ticket counts only while its holder keeps touching it, so a waiter
  * that stands still is passed over after two seconds, one that has died at once where that can be seen, and nothing
  * breaks when two think they are next.
  */
-import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { makerOf, standingOf, temporaryName } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
-import type { LineRequest } from './fifo.js';
 
 export interface Ticket {
   readonly name: string;
@@ -27,11 +26,11 @@ const deadMs = 60_000;
 const pattern = /^turn-\d{15}\./;
 
 /** Joins the waiters in `directory`. Throws system errors. */
-export async function takeTicket(directory: string, reason: string): Promise<Ticket> {
+export async function takeTicket(directory: string): Promise<Ticket> {
   const time = String(Date.now()).padStart(15, '0');
   const name = `turn-${time}.${temporaryName()}`;
   const file = join(directory, name);
-  const write = (): Promise<void> => writeFile(file, JSON.stringify({ reason }), { mode: 0o600 });
+  const write = (): Promise<void> => writeFile(file, '', { mode: 0o600 });
   await write();
   return {
     name,
@@ -77,42 +76,4 @@ async function namesIn(directory: string): Promise<readonly string[]> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return [];
   }
-}
-
-/** Why the holder of a ticket wants the lock, or null when it does not wait any more. */
-async function reasonOf(directory: string, ticket: string): Promise<string | null> {
-  try {
-    const { reason } = JSON.parse(await readFile(join(directory, ticket), 'utf8')) as { reason?: unknown };
-    return typeof reason === 'string' ? reason : null;
-  } catch {
-    return null;
-  }
-}
-
-/**
- * Calls `onWish` once for each waiter of another process, looking every `everyMs`. Returns the function that ends
- * it. Does not keep the process alive.
- */
-export function listenForRequests(
-  directory: string,
-  everyMs: number,
-  onWish: (wish: LineRequest) => void,
-): () => void {
-  const heard = new Set<string>();
-  let stopped = false;
-  const look = async (): Promise<void> => {
-    for (const ticket of await freshTickets(directory)) {
-      const reason = heard.has(ticket) ? null : await reasonOf(directory, ticket);
-      if (stopped || reason === null) continue;
-      heard.add(ticket);
-      onWish({ reason });
-    }
-  };
-  // A look that fails is made up for by the next.
-  const timer = setInterval(() => void look().catch(() => {}), everyMs);
-  timer.unref();
-  return () => {
-    stopped = true;
-    clearInterval(timer);
-  };
 }

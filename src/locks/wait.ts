@@ -11,7 +11,6 @@ import { readHolder } from './owner-record.js';
 import { freshTickets, takeTicket, type Ticket } from './ticket-queue.js';
 
 export interface WaitOptions {
-  readonly reason: string;
   readonly signal?: AbortSignal | undefined;
   /** A time of `performance.now()`. */
   readonly until: number;
@@ -26,7 +25,7 @@ const longestPauseMs = 200;
 
 /** Locks a directory, which is made when missing. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
 export async function waitForFileLock(directory: string, options: WaitOptions): Promise<FileLock> {
-  const { reason, signal, until, timing, onLost, onBlocked } = options;
+  const { signal, until, timing, onLost, onBlocked } = options;
   const lockOptions = { ...timing, onLost, ageOf: createAgeJudge(timing) };
   let ticket: Ticket | undefined;
   let place = -1;
@@ -42,7 +41,7 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       if (ticket) {
         await ticket.touch();
       } else {
-        ticket = await takeTicket(directory, reason);
+        ticket = await takeTicket(directory);
         const holder = onBlocked && readHolder(directory);
         if (holder) onBlocked({ reason: holder.reason });
       }
