@@ -59,13 +59,20 @@ async function fill(): Promise<JobService> {
   const wanted = Number(count);
   for (let n = 0; n < wanted; n += 1) {
     const directory = `/nowhere/${n}`;
-    const hints = { buildPath: false, remoteParts: false, webFiles: false };
+    const remoteContent = { buildPath: false, remoteParts: false, webFiles: false };
     const configFilename = fileName(`device-${n}.yaml`);
     const manifest = { manifestVersion: 1, esphomeVersion: null, configFilename } as const;
     jobs.submit(
       requestOf(n),
       Promise.resolve(
-        stagedBundle({ directory, bytes: 1, members: 1, hints, manifest, contentSha256: 'c0'.repeat(32) }),
+        stagedBundle({
+          directory,
+          bytes: 1,
+          members: 1,
+          remoteContent,
+          manifest,
+          contentSha256: 'c0'.repeat(32),
+        }),
       ),
     );
     // As bundles arrive: one after the other.

@@ -25,7 +25,7 @@ export interface Extracted {
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
-  readonly hints: RemoteContent;
+  readonly remoteContent: RemoteContent;
   /** Of the members' paths, kinds, modes and bytes, in hex: the same for the same content however it was packed. */
   readonly contentSha256: string;
   /** Whether exactly this path is a file of the tree. */
@@ -73,7 +73,7 @@ export async function extract(
     manifest: Buffer.concat(manifest),
     bytes,
     members,
-    hints: scanner.hints(),
+    remoteContent: scanner.remoteContent(),
     contentSha256: content.digest('hex'),
     hasFile: (path) => tree.hasFile(path),
   };

@@ -128,8 +128,8 @@ async function unpack(
     const extracted = await extract(inflater.pieces(), directory, limits);
     const manifest = parseManifest(extracted.manifest);
     checkConfiguration(manifest, configurationFilename, extracted);
-    const { bytes, members, hints, contentSha256 } = extracted;
-    return { staged: stagedBundle({ directory, manifest, bytes, members, hints, contentSha256 }) };
+    const { bytes, members, remoteContent, contentSha256 } = extracted;
+    return { staged: stagedBundle({ directory, manifest, bytes, members, remoteContent, contentSha256 }) };
   } catch (cause) {
     inflater.destroy();
     if (directory !== null) await removeOrWarn(directory, log);

@@ -23,7 +23,7 @@ export interface RemoteContent {
 export interface RemoteContentScanner {
   /** The scanner of one member's bytes, given in order. */
   member(path: string): (piece: Buffer) => void;
-  hints(): RemoteContent;
+  remoteContent(): RemoteContent;
 }
 
 const buildPathWords = ['build_path'];
@@ -71,7 +71,7 @@ export function createRemoteContentScanner(): RemoteContentScanner {
         tail = Buffer.from(bytes.subarray(-overlapBytes));
       };
     },
-    hints: () => ({ buildPath, remoteParts, webFiles }),
+    remoteContent: () => ({ buildPath, remoteParts, webFiles }),
   };
 }
 

@@ -14,13 +14,16 @@ export interface StagedFacts {
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
-  readonly hints: RemoteContent;
+  readonly remoteContent: RemoteContent;
   /** The same for the same content, however it was packed. In hex. */
   readonly contentSha256: string;
 }
 
 /** What a job's record remembers of its bundle, so that it is found again after a restart. */
-export interface BundleFacts extends Pick<StagedFacts, 'bytes' | 'members' | 'hints' | 'contentSha256'> {
+export interface BundleFacts extends Pick<
+  StagedFacts,
+  'bytes' | 'members' | 'remoteContent' | 'contentSha256'
+> {
   /** The ESPHome that made it; null when it does not say. */
   readonly esphomeVersion: string | null;
 }

@@ -36,10 +36,10 @@ export function createBundleStore(layout: Layout): BundleStore {
   const directoryOf = (id: string): string => join(layout.uploadsDir, id);
 
   return {
-    async keep(id, { directory: from, manifest, bytes, members, hints, contentSha256 }) {
+    async keep(id, { directory: from, manifest, bytes, members, remoteContent, contentSha256 }) {
       const directory = directoryOf(id);
       await rename(from, directory);
-      return stagedBundle({ directory, manifest, bytes, members, hints, contentSha256 });
+      return stagedBundle({ directory, manifest, bytes, members, remoteContent, contentSha256 });
     },
     async find(job) {
       const { id, file, bundle } = job;
@@ -56,6 +56,12 @@ export function createBundleStore(layout: Layout): BundleStore {
 }
 
 /** What is to be remembered of a bundle that is kept. */
-export function factsOf({ bytes, members, hints, contentSha256, manifest }: StagedBundle): BundleFacts {
-  return { bytes, members, hints, contentSha256, esphomeVersion: manifest.esphomeVersion };
+export function factsOf({
+  bytes,
+  members,
+  remoteContent,
+  contentSha256,
+  manifest,
+}: StagedBundle): BundleFacts {
+  return { bytes, members, remoteContent, contentSha256, esphomeVersion: manifest.esphomeVersion };
 }

@@ -48,8 +48,8 @@ async function take(
 async function finish(number: number, { intake, last }: ThreadUpload): Promise<void> {
   await last;
   try {
-    const { directory, manifest, bytes, members, hints, contentSha256 } = await intake.finish();
-    const facts = { directory, manifest, bytes, members, hints, contentSha256 };
+    const { directory, manifest, bytes, members, remoteContent, contentSha256 } = await intake.finish();
+    const facts = { directory, manifest, bytes, members, remoteContent, contentSha256 };
     tell({ type: 'finished', upload: number, facts });
   } catch (error) {
     tell({ type: 'failed', upload: number, error: packError(error) });

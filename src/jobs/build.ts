@@ -5,7 +5,6 @@
  * Between any two steps it is asked whether the job is still wanted and the directory still ours; a build that went
  * on without the lock would write into the next one's tree.
  */
-import { ReceiverError } from '../errors.js';
 import type { ArtifactFacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { BuildDir } from '../compile/build-dir.js';
@@ -56,16 +55,22 @@ export interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {
   readonly environment: Readonly<Record<string, string>>;
 }
 
+/** The device's lease as one job holds it. */
+export interface JobLease extends Lease {
+  /** Throws when the job was cancelled, and `LOCK_LOST` when the directory is no longer ours. Called between any two steps. */
+  assertHeld(): void;
+}
+
 /** Throws `CANCELLED` and `LOCK_LOST`, and what its steps throw. */
 export async function build(
   job: RunningJob,
   staged: StagedBundle,
   compiler: Compiler,
-  lease: Lease,
+  lease: JobLease,
   deps: BuildDeps,
 ): Promise<Outcome> {
   const { id, configuration } = job.record;
-  assertOurs(job, lease);
+  lease.assertHeld();
   const { environment: env } = compiler;
   const directory = await deps.openBuildDir(configuration, env);
   if (directory.isEmptied)
@@ -84,7 +89,7 @@ export async function build(
     };
     const refused = await look(job, staged, compiler, common, deps);
     if (refused !== null) return refused;
-    assertOurs(job, lease);
+    lease.assertHeld();
     const { signal, output } = job;
     const limits = { timeoutMs: deps.compileTimeoutMs, silenceMs: deps.silenceTimeoutMs };
     const onWaiting = (waiting: WaitReason | null): void => job.note({ waiting });
@@ -108,9 +113,9 @@ export async function build(
   } finally {
     if (!lease.signal.aborted) await close(directory, trusted, deps.log);
   }
-  assertOurs(job, lease);
+  lease.assertHeld();
   await deps.verify(configuration);
-  assertOurs(job, lease);
+  lease.assertHeld();
   return { to: 'completed', artifacts: await lease.publish(() => deps.storeArtifacts(id, configuration)) };
 }
 
@@ -138,7 +143,7 @@ async function look(
   common: Omit<CompileRequest, 'command' | 'timeoutMs'>,
   deps: BuildDeps,
 ): Promise<Outcome | null> {
-  const { buildPath, remoteParts } = staged.hints;
+  const { buildPath, remoteParts } = staged.remoteContent;
   if (!buildPath && !remoteParts) return null;
   const { configuration } = job.record;
   const result = await deps.precheck({
@@ -164,16 +169,4 @@ function outcomeOfRun(result: CompileResult, limits: CompileLimits): Outcome | n
   if (ended !== null) throw ended;
   const failure = judge(result, limits);
   return failure && { to: 'failed', ...failure };
-}
-
-/** Throws when the job was cancelled or the directory is no longer ours; called between any two steps. */
-export function assertOurs(job: RunningJob, lease: Lease, cause?: unknown): void {
-  job.signal.throwIfAborted();
-  if (!lease.signal.aborted) return;
-  throw new ReceiverError(
-    'LOCK_LOST',
-    'the lock on the build directory was lost',
-    {},
-    { cause: cause ?? lease.signal.reason },
-  );
 }

@@ -64,7 +64,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     chooseEsphome,
     composeEnvironment,
     acquireLease: acquire,
-    swapIn: (staged, key) => installBundle(staged, { layout, key, log }),
+    installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
     cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
     precheck,

@@ -198,7 +198,7 @@ const schema = z.object({
   bundle: z
     .object({
       ...{ bytes: count, members: count, contentSha256: z.string(), esphomeVersion: z.string().nullable() },
-      hints: z.object({ buildPath: z.boolean(), remoteParts: z.boolean(), webFiles: z.boolean() }),
+      remoteContent: z.object({ buildPath: z.boolean(), remoteParts: z.boolean(), webFiles: z.boolean() }),
     })
     .nullable()
     .default(null),

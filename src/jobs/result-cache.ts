@@ -33,7 +33,7 @@ export interface Ingredients {
   /** Of the ESPHome that builds. */
   readonly version: string;
   readonly environment: Readonly<Record<string, string>>;
-  readonly hints: RemoteContent;
+  readonly remoteContent: RemoteContent;
   /** Of the bundle. */
   readonly contentSha256: string;
 }
@@ -57,7 +57,7 @@ export interface CachedJob {
 
 /** The cache as one job sees it. */
 export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: ResultCacheDeps): ResultCache {
-  const { remoteParts, webFiles } = ingredients.hints;
+  const { remoteParts, webFiles } = ingredients.remoteContent;
   // What is fetched may be something else today.
   const isOff = !deps.resultCache || remoteParts || webFiles;
 

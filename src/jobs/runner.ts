@@ -10,7 +10,7 @@ import { ReceiverError, isReceiverError } from '../errors.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { Lease } from '../locks/lease.js';
 import type { RemoteKey } from '../paths/index.js';
-import { assertOurs, build, type BuildDeps, type RunningJob } from './build.js';
+import { build, type BuildDeps, type JobLease, type RunningJob } from './build.js';
 import type { ChooseEsphome, ChosenEsphome } from './choose-esphome.js';
 import type { Outcome } from './record.js';
 import { outcomeOf } from './outcome.js';
@@ -24,7 +24,7 @@ export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
   /** Rejects with the signal's reason, or with `LOCK_TIMEOUT`. */
   readonly acquireLease: (wish: LeaseRequest) => Promise<Lease>;
   /** Installs the bundle as `config/` of the device. */
-  readonly swapIn: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
+  readonly installBundle: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
   readonly cleanBuildDir: (configuration: string) => Promise<void>;
 }
 
@@ -62,14 +62,14 @@ export async function runJob(
   deps: RunnerDeps,
 ): Promise<Outcome> {
   try {
-    if (chosen === null) return await againIfLost(job, deps, () => clean(job, deps));
+    if (chosen === null) return await underLease(job, deps, () => clean(job, deps));
     const version = await chosen.confirm(job.signal);
     job.note({ esphomeVersion: version });
     const environment = deps.composeEnvironment(job.record.configuration);
     const compiler = { command: chosen.command, version, environment };
     const cache = resultCacheOf(job, { ...compiler, ...staged }, deps);
     const install = installOnce(job, staged, deps);
-    return await againIfLost(job, deps, async (lease) => {
+    return await underLease(job, deps, async (lease) => {
       const cached = await cache.reuse(lease);
       if (cached !== null) return cached;
       await install(lease);
@@ -103,7 +103,7 @@ function installOnce(
     }
     if (installed === null) {
       await lease.publish(async () => {
-        await deps.swapIn(staged, job.record);
+        await deps.installBundle(staged, job.record);
         installed = lease.fence;
       });
     }
@@ -111,45 +111,50 @@ function installOnce(
   };
 }
 
-async function againIfLost(
+/**
+ * Runs the work under the device's lease, once more when the lease was lost meanwhile: what was done under a lost lease
+ * does not count. The one place where a job gets its lease, learns of its loss and gives it back.
+ */
+async function underLease(
   job: RunningJob,
   deps: RunnerDeps,
-  work: (lease: Lease) => Promise<Outcome>,
+  work: (lease: JobLease) => Promise<Outcome>,
 ): Promise<Outcome> {
+  const { record, signal } = job;
   for (let attempt = 1; ; attempt += 1) {
     if (attempt > 1) job.note({ attempt });
+    const lease = await deps.acquireLease({
+      key: record,
+      reason: `${record.target} ${record.id}`,
+      signal,
+      onBlocked: () => showBusyDevice(job),
+    });
+    if (job.record.waiting !== null) job.note({ waiting: null });
+    const assertHeld = (): void => {
+      const end = endOf(signal, lease);
+      if (end !== null) throw end;
+    };
     try {
-      return await underLease(job, deps, work);
+      assertHeld();
+      const outcome = await work({ ...lease, assertHeld });
+      assertHeld();
+      return outcome;
     } catch (error) {
-      if (attempt === maxAttempts || job.signal.aborted || !isReceiverError(error, 'LOCK_LOST')) throw error;
-      deps.log.warn({ id: job.record.id }, 'a job lost its lock and is run again');
+      const cause = endOf(signal, lease, error) ?? error;
+      if (attempt === maxAttempts || signal.aborted || !isReceiverError(cause, 'LOCK_LOST')) throw cause;
+      deps.log.warn({ id: record.id }, 'a job lost its lock and is run again');
       job.output('The lock on the build directory was lost; the job is run again.\n');
+    } finally {
+      await lease.release();
     }
   }
 }
 
-/** Runs the work under the device's lease. What was done under a lease that was lost meanwhile does not count. */
-async function underLease(
-  job: RunningJob,
-  deps: RunnerDeps,
-  work: (lease: Lease) => Promise<Outcome>,
-): Promise<Outcome> {
-  const { record, signal } = job;
-  const reason = `${record.target} ${record.id}`;
-  const onBlocked = (): void => showBusyDevice(job);
-  const lease = await deps.acquireLease({ key: record, reason, signal, onBlocked });
-  if (job.record.waiting !== null) job.note({ waiting: null });
-  try {
-    signal.throwIfAborted();
-    const result = await work(lease);
-    assertOurs(job, lease);
-    return result;
-  } catch (error) {
-    assertOurs(job, lease, error);
-    throw error;
-  } finally {
-    await lease.release();
-  }
+/** Why the job may not go on under this lease; null while it may. */
+function endOf(signal: AbortSignal, lease: Lease, cause: unknown = lease.signal.reason): unknown {
+  if (signal.aborted) return signal.reason;
+  if (!lease.signal.aborted) return null;
+  return new ReceiverError('LOCK_LOST', 'the lock on the build directory was lost', {}, { cause });
 }
 
 /** Once for each wait: within this process and among processes it may be told twice. */

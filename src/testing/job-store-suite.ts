@@ -26,7 +26,13 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       const record = exampleRecord({
         ...{ state: 'completed', startedAt: 2, finishedAt: 3, esphomeVersion: '2026.10.0', attempt: 2 },
         ...{ cached: true, resultKey: 'ef'.repeat(32), requeued: true },
-        bundle: { bytes: 7, members: 2, hints: noHints, contentSha256: 'c0', esphomeVersion: '2026.9.1' },
+        bundle: {
+          bytes: 7,
+          members: 2,
+          remoteContent: noHints,
+          contentSha256: 'c0',
+          esphomeVersion: '2026.9.1',
+        },
         artifacts: { bytes: 5, sha256: 'cd'.repeat(32), firmwareOffset: '0x0' },
       });
       await putAndClose(open, record);

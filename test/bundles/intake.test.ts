@@ -48,7 +48,7 @@ test('A bundle made as ESPHome makes it becomes its tree, manifest and dot files
       'secrets.yaml',
     ],
   );
-  assert.deepEqual(staged.hints, { buildPath: false, remoteParts: false, webFiles: false });
+  assert.deepEqual(staged.remoteContent, { buildPath: false, remoteParts: false, webFiles: false });
   assert.equal((await stat(staged.directory)).mode & 0o777, 0o700, 'a bundle holds secrets');
   await staged.discard();
   assert.deepEqual(await readdir(uploadsDir), []);
@@ -123,7 +123,7 @@ test('A sender that does not wait is asked to, and an upload is not held in memo
 
 type Hint = 'buildPath' | 'remoteParts' | 'webFiles';
 
-const hintCases: readonly (readonly [text: string, hints: readonly Hint[], name?: string])[] = [
+const hintCases: readonly (readonly [text: string, remoteContent: readonly Hint[], name?: string])[] = [
   ['sensor:\n  - platform: template\n    name: "${room} light"\n    lambda: return 4.0;\n', []],
   ['esphome:\n  build_path: /home\n', ['buildPath']],
   ['"build\\x5fpath": /home', ['buildPath']],
@@ -160,8 +160,8 @@ const hintCases: readonly (readonly [text: string, hints: readonly Hint[], name?
 test('What may name a build path, or fetches parts or files, is noticed while unpacking', async (t) => {
   const uploadsDir = await tempDir(t);
   for (const [text, expected, name = 'more.yaml'] of hintCases) {
-    const { hints, discard } = await take(uploadsDir, bundle(file(name, text)));
-    const found = (['buildPath', 'remoteParts', 'webFiles'] as const).filter((hint) => hints[hint]);
+    const { remoteContent, discard } = await take(uploadsDir, bundle(file(name, text)));
+    const found = (['buildPath', 'remoteParts', 'webFiles'] as const).filter((hint) => remoteContent[hint]);
     assert.deepEqual(found, expected, text);
     await discard();
   }
@@ -169,7 +169,11 @@ test('What may name a build path, or fetches parts or files, is noticed while un
   for (let before = 1; before < 10; before += 1) {
     const text = `${'.'.repeat(524_288 - start - before)}build_path${'.'.repeat(9_999)}`;
     const staged = await take(uploadsDir, bundle(file('big.txt', text)));
-    assert.equal(staged.hints.buildPath, true, `a word cut after ${before} bytes by the end of a piece`);
+    assert.equal(
+      staged.remoteContent.buildPath,
+      true,
+      `a word cut after ${before} bytes by the end of a piece`,
+    );
   }
 });
 

@@ -132,7 +132,7 @@ test('A result that is used again is told as any other, without a compile', asyn
   const { state, cached, attempt } = await world.again.ended;
   assert.deepEqual({ state, cached, attempt }, { state: 'completed', cached: true, attempt: 1 });
   assert.deepEqual(statesTold(world.events, world.again.id), ['queued', 'running', 'completed']);
-  for (const step of ['compile', 'swapIn', 'openBuildDir']) {
+  for (const step of ['compile', 'installBundle', 'openBuildDir']) {
     assert.equal(world.steps.filter((taken) => taken === step).length, 1, step);
   }
   world.assertAtRest();
@@ -197,7 +197,7 @@ const failures: readonly (readonly [string, Partial<WorldOptions>, string])[] = 
   ],
   [
     'a full disk',
-    throwing('swapIn', Object.assign(new Error('ENOSPC: /srv'), { code: 'ENOSPC' })),
+    throwing('installBundle', Object.assign(new Error('ENOSPC: /srv'), { code: 'ENOSPC' })),
     'resource: the disk of the build server is full; make room there and build again',
   ],
   [
@@ -205,7 +205,11 @@ const failures: readonly (readonly [string, Partial<WorldOptions>, string])[] = 
     throwing('openBuildDir', new Error('EPERM: /srv/secret')),
     'internal: the build server failed; its own log says why',
   ],
-  ['a bad bundle path', throwing('swapIn', new ReceiverError('TRAVERSAL', 'a link')), 'bundle: a link'],
+  [
+    'a bad bundle path',
+    throwing('installBundle', new ReceiverError('TRAVERSAL', 'a link')),
+    'bundle: a link',
+  ],
   [
     'an invalid configuration',
     { run: { compile: async () => ({ ...cleanResult, exitCode: 2 }) } },

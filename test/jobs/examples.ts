@@ -6,7 +6,7 @@ import type { World } from './harness.js';
 
 let bundles = 0;
 
-/** A bundle in a world. The hints make the runner look before it compiles. */
+/** A bundle in a world. The remoteContent make the runner look before it compiles. */
 export function bundleIn(
   world: Pick<World, 'staging' | 'pass'>,
   directory = `/staging/${(bundles += 1)}`,
@@ -14,7 +14,12 @@ export function bundleIn(
   if (directory.startsWith('/staging/')) world.staging.add(directory);
   const configFile = fileName('kitchen.yaml');
   return {
-    ...{ directory, bytes: 1, members: 1, hints: { buildPath: true, remoteParts: false, webFiles: false } },
+    ...{
+      directory,
+      bytes: 1,
+      members: 1,
+      remoteContent: { buildPath: true, remoteParts: false, webFiles: false },
+    },
     contentSha256: 'c0'.repeat(32),
     configFile,
     manifest: { manifestVersion: 1, configFilename: configFile, esphomeVersion: null },

@@ -36,7 +36,7 @@ export const moments = [
     'chooseEsphome',
     'slot',
     'acquireLease',
-    'swapIn',
+    'installBundle',
     'openBuildDir',
     'beforeStart',
     'put:running',
@@ -154,8 +154,8 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       leases.set(name, lease);
       return lease;
     },
-    async swapIn({ directory }, key) {
-      await pass('swapIn');
+    async installBundle({ directory }, key) {
+      await pass('installBundle');
       const name = `${key.dashboardId} ${key.device}`;
       if (!staging.delete(directory) && installed.get(name) !== directory)
         faults.push('a bundle is not there');

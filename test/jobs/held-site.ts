@@ -19,7 +19,7 @@ type Hold = () => Promise<never>;
 
 const steps: Readonly<Record<string, (hold: Hold, base: string) => Partial<RunnerDeps>>> = {
   'waiting for the lock': (hold) => ({ acquireLease: hold }),
-  'losing bundles': (hold) => ({ swapIn: hold }),
+  'losing bundles': (hold) => ({ installBundle: hold }),
   'packing the result': (hold) => ({ storeArtifacts: hold }),
   'after the result is kept': (hold, base) => ({
     async storeArtifacts(id, configuration) {

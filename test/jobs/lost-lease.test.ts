@@ -8,7 +8,7 @@ import { createWorld, type Moment, type World } from './harness.js';
 import { heldAt, statesTold, submitted } from './held.js';
 
 const underLease: readonly Moment[] = [
-  'swapIn',
+  'installBundle',
   'openBuildDir',
   'precheck',
   'compile',

@@ -21,8 +21,8 @@ import { heldAt, statesTold, submitted, waitForStep, type Held } from './held.js
 
 const peer = exampleRequest().dashboardId;
 const artifacts = { bytes: 3, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' } as const;
-const hints = { buildPath: false, remoteParts: false, webFiles: false };
-const bundle = { bytes: 1, members: 1, hints, esphomeVersion: null, contentSha256: '' };
+const remoteContent = { buildPath: false, remoteParts: false, webFiles: false };
+const bundle = { bytes: 1, members: 1, remoteContent, esphomeVersion: null, contentSha256: '' };
 
 /** Where a job is when its receiver ends, and where the next one finds it. */
 function stateAt(moment: Moment): 'lost' | 'receiving' | 'queued' | 'running' {
@@ -39,7 +39,7 @@ function isWaiting(moment: Moment): boolean {
 
 /** That a job runs is written while it goes on; no compiler starts before. */
 function isWritten(moment: Moment): boolean {
-  return ['acquireLease', 'swapIn', 'openBuildDir', 'beforeStart'].includes(moment);
+  return ['acquireLease', 'installBundle', 'openBuildDir', 'beforeStart'].includes(moment);
 }
 
 type End = 'crash' | 'stop';

@@ -74,7 +74,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     }),
     composeEnvironment: createEnvironment({ paths, hostEnvironment }),
     acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
-    swapIn: (staged, key) => installBundle(staged, { layout, key, log }),
+    installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
     cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
     precheck,
@@ -135,7 +135,7 @@ async function stage(uploadsDir: string, file: string, text: string): Promise<St
   await writeFile(join(directory, file), text);
   return stagedBundle({
     ...{ directory, bytes: text.length, members: 1 },
-    hints: {
+    remoteContent: {
       buildPath: text.includes('build_path'),
       remoteParts: text.includes('packages:'),
       webFiles: text.includes('font:'),
