@@ -15,8 +15,7 @@ import type { Transport } from './protocol/transport.js';
 import type { Owners } from './retention/peer-data.js';
 import type { Retention } from './retention/service.js';
 import type { CallingPlace } from './server/connect-back-schedule.js';
-import type { PeerServer } from './server/peer-server.js';
-import type { SessionEvent } from './server/sessions.js';
+import type { SessionEvent, Sessions } from './server/sessions.js';
 
 /** What a mount needs of a receiver. */
 export interface ReceiverCore {
@@ -156,11 +155,12 @@ export function jobsOf({ list, get, cancel, local, enqueueLocal }: JobService, p
 export function peersOf(
   table: PeerTable,
   pairing: PairingService,
-  link: PeerServer,
+  sessions: Pick<Sessions, 'get'>,
   data: { cancelJobs(id: DashboardId): Promise<void> } & Pick<Owners, 'has' | 'remove'>,
 ): Peers {
   return Object.freeze({
-    list: () => table.list().map((peer) => ({ ...peer, connected: link.isConnected(peer.dashboardId) })),
+    list: () =>
+      table.list().map((peer) => ({ ...peer, connected: sessions.get(peer.dashboardId) !== undefined })),
     async revoke(text: string, { data: wish = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
       // What would be removed may lie in the same directory as the other one's.

@@ -6,11 +6,22 @@
  * own dashboard makes. So where the version cannot be had the job fails, in words that let the client build by
  * itself. The host's version is asked once more after a job has waited.
  */
+import type { Disposer } from '../async/disposer.js';
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
-import type { EsphomeCommand } from '../esphome/command.js';
-import type { Installed, InstalledEsphome } from '../provision/installed.js';
-import type { Releases } from '../provision/releases.js';
+import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
+import type { LockTiming } from '../locks/lease.js';
+import type { Log } from '../log.js';
+import type { Layout } from '../paths/index.js';
+import {
+  createInstalled,
+  createKnownVersion,
+  type Installed,
+  type InstalledEsphome,
+  type InstalledOptions,
+} from '../provision/installed.js';
+import { pythonOf } from '../provision/python.js';
+import { openReleases, type Releases } from '../provision/releases.js';
 
 export interface ChosenEsphome {
   readonly command: EsphomeCommand;
@@ -98,4 +109,65 @@ async function install(
       { cause: isKnown ? error.cause : error },
     );
   }
+}
+
+export interface Esphome {
+  readonly installed: InstalledEsphome;
+  readonly releases: Releases | null;
+  readonly choose: ChooseEsphome;
+  /** Of the host's own ESPHome. */
+  readonly version: () => Promise<string>;
+}
+
+export interface EsphomeOptions {
+  readonly esphome: string | readonly string[] | undefined;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly provisionVersions: boolean;
+  readonly maxVersions: number;
+  readonly log: Log;
+}
+
+export interface EsphomeParts {
+  readonly layout: Layout;
+  readonly timing: LockTiming;
+  readonly ends: Disposer;
+}
+
+/** The host's own ESPHome, and the releases that are installed on demand. */
+export function openEsphome(options: EsphomeOptions, { layout, timing, ends }: EsphomeParts): Esphome {
+  const { environment: env } = options;
+  const own: InstalledOptions = {
+    option: options.esphome,
+    env,
+    probeEnv: { PATH: env['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
+  };
+  const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
+  ends.add(async () => releases?.close());
+  const installed = createInstalled(own);
+  ends.add(() => installed.close());
+  return {
+    ...{ installed, releases },
+    choose: createChoice({ installed, releases }),
+    version: createKnownVersion(() => versionOf(installed)),
+  };
+}
+
+async function versionOf(installed: InstalledEsphome): Promise<string> {
+  const { version } = await installed.ask(new AbortController().signal);
+  return version;
+}
+
+function releasesOf(
+  { maxVersions: maxKept, environment: env, log }: EsphomeOptions,
+  { venvsDir, locksDir }: Layout,
+  timing: LockTiming,
+  own: InstalledOptions,
+): Releases {
+  return openReleases({
+    ...{ venvsDir, locksDir, timing, maxKept, env, log },
+    async pythons() {
+      const command = await findEsphome(own);
+      return command === null ? [] : pythonOf(command);
+    },
+  });
 }

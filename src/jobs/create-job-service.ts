@@ -120,6 +120,14 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
     });
   }
 
+  async function suspend(): Promise<void> {
+    closing.abort();
+    absent.stop();
+    local.close();
+    await restoringLeft;
+    await lives.suspend();
+  }
+
   function known(id: string): Job {
     const job = registry.get(id);
     if (job === undefined) throw new ReceiverError('NOT_FOUND', 'there is no such job');
@@ -182,12 +190,9 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
       await registry.forget(id);
       return true;
     },
+    suspend,
     async close() {
-      closing.abort();
-      absent.stop();
-      local.close();
-      await restoringLeft;
-      await lives.suspend();
+      await suspend();
       await kept.stop();
       await store.close();
     },

@@ -60,5 +60,7 @@ export interface JobService {
    * Stops all jobs and resolves when nothing of them runs. Those that wait, and those that ran for the first time, go on
    * when jobs are created on the same store again.
    */
+  suspend(): Promise<void>;
+  /** Suspends, then gives up the store. */
   close(): Promise<void>;
 }

@@ -18,7 +18,7 @@ import type { PeerTable } from '../peers/peers.js';
 import type { KeyPair } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';
 import { type CallOutcome, connectBack } from './connect-back.js';
-import type { PeerServer } from './peer-server.js';
+import type { Sessions } from './sessions.js';
 
 export interface ConnectBackTiming {
   /** How often it is looked who is silent. */
@@ -248,17 +248,17 @@ export interface ConnectBackOptions extends CallingPlace {
   readonly identity: KeyPair;
   readonly table: PeerTable;
   readonly pairing: PairingService;
-  readonly link: PeerServer;
+  readonly sessions: Pick<Sessions, 'get' | 'subscribe'>;
   readonly clock: Clock;
   readonly log: Log;
 }
 
 /** The returned function ends it, and resolves when no call runs any more. */
 export function startConnectBack(options: ConnectBackOptions): () => Promise<void> {
-  const { identity, port, dial, timing, table, pairing, link, clock, log } = options;
+  const { identity, port, dial, timing, table, pairing, sessions, clock, log } = options;
   const schedule = startConnectBackSchedule({
     peers: () => table.list(),
-    isConnected: (id) => link.isConnected(id),
+    isConnected: (id) => sessions.get(id) !== undefined,
     call({ address: host, connectBackPort, pin: expectedPin }, signal) {
       const connect = (): Promise<Transport> => dial({ host, port: connectBackPort }, signal);
       return connectBack(connect, { identity, expectedPin, port, clock, signal });
@@ -266,7 +266,7 @@ export function startConnectBack(options: ConnectBackOptions): () => Promise<voi
     ...{ clock, random: Math.random, timing, log },
   });
   const stops = [
-    link.subscribe((event) => {
+    sessions.subscribe((event) => {
       if (event.type === 'session') schedule.note(event.dashboardId, event.connected);
     }),
     pairing.subscribe((event) => {

@@ -58,6 +58,8 @@ export interface PeerServerOptions {
   readonly esphomeVersion: () => Promise<string>;
   /** Whether other versions are installed on demand. Asked as often; must not reject. Default: never. */
   readonly canProvision?: () => Promise<boolean>;
+  /** Default: none yet. */
+  readonly sessions?: Sessions;
   readonly log: Log;
   /** Default: the machine's. */
   readonly clock?: Clock;
@@ -68,8 +70,6 @@ export interface PeerServer {
   /** Takes a connection over, for good. Never throws. */
   accept(transport: Transport): void;
   isConnected(id: DashboardId): boolean;
-  /** Ends the session of a peer that is none any more, at once. */
-  cutOff(id: DashboardId): void;
   subscribe(listener: (event: SessionEvent) => void): () => void;
   /** Closes the pairing, tells all peers that the receiver ends, and waits until they are gone, at most 5 s. */
   close(): Promise<void>;
@@ -78,7 +78,7 @@ export interface PeerServer {
 export function createPeerServer(options: PeerServerOptions): PeerServer {
   const { pairing, jobs, log, clock = systemClock, limits = defaultStrangerLimits } = options;
   const gate = createStrangerPool(limits, clock);
-  const sessions = createSessions(clock, log);
+  const { sessions = createSessions(clock, log) } = options;
   const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
   const stopping = new AbortController();
@@ -87,12 +87,8 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
   /** Every accepted connection until it is gone. */
   const connections = new Map<Transport, Promise<void>>();
   const unsubscribe = pairing.subscribe((event) => {
-    if (event.type === 'revoked') cutOff(event.dashboardId);
+    if (event.type === 'revoked') sessions.cutOff(event.dashboardId);
   });
-
-  function cutOff(id: DashboardId): void {
-    sessions.get(id)?.end('cut');
-  }
 
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
@@ -183,7 +179,6 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
   return {
     accept,
     isConnected: (id) => sessions.get(id) !== undefined,
-    cutOff,
     subscribe: (listener) => sessions.subscribe(listener),
     close,
   };

@@ -41,6 +41,8 @@ export interface Sessions {
   register(session: PeerSession): void;
   /** Clears the place, if it is still this session's. */
   remove(session: PeerSession): void;
+  /** Ends the session of a peer that is none any more, at once. */
+  cutOff(id: DashboardId): void;
   subscribe(listener: (event: SessionEvent) => void): () => void;
 }
 
@@ -80,6 +82,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       byPeer.delete(dashboardId);
       events.emit({ type: 'session', dashboardId, connected: false });
     },
+    cutOff: (id) => byPeer.get(id)?.end('cut'),
     subscribe: (listener) => events.subscribe(listener),
   };
 }

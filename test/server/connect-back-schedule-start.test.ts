@@ -19,11 +19,11 @@ import {
 } from './setting.js';
 
 /** Calls back from a setting; the far ends of the connections are the test's. */
-function start({ peers, pairing, link, clock, log }: Setting) {
+function start({ peers, pairing, sessions, clock, log }: Setting) {
   const ends: MemoryTransport[] = [];
   const places: string[] = [];
   const stop = startConnectBack({
-    ...{ identity: receiverIdentity, table: peers, pairing, link, clock, log, timing, port: 6123 },
+    ...{ identity: receiverIdentity, table: peers, pairing, sessions, clock, log, timing, port: 6123 },
     dial({ host, port }) {
       const [near, far] = memoryTransportPair();
       places.push(`${host}:${port}`);

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { initiate } from '../../src/protocol/handshake.js';
 import type { FrameOf, ToOffloader } from '../../src/protocol/frames.js';
 import type { IntentMessage, IntentAnswer } from '../../src/protocol/intent.js';
+import { createSessions, type Sessions } from '../../src/server/sessions.js';
 import { createPeerServer, type PeerServer, type PeerServerOptions } from '../../src/server/peer-server.js';
 import { memoryTransportPair, type MemoryTransport } from '../../src/protocol/transport.js';
 import type { FrameType, Intent } from '../../src/protocol/constants.js';
@@ -43,6 +44,7 @@ export interface Client {
 
 export interface Setting {
   readonly link: PeerServer;
+  readonly sessions: Sessions;
   readonly pairing: PairingService;
   readonly peers: PeerTable;
   readonly jobs: FakeJobs;
@@ -63,7 +65,9 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
   const peers = await freshPeers(t);
   const pairing = createPairingService({ peers, clock, log });
   const [jobs, intakes] = [fakeJobs(), fakeIntakes()];
+  const sessions = createSessions(clock, log);
   const link = createPeerServer({
+    sessions,
     identity: receiverIdentity,
     pairing,
     jobs,
@@ -78,7 +82,7 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
   t.after(() => link.close());
 
   const setting: Setting = {
-    ...{ link, pairing, peers, jobs, intakes, clock, log },
+    ...{ link, sessions, pairing, peers, jobs, intakes, clock, log },
     async approve(id = offloaderId, identity = offloaderIdentity) {
       const nobody = { label: 'Home', labelAuto: false, friendlyName: 'hass', haAddon: false };
       const place = { pairedAt: 0, address: '', connectBackPort: 0 };

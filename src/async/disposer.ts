@@ -1,0 +1,37 @@
+/**
+ * One list of what must end, in the reverse order of its beginning. A start that fails half-way and an orderly stop
+ * walk the same list, so that neither can forget what the other remembers, and an error in one end hides no other.
+ */
+
+export interface Disposer {
+  /** Adds an end. What began later ends first. */
+  add(end: () => Promise<void> | void): void;
+  /**
+   * Ends everything, one after the other, whatever fails. Rejects with the one error, or with an `AggregateError` of
+   * several. Idempotent: a second call waits for the first.
+   */
+  dispose(): Promise<void>;
+}
+
+export function createDisposer(): Disposer {
+  const ends: (() => Promise<void> | void)[] = [];
+  let disposing: Promise<void> | undefined;
+
+  async function disposeAll(): Promise<void> {
+    const errors: unknown[] = [];
+    for (let end = ends.pop(); end !== undefined; end = ends.pop()) {
+      try {
+        await end();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length === 1) throw errors[0];
+    if (errors.length > 1) throw new AggregateError(errors, `${errors.length} parts failed to end`);
+  }
+
+  return {
+    add: (end) => void ends.push(end),
+    dispose: () => (disposing ??= disposeAll()),
+  };
+}
