@@ -3,19 +3,30 @@
  * what is promised here and not on how the parts are wired.
  */
 import type { Environment } from './esphome/environment.js';
-import type { JobEvent, JobRecord, LocalJob, JobService } from './jobs/create-job-service.js';
+import type { JobEvent } from './jobs/events.js';
+import type { JobService } from './jobs/job-service.js';
 import type { Slot } from './jobs/queue.js';
 import type { ResolvedOptions } from './options.js';
 import { type Paths, type RemoteKey, dashboardId, type DashboardId } from './paths/index.js';
 import type { PairingEvent, PairingService } from './peers/pairing.js';
-import type { Peer } from './peers/peer-row.js';
 import type { PeerTable } from './peers/peers.js';
-import type { PendingPeer } from './peers/pending.js';
 import type { Transport } from './protocol/transport.js';
 import type { Owners } from './retention/peer-data.js';
 import type { Retention } from './retention/service.js';
 import type { CallingPlace } from './server/connect-back-schedule.js';
 import type { SessionEvent, Sessions } from './server/sessions.js';
+import {
+  eventView,
+  jobView,
+  localJobView,
+  peerView,
+  requestView,
+  type JobView,
+  type LocalJobView,
+  type PeerView,
+  type ReceiverEvent,
+  type RequestView,
+} from './views.js';
 
 /** What a mount needs of a receiver. */
 export interface ReceiverCore {
@@ -26,7 +37,7 @@ export interface ReceiverCore {
   readonly pin: string;
   readonly pairing: Pairing;
   readonly peers: Peers;
-  readonly jobs: JobsView;
+  readonly jobs: Jobs;
   /** What is kept and what goes. */
   readonly retention: Retention;
   /** The host's own ESPHome, asked at most every 30 s. Throws `PROVISION` when there is none, or it does not answer. */
@@ -73,9 +84,9 @@ export interface Pairing {
   close(client?: string): void;
   /** When the window closes by itself, in milliseconds from now; 0 while it is closed. */
   closesInMs(): number;
-  requests(): readonly PendingPeer[];
+  requests(): readonly RequestView[];
   /** Approves the request that has this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for a bad id. */
-  approve(dashboardId: string, pin: string): Promise<Peer>;
+  approve(dashboardId: string, pin: string): Promise<PeerView>;
   /** Drops the request. False when there is none. Throws `TRAVERSAL` for a bad id. */
   reject(dashboardId: string): boolean;
   /**
@@ -97,15 +108,10 @@ export interface Peers {
   revoke(dashboardId: string, options?: { readonly data?: 'delete' | 'keep' | undefined }): Promise<boolean>;
 }
 
-export interface PeerView extends Peer {
-  /** Whether its session is open now. */
-  readonly connected: boolean;
-}
-
 /** The builds, oldest first. */
-export interface JobsView {
-  list(): readonly JobRecord[];
-  get(id: string): JobRecord | undefined;
+export interface Jobs {
+  list(): readonly JobView[];
+  get(id: string): JobView | undefined;
   /** Asks the job to stop. False when there is none, or it has ended. */
   cancel(id: string): boolean;
   /**
@@ -116,15 +122,25 @@ export interface JobsView {
    */
   enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
   /** The host's own builds that wait for a slot or have one, oldest first. */
-  local(): readonly LocalJob[];
+  local(): readonly LocalJobView[];
 }
-
-export type ReceiverEvent = JobEvent | PairingEvent | SessionEvent;
 
 /**
  * What a mount sees of the pairing pairing, the peers and the jobs: ids and configurations are checked here, once, and
  * nothing else of the parts can be reached.
  */
+
+type Listen<E> = (listener: (event: E) => void) => () => void;
+
+/** One stream of what jobs, pairing and sessions tell. */
+export function eventsOf(
+  ...sources: readonly Listen<JobEvent | PairingEvent | SessionEvent>[]
+): Listen<ReceiverEvent> {
+  return (listener) => {
+    const stops = sources.map((subscribe) => subscribe((event) => listener(eventView(event))));
+    return () => stops.forEach((stop) => stop());
+  };
+}
 
 /** The window's share of the operator: one for all pages of the host. */
 const operator = 'operator';
@@ -135,19 +151,25 @@ export function pairingOf(pairing: PairingService): Pairing {
     close: (client?: string) =>
       client === undefined ? pairing.window.closeAll() : pairing.window.close(client),
     closesInMs: () => pairing.window.closesInMs(),
-    requests: () => pairing.pending(),
-    approve: async (id: string, pin: string) => pairing.approve(dashboardId(id), pin),
+    requests: () => pairing.pending().map(requestView),
+    approve: async (id: string, pin: string) => peerView(await pairing.approve(dashboardId(id), pin), false),
     reject: (id: string) => pairing.reject(dashboardId(id)),
     armOneTimeKey: (show: (key: string) => void) => pairing.armOneTimeKey(show),
   });
 }
 
-export function jobsOf({ list, get, cancel, local, enqueueLocal }: JobService, paths: Paths): JobsView {
+export function jobsOf(jobs: JobService, paths: Paths): Jobs {
   return Object.freeze({
-    ...{ list, get, cancel, local },
-    async enqueueLocal(...[configuration, options]: Parameters<JobsView['enqueueLocal']>) {
+    list: () => jobs.list().map(jobView),
+    get(id: string) {
+      const record = jobs.get(id);
+      return record && jobView(record);
+    },
+    cancel: (id: string) => jobs.cancel(id),
+    local: () => jobs.local().map(localJobView),
+    async enqueueLocal(...[configuration, options]: Parameters<Jobs['enqueueLocal']>) {
       paths.parseConfiguration(configuration);
-      return enqueueLocal(configuration, options);
+      return jobs.enqueueLocal(configuration, options);
     },
   });
 }
@@ -159,8 +181,7 @@ export function peersOf(
   data: { cancelJobs(id: DashboardId): Promise<void> } & Pick<Owners, 'has' | 'remove'>,
 ): Peers {
   return Object.freeze({
-    list: () =>
-      table.list().map((peer) => ({ ...peer, connected: sessions.get(peer.dashboardId) !== undefined })),
+    list: () => table.list().map((peer) => peerView(peer, sessions.get(peer.dashboardId) !== undefined)),
     async revoke(text: string, { data: wish = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
       // What would be removed may lie in the same directory as the other one's.

@@ -25,7 +25,7 @@ import { createPairingService, type PairingService } from './peers/pairing.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { machineOf } from './process/machine.js';
-import { type ReceiverCore, jobsOf, pairingOf, peersOf } from './receiver-api.js';
+import { type ReceiverCore, eventsOf, jobsOf, pairingOf, peersOf } from './receiver-api.js';
 import { startRecovery } from './recovery.js';
 import { createKeyChangeGuard, forgetJobs, type Owners } from './retention/peer-data.js';
 import { openRetentionService } from './retention/service.js';
@@ -179,10 +179,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
         startConnectBack({ ...place, ...{ identity, table, pairing, sessions, clock: systemClock, log } }),
       );
     },
-    subscribe(listener) {
-      const stops = [jobs.subscribe(listener), pairing.subscribe(listener), sessions.subscribe(listener)];
-      return () => stops.forEach((stop) => stop());
-    },
+    subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
     close() {
       isClosed = true;
       return ends.dispose();

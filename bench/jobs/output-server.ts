@@ -104,7 +104,7 @@ const noJobs: SessionJobs = {
   cancel: () => false,
   cancelByPeer: () => false,
   find: () => undefined,
-  queueStatus: () => ({ idle: true, running: false, queue_depth: 0 }),
+  queueStatus: () => ({ idle: true, running: false, queueDepth: 0 }),
   subscribe: () => () => {},
   openArtifacts: async () => {
     throw new Error('there are no artifacts');

@@ -77,9 +77,9 @@ async function fill(): Promise<JobService> {
     );
     // As bundles arrive: one after the other.
     if (n % jobsOfPeer === 0)
-      await waitFor(() => jobs.queueStatus().queue_depth >= n - jobsOfPeer, { deadlineMs });
+      await waitFor(() => jobs.queueStatus().queueDepth >= n - jobsOfPeer, { deadlineMs });
   }
-  await waitFor(() => jobs.queueStatus().queue_depth === wanted - 1, { deadlineMs, what: 'a full queue' });
+  await waitFor(() => jobs.queueStatus().queueDepth === wanted - 1, { deadlineMs, what: 'a full queue' });
   return jobs;
 }
 

@@ -7,7 +7,7 @@ import type { Writable } from 'node:stream';
 import { quote, isReceiverError, messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { pinPictures, pinText } from '../protocol/fingerprint.js';
-import type { ReceiverEvent } from '../receiver-api.js';
+import type { ReceiverEvent } from '../views.js';
 
 export interface ServeReport {
   listening(at: { readonly host: string; readonly port: number; readonly pin: string }): void;
@@ -22,14 +22,14 @@ export function jsonReport(out: Writable): ServeReport {
   const line = (object: object): void => void out.write(`${JSON.stringify(object)}\n`);
   return {
     listening: ({ host, port, pin }) => line({ event: 'listening', host, port, pin }),
-    pairingKey: (key, validMs) => line({ event: 'pairing_key', key, valid_ms: validMs }),
+    pairingKey: (key, validMs) => line({ event: 'pairing_key', key, validMs }),
     lapsed: () => line({ event: 'pairing_lapsed' }),
     event(event) {
       if (event.type === 'approved') {
         const { dashboardId, label, pin } = event.peer;
-        line({ event: 'paired', dashboard_id: dashboardId, label, pin });
+        line({ event: 'paired', dashboardId, label, pin });
       } else if (event.type === 'revoked') {
-        line({ event: 'revoked', dashboard_id: event.dashboardId });
+        line({ event: 'revoked', dashboardId: event.dashboardId });
       } else if (event.type === 'state') {
         line({ event: 'job', ...event.job });
       }

@@ -4,12 +4,12 @@
 import type { Log } from '../log.js';
 import type { JobRecord } from './record.js';
 
-/** In the words of the peer link; of all builds in the queue, the host's own among them. */
+/** Of all builds in the queue, the host's own among them. */
 export interface QueueStatus {
   readonly idle: boolean;
   readonly running: boolean;
   /** How many wait, without those that run. */
-  readonly queue_depth: number;
+  readonly queueDepth: number;
 }
 
 export type JobEvent =

@@ -111,8 +111,8 @@ export function createQueueSummary({ registry, local, queue }: QueueSummaryOptio
     status() {
       const jobs = [...registry.live().map(({ record }) => record), ...local.list()];
       const running = jobs.some(({ state }) => state === 'running');
-      const queue_depth = jobs.filter(({ state }) => state === 'queued').length;
-      return { idle: !running && queue_depth === 0, running, queue_depth };
+      const queueDepth = jobs.filter(({ state }) => state === 'queued').length;
+      return { idle: !running && queueDepth === 0, running, queueDepth };
     },
     withTurns: (jobs) => withTurns(jobs, turnsOf(queue.status(), ownerOf)),
   };

@@ -15,7 +15,7 @@ import type { ReceiverCore } from '../receiver-api.js';
 import type { ResetTarget } from '../retention/service.js';
 import { refusal, type Authorize } from './authorize.js';
 import type { HostPaths } from './host-paths.js';
-import { jobView, peerView, requestView, stateOf } from './state.js';
+import { stateOf } from './state.js';
 
 declare module 'koa' {
   interface ExtendableContext {
@@ -87,26 +87,26 @@ function addRoutes(router: Router, core: ReceiverCore): void {
   });
   router.post('/pairing/open', async (ctx) => {
     pairing.open(await clientOf(ctx as unknown as Context));
-    ctx.body = { closes_in_ms: pairing.closesInMs() };
+    ctx.body = { closesInMs: pairing.closesInMs() };
   });
   router.post('/pairing/close', async (ctx) => {
     pairing.close(await clientOf(ctx as unknown as Context));
     ctx.status = 204;
   });
   router.get('/pairing/requests', (ctx) => {
-    ctx.body = pairing.requests().map(requestView);
+    ctx.body = pairing.requests();
   });
   router.post('/pairing/requests/:id/approve', async (ctx) => {
     const { pin } = await readJsonObject(ctx as unknown as Context);
     if (typeof pin !== 'string') throw new ReceiverError('OPTIONS', 'the pin that was shown is needed');
     const { dashboardId } = await pairing.approve(ctx.params['id'] ?? '', pin);
-    ctx.body = { dashboard_id: dashboardId };
+    ctx.body = { dashboardId };
   });
   router.post('/pairing/requests/:id/reject', (ctx) => {
     ctx.status = pairing.reject(ctx.params['id'] ?? '') ? 204 : 404;
   });
   router.get('/peers', (ctx) => {
-    ctx.body = peers.list().map(peerView);
+    ctx.body = peers.list();
   });
   router.delete('/peers/:id', async (ctx) => {
     const { data } = ctx.query;
@@ -115,11 +115,11 @@ function addRoutes(router: Router, core: ReceiverCore): void {
     ctx.status = (await peers.revoke(ctx.params['id'] ?? '', { data })) ? 204 : 404;
   });
   router.get('/jobs', (ctx) => {
-    ctx.body = jobs.list().map(jobView);
+    ctx.body = jobs.list();
   });
   router.get('/jobs/:id', (ctx) => {
     const job = jobs.get(ctx.params['id'] ?? '');
-    if (job) ctx.body = jobView(job);
+    if (job) ctx.body = job;
   });
   router.post('/jobs/:id/cancel', (ctx) => {
     ctx.status = jobs.cancel(ctx.params['id'] ?? '') ? 202 : 404;

@@ -7,9 +7,9 @@
 import type websockify from 'koa-websocket';
 import type { WebSocket } from 'ws';
 
-import type { ReceiverCore, ReceiverEvent } from '../receiver-api.js';
+import type { ReceiverCore } from '../receiver-api.js';
 import { refusal, type Authorize } from './authorize.js';
-import { jobView, peerView, requestView, stateOf } from './state.js';
+import { stateOf, type StateSource } from './state.js';
 import { peerLinkPath, wsTransport } from './ws-transport.js';
 
 /** Close codes in the private range mirror the HTTP status. */
@@ -70,7 +70,7 @@ export interface Events {
   close(): void;
 }
 
-export function createEvents(core: Pick<ReceiverCore, 'subscribe' | StateParts>): Events {
+export function createEvents(core: Pick<ReceiverCore, 'subscribe'> & StateSource): Events {
   const sockets = new Set<WebSocket>();
 
   return {
@@ -82,7 +82,7 @@ export function createEvents(core: Pick<ReceiverCore, 'subscribe' | StateParts>)
         socket.send(JSON.stringify(event));
       }
       const unsubscribe = core.subscribe((event) => {
-        if (event.type !== 'output' || event.job.id === job) send(viewOf(event));
+        if (event.type !== 'output' || event.jobId === job) send(event);
       });
       sockets.add(socket);
       socket.on('close', () => {
@@ -95,16 +95,4 @@ export function createEvents(core: Pick<ReceiverCore, 'subscribe' | StateParts>)
       for (const socket of sockets) socket.close(goingAway);
     },
   };
-}
-
-type StateParts = 'pin' | 'options' | 'pairing' | 'peers' | 'jobs';
-
-/** Keys of peers, which are of no use to a page, stay here. */
-function viewOf(event: ReceiverEvent): object {
-  if (event.type === 'requested') return { type: event.type, request: requestView(event.request) };
-  if (event.type === 'approved')
-    return { type: event.type, peer: peerView({ ...event.peer, connected: false }) };
-  // There may be thousands a second, and the page has the job already.
-  if (event.type === 'output') return { type: event.type, job_id: event.job.id, line: event.line };
-  return 'job' in event ? { ...event, job: jobView(event.job) } : event;
 }

@@ -1,60 +1,39 @@
-/** What the admin surface shows of a receiver, in one object. No key and no host path is in it. */
-import { waitingText, type WaitReason } from '../jobs/waiting.js';
+/**
+ * What an operator's page shows first: the whole state in one object, which the event stream then keeps current.
+ * It holds no key and no host path.
+ */
 import type { ReceiverCore } from '../receiver-api.js';
-import { pinPictures, pinText, type PinPicture } from '../protocol/fingerprint.js';
+import {
+  fingerprintOf,
+  type Fingerprint,
+  type JobView,
+  type LocalJobView,
+  type PeerView,
+  type RequestView,
+} from '../views.js';
 
-export function stateOf(core: Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>): object {
+export interface StateView {
+  /** SHA-256 of the receiver's public key in lower-case hex. */
+  readonly pin: string;
+  readonly fingerprint: Fingerprint;
+  readonly friendlyName: string;
+  /** `closesInMs` is 0 while the pairing window is closed. */
+  readonly pairing: { readonly closesInMs: number; readonly requests: readonly RequestView[] };
+  readonly peers: readonly PeerView[];
+  /** Oldest first. */
+  readonly jobs: readonly JobView[];
+  readonly localJobs: readonly LocalJobView[];
+}
+
+/** The parts of a receiver that its state is made of. */
+export type StateSource = Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>;
+
+export function stateOf({ pin, options, pairing, peers, jobs }: StateSource): StateView {
   return {
-    pin: core.pin,
-    fingerprint: fingerprintOf(core.pin),
-    friendly_name: core.options.friendlyName,
-    pairing: { closes_in_ms: core.pairing.closesInMs(), requests: core.pairing.requests().map(requestView) },
-    peers: core.peers.list().map(peerView),
-    jobs: core.jobs.list().map(jobView),
-    local_jobs: core.jobs.local().map(jobView),
-  };
-}
-
-/** With the sentence that says why it waits; null when it does not. */
-export function jobView<T extends { readonly waiting: WaitReason | null }>(
-  job: T,
-): T & { readonly waitingText: string | null } {
-  return { ...job, waitingText: job.waiting && waitingText(job.waiting) };
-}
-
-/** A pin as people compare it, so that a page needs no table of its own. `text` is the whole of it. */
-function fingerprintOf(pin: string): {
-  readonly pictures: readonly PinPicture[];
-  readonly text: string;
-} {
-  return { pictures: pinPictures(pin), text: pinText(pin) };
-}
-
-type Request = ReturnType<ReceiverCore['pairing']['requests']>[number];
-type PeerRow = ReturnType<ReceiverCore['peers']['list']>[number];
-
-export function requestView({ dashboardId, pin, label, friendlyName, address }: Request): object {
-  const fingerprint = fingerprintOf(pin);
-  return { dashboard_id: dashboardId, pin, fingerprint, label, friendly_name: friendlyName, address };
-}
-
-export function peerView({
-  dashboardId,
-  pin,
-  label,
-  friendlyName,
-  address,
-  pairedAt,
-  connected,
-}: PeerRow): object {
-  return {
-    dashboard_id: dashboardId,
-    pin,
-    fingerprint: fingerprintOf(pin),
-    label,
-    friendly_name: friendlyName,
-    address,
-    paired_at: pairedAt,
-    connected,
+    ...{ pin, fingerprint: fingerprintOf(pin), friendlyName: options.friendlyName },
+    pairing: { closesInMs: pairing.closesInMs(), requests: pairing.requests() },
+    peers: peers.list(),
+    jobs: jobs.list(),
+    localJobs: jobs.local(),
   };
 }

@@ -146,8 +146,8 @@ export function stateFrame(job: JobRecord): FrameOf<'job_state_changed'> | undef
   };
 }
 
-export function queueStatusFrame({ idle, running, queue_depth }: QueueStatus): FrameOf<'queue_status'> {
-  return { type: 'queue_status', idle, running, queue_depth };
+export function queueStatusFrame({ idle, running, queueDepth }: QueueStatus): FrameOf<'queue_status'> {
+  return { type: 'queue_status', idle, running, queue_depth: queueDepth };
 }
 
 /**

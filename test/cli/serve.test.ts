@@ -63,7 +63,7 @@ test('With --json every event is one object: listening, the key, the pairing, th
   assert.equal(await offloader.requestPairing({ pin, pairingKey: String(key) }), 'approved');
   assert.deepEqual(await event(child, 'paired'), {
     event: 'paired',
-    dashboard_id: identity.dashboardId,
+    dashboardId: identity.dashboardId,
     label: 'by key',
     pin: (await event(child, 'paired'))['pin'],
   });

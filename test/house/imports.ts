@@ -12,7 +12,7 @@ const floors: readonly (readonly string[])[] = [
   ['koa'],
   ['receiver'],
   ['receiver-api'],
-  ['client', 'options', 'recovery', 'testing'],
+  ['client', 'options', 'recovery', 'testing', 'views'],
   ['server'],
   ['retention'],
   ['jobs'],

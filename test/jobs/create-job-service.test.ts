@@ -245,7 +245,7 @@ for (const [what, options, expected] of failures) {
     const world = await createWorld({ jobsDir: await tempDir(t), ...options });
     const { state, failureReason, errorMessage } = await submitted(world).ended;
     assert.deepEqual([state, `${failureReason}: ${errorMessage}`], ['failed', expected]);
-    assert.deepEqual(world.jobs.queueStatus(), { idle: true, running: false, queue_depth: 0 });
+    assert.deepEqual(world.jobs.queueStatus(), { idle: true, running: false, queueDepth: 0 });
     await submitted(world, { peerJobId: 'job-2' }).ended;
     world.assertAtRest();
   });
@@ -340,11 +340,11 @@ test('The queue is told at each change: busy while one runs, idle with the last 
   await world.reached;
   const second = submitted(world, { name: 'bath.yaml' });
   await waitForStep(world, 'slot', 2);
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queue_depth: 1 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 1 });
   world.letGo();
   await Promise.all([first.ended, second.ended]);
   const told = world.events.flatMap((event) =>
-    event.type === 'queue' ? [`${event.status.running} ${event.status.queue_depth}`] : [],
+    event.type === 'queue' ? [`${event.status.running} ${event.status.queueDepth}`] : [],
   );
   assert.deepEqual(told, ['false 1', 'true 0', 'true 1', 'false 1', 'true 0', 'false 0']);
   assert.equal(world.events.at(-1)?.type, 'queue');

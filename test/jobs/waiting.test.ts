@@ -73,8 +73,7 @@ test('A job that waits for its turn says behind whose jobs, and no line of that 
   const ids = [submit(world, 'one', 'Home'), submit(world, 'two', 'Home'), submit(world, 'three', 'Cabin')];
   await waitFor(
     () =>
-      world.jobs.queueStatus().queue_depth === 2 &&
-      world.steps.filter((step) => step === 'slot').length === 3,
+      world.jobs.queueStatus().queueDepth === 2 && world.steps.filter((step) => step === 'slot').length === 3,
   );
   const seen = (): unknown[] => world.jobs.list().map(textOf);
   await waitFor(() => world.jobs.list()[0]?.state === 'running');
@@ -97,7 +96,7 @@ test('A job that waits for its turn says behind whose jobs, and no line of that 
 test("The host's own build takes its turn in the same queue, and everybody is told that the lane is busy", async (t) => {
   const world = await standing(t);
   const slot = await world.jobs.enqueueLocal('garage.yaml');
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queue_depth: 0 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 0 });
   const id = submit(world, 'one', 'Home');
   await waitFor(() => textOf(world.jobs.get(id)) === 'behind 1 job of this host');
   const second = world.jobs.enqueueLocal('porch.yaml');
@@ -109,7 +108,7 @@ test("The host's own build takes its turn in the same queue, and everybody is to
       ['porch.yaml', 'queued', 'behind 1 job of this host and 1 of "Home"'],
     ],
   );
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queue_depth: 2 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 2 });
   slot.release();
   slot.release();
   await waitFor(() => world.jobs.get(id)?.state === 'running');
@@ -119,10 +118,10 @@ test("The host's own build takes its turn in the same queue, and everybody is to
   assert.deepEqual([world.jobs.local(), world.jobs.queueStatus().idle], [[], true]);
   const statuses = world.events.flatMap((event) => (event.type === 'queue' ? [event.status] : []));
   assert.deepEqual(statuses.slice(0, 2), [
-    { idle: false, running: false, queue_depth: 1 },
-    { idle: false, running: true, queue_depth: 0 },
+    { idle: false, running: false, queueDepth: 1 },
+    { idle: false, running: true, queueDepth: 0 },
   ]);
-  assert.deepEqual(statuses.at(-1), { idle: true, running: false, queue_depth: 0 });
+  assert.deepEqual(statuses.at(-1), { idle: true, running: false, queueDepth: 0 });
   world.assertAtRest();
 });
 

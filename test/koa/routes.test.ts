@@ -57,9 +57,9 @@ test('An operator opens the window, sees a request, approves exactly what he saw
   await client.offloader.requestPairing({ pin });
 
   const { body: requests } = await host.ask('GET', 'pairing/requests');
-  const [request] = requests as { dashboard_id: string; pin: string; label: string }[];
+  const [request] = requests as { dashboardId: string; pin: string; label: string }[];
   assert.ok(request);
-  assert.deepEqual([request.dashboard_id, request.label], [client.dashboardId, 'Home']);
+  assert.deepEqual([request.dashboardId, request.label], [client.dashboardId, 'Home']);
 
   const approve = `pairing/requests/${client.dashboardId}/approve`;
   assert.equal((await host.ask('POST', approve, {})).status, 400);
@@ -70,8 +70,8 @@ test('An operator opens the window, sees a request, approves exactly what he saw
 
   const { body: peers } = await host.ask('GET', 'peers');
   assert.deepEqual(
-    (peers as { dashboard_id: string; connected: boolean }[]).map((peer) => [
-      peer.dashboard_id,
+    (peers as { dashboardId: string; connected: boolean }[]).map((peer) => [
+      peer.dashboardId,
       peer.connected,
     ]),
     [[client.dashboardId, false]],
@@ -87,12 +87,12 @@ test('Every fingerprint comes in all its forms, so that a page can show them wit
   const asking = await newClient(t, host, 'asking');
   await asking.offloader.requestPairing({ pin: receiver.pin });
 
-  type Shown = { pin: string; dashboard_id: string; fingerprint: { pictures: object[]; text: string } };
+  type Shown = { pin: string; dashboardId: string; fingerprint: { pictures: object[]; text: string } };
   const { body: state } = (await ask('GET', 'state')) as { body: Shown & { peers: Shown[] } };
   const { body: requests } = (await ask('GET', 'pairing/requests')) as { body: Shown[] };
   const shown = [state, ...state.peers, ...requests];
   assert.deepEqual(
-    shown.map(({ dashboard_id: id }) => id),
+    shown.map(({ dashboardId: id }) => id),
     [undefined, paired.dashboardId, asking.dashboardId],
   );
   assert.deepEqual(
@@ -108,7 +108,7 @@ test('Each page has its share of the pairing window, and the last one that close
   const host = await startHost(t);
   const closesInMs = async (): Promise<number> => {
     const { body } = await host.ask('GET', 'state');
-    return (body as { pairing: { closes_in_ms: number } }).pairing.closes_in_ms;
+    return (body as { pairing: { closesInMs: number } }).pairing.closesInMs;
   };
   for (const client of ['one', 'two']) {
     assert.equal((await host.ask('POST', 'pairing/open', { client })).status, 200);
@@ -173,7 +173,7 @@ test('Whoever names a job gets its output, each line with the id of the job alon
   await waitFor(() => output.includes('waiting'), { what: 'a build that waits' });
   const { body } = await host.ask('GET', 'jobs');
   const [job] = body as { id: string }[];
-  const events: { type: string; job_id?: string; line?: string; job?: unknown }[] = [];
+  const events: { type: string; jobId?: string; line?: string; job?: unknown }[] = [];
   const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events?job=${job?.id}`);
   t.after(() => socket.terminate());
   socket.on('message', (data: Buffer) => events.push(JSON.parse(data.toString())));
@@ -181,7 +181,7 @@ test('Whoever names a job gets its output, each line with the id of the job alon
   await writeFile(barrier, '');
   assert.equal((await building).status, 'completed');
   await waitFor(() => events.some(({ line }) => line?.includes('LINK program')), { what: 'the output' });
-  for (const { type, job_id: id, job: whole } of events) {
+  for (const { type, jobId: id, job: whole } of events) {
     if (type === 'output') assert.deepEqual([id, whole], [job?.id, undefined]);
   }
 });
@@ -196,6 +196,32 @@ test('Nothing that the admin surface shows is a key or a place of this machine',
   const text = JSON.stringify(body);
   assert.ok(text.includes('kitchen.yaml') && text.includes(host.receiver.pin));
   assert.ok(!text.includes(host.base));
+});
+
+test('All that the admin surface says is in camelCase, and no field of the records inside leaves', async (t) => {
+  const host = await startHost(t);
+  const client = await pairedClient(t, host);
+  const events: object[] = [];
+  const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
+  t.after(() => socket.terminate());
+  socket.on('message', (data: Buffer) => events.push(JSON.parse(data.toString())));
+  const session = await client.openSession();
+  await session.build({ file: 'kitchen.yaml', bundle: await client.bundle('kitchen.yaml', yaml('kitchen')) });
+  const paths = ['state', 'peers', 'jobs', 'pairing/requests', 'usage', 'retention'];
+  const answers = await Promise.all(paths.map((path) => host.ask('GET', path)));
+  await waitFor(() => events.length > 3, { what: 'events' });
+  const names = new Set<string>();
+  JSON.stringify([answers.map(({ body }) => body), events], (name, value: unknown) => {
+    names.add(name);
+    return value;
+  });
+  assert.ok(names.has('dashboardId') && names.has('closesInMs') && names.has('progress'));
+  assert.deepEqual(
+    [...names].filter((name) => name.includes('_') && name !== client.dashboardId),
+    [],
+  );
+  for (const internal of ['resultKey', 'requeued', 'bundle', 'attempt', 'publicKey', 'interrupted'])
+    assert.ok(!names.has(internal), internal);
 });
 
 test('A page of another site and an operator who is not authorised are refused, as pages and as sockets', async (t) => {

@@ -5,7 +5,7 @@ import { cp, readFile, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 
-import { createReceiver, type JobRecord } from '../../src/index.js';
+import { createReceiver, type JobView } from '../../src/index.js';
 import { stderrLog } from '../../src/cli/report.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
@@ -121,7 +121,7 @@ test('A configuration that is invalid fails with our words, and the log says whe
   assert.equal(job.status, 'failed');
 });
 
-function newestJob(): JobRecord {
+function newestJob(): JobView {
   const job = receiver.jobs.list().at(-1);
   assert.ok(job);
   return job;

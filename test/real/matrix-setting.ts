@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { createReceiver, type JobRecord, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { createReceiver, type JobView, type Receiver, type ReceiverOptions } from '../../src/index.js';
 import { startChild, type Child } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
 import { recordsIn } from '../support/killed/ledger.js';
@@ -28,7 +28,7 @@ export interface Station {
   startProgram(): Promise<Child>;
   /** Of the job that a peer knows by this id, whoever runs it; undefined when there is no record of it. */
   stateOnDisk(peerJobId: string): Promise<string | undefined>;
-  newestJob(file?: string): JobRecord;
+  newestJob(file?: string): JobView;
   /** Closes the receiver; nothing of it or of a build may be left then. */
   close(): Promise<void>;
 }
@@ -120,7 +120,7 @@ export async function programOf({ configDir }: Offloader, name: string): Promise
   return readFile(join(configDir, '.esphome/build', name, '.pioenvs', name, 'program'), 'latin1');
 }
 
-export async function waitRunning(station: Station, file: string): Promise<JobRecord> {
+export async function waitRunning(station: Station, file: string): Promise<JobView> {
   return waitFor(
     async () => {
       const job = station.receiver.jobs.list().findLast((each) => each.file === file);
@@ -130,7 +130,7 @@ export async function waitRunning(station: Station, file: string): Promise<JobRe
   );
 }
 
-async function hasBuild({ receiver }: Station, { configuration }: JobRecord): Promise<boolean> {
+async function hasBuild({ receiver }: Station, { configuration }: JobView): Promise<boolean> {
   const names = await readdir(join(receiver.paths.resolveDataDir(configuration), 'build')).catch(() => []);
   return names.length > 0;
 }

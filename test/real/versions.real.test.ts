@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
 import type { EsphomeCommand } from '../../src/esphome/command.js';
-import { createReceiver, type JobRecord, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { createReceiver, type JobView, type Receiver, type ReceiverOptions } from '../../src/index.js';
 import { unpackArtifacts } from '../../src/koa/offloader.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
@@ -115,7 +115,7 @@ test('Device Builder gets its own version from a receiver with another; where th
   }
 });
 
-function newestJob(receiver: Receiver): JobRecord {
+function newestJob(receiver: Receiver): JobView {
   const job = receiver.jobs.list().at(-1);
   assert.ok(job);
   return job;

@@ -110,7 +110,7 @@ export function fakeJobs(): FakeJobs {
       return job !== undefined && cancel(job.id);
     },
     find,
-    queueStatus: () => ({ idle: true, running: false, queue_depth: 0 }),
+    queueStatus: () => ({ idle: true, running: false, queueDepth: 0 }),
     subscribe(listener) {
       listeners.add(listener);
       return () => void listeners.delete(listener);
