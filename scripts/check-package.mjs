@@ -1,6 +1,7 @@
 /**
- * Looks at the package as a stranger would get it: everything that package.json promises is in the tarball, nothing
- * else is, and its types resolve. The accident that it prevents: a subpath that works here, from src/, and nowhere else.
+ * Checks the package as a user would get it: everything that package.json promises is in the tarball and nothing else,
+ * no file in it refers to one that is missing, it stays small, and its types resolve. The accident that this prevents: a
+ * subpath that works here, from src/, and nowhere else.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -8,6 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { danglingReferences } from './package-references.mjs';
+
+/** Unpacked, as npm counts it. */
+const maxBytes = 3_000_000;
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 execFileSync(process.execPath, ['scripts/build.mjs'], { cwd: root, stdio: 'inherit' });
@@ -19,11 +24,14 @@ if (readFileSync(`${root}package-lock.json`, 'utf8').includes('"resolved":')) {
 await importAll();
 const directory = mkdtempSync(join(tmpdir(), 'package-'));
 try {
-  const { filename, files } = pack(directory);
+  const { filename, files, unpackedSize } = pack(directory);
   checkFiles(new Set(files.map((file) => file.path)));
+  if (unpackedSize > maxBytes) {
+    throw new Error(`the package has ${unpackedSize} bytes unpacked, expected at most ${maxBytes}`);
+  }
   npx('publint', 'run', join(directory, filename), '--strict');
   npx('attw', join(directory, filename), '--profile', 'esm-only');
-  console.log(`The package is in order: ${files.length} files.`);
+  console.log(`The package is in order: ${files.length} files, ${unpackedSize} bytes unpacked.`);
 } finally {
   rmSync(directory, { recursive: true, force: true });
 }
@@ -36,7 +44,11 @@ async function importAll() {
   }
 }
 
-/** The tarball that would be published. @param {string} destination @returns {{ filename: string, files: { path: string }[] }} */
+/**
+ * The tarball that would be published.
+ * @param {string} destination
+ * @returns {{ filename: string, files: { path: string }[], unpackedSize: number }}
+ */
 function pack(destination) {
   const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', destination];
   const output = execFileSync('npm', args, {
@@ -55,14 +67,17 @@ function checkFiles(packed) {
     ...targets(manifest.bin),
     'README.md',
     'CHANGELOG.md',
+    'SECURITY.md',
     'LICENSE',
   ];
   const missing = promised.filter((file) => !packed.has(file));
   const stray = [...packed].filter(
-    (file) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|[A-Z]+\.md)$/.test(file),
+    (file) => !/^(dist|docs)\/|^(package\.json|LICENSE|[A-Z]+\.md)$/.test(file) || file.endsWith('.map'),
   );
+  const dangling = danglingReferences(root, packed);
   if (missing.length > 0) throw new Error(`promised but not packed: ${missing.join(', ')}`);
   if (stray.length > 0) throw new Error(`packed but not meant to be: ${stray.join(', ')}`);
+  if (dangling.length > 0) throw new Error(`references to missing files:\n  ${dangling.join('\n  ')}`);
 }
 
 /** Every file that a part of package.json names. @param {unknown} value @returns {string[]} */
