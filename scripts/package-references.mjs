@@ -1,7 +1,7 @@
 /**
  * Finds references from one file of the package to another that is not in it: imports, worker files, source maps and
  * links of the documents. Everything works in a checkout, where src/ and the whole of dist/ are at hand; only a user of
- * the package would notice.
+ * the package would notice. Documents also name modules, such as `jobs/runner`, and a name must not outlive its module.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
@@ -16,9 +16,9 @@ const repositoryOnly = /^(examples|bench|api)(\/|$)|^CONTRIBUTING\.md$/;
 export function danglingReferences(root, packed) {
   return [...packed].flatMap((path) => {
     const text = readFileSync(root + path, 'utf8');
-    return referencesOf(path, text)
-      .filter((target) => !isThere(root, packed, path, target))
-      .map((target) => `${path} points to ${target}`);
+    const targets = referencesOf(path, text).filter((target) => !isThere(root, packed, path, target));
+    const modules = path.endsWith('.md') ? missingModules(root, text) : [];
+    return [...targets, ...modules].map((target) => `${path} points to ${target}`);
   });
 }
 
@@ -61,4 +61,12 @@ function headingsOf(text) {
         .replaceAll(' ', '-'),
     ),
   );
+}
+
+/** Names of modules in a folder of src/ where there is none. @param {string} root @param {string} text @returns {string[]} */
+function missingModules(root, text) {
+  return [...text.matchAll(/`(([a-z-]+)\/[a-z0-9-]+)(?:\.[jt]s)?`/g)]
+    .filter(([, , folder = '']) => existsSync(`${root}src/${folder}`))
+    .map(([, name = '']) => name)
+    .filter((name) => !['.ts', '.js'].some((ending) => existsSync(`${root}src/${name}${ending}`)));
 }
