@@ -86,14 +86,19 @@ export interface Pairing {
   closesInMs(): number;
   requests(): readonly RequestView[];
   /** Approves the request that has this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for a bad id. */
-  approve(dashboardId: string, pin: string): Promise<PeerView>;
+  approve(dashboardId: string, pin: string, options?: DecisionOptions): Promise<PeerView>;
   /** Drops the request. False when there is none. Throws `TRAVERSAL` for a bad id. */
-  reject(dashboardId: string): boolean;
+  reject(dashboardId: string, options?: DecisionOptions): boolean;
   /**
    * For a server without a screen: opens the window for 15 minutes for exactly one pairing, with a key that is
    * shown once. Throws `STATE` when a dashboard is paired already.
    */
   armOneTimeKey(show: (key: string) => void): void;
+}
+
+export interface DecisionOptions {
+  /** Who decided, for the log. Default: the host. */
+  readonly by?: string | undefined;
 }
 
 /** The approved dashboards. */
@@ -105,7 +110,10 @@ export interface Peers {
    * them removed first, for ids are chosen by peers. Once more, it removes what was
    * kept. False when there is neither such a peer nor such data. Throws `TRAVERSAL`.
    */
-  revoke(dashboardId: string, options?: { readonly data?: 'delete' | 'keep' | undefined }): Promise<boolean>;
+  revoke(
+    dashboardId: string,
+    options?: DecisionOptions & { readonly data?: 'delete' | 'keep' | undefined },
+  ): Promise<boolean>;
 }
 
 /** The builds, oldest first. */
@@ -152,8 +160,9 @@ export function pairingOf(pairing: PairingService): Pairing {
       client === undefined ? pairing.window.closeAll() : pairing.window.close(client),
     closesInMs: () => pairing.window.closesInMs(),
     requests: () => pairing.pending().map(requestView),
-    approve: async (id: string, pin: string) => peerView(await pairing.approve(dashboardId(id), pin), false),
-    reject: (id: string) => pairing.reject(dashboardId(id)),
+    approve: async (id: string, pin: string, { by }: DecisionOptions = {}) =>
+      peerView(await pairing.approve(dashboardId(id), pin, by), false),
+    reject: (id: string, { by }: DecisionOptions = {}) => pairing.reject(dashboardId(id), by),
     armOneTimeKey: (show: (key: string) => void) => pairing.armOneTimeKey(show),
   });
 }
@@ -182,7 +191,7 @@ export function peersOf(
 ): Peers {
   return Object.freeze({
     list: () => table.list().map((peer) => peerView(peer, sessions.get(peer.dashboardId) !== undefined)),
-    async revoke(text: string, { data: wish = 'delete' }: Parameters<Peers['revoke']>[1] = {}) {
+    async revoke(text: string, { data: wish = 'delete', by }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
       // What would be removed may lie in the same directory as the other one's.
       if (table.hasTwin(id)) return false;
@@ -190,7 +199,7 @@ export function peersOf(
       const had = isKept ? false : data.has(id);
       // Its work ends and goes whatever becomes of the file that says so.
       const leave = isKept ? data.cancelJobs(id) : data.remove(id);
-      const [isRemoved, hadData] = await Promise.all([pairing.revoke(id), had, leave]);
+      const [isRemoved, hadData] = await Promise.all([pairing.revoke(id, by), had, leave]);
       return isRemoved || hadData;
     },
   });

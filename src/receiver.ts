@@ -152,6 +152,9 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
       await keeper.remeasure(key);
     }
   }
+  const { buildsDir } = paths;
+  const peers = table.list().length;
+  log.info({ pin: identity.pin, buildsDir, stateDir, slots: options.slots, peers }, 'receiver started');
   let isCalling = false;
   let isClosed = false;
 
@@ -180,9 +183,11 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
       );
     },
     subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
-    close() {
+    async close() {
+      const isFirst = !isClosed;
       isClosed = true;
-      return ends.dispose();
+      await ends.dispose();
+      if (isFirst) log.info({}, 'receiver closed');
     },
   } satisfies ReceiverCore);
 }

@@ -12,7 +12,7 @@ import { createArtifactStore } from './artifacts/store.js';
 import { isInstallCut, repairInstall } from './bundles/install.js';
 import { removeTree } from './disk/remove.js';
 import { makerOf, standingOf } from './disk/temporary.js';
-import { isReceiverError, messageOf } from './errors.js';
+import { isReceiverError } from './errors.js';
 import { devicesOnDisk } from './jobs/devices-on-disk.js';
 import { idsOnDisk, isLiveOnDisk } from './jobs/disk-store.js';
 import { type LockTiming, acquireLease, acquireAt } from './locks/lease.js';
@@ -82,7 +82,7 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
 async function settled(tasks: readonly Promise<void>[], signal: AbortSignal, log: Log): Promise<void> {
   for (const result of await Promise.allSettled(tasks)) {
     if (result.status === 'fulfilled' || signal.aborted) continue;
-    log.warn({ error: messageOf(result.reason) }, 'what a crash has left cannot be tidied up');
+    log.warn({ err: result.reason }, 'crash cleanup failed');
   }
 }
 
@@ -123,10 +123,7 @@ async function repair(
     }
   } catch (error) {
     if (signal.aborted || isReceiverError(error, 'LOCK_TIMEOUT')) return;
-    log.warn(
-      { ...key, error: messageOf(error) },
-      'a configuration cannot be repaired; its next job will try',
-    );
+    log.warn({ ...key, err: error }, 'interrupted installation not repaired, the next job tries again');
   }
 }
 
@@ -169,8 +166,9 @@ async function settle(directory: string, options: Omit<OrphanedBuildsOptions, 'l
     await lease.release();
   } catch (error) {
     if (signal.aborted) return;
-    if (isReceiverError(error, 'LOCK_TIMEOUT')) log.debug({ directory }, 'a lock is held by somebody else');
-    else log.warn({ directory, error: messageOf(error) }, 'a lock of an earlier receiver cannot be freed');
+    if (isReceiverError(error, 'LOCK_TIMEOUT'))
+      log.debug({ directory }, 'lock check skipped: the lock is held');
+    else log.warn({ directory, err: error }, 'lock of a crashed process not freed');
   }
 }
 
@@ -239,8 +237,8 @@ async function remove({ path }: LockEntry, { signal, log }: LeftoverOptions): Pr
   signal.throwIfAborted();
   try {
     await removeTree(path);
-    log.info({ path }, 'what a crash has left was removed');
+    log.info({ path }, 'removed files left by a crashed process');
   } catch (error) {
-    log.warn({ path, error: messageOf(error) }, 'what a crash has left cannot be removed');
+    log.warn({ path, err: error }, 'files left by a crashed process not removed');
   }
 }

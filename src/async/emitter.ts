@@ -24,7 +24,7 @@ export function createEmitter<E>(log: Log): Emitter<E> {
         try {
           listener(event);
         } catch (error) {
-          log.error({ error }, 'a listener threw');
+          log.error({ err: error }, 'event listener threw');
         }
       }
     },

@@ -13,7 +13,7 @@ import { syncDirectory } from '../disk/atomic-write.js';
 import { assertInside, assertUnlinked } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { isReceiverError, messageOf, systemCode } from '../errors.js';
+import { isReceiverError, systemCode } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { StagedBundle } from './staged.js';
@@ -123,7 +123,7 @@ async function trash(old: string, trashDir: string, log: Log): Promise<string | 
   try {
     return await moveToTrash(old, trashDir);
   } catch (error) {
-    log.warn({ old, error: messageOf(error) }, unremoved);
+    log.warn({ old, err: error }, unremoved);
     return null;
   }
 }
@@ -134,8 +134,8 @@ async function removeRest(trashed: string | null, { log = silentLog }: InstallOp
   try {
     await removeTree(trashed);
   } catch (error) {
-    log.warn({ trashed, error: messageOf(error) }, unremoved);
+    log.warn({ trashed, err: error }, unremoved);
   }
 }
 
-const unremoved = 'a replaced configuration could not be removed';
+const unremoved = 'replaced configuration not removed';

@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 
 import { createCondition } from '../async/condition.js';
 import { temporaryName } from '../disk/temporary.js';
-import { messageOf, ReceiverError } from '../errors.js';
+import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
 import type { BundleIntake, IntakeOptions } from './intake.js';
 import { defaultBundleLimits } from './limits.js';
@@ -66,7 +66,7 @@ export function openThreadedIntake(
   /** A dead thread cannot do it any more. */
   async function removeRest(error: ReceiverError): Promise<void> {
     const directory = join(uploadsDir, name);
-    log.error({ directory, error: messageOf(error.cause) }, 'the unpacking thread has died');
+    log.error({ directory, err: error.cause }, 'unpacking thread died');
     await removeOrWarn(directory, log);
     ending = { kind: 'failed', error };
     isAnswered = true;

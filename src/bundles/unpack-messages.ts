@@ -56,10 +56,10 @@ export function unpackError(sent: SentError): Error {
   return Object.assign(new Error(message), code !== undefined && { code });
 }
 
-/** What a message can carry: errors and other objects become what they say. */
+/** What a message can carry: an error becomes its stack, another object its JSON. */
 export function plain(facts: Facts): Facts {
   const shown = Object.entries(facts).map(([key, value]) => {
-    if (value instanceof Error) return [key, messageOf(value)];
+    if (value instanceof Error) return [key, value.stack ?? messageOf(value)];
     return [key, typeof value === 'object' ? JSON.stringify(value) : value];
   });
   return Object.fromEntries(shown) as Facts;
@@ -75,6 +75,6 @@ export async function removeOrWarn(directory: string, log: Log): Promise<void> {
   try {
     await removeTree(directory);
   } catch (error) {
-    log.warn({ error, directory }, 'an uploaded bundle could not be removed; the sweep will try again');
+    log.warn({ err: error, directory }, 'bundle removal failed, the next start tries again');
   }
 }

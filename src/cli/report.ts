@@ -73,8 +73,10 @@ function write(level: string, facts: Readonly<Record<string, unknown>>, text: st
 }
 
 function readable(_key: string, value: unknown): unknown {
-  if (isReceiverError(value)) return { code: value.code, message: value.message, ...value.facts };
-  return value instanceof Error ? messageOf(value) : value;
+  if (!(value instanceof Error)) return value;
+  const { stack, cause } = value;
+  const facts = isReceiverError(value) ? { code: value.code, ...value.facts } : {};
+  return { message: messageOf(value), ...facts, stack, ...(cause !== undefined && { cause }) };
 }
 
 export const stderrLog: Log = Object.freeze({

@@ -6,7 +6,7 @@ import { randomBytes, createHash } from 'node:crypto';
 
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
-import { messageOf, quote, ReceiverError } from '../errors.js';
+import { quote, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { lowWaterBytes, type OffloaderChannel } from '../protocol/channel.js';
 import type { JobStatus } from '../protocol/constants.js';
@@ -87,7 +87,7 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
       const isOver = (): boolean => job.phase === 'over';
       await uploadBundle({ channel, jobId, request: job.request, bundle, isOver });
     } catch (cause) {
-      log.warn({ cause: messageOf(cause), jobId }, 'a bundle could not be sent to its end');
+      log.warn({ err: cause, jobId }, 'bundle upload failed');
       if (isOverNow(job)) return;
       job.settle(
         new ReceiverError('BUNDLE', 'the bundle could not be read to its end', { jobId }, { cause }),
@@ -119,7 +119,7 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
     try {
       call();
     } catch (error) {
-      log.error({ cause: messageOf(error), jobId }, 'a listener of a build threw');
+      log.error({ err: error, jobId }, 'build listener threw');
     }
   }
 

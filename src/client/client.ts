@@ -8,7 +8,7 @@
 import { mkdir } from 'node:fs/promises';
 
 import { systemClock, type Clock } from '../async/clock.js';
-import { isReceiverError, messageOf, quote, ReceiverError } from '../errors.js';
+import { isReceiverError, quote, ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { loadDashboardId, loadIdentity } from '../peers/identity.js';
@@ -98,7 +98,7 @@ export function createOffloader(options: OffloaderOptions): Offloader {
           if (answer.intent_response === 'rejected') throw rejected(answer);
         } catch (error) {
           if (!isReceiverError(error, 'PROTOCOL')) throw error;
-          log.info({ cause: messageOf(error) }, 'the wait for approval is taken up again');
+          log.info({ err: error }, 'waiting for approval again');
         }
         await pause(clock, retryMs, signal);
       }

@@ -104,7 +104,7 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
       anyDecryptedFrame: () => heartbeat.alive(),
       frame(parsed) {
         if (parsed.kind === 'frame') handle(parsed.frame);
-        else log.debug({ type: parsed.type, kind: parsed.kind }, 'a frame is ignored');
+        else log.debug({ type: parsed.type, kind: parsed.kind }, 'frame ignored');
       },
       malformed: () => end('malformed_frame', 'malformed_frame'),
       closed() {

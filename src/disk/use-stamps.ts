@@ -7,7 +7,6 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 
-import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
 
@@ -40,7 +39,7 @@ export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
       adopted.delete(file);
     } catch (error) {
       adopted.set(file, time);
-      log.warn({ file, error: messageOf(error) }, 'the use of a tool could not be noted');
+      log.warn({ file, err: error }, 'tool use not recorded');
     }
   }
 

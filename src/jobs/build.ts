@@ -131,7 +131,7 @@ async function writeDown(
 /** What a build makes hard to remove must not turn its success into a failure. */
 async function close(directory: BuildDir, trusted: boolean, log: Log): Promise<void> {
   await directory.close({ trusted }).catch((error: unknown) => {
-    log.warn({ error }, 'a build directory could not be tidied');
+    log.warn({ err: error }, 'build directory cleanup failed');
   });
 }
 

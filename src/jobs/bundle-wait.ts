@@ -4,7 +4,6 @@
  */
 import type { BundleStore } from '../bundles/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
-import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 
 export interface BundleWait {
@@ -25,7 +24,7 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
 
   async function discard(staged: StagedBundle): Promise<void> {
     await staged.discard().catch((error: unknown) => {
-      log.error({ directory: staged.directory, error: messageOf(error) }, 'a bundle could not be removed');
+      log.error({ directory: staged.directory, err: error }, 'bundle removal failed');
     });
   }
 
@@ -38,12 +37,12 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
     discard,
     keep: async (id, staged) =>
       kept.keep(id, staged).catch((error: unknown) => {
-        log.error({ id, error: messageOf(error) }, 'a bundle cannot be kept for a restart');
+        log.error({ id, err: error }, 'bundle not kept for a restart');
         return null;
       }),
     remove: async (id) =>
       kept.remove(id).catch((error: unknown) => {
-        log.error({ id, error: messageOf(error) }, 'a bundle could not be removed');
+        log.error({ id, err: error }, 'bundle removal failed');
       }),
     async receive(intake, signal) {
       const gone = new AbortController();

@@ -13,7 +13,7 @@ import type { StoredArtifacts } from '../artifacts/store.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { BundleStore } from '../bundles/store.js';
-import { ReceiverError, messageOf } from '../errors.js';
+import { ReceiverError } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
@@ -99,7 +99,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
       restore(await store.loadLeft(closing.signal));
     } catch (error) {
       if (closing.signal.aborted) return;
-      log.error({ error: messageOf(error) }, 'the jobs of a gone receiver could not be taken over');
+      log.error({ err: error }, "takeover of another receiver's jobs failed");
     }
   }
 
@@ -116,7 +116,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
 
   async function removeArtifacts(id: string): Promise<void> {
     await deps.removeArtifacts(id).catch((error: unknown) => {
-      log.error({ id, error: messageOf(error) }, 'artifacts could not be removed');
+      log.error({ id, err: error }, 'artifact removal failed');
     });
   }
 

@@ -13,7 +13,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegularSync } from '../disk/open-regular.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
-import { messageOf, systemCode } from '../errors.js';
+import { systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
 import type { Log } from '../log.js';
 import { isTerminal, type JobRecord, parseRecord } from './record.js';
@@ -209,7 +209,7 @@ async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Pro
   } catch (error) {
     // Another receiver has forgotten it meanwhile, or taken it over.
     if (systemCode(error) === 'ENOENT') return null;
-    log.warn({ file, error: messageOf(error) }, 'a job record cannot be read and is set aside');
+    log.warn({ file, err: error }, 'job record unreadable, set aside');
     await rename(file, `${file}.damaged`);
     return null;
   }

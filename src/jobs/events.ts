@@ -47,7 +47,7 @@ export function createJobEvents(log: Log): JobEvents {
         try {
           listener(event);
         } catch (error) {
-          log.error({ error, type: event.type }, 'a listener of job events failed');
+          log.error({ err: error, type: event.type }, 'event listener threw');
         }
       }
     },

@@ -8,7 +8,6 @@
  * pushes another peer's jobs out.
  */
 import type { Clock } from '../async/clock.js';
-import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { isTerminal, lastUse, type JobRecord } from './record.js';
@@ -62,7 +61,7 @@ export function startJobExpiry({
   async function forget(jobs: readonly Job[]): Promise<void> {
     for (const { record } of jobs) {
       await registry.forget(record.id).catch((error: unknown) => {
-        log.error({ id: record.id, error: messageOf(error) }, 'an old job could not be forgotten');
+        log.error({ id: record.id, err: error }, 'expired job not removed');
       });
     }
   }

@@ -19,7 +19,7 @@ import type { JobEvents } from './events.js';
 import { jobLogFile, openJobLog, type JobLog } from './log.js';
 import { cancelledBy, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
-import { advance, isSameWork, isTerminal, type Outcome, type Step } from './record.js';
+import { advance, isSameWork, isTerminal, type JobRecord, type Outcome, type Step } from './record.js';
 import { type Job, type JobRegistry, afterStop } from './registry.js';
 import type { Shortage } from './waiting.js';
 
@@ -96,7 +96,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
       if (arrival) await arrive(job, arrival, held);
       outcome = arrival?.refusal ?? (await work(job, held));
     } catch (error) {
-      outcome = outcomeOf(error, signal, log);
+      outcome = outcomeOf(error, { id: job.record.id, signal }, log);
     }
     await held.output?.close();
     await leave(job, outcome, held);
@@ -106,6 +106,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   async function arrive(job: Job, { intake, acknowledge, refusal }: Arrival, held: Held): Promise<void> {
     const isStored = await registry.persist(job);
     acknowledge();
+    log.info({ ...namesOf(job.record), peerJobId: job.record.peerJobId }, 'job accepted');
     held.staged = await bundles.receive(intake, job.controller.signal);
     if (refusal) return;
     const kept = isStored ? await bundles.keep(job.record.id, held.staged) : null;
@@ -131,6 +132,9 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
       return lostBundle;
     }
     take(job, { to: 'running' });
+    const { createdAt, startedAt, esphomeVersion } = job.record;
+    const waitedMs = (startedAt ?? createdAt) - createdAt;
+    log.info({ ...namesOf(job.record), esphomeVersion, waitedMs }, 'job started');
     held.recorded = registry.persist(job);
     tellState(job);
     if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
@@ -147,6 +151,8 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     await settle(job, held);
     job.shown = null;
     if (job.record.state === before) return;
+    if (isTerminal(job.record)) logEnd(job.record);
+    else log.info(namesOf(job.record), 'job queued again');
     tellState(job);
     await deps.prune(job.record.dashboardId);
   }
@@ -162,6 +168,17 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     else await bundles.remove(id);
     await chosen?.release();
     slot?.release();
+  }
+
+  function logEnd(record: JobRecord): void {
+    const { state, failureReason, errorMessage, cached, createdAt, startedAt, finishedAt } = record;
+    const endedAt = finishedAt ?? now();
+    const durations = {
+      waitedMs: (startedAt ?? endedAt) - createdAt,
+      ranMs: startedAt === null ? 0 : endedAt - startedAt,
+    };
+    const why = errorMessage === '' ? {} : { reason: failureReason, message: errorMessage };
+    log.info({ ...namesOf(record), state, ...why, cached, ...durations }, 'job ended');
   }
 
   function take(job: Job, step: Step): void {
@@ -248,6 +265,11 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
       await bundles.settled();
     },
   };
+}
+
+/** What a line of the log says of every job. */
+function namesOf({ id, dashboardId, peerLabel, file, target }: JobRecord): Readonly<Record<string, string>> {
+  return { jobId: id, dashboardId, label: peerLabel, file, target };
 }
 
 /** Its peer is told what is short, and not of how much. */

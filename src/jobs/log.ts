@@ -55,7 +55,7 @@ export function openJobLog(
     const opened = createWriteStream(file, { mode: 0o600 });
     done = finished(opened).catch((error: unknown) => {
       isWritable = false;
-      log.warn({ file, error }, "a job's log cannot be written");
+      log.warn({ file, err: error }, 'job log write failed');
     });
     return opened;
   }

@@ -13,7 +13,6 @@ import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
 import { runCompile } from '../compile/compile.js';
 import { precheck } from '../compile/precheck.js';
 import { freeSpaceBytes } from '../disk/usage.js';
-import { messageOf } from '../errors.js';
 import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';
@@ -109,7 +108,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
 /** A volume that does not say how full it is must not keep every build from beginning. */
 async function freeOrUnknown(directory: string, log: Log): Promise<number | null> {
   return freeSpaceBytes(directory).catch((error: unknown) => {
-    log.warn({ directory, error: messageOf(error) }, 'the free space of the builds is not known');
+    log.warn({ directory, err: error }, 'free disk space unknown');
     return null;
   });
 }

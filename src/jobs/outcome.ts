@@ -25,9 +25,13 @@ const reasons: Partial<Record<ErrorCode, FailureReason>> = {
 const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
 
 /** A cancelled job is cancelled, whatever else went wrong on the way out. */
-export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcome {
+export function outcomeOf(
+  error: unknown,
+  { id, signal }: { readonly id: string; readonly signal: AbortSignal },
+  log: Log,
+): Outcome {
   if (signal.aborted) return cancelledBy(signal);
-  if (isReceiverError(error)) log.warn({ ...error.facts, code: error.code }, error.message);
+  if (isReceiverError(error)) log.warn({ jobId: id, err: error }, 'job failed');
   if (isFullDisk(error)) return { to: 'failed', reason: 'resource', message: diskFullMessage };
   const reason = isReceiverError(error) && reasons[error.code];
   if (reason) return { to: 'failed', reason, message: error.message };
@@ -36,7 +40,7 @@ export function outcomeOf(error: unknown, signal: AbortSignal, log: Log): Outcom
     const message = `the build server cannot use its own directories: ${error.message}`;
     return { to: 'failed', reason: 'internal', message };
   }
-  log.error({ error }, 'a job failed for a reason of our own');
+  log.error({ jobId: id, err: error }, 'job failed: internal error');
   return { to: 'failed', reason: 'internal', message: 'the build server failed; its own log says why' };
 }
 

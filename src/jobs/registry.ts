@@ -5,7 +5,6 @@
  */
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { messageOf } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -97,7 +96,7 @@ export function createJobRegistry({ store, removeRest, now, log }: JobRegistryOp
       await store.put(record);
       return true;
     } catch (error) {
-      log.error({ id: record.id, error: messageOf(error) }, 'a job record could not be stored');
+      log.error({ id: record.id, err: error }, 'job record not stored');
       return false;
     }
   }

@@ -14,7 +14,6 @@ import { createHash } from 'node:crypto';
 
 import type { ArtifactFacts } from '../artifacts/store.js';
 import type { RemoteContent } from '../bundles/remote-content.js';
-import { messageOf } from '../errors.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { JobRecord, Outcome } from './record.js';
@@ -68,7 +67,7 @@ export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: Re
       await deps.verify(job.record.configuration);
       return await deps.copyArtifacts(earlier.id, job.record.id);
     } catch (error) {
-      deps.log.info({ id: earlier.id, error: messageOf(error) }, 'a result cannot be used again');
+      deps.log.info({ id: earlier.id, err: error }, 'result not reused');
       return null;
     }
   }

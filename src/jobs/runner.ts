@@ -77,7 +77,7 @@ export async function runJob(
       return outcome.to === 'completed' ? { ...outcome, facts: { resultKey: cache.keyOf(lease) } } : outcome;
     });
   } catch (error) {
-    return outcomeOf(error, job.signal, deps.log);
+    return outcomeOf(error, { id: job.record.id, signal: job.signal }, deps.log);
   }
 }
 
@@ -142,7 +142,7 @@ async function underLease(
     } catch (error) {
       const cause = endOf(signal, lease, error) ?? error;
       if (attempt === maxAttempts || signal.aborted || !isReceiverError(cause, 'LOCK_LOST')) throw cause;
-      deps.log.warn({ id: record.id }, 'a job lost its lock and is run again');
+      deps.log.warn({ jobId: record.id, err: cause }, 'job lost its lock, running it again');
       job.output('The lock on the build directory was lost; the job is run again.\n');
     } finally {
       await lease.release();

@@ -80,8 +80,7 @@ export function createAnnouncer({
       await (wanted === null ? sayNothing() : say(wanted));
       said = text;
     } catch (error) {
-      if (closing === null)
-        log.warn({ error }, 'the receiver could not be announced; it is tried again later');
+      if (closing === null) log.warn({ err: error }, 'mDNS announcement failed, trying again later');
     }
   }
 
@@ -104,12 +103,12 @@ export function createAnnouncer({
   async function say(announcement: Announcement): Promise<void> {
     const instance = await publisher.publish(announcement);
     const { host, port, addresses, txt } = announcement;
-    log.info({ instance, host, port, addresses, txt }, 'the receiver is announced');
+    log.info({ instance, host, port, addresses, txt }, 'receiver announced by mDNS');
   }
 
   async function sayNothing(): Promise<void> {
     await publisher.withdraw();
-    log.warn({ listeners, via }, 'the receiver is not announced: no address of it is reached from outside');
+    log.warn({ listeners, via }, 'receiver not announced: it listens on loopback only');
   }
 
   async function end(): Promise<void> {
@@ -121,7 +120,7 @@ export function createAnnouncer({
     });
     const goodbye = Promise.all([publisher.withdraw(), looking]);
     await Promise.race([goodbye, tooLong]).catch((error: unknown) => {
-      log.warn({ error }, 'the announcement could not be withdrawn');
+      log.warn({ err: error }, 'mDNS announcement not withdrawn');
     });
     stopWaiting();
   }

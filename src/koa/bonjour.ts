@@ -78,7 +78,7 @@ function createPublisher(Bonjour: Library, options: BonjourOptions): Publisher {
         if (outcome === 'announced') return instance;
         await responder.end({ goodbye: false });
         if (outcome === 'taken') {
-          options.log.warn({ instance }, 'another machine is announced under this name');
+          options.log.warn({ instance }, 'mDNS name is taken by another machine');
           nameNumber++;
         }
       }
@@ -105,7 +105,7 @@ function startResponder(
   { via, port, log }: BonjourOptions,
 ): Responder {
   const { type, instance: name, host, port: srvPort, txt } = announcement;
-  const onFault = (error: unknown): void => log.warn({ error }, 'the announcement by mDNS has a fault');
+  const onFault = (error: unknown): void => log.warn({ err: error }, 'mDNS error');
   // With an interface alone, the socket would be bound to its address and hear no multicast.
   const network = via === undefined ? {} : { interface: via, bind: '0.0.0.0' };
   // Its options are those of multicast-dns, whatever its types say.
@@ -119,7 +119,7 @@ function startResponder(
     finish = resolve;
     const socket = bonjour['server'].mdns as NodeJS.EventEmitter;
     socket.on('error', (error) => (service?.published === true ? onFault(error) : reject(error)));
-    socket.on('warning', (error) => log.debug({ error }, 'mDNS has a small fault'));
+    socket.on('warning', (error) => log.debug({ err: error }, 'mDNS warning'));
     // It looks first whether the name is taken, which takes up to a second.
     service = bonjour.publish({ name, type, host, port: srvPort, txt, probe: true });
     const records = recordsOf(service, announcement);

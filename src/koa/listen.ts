@@ -68,9 +68,7 @@ export async function listenForPeers({
     socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n', () => socket.destroy());
   });
   await bind(server, port, host);
-  server.on('error', (error) =>
-    log.error({ error, host, port }, 'the listener of the peer link has a fault'),
-  );
+  server.on('error', (error) => log.error({ err: error, host, port }, 'peer link listener error'));
   const { port: boundPort, address } = server.address() as AddressInfo;
   return {
     port: boundPort,

@@ -136,6 +136,7 @@ export async function createTimedReceiver(
         timing,
       });
       announcer?.begin(listener);
+      log.info({ host, port: listener.port, pin: core.pin }, 'listening');
       return listener.port;
     },
     subscribe: core.subscribe,

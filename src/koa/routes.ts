@@ -11,6 +11,7 @@ import type { Context, Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 
 import { isReceiverError, ReceiverError, type ErrorCode, quote } from '../errors.js';
+import { createRefusalLog } from '../log.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import type { ResetTarget } from '../retention/service.js';
 import { refusal, type Authorize } from './authorize.js';
@@ -50,11 +51,16 @@ export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptio
   addRetentionRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
   const guarded = `${prefix}/`.toLowerCase();
+  const warnRefused = createRefusalLog(core.options.log);
   return async function esphomeReceiver(ctx, next) {
     ctx.esphomePaths = hostPaths;
     if (!`${ctx.path}/`.toLowerCase().startsWith(guarded)) return next();
     const refused = await refusal(ctx as Context, authorize);
-    if (refused) ctx.throw(refused.status, refused.message);
+    if (refused) {
+      const facts = { method: ctx.method, path: ctx.path, address: ctx.ip, cause: refused.message };
+      warnRefused(facts, 'admin request refused');
+      ctx.throw(refused.status, refused.message);
+    }
     ctx.set('cache-control', 'no-store');
     let isOurs = true;
     await answerErrors(ctx as Context, async () => routed(ctx, async () => void (isOurs = false)));
@@ -72,6 +78,11 @@ async function answerErrors(ctx: Context, work: () => Promise<unknown>): Promise
     ctx.body = { error: error.code, message: error.message };
     return undefined;
   }
+}
+
+/** The request that decided something, for the log. */
+function nameOf({ method, path, ip }: Context): string {
+  return `${method} ${path} from ${ip}`;
 }
 
 /** Whose share of the pairing window the request is about. */
@@ -99,11 +110,13 @@ function addRoutes(router: Router, core: ReceiverCore): void {
   router.post('/pairing/requests/:id/approve', async (ctx) => {
     const { pin } = await readJsonObject(ctx as unknown as Context);
     if (typeof pin !== 'string') throw new ReceiverError('OPTIONS', 'the pin that was shown is needed');
-    const { dashboardId } = await pairing.approve(ctx.params['id'] ?? '', pin);
+    const by = nameOf(ctx as unknown as Context);
+    const { dashboardId } = await pairing.approve(ctx.params['id'] ?? '', pin, { by });
     ctx.body = { dashboardId };
   });
   router.post('/pairing/requests/:id/reject', (ctx) => {
-    ctx.status = pairing.reject(ctx.params['id'] ?? '') ? 204 : 404;
+    const by = nameOf(ctx as unknown as Context);
+    ctx.status = pairing.reject(ctx.params['id'] ?? '', { by }) ? 204 : 404;
   });
   router.get('/peers', (ctx) => {
     ctx.body = peers.list();
@@ -112,7 +125,8 @@ function addRoutes(router: Router, core: ReceiverCore): void {
     const { data } = ctx.query;
     if (data !== undefined && data !== 'keep' && data !== 'delete')
       throw new ReceiverError('OPTIONS', 'data must be keep or delete');
-    ctx.status = (await peers.revoke(ctx.params['id'] ?? '', { data })) ? 204 : 404;
+    const by = nameOf(ctx as unknown as Context);
+    ctx.status = (await peers.revoke(ctx.params['id'] ?? '', { data, by })) ? 204 : 404;
   });
   router.get('/jobs', (ctx) => {
     ctx.body = jobs.list();

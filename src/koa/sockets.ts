@@ -7,6 +7,7 @@
 import type websockify from 'koa-websocket';
 import type { WebSocket } from 'ws';
 
+import { createRefusalLog } from '../log.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import { refusal, type Authorize } from './authorize.js';
 import { stateOf, type StateSource } from './state.js';
@@ -28,6 +29,7 @@ export interface SocketsOptions {
 /** One middleware for `app.ws.use`. Other paths go on to the next. */
 export function createSockets(options: SocketsOptions): websockify.Middleware {
   const { core, events, prefix, authorize, peerLink } = options;
+  const warnRefused = createRefusalLog(core.options.log);
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
@@ -43,11 +45,14 @@ export function createSockets(options: SocketsOptions): websockify.Middleware {
     websocket.on('error', () => websocket.terminate());
     try {
       const refused = await refusal(ctx, authorize);
-      if (refused) return websocket.close(refusedCode + refused.status, refused.message);
+      if (refused) {
+        warnRefused({ path, address: ctx.ip, cause: refused.message }, 'admin request refused');
+        return websocket.close(refusedCode + refused.status, refused.message);
+      }
       const job = typeof ctx.query['job'] === 'string' ? ctx.query['job'] : null;
       events.follow(websocket, job);
     } catch (error) {
-      core.options.log.error({ error }, 'the authorize hook failed on a socket');
+      core.options.log.error({ err: error }, 'authorize hook threw');
       websocket.close(brokenCode, 'internal error');
     }
   };

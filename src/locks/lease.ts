@@ -135,12 +135,11 @@ async function enter(
     try {
       const survivors = record.build ? (await endSession(record.build)).survivors : 0;
       // With survivors the record stays: the next owner has to deal with them before it enters.
-      if (survivors > 0)
-        log.error({ directory, survivors }, 'a lock was released before its build had ended');
+      if (survivors > 0) log.error({ directory, survivors }, 'lock released before its build had ended');
       else removeRecord(directory, record.fence);
       await lock.release();
     } catch (error) {
-      log.warn({ directory, error }, 'a lock could not be released; it is free when it has gone stale');
+      log.warn({ directory, err: error }, 'lock release failed, it expires when stale');
     } finally {
       place.leave();
     }

@@ -86,12 +86,13 @@ async function endBuild(file: string, build: SessionIdentity, options: EndOption
   for (let warned = false; ; warned = true) {
     if (isOfThisBoot(build)) {
       const { forced, survivors } = await endSession(build);
-      if (forced) log.warn({ pid: build.pid, survivors }, 'a build of an earlier owner was still running');
+      if (forced)
+        log.warn({ pid: build.pid, survivors }, 'ended a build that its dead owner had left running');
       if (survivors === 0) return;
     } else {
       // Another boot, another machine or another container. An owner that still lives there learns of its loss
       // with its next heartbeat, ends its build and removes the record.
-      if (!warned) log.info({ build }, 'waiting for a build that cannot be seen from here');
+      if (!warned) log.info({ build }, 'waiting for a build in another container to end');
       if (performance.now() > foreignUntil || readRecord(file) === null) return;
     }
     if (signal?.aborted) throw cancelled();

@@ -67,11 +67,11 @@ export interface PairingService {
   seen(caller: PairingCaller): Peer | undefined;
   pending(): readonly PendingPeer[];
   /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`, system errors. */
-  approve(id: DashboardId, pin: string): Promise<Peer>;
+  approve(id: DashboardId, pin: string, by?: string): Promise<Peer>;
   /** Drops a waiting request. False when there is none. */
-  reject(id: DashboardId): boolean;
+  reject(id: DashboardId, by?: string): boolean;
   /** Ends an approval, at once in memory. False when there is no such peer. */
-  revoke(id: DashboardId): Promise<boolean>;
+  revoke(id: DashboardId, by?: string): Promise<boolean>;
   /**
    * Opens the window for one pairing by a printed key, for a server without a screen. The window's end forgets the
    * key. Throws `STATE` when somebody is paired already.
@@ -94,6 +94,8 @@ export interface PairingServiceOptions {
 }
 
 const bootstrap = 'one-time-key';
+/** Who decides where nobody else is named in the log. */
+const theHost = 'the host';
 
 export function createPairingService(options: PairingServiceOptions): PairingService {
   const { peers, clock, limits, beforeApproval = async () => {}, log } = options;
@@ -101,11 +103,19 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   const approving = new Set<DashboardId>();
   const events = createEmitter<PairingEvent>(log);
   let oneTimeKey: OneTimeKey | undefined;
+  let wasOpen = false;
   const window = createPairingWindow(clock, () => {
     if (!window.isOpen()) {
       oneTimeKey?.disarm();
       oneTimeKey = undefined;
-      for (const { dashboardId } of pending.list()) withdraw(dashboardId);
+      for (const { dashboardId } of pending.list()) {
+        if (withdraw(dashboardId)) log.info({ dashboardId }, 'pairing request expired');
+      }
+    }
+    if (window.isOpen() !== wasOpen) {
+      wasOpen = window.isOpen();
+      if (wasOpen) log.info({ closesInMs: window.closesInMs() }, 'pairing window opened');
+      else log.info({}, 'pairing window closed');
     }
     events.emit({ type: 'window', isOpen: window.isOpen(), closesInMs: window.closesInMs() });
   });
@@ -135,10 +145,13 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     if (waiting && waiting.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };
     if (approving.has(id)) return { response: 'pending' };
     const request = { ...newPeer(caller), pin };
+    const isNew = waiting === undefined;
     if (!pending.put(request)) {
-      log.warn({ address: caller.address }, 'a pairing request was refused: too many are waiting');
+      log.warn({ address: caller.address }, 'pairing request refused: too many requests are waiting');
       return { response: 'no_pairing_window' };
     }
+    const { label, address } = request;
+    if (isNew) log.info({ dashboardId: id, label, pin, address }, 'pairing requested');
     events.emit({ type: 'requested', request });
     return { response: 'pending' };
   }
@@ -146,7 +159,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   async function pairByKey(key: OneTimeKey, caller: PairingCaller): Promise<PairingAnswer> {
     // Spending forgets the key before the disk is waited for: exactly one pairing.
     if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
-    await admit(newPeer(caller));
+    await admit(newPeer(caller), 'the one-time key');
     window.close(bootstrap);
     return { response: 'approved' };
   }
@@ -173,7 +186,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     }
   }
 
-  async function approve(id: DashboardId, pin: string): Promise<Peer> {
+  async function approve(id: DashboardId, pin: string, by = theHost): Promise<Peer> {
     const request = pending.get(id);
     if (!request || approving.has(id)) {
       const approved = approving.has(id) || peers.get(id) !== undefined;
@@ -187,17 +200,19 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     }
     approving.add(id);
     try {
-      return await admit(request);
+      return await admit(request, by);
     } finally {
       approving.delete(id);
       if (!window.isOpen()) withdraw(id);
     }
   }
 
-  async function admit(newcomer: NewPeer): Promise<Peer> {
+  async function admit(newcomer: NewPeer, by: string): Promise<Peer> {
     await beforeApproval(newcomer.dashboardId, pinOf(newcomer.publicKey));
     const peer = await peers.add(newcomer);
     pending.remove(peer.dashboardId);
+    const { dashboardId, label, pin, address } = peer;
+    log.info({ dashboardId, label, pin, address, by }, 'dashboard approved');
     events.emit({ type: 'approved', peer });
     return peer;
   }
@@ -215,10 +230,16 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     },
     pending: () => pending.list(),
     approve,
-    reject: withdraw,
-    async revoke(id) {
-      if (!peers.get(id)) return false;
+    reject(id, by = theHost) {
+      const isRejected = withdraw(id);
+      if (isRejected) log.info({ dashboardId: id, by }, 'pairing request rejected');
+      return isRejected;
+    },
+    async revoke(id, by = theHost) {
+      const peer = peers.get(id);
+      if (!peer) return false;
       const removal = peers.remove(id);
+      log.info({ dashboardId: id, label: peer.label, pin: peer.pin, by }, 'dashboard revoked');
       events.emit({ type: 'revoked', dashboardId: id });
       return removal;
     },

@@ -110,10 +110,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     const aside = asideName(file);
     if (found === undefined) {
       await rename(file, aside);
-      return log.warn(
-        { file, aside },
-        'the peers file is damaged: it is set aside, all peers must pair again',
-      );
+      return log.warn({ file, aside }, 'peers file damaged, set aside: all dashboards must pair again');
     }
     let lost = found.badRows;
     for (const row of found.rows) {
@@ -124,7 +121,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     if (lost === 0) return;
     await copyFile(file, aside);
     await save();
-    log.warn({ file, aside, lost }, 'bad rows of the peers file are left out, their peers must pair again');
+    log.warn({ file, aside, lost }, 'peers file has invalid rows, skipped: their dashboards must pair again');
   }
 
   await load();
@@ -158,7 +155,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       enqueue(() => {
         refreshes = false;
         return save();
-      }).catch((error: unknown) => log.error({ file, error }, 'the peers file was not saved'));
+      }).catch((error: unknown) => log.error({ file, err: error }, 'peers file not saved'));
     },
     async remove(id) {
       if (rowOf(id) === undefined) return false;
@@ -170,7 +167,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     reread: () =>
       enqueue(async () => {
         if ((await versionOf(file)) !== seen) await takeOverChanges();
-      }).catch((error: unknown) => log.warn({ file, error }, 'the peers file could not be read again')),
+      }).catch((error: unknown) => log.warn({ file, err: error }, 'peers file not reread')),
     async close() {
       await last;
     },

@@ -59,7 +59,7 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
     await writeAtomic(join(stateDir, dashboardIdFile), `${idOfSameName(theirId)}\n`, { mode: 0o600 });
   }
   await writeAtomic(join(stateDir, identityFile), theirKey, { mode: 0o600 });
-  log.info({ from, peers: rows.length }, 'the key and the peers of a Device Builder are taken over');
+  log.info({ from, peers: rows.length }, "Device Builder's key and peers taken over");
 }
 
 /** Nobody is paired when there is no file. */
@@ -70,7 +70,7 @@ async function readRows(from: string, log: Log): Promise<readonly Row[]> {
   if (found === undefined) throw refused('the peers file of the Device Builder is damaged', { from });
   if (found.badRows > 0) {
     const { badRows } = found;
-    log.warn({ from, badRows }, 'bad rows of the peers file are left out, their peers must pair again');
+    log.warn({ from, badRows }, 'peers file has invalid rows, skipped: their dashboards must pair again');
   }
   return found.rows;
 }
@@ -86,10 +86,7 @@ async function readId(from: string, log: Log): Promise<string | undefined> {
   const settings = parseJson(content);
   const id = idIn(settings, '_dashboard_identity') ?? idIn(settings, '_remote_build');
   if (id === undefined) {
-    log.warn(
-      { from },
-      'the settings of the Device Builder hold no dashboard id: the receiver gets another name',
-    );
+    log.warn({ from }, "Device Builder's settings have no dashboard id, made a new one");
   }
   return id;
 }
@@ -118,7 +115,7 @@ async function setAside(file: string, log: Log): Promise<void> {
   if ((await readIfAny(file)) === undefined) return;
   const aside = asideName(file);
   await rename(file, aside);
-  log.warn({ file, aside }, 'a peers file without a key is set aside');
+  log.warn({ file, aside }, 'peers file without a key set aside');
 }
 
 function refused(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {

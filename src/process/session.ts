@@ -141,7 +141,7 @@ export async function spawnSession(
       await exited;
       const { survivors } = await end(0);
       if (survivors === 0) return;
-      log.error({ pid, survivors }, 'processes of a build cannot be ended; waiting for them');
+      log.error({ pid, survivors }, 'build processes survived SIGKILL, waiting for them');
       while ((await awaitEnd(identity, () => 0)).survivors > 0) await sleep(survivorPauseMs);
       await watched.done();
     },
@@ -163,7 +163,7 @@ let warned = false;
 function warnOnce(log: Log): void {
   if (warned) return;
   warned = true;
-  log.warn({}, 'there is no /proc: only the process group of a build can be ended, not its whole session');
+  log.warn({}, 'no /proc: builds are ended by process group only, not by session');
 }
 
 /**

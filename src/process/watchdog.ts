@@ -96,7 +96,7 @@ export async function watch(session: SessionIdentity, log: Log): Promise<Watchdo
     throw new ReceiverError('SPAWN', 'the watchdog of a build could not be started', {}, { cause });
   }
   const exit = once(child, 'exit');
-  const onEarlyExit = (): void => log.warn({ pid }, 'a watchdog has died; its build runs on unwatched');
+  const onEarlyExit = (): void => log.warn({ pid }, 'watchdog died, its build continues unwatched');
   child.once('exit', onEarlyExit);
   return {
     async done() {

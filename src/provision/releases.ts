@@ -7,7 +7,7 @@
 import { dirname, join } from 'node:path';
 
 import { createSingleFlight, type FlightCaller } from '../async/single-flight.js';
-import { messageOf, ReceiverError, isReceiverError, quote } from '../errors.js';
+import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
 import type { LockTiming } from '../locks/lease.js';
@@ -84,7 +84,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     try {
       return await findPython({ env, first: await options.pythons(), signal: stopped });
     } catch (error) {
-      if (!stopped.aborted) log.info({ error }, 'other versions of ESPHome cannot be installed');
+      if (!stopped.aborted) log.info({ err: error }, 'releases cannot be installed: no suitable Python');
       return null;
     }
   }
@@ -111,7 +111,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     const done = [stampUse(place(version)), use.mark.then((mark) => mark.leave())];
     for (const result of await Promise.allSettled(done)) {
       if (result.status === 'fulfilled') continue;
-      log.warn({ version, error: messageOf(result.reason) }, 'the use of an ESPHome could not be noted');
+      log.warn({ version, err: result.reason }, 'release use not recorded');
     }
     sweeping = sweeping.then(() => sweep(0));
   }

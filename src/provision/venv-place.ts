@@ -9,7 +9,7 @@ import { basename, join } from 'node:path';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
-import { systemCode, isReceiverError, messageOf } from '../errors.js';
+import { systemCode, isReceiverError } from '../errors.js';
 import { type Lease, type LockTiming, hashName, acquireAt } from '../locks/lease.js';
 import { addUser, hasUsers, type ToolUser } from '../locks/shared-use.js';
 import type { Log } from '../log.js';
@@ -148,7 +148,7 @@ export async function sweepVenvs(options: SweepOptions): Promise<void> {
       if (!signal.aborted) await sweep(each, options);
     }
   } catch (error) {
-    log.warn({ error: messageOf(error) }, 'installed versions of ESPHome cannot be looked at');
+    log.warn({ err: error }, 'release sweep failed');
   }
 }
 
@@ -159,7 +159,7 @@ async function sweep(venv: FoundVenv, options: SweepOptions): Promise<void> {
   } catch (error) {
     if (signal.aborted || isReceiverError(error, 'LOCK_TIMEOUT')) return;
     const { directory } = venv.place;
-    log.warn({ directory, error: messageOf(error) }, 'an unused ESPHome could not be removed');
+    log.warn({ directory, err: error }, 'unused release removal failed');
   }
 }
 
@@ -189,7 +189,7 @@ export async function removeVenv(
   try {
     const now = (await readyIn(place)) === null ? null : await lastUse(place);
     if (now !== usedAt || !(await removeUnused(place, lease, timing))) return false;
-    log.info({ directory: place.directory }, 'an unused ESPHome was removed');
+    log.info({ directory: place.directory }, 'unused release removed');
     return true;
   } finally {
     await lease.release();

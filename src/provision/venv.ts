@@ -101,7 +101,7 @@ async function findOrInstall(place: VenvPlace, options: Settled, isLast: boolean
     return (await findReady(place, options)) ?? (await install(place, lease, options));
   } catch (error) {
     if (isLast || signal?.aborted || !lease.signal.aborted) throw error;
-    log.warn({ name, error }, 'an installation has lost its lock and is tried once more');
+    log.warn({ name, err: error }, 'installation lost its lock, trying again');
     return null;
   } finally {
     await lease.release();
@@ -118,13 +118,14 @@ async function findReady(place: VenvPlace, options: Settled): Promise<string | n
   } catch (error) {
     const isBroken = isReceiverError(error, 'SPAWN') || isReceiverError(error, 'PROVISION');
     if (!isBroken || error.facts.timedOut === true) throw error;
-    options.log.warn({ directory, error }, 'an installed environment does not work and is made anew');
+    options.log.warn({ directory, err: error }, 'installed release is broken, installing it again');
     return null;
   }
 }
 
 async function install(place: VenvPlace, lease: Lease, options: Settled): Promise<string> {
   const { env, requirement, timing } = options;
+  const startedAt = performance.now();
   const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
   const python = options.python ?? (await findPython({ env, signal })).path;
   options.onInstall?.();
@@ -143,6 +144,8 @@ async function install(place: VenvPlace, lease: Lease, options: Settled): Promis
     await checkVenv(directory, shared);
     await stampUse(place);
     await lease.publish(() => markReady(place, directory));
+    const seconds = Math.round((performance.now() - startedAt) / 1_000);
+    options.log.info({ name: options.name, directory, seconds }, 'release installed');
     return await realpath(directory);
   } catch (error) {
     await removeTree(directory);

@@ -9,7 +9,6 @@
 import { type Clock, watchWallClock } from '../async/clock.js';
 import { isThere } from '../disk/open-regular.js';
 import { canBeUse, precisionMs } from '../disk/use-stamps.js';
-import { messageOf } from '../errors.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
@@ -87,7 +86,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       await writeRecord(devicesDir, merged);
       saved.set(nameOf(key), merged.usedAt);
     } catch (error) {
-      log.warn({ ...key, error: messageOf(error) }, 'the use of a device could not be put on record');
+      log.warn({ ...key, err: error }, 'device use not recorded');
     }
   }
 
@@ -118,7 +117,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
   function heedClock(): void {
     const ms = steps?.taken() ?? 0;
     if (ms === 0) return;
-    log.info({ ms }, 'the clock was set forward; the builds are taken for as much younger');
+    log.info({ ms }, 'wall clock jumped forward, shifted last-used times');
     const all = usage.list();
     for (const record of all) put({ ...record, usedAt: Math.min(record.usedAt + ms, now()) });
     renewing = saveAll(all, renewing);
@@ -161,7 +160,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
         await save(key);
       } catch (error) {
         if (signal?.aborted === true) return;
-        log.warn({ ...key, error: messageOf(error) }, 'a device could not be measured');
+        log.warn({ ...key, err: error }, 'device measurement failed');
       }
     },
     look(key) {

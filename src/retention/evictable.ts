@@ -2,7 +2,6 @@
  * Things that are kept as long as somebody uses them and there is room: results of jobs, installed releases of ESPHome,
  * shared toolchains. Each kind knows what it has and how one is taken away safely; when, is decided here for all.
  */
-import { messageOf } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import { isTerminal, lastUse } from '../jobs/record.js';
@@ -92,11 +91,11 @@ export async function removeEntries(
       else if (dryRun) removed.push({ item, bytes });
       else if (await store.remove(entry)) {
         removed.push({ item, bytes });
-        log.info({ item, bytes }, 'something that is not used any more was removed');
+        log.info({ item, bytes }, 'unused item removed');
       } else left.push({ what: item, why: 'it was used meanwhile, or is gone already' });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
-      log.warn({ item, error: messageOf(error) }, 'something that is not used any more could not be removed');
+      log.warn({ item, err: error }, 'unused item removal failed');
     }
   }
   return { removed, left };

@@ -12,7 +12,7 @@ import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegular } from '../disk/open-regular.js';
-import { ReceiverError, messageOf, systemCode } from '../errors.js';
+import { ReceiverError, systemCode } from '../errors.js';
 import { parseJson } from '../disk/json.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import { hashName } from '../locks/lease.js';
@@ -90,8 +90,8 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Own
     async adopt(id, pin) {
       await own(id, pin, true).catch((error: unknown) => {
         log.error(
-          { dashboardId: id, error: messageOf(error) },
-          'data of another key is under the id of a peer',
+          { dashboardId: id, err: error },
+          'stored data for this dashboard id belongs to a different key',
         );
       });
     },
@@ -187,8 +187,8 @@ export async function removePeerData(id: DashboardId, deps: PeerDataDeps): Promi
       return await work();
     } catch (error) {
       isGone = false;
-      const named = { error: messageOf(error), dashboardId: id, ...facts };
-      log.error(named, 'the data of a revoked peer could not be removed');
+      const named = { err: error, dashboardId: id, ...facts };
+      log.error(named, "revoked peer's data not removed");
       return undefined;
     }
   }

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { moveToTrash } from '../disk/remove.js';
-import { messageOf, systemCode } from '../errors.js';
+import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog } from './device-usage.js';
@@ -57,7 +57,7 @@ export async function resetDevices(
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       const { dashboardId, device } = key;
-      deps.log.error({ dashboardId, device, error: messageOf(error) }, 'a device could not be reset');
+      deps.log.error({ dashboardId, device, err: error }, 'device reset failed');
     }
   }
   return { removed, left };

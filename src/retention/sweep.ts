@@ -9,7 +9,7 @@ import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { isReceiverError, messageOf } from '../errors.js';
+import { isReceiverError } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
@@ -60,11 +60,11 @@ export async function sweepDevices(
     try {
       if (!(await sweep(record, order, deps))) continue;
       removed.push({ item, bytes });
-      deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'a device was removed');
+      deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'device removed');
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       if (isReceiverError(error, 'LOCK_TIMEOUT')) continue;
-      deps.log.error({ dashboardId, device, error: messageOf(error) }, 'a device could not be removed');
+      deps.log.error({ dashboardId, device, err: error }, 'device removal failed');
     }
   }
   return { removed, left };

@@ -4,7 +4,6 @@
  */
 import type { Clock } from '../async/clock.js';
 import { freeSpaceBytes } from '../disk/usage.js';
-import { messageOf } from '../errors.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';
@@ -111,7 +110,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   /** Nobody waits for it, so what it rejects with is for the log. */
   function inBackground(work: Promise<unknown>): void {
     work.catch((error: unknown) => {
-      log.error({ error: messageOf(error) }, 'what is not used any more could not be looked for');
+      log.error({ err: error }, 'sweep failed');
     });
   }
 
@@ -180,10 +179,15 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   function sweep(dryRun: boolean): Promise<SweepReport> {
     return enqueue(async () => {
+      const startedAt = now();
       const old = await sweepOld(dryRun);
       if (!dryRun) await remeasure();
       const tooMuch = await trimBuilds(dryRun, 0, old.removed);
-      return joinResults(dryRun, [old, tooMuch, ...(await evictTools(dryRun))]);
+      const report = joinResults(dryRun, [old, tooMuch, ...(await evictTools(dryRun))]);
+      const { removed, left, freedBytes } = report;
+      const facts = { removed: removed.length, left: left.length, freedBytes, ms: now() - startedAt };
+      if (!dryRun) log.info(facts, 'sweep finished');
+      return report;
     });
   }
 
@@ -215,7 +219,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     },
     async usage() {
       toolEntries = await deps.tools.list().catch((error: unknown) => {
-        log.warn({ error: messageOf(error) }, 'the shared tools cannot be looked at');
+        log.warn({ err: error }, 'tool usage unknown');
         return toolEntries;
       });
       return usageOf(usage.list(), jobs.resultBytes(), toolEntries, await lookAtVolume());

@@ -8,7 +8,6 @@ import * as z from 'zod';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { measure } from '../disk/usage.js';
-import { messageOf } from '../errors.js';
 import { parseJson } from '../disk/json.js';
 import type { Log } from '../log.js';
 
@@ -58,7 +57,7 @@ export function createToolSizes({ now, log }: ToolSizesOptions): ToolSizes {
         await writeAtomic(file, JSON.stringify(note));
         unwritten.delete(file);
       } catch (error) {
-        if (!signal.aborted) log.warn({ path, error: messageOf(error) }, 'the size of a tool is not known');
+        if (!signal.aborted) log.warn({ path, err: error }, 'tool measurement failed');
       }
     },
     async forget(file) {

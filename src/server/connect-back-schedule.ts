@@ -9,7 +9,7 @@
 import { BlockList, isIP, isIPv6 } from 'node:net';
 
 import type { Clock } from '../async/clock.js';
-import { messageOf, quote } from '../errors.js';
+import { quote } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { PairingService } from '../peers/pairing.js';
@@ -126,7 +126,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
   function begin(peer: Peer): void {
     const { dashboardId, address, connectBackPort: port } = peer;
     const controller = new AbortController();
-    log.info({ dashboardId, address, port }, 'a dashboard that stays away is called back');
+    log.info({ dashboardId, address, port }, 'calling dashboard back');
     calls.set(dashboardId, { controller, ended: lead(peer, controller.signal) });
   }
 
@@ -142,17 +142,14 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     switch (outcome.kind) {
       case 'accepted':
         begun(dashboardId);
-        return log.info(facts, 'the dashboard has found this receiver again');
+        return log.info(facts, 'dashboard called back');
       case 'refused':
         return refused(peer, outcome.reason);
       case 'wrong_key':
-        log.warn(
-          facts,
-          "at the address of a dashboard somebody answers with another key than the dashboard's",
-        );
+        log.warn(facts, "call back failed: a different key answered at the dashboard's address");
         return backOff(peer, usual);
       case 'failed':
-        log.debug({ ...facts, cause: messageOf(outcome.cause) }, 'the dashboard could not be called back');
+        log.debug({ ...facts, err: outcome.cause }, 'call back failed');
         return backOff(peer, usual);
       case 'cancelled':
         return;
@@ -164,16 +161,16 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     switch (reason) {
       case 'rebind_in_progress':
         backOff(peer, busy);
-        return log.debug(facts, 'the dashboard looks for this receiver already');
+        return log.debug(facts, 'call back skipped: the dashboard is already probing');
       case 'already_connected':
         backOff(peer, usual);
-        return log.debug(facts, 'the dashboard has a session with this receiver');
+        return log.debug(facts, 'call back skipped: the dashboard is connected');
       case 'probe_failed':
         backOff(peer, usual);
-        return log.warn(facts, 'a dashboard can be called back, but does not reach this receiver');
+        return log.warn(facts, 'call back failed: the dashboard cannot reach this receiver');
       default:
         silenceOf(peer).until = clock.now() + usual.mostMs;
-        return log.warn(facts, 'a dashboard does not want to be called back');
+        return log.warn(facts, 'call back refused by the dashboard');
     }
   }
 
@@ -183,10 +180,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     const first = firstMs * (1 - jitter + 2 * jitter * random());
     silence.until = clock.now() + Math.min(first * 2 ** (silence.strikes - 1), mostMs);
     if (silence.strikes !== strikesToWarn) return;
-    log.warn(
-      { dashboardId: peer.dashboardId },
-      'a dashboard could not be called back several times in a row',
-    );
+    log.warn({ dashboardId: peer.dashboardId }, 'call back failed several times in a row');
   }
 
   function forget(id: DashboardId): void {

@@ -5,7 +5,7 @@
  * costs no memory, and the peer's pings are answered while firmware travels.
  */
 import { isReceiverError, quote } from '../errors.js';
-import type { Log } from '../log.js';
+import { createRefusalLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';
 import type { ArtifactsReason } from '../protocol/constants.js';
@@ -35,11 +35,14 @@ export function createDownloadHandler({
   jobs,
   log,
 }: DownloadHandlerDeps): DownloadHandler {
+  const warnRefused = createRefusalLog(log);
   let running: Promise<void> | undefined;
   let ended = false;
 
   function refuse(jobId: string, reason: ArtifactsReason, error?: unknown): void {
     const detail = isReceiverError(error) ? error.message.slice(0, maxDetailLength) : undefined;
+    const facts = { dashboardId, peerJobId: quote(jobId), reason };
+    warnRefused(error === undefined ? facts : { ...facts, err: error }, 'download refused');
     channel.send({
       type: 'artifacts_end',
       job_id: jobId,
@@ -66,7 +69,6 @@ export function createDownloadHandler({
       await stream(jobId, artifacts.bytes, artifacts.read());
       channel.send({ type: 'artifacts_end', job_id: jobId, accepted: true });
     } catch (error) {
-      log.warn({ error, dashboardId, jobId: quote(jobId) }, 'the artifacts could not be delivered');
       refuse(jobId, started ? 'stream_failed' : openingReason(error), error);
     }
   }

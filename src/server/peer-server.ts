@@ -9,11 +9,12 @@ import { systemClock, type Clock } from '../async/clock.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/events.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
-import type { Log } from '../log.js';
+import { createRefusalLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { Identity } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
+import type { IntentResponse } from '../protocol/constants.js';
 import { respond } from '../protocol/handshake.js';
 import { closeGraceMs, waitForClose } from '../protocol/heartbeat.js';
 import type { Transport } from '../protocol/transport.js';
@@ -78,6 +79,7 @@ export interface PeerServer {
 export function createPeerServer(options: PeerServerOptions): PeerServer {
   const { pairing, jobs, log, clock = systemClock, limits = defaultStrangerLimits } = options;
   const gate = createStrangerPool(limits, clock);
+  const warnRefused = createRefusalLog(log);
   const { sessions = createSessions(clock, log) } = options;
   const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
@@ -93,12 +95,16 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
     const leave = gate.enter(transport.remoteAddress, () => transport.destroy());
-    if (leave === null) return transport.destroy();
+    if (leave === null) {
+      const cause = 'too many unauthenticated connections or handshakes';
+      warnRefused({ address: transport.remoteAddress, cause }, 'connection refused');
+      return transport.destroy();
+    }
     const served = serve(transport, leave)
       .catch((error: unknown) => {
         const facts = { error, address: transport.remoteAddress };
-        if (isTheirs(error)) log.debug(facts, 'a connection failed');
-        else log.error(facts, 'a connection could not be served');
+        if (isTheirs(error)) log.debug(facts, 'connection failed');
+        else log.error(facts, 'connection failed: internal error');
         transport.destroy();
       })
       .finally(() => {
@@ -119,7 +125,9 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     const decision = await decide(responded, pairing);
     if (decision) {
       const { response, reason } = decision;
-      log.info({ intent, response, reason, address: channel.remoteAddress }, 'a connection was answered');
+      const facts = { intent, response, reason, address: channel.remoteAddress };
+      if (refusals.has(response)) warnRefused(facts, 'connection refused');
+      else log.info(facts, 'connection answered');
       const resets = options.resetBuilds !== undefined;
       channel.answer(answerOf(decision, responded, options.about, { version, provisions, resets }));
       if (decision.granted && (await lead(channel, decision.granted, leave))) return;
@@ -132,7 +140,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     try {
       return await options.esphomeVersion();
     } catch (error) {
-      log.warn({ error }, 'the version of ESPHome is not known');
+      log.warn({ err: error }, 'ESPHome version check failed');
       return '';
     }
   }
@@ -183,6 +191,8 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     close,
   };
 }
+
+const refusals: ReadonlySet<IntentResponse> = new Set(['rejected', 'no_pairing_window']);
 
 const theirCodes: ReadonlySet<ErrorCode> = new Set(['NOISE', 'PROTOCOL', 'CANCELLED']);
 

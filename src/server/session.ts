@@ -8,7 +8,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import { quote } from '../errors.js';
-import type { Log } from '../log.js';
+import { createRefusalLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { TerminateReason, ResetReason } from '../protocol/constants.js';
@@ -29,9 +29,9 @@ export interface PeerSession {
   readonly outbox: Outbox;
   /**
    * Ends the session: with a `terminate` of that reason as the last frame, `closed` without a frame and in good
-   * order, or `cut` at once. Only the first call counts.
+   * order, or `cut` at once. Only the first call counts. `reason` is for the log.
    */
-  end(how: TerminateReason | 'closed' | 'cut'): void;
+  end(how: TerminateReason | 'closed' | 'cut', reason?: string): void;
   /** Asks the other side for a sign of life. False when none comes in that time. */
   isAnswering(withinMs: number): Promise<boolean>;
   /** Resolves when the connection has ended and nothing of the session runs any more. */
@@ -63,6 +63,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
   const { channel, clock, dashboardId, log } = parts;
   const outbox = createOutbox(channel);
   const breach = (): void => end('malformed_frame');
+  log.info({ dashboardId, label: parts.peerLabel, address: channel.remoteAddress }, 'session opened');
   const receiving = createUploadHandler({ ...parts, outbox, breach });
   const delivering = createDownloadHandler(parts);
   const resetting = createResetHandler({
@@ -78,9 +79,12 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
   const asking = new Set<(isAnswered: boolean) => void>();
   let work: Promise<unknown> | undefined;
   let cancelCut = (): void => {};
+  const openedAt = clock.now();
 
-  function end(how: TerminateReason | 'closed' | 'cut'): void {
+  function end(how: TerminateReason | 'closed' | 'cut', reason: string = how): void {
     if (work) return;
+    const seconds = Math.round((clock.now() - openedAt) / 1_000);
+    log.info({ dashboardId, address: channel.remoteAddress, reason, seconds }, 'session closed');
     heartbeat.stop();
     for (const answer of asking) answer(false);
     outbox.end();
@@ -99,16 +103,16 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
       },
       frame(parsed) {
         try {
-          if (channel.bufferedBytes > maxUnreadBytes) return end('cut');
+          if (channel.bufferedBytes > maxUnreadBytes) return end('cut', 'the peer reads too slowly');
           handle(parsed);
         } catch (error) {
-          log.error({ error, dashboardId }, 'a frame could not be handled');
-          end('closed');
+          log.error({ err: error, dashboardId }, 'frame handling failed');
+          end('closed', 'internal error');
         }
       },
       malformed: breach,
       closed() {
-        end('cut');
+        end('cut', 'connection lost');
         cancelCut();
         void work?.then(() => resolve());
       },
@@ -122,7 +126,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
       case 'invalid':
         return handleInvalid(parsed);
       case 'unknown':
-        return log.debug({ type: quote(parsed.type), dashboardId }, 'a frame of an unknown type is ignored');
+        return log.debug({ type: quote(parsed.type), dashboardId }, 'frame ignored: unknown type');
     }
   }
 
@@ -134,7 +138,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
       case 'pong':
         return;
       case 'terminate':
-        return end('closed');
+        return end('closed', `terminated by the peer: ${quote(frame.reason)}`);
       case 'submit_job':
         return receiving.header(frame);
       case 'submit_job_chunk':
@@ -164,7 +168,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
         });
         return breach();
       default:
-        return log.debug({ type, dashboardId }, 'a malformed frame is ignored');
+        return log.debug({ type, dashboardId }, 'frame ignored: malformed');
     }
   }
 
@@ -213,10 +217,12 @@ export interface ResetHandler {
 
 export function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
   const { dashboardId, channel, outbox, resetBuilds, isBusy, log } = parts;
+  const warnRefused = createRefusalLog(log);
   let running: Promise<void> | undefined;
 
   function answer(jobId: string, reason?: ResetReason): void {
     const refusal = reason === undefined ? { accepted: true } : { accepted: false, reason };
+    if (reason !== undefined) warnRefused({ dashboardId, reason }, 'build reset refused');
     channel.send({ type: 'reset_build_env_ack', job_id: jobId, ...refusal });
   }
 
@@ -227,7 +233,7 @@ export function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
       await reset;
       outbox.state({ ...state, status: 'completed', error_message: '' });
     } catch (error) {
-      log.error({ error, dashboardId, jobId: quote(jobId) }, 'the builds of a peer could not be reset');
+      log.error({ err: error, dashboardId, jobId: quote(jobId) }, 'build reset failed');
       const message = 'not everything could be removed; the log of the build server says what';
       outbox.state({ ...state, status: 'failed', error_message: message });
     }

@@ -63,7 +63,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       if (holder === undefined || !handedOver.has(dashboardId)) return true;
       if (!(await holder.isAnswering(answerWithinMs))) return true;
       const addresses = [holder.remoteAddress, newcomer] as const;
-      log.warn({ dashboardId, addresses }, 'two programs use the identity of one dashboard');
+      log.warn({ dashboardId, addresses }, 'session refused: another client uses the same identity');
       events.emit({ type: 'clones', dashboardId, addresses });
       return false;
     },
@@ -82,7 +82,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       byPeer.delete(dashboardId);
       events.emit({ type: 'session', dashboardId, connected: false });
     },
-    cutOff: (id) => byPeer.get(id)?.end('cut'),
+    cutOff: (id) => byPeer.get(id)?.end('cut', 'no longer approved'),
     subscribe: (listener) => events.subscribe(listener),
   };
 }

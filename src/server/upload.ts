@@ -9,9 +9,9 @@
  */
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/staged.js';
-import { isReceiverError } from '../errors.js';
+import { isReceiverError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
-import type { Log } from '../log.js';
+import { createRefusalLog, type Log } from '../log.js';
 import { deviceFromFile, fileName, type DashboardId, type FileName } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { AckReason } from '../protocol/constants.js';
@@ -69,6 +69,7 @@ interface IncomingUpload {
 
 export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   const { dashboardId, channel, jobs, uploads, log } = parts;
+  const warnRefused = createRefusalLog(log);
   const maxUnfinished = Math.min(mostUnfinished, uploads.maxPerPeer - 1);
   let upload: IncomingUpload | undefined;
   /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */
@@ -86,6 +87,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   /** A dashboard shows its user the reason as it stands, so a word may be followed by what it means here. */
   function refuse(jobId: string, word: AckReason, detail?: string): void {
     const reason = detail === undefined ? word : `${word}: ${detail}`;
+    warnRefused({ dashboardId, peerJobId: quote(jobId), reason }, 'upload refused');
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: false, reason });
   }
 
@@ -104,7 +106,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     if (unfinished === maxUnfinished) hold();
     last = last
       .then(work)
-      .catch((error: unknown) => log.error({ error, dashboardId }, 'the end of an upload failed'))
+      .catch((error: unknown) => log.error({ err: error, dashboardId }, 'upload cleanup failed'))
       .then(() => {
         if (unfinished === maxUnfinished) letGo();
         unfinished -= 1;
@@ -215,7 +217,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     try {
       return await parts.isPlaceSafe(request);
     } catch (error) {
-      log.error({ error, dashboardId }, 'the directory of a job could not be checked');
+      log.error({ err: error, dashboardId }, 'job directory check failed');
       return false;
     }
   }
@@ -225,7 +227,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     try {
       jobs.submit(request, staged, () => accept(request.peerJobId));
     } catch (error) {
-      log.error({ error, dashboardId }, 'a job could not be queued');
+      log.error({ err: error, dashboardId }, 'job not queued');
       staged.then((bundle) => bundle.discard()).catch(() => {});
       accept(request.peerJobId);
       parts.outbox.state({

@@ -12,7 +12,6 @@ import { join } from 'node:path';
 import { isThere } from '../disk/open-regular.js';
 import { moveToTrash } from '../disk/remove.js';
 import { createUseStamps, type UseStampsOptions } from '../disk/use-stamps.js';
-import { messageOf } from '../errors.js';
 import { platformKey, cacheNames, toolDirectories } from '../esphome/platforms.js';
 import type { LockTiming } from '../locks/lease.js';
 import { isUsed, showUse, whileUnused, type SharedOptions, type ToolUser } from '../locks/shared-use.js';
@@ -73,7 +72,7 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
           leaving ??= noteUse(directories)
             .then(user.leave)
             .catch((error: unknown) => {
-              log.warn({ directories, error: messageOf(error) }, 'a user of tools could not be removed');
+              log.warn({ directories, err: error }, 'tool use marker not removed');
             });
           return leaving;
         },

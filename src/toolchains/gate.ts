@@ -141,7 +141,7 @@ async function enterTogether(
     leave() {
       leaving ??= user
         .leave()
-        .catch((error: unknown) => log.warn({ error, directory }, 'a user of tools could not be removed'));
+        .catch((error: unknown) => log.warn({ err: error, directory }, 'tool use marker not removed'));
       return leaving;
     },
   };

@@ -13,7 +13,7 @@ import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
-import { isReceiverError, messageOf, ReceiverError } from '../errors.js';
+import { isReceiverError, ReceiverError } from '../errors.js';
 import { readTarget, platformKey, type PlatformKey, toolDirectories } from '../esphome/platforms.js';
 import { isReleaseAtLeast } from '../esphome/version.js';
 import type { Log } from '../log.js';
@@ -143,7 +143,7 @@ function rethrowAsLost(error: unknown): never {
 /** The build is right also when the next one has to be alone again. */
 async function markReady(gate: ToolchainGate, log: Log): Promise<void> {
   await gate.markReady().catch((error: unknown) => {
-    log.warn({ error: messageOf(error) }, 'tools could not be marked as ready');
+    log.warn({ err: error }, 'tools not marked as ready');
   });
 }
 
@@ -228,9 +228,9 @@ async function setAside(
   for (const directory of names) {
     const trashed = await directories.setAside(directory, wish);
     if (trashed === null) continue;
-    log.warn({ directory }, 'broken tools are set aside and will be installed again');
+    log.warn({ directory }, 'damaged tools set aside, the next build installs them again');
     await removeTree(trashed).catch((error: unknown) => {
-      log.warn({ trashed, error: messageOf(error) }, 'broken tools could not be removed');
+      log.warn({ trashed, err: error }, 'damaged tools not removed');
     });
   }
 }

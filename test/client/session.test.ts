@@ -336,7 +336,7 @@ test('A listener of a build that throws does not disturb the build', async () =>
   channel.send({ type: 'job_output', job_id: jobId, stream: 'stdout', line: 'x\n' });
   channel.send(state('completed'));
   assert.equal((await building).status, 'completed');
-  assert.equal(log.entries.filter((entry) => entry === 'error: a listener of a build threw').length, 2);
+  assert.equal(log.entries.filter((entry) => entry === 'error: build listener threw').length, 2);
 });
 
 /** Sends an archive as a receiver does; `change` spoils its frames. */

@@ -131,3 +131,23 @@ test('The error table of the README is the one of the source', () => {
   const rows = [...readme.matchAll(/^\| `([A-Z_]+)`\s+\|/gm)].map(([, code]) => code);
   assert.deepEqual(rows, Object.keys(errorCodes));
 });
+
+test('An error reaches the log whole, as `err`, and never as its message alone', () => {
+  assert.deepEqual(lossyLogs(readSources('src')), []);
+});
+
+test('A planted log call that loses an error is found', () => {
+  const found = (text: string): number => lossyLogs(new Map([['src/a.ts', text]])).length;
+  assert.equal(found("log.warn({ error: messageOf(error) }, 'x failed')"), 1);
+  assert.equal(found("deps.log.error({ id, error }, 'x failed')"), 1);
+  assert.equal(found("log.info({ id, cause: messageOf(cause) }, 'x failed')"), 1);
+  assert.equal(found("log.warn({ id, err: error }, 'x failed')"), 0);
+});
+
+function lossyLogs(sources: Sources): string[] {
+  return [...sources].flatMap(([path, text]) =>
+    [...text.matchAll(/\blog\.(?:debug|info|warn|error)\(\s*\{([^}]*)\}/g)]
+      .filter(([, facts = '']) => /\bmessageOf\(|(?:^|,)\s*error\s*(?:[,:]|$)/.test(facts))
+      .map(([call]) => `${path}: ${call}`),
+  );
+}

@@ -126,10 +126,10 @@ test('A full disk is called so, however deep it lies under errors of our own', (
   const lost = new ReceiverError('LOCK_LOST', 'the lock was lost', {}, { cause: storage });
   for (const error of [full, storage, lost, Object.assign(new Error(), { code: 'EDQUOT' })]) {
     const expected = { to: 'failed', reason: 'resource', message: diskFullMessage };
-    assert.deepEqual(outcomeOf(error, signal, log), expected);
+    assert.deepEqual(outcomeOf(error, { id: '1', signal }, log), expected);
   }
   const other = new ReceiverError('LOCK_LOST', 'the lock was lost', {}, { cause: new Error('no code') });
-  assert.deepEqual(outcomeOf(other, signal, log), {
+  assert.deepEqual(outcomeOf(other, { id: '1', signal }, log), {
     to: 'failed',
     reason: 'lock_lost',
     message: 'the lock was lost',

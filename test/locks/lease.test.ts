@@ -212,7 +212,7 @@ describe('A lease', { concurrency: 5 }, () => {
     const log: Log = { ...silentLog, warn: (_facts, text) => void warnings.push(text) };
     await acquire(t, locksDir, { log });
     assert.equal(sessionMembers(build.identity).length, 0);
-    assert.deepEqual(warnings, ['a build of an earlier owner was still running']);
+    assert.deepEqual(warnings, ['ended a build that its dead owner had left running']);
     assert.deepEqual(
       (await readdir(placeOf(locksDir))).filter((name) => name.startsWith('owner')),
       ['owner-2.json'],
