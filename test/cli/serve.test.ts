@@ -122,7 +122,7 @@ test('When nobody has paired within 15 minutes it says so and ends with 1; the n
 test('With --announce on this machine alone nothing is announced, the log says so, and stdout stays what it was', async (t) => {
   const { child } = await serve(t, '--json', '--announce');
   await event(child, 'listening');
-  await child.printed(/warn the receiver is not announced: no address of it is reached from outside/);
+  await child.printed(/warn receiver not announced: it listens on loopback only/);
   assert.equal(await child.stop(), 0);
 });
 

@@ -316,7 +316,7 @@ test('The state of the queue is known from the first word on, and listeners cann
   channel.send({ type: 'queue_status', idle: true, running: false, queue_depth: 0 });
   await waitFor(() => session.queueStatus()?.idle);
   assert.equal(seen.length, 1);
-  assert.ok(log.entries.includes('error: a listener threw'));
+  assert.ok(log.entries.includes('error: event listener threw'));
 });
 
 test('A listener of a build that throws does not disturb the build', async () => {

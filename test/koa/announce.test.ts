@@ -148,7 +148,7 @@ test('Without an address there is nothing to announce; when one comes it is, whe
   const it = await setting(t);
   it.addresses = [];
   it.announcer.begin(bound);
-  await waitFor(() => it.log.entries.some((entry) => entry.includes('is not announced')));
+  await waitFor(() => it.log.entries.some((entry) => entry.includes('not announced')));
   it.addresses = ['192.0.2.2'];
   await it.recheck();
   await waitFor(() => it.publisher.said.length === 2);
@@ -178,7 +178,7 @@ test('A publisher that fails is logged and asked again, and nobody else hears of
   it.publisher.fault = new Error('EADDRINUSE');
   it.announcer.begin(bound);
   await waitFor(() => it.log.entries.length > 0);
-  assert.match(it.log.entries.join(), /^warn: the receiver could not be announced/);
+  assert.match(it.log.entries.join(), /^warn: mDNS announcement failed/);
   it.publisher.fault = null;
   await it.recheck();
   await first(it);
@@ -224,7 +224,7 @@ test('A goodbye that hangs holds the end up for two seconds and no longer', asyn
   assert.equal(isClosed, false);
   it.clock.advance(1);
   await closing;
-  assert.match(it.log.entries.at(-1) ?? '', /could not be withdrawn/);
+  assert.match(it.log.entries.at(-1) ?? '', /not withdrawn/);
 });
 
 test('A receiver that listens for this machine only announces nothing, and withdraws when it closes', async (t) => {
@@ -236,7 +236,7 @@ test('A receiver that listens for this machine only announces nothing, and withd
   t.after(() => receiver.close());
   assert.deepEqual(publisher.said, []);
   await receiver.listen(0, '127.0.0.1');
-  await waitFor(() => log.entries.some((entry) => entry.includes('no address of it is reached')));
+  await waitFor(() => log.entries.some((entry) => entry.includes('listens on loopback only')));
   await receiver.close();
   assert.deepEqual(publisher.said, ['withdrawn', 'withdrawn']);
 });

@@ -74,7 +74,7 @@ test('Where the name is taken the next one is announced, and the other machine s
   await second.withdraw();
   await watcher.seen(`down ${name}-2`);
   assert.ok(!watcher.events.includes(`down ${name}`), watcher.events.join());
-  assert.deepEqual(log.entries, ['warn: another machine is announced under this name']);
+  assert.deepEqual(log.entries, ['warn: mDNS name is taken by another machine']);
   assert.equal(printed.mock.callCount(), 1);
 });
 

@@ -117,7 +117,7 @@ for (const [what, content] of [
     const log = recordingLog();
     const peers = await openPeerTable(directory, log);
     await peers.add(home);
-    assert.match(log.entries.join(), /^warn: the peers file is damaged/);
+    assert.match(log.entries.join(), /^warn: peers file damaged/);
     const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
     assert.equal(await readFile(join(directory, aside), 'utf8'), content);
   });
@@ -237,7 +237,7 @@ test('A look at a file that cannot be read changes nothing and is in the log', a
   await mkdir(join(directory, 'peers.json'));
   await peers.reread();
   assert.equal(peers.get(id)?.label, 'Home');
-  assert.deepEqual(log.entries, ['warn: the peers file could not be read again']);
+  assert.deepEqual(log.entries, ['warn: peers file not reread']);
 });
 
 test('Two receivers on one directory take over what the other has approved and revoked', async (t) => {

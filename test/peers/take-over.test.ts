@@ -101,7 +101,7 @@ test('Settings without an id, or damaged ones, cost the name and nothing else', 
     await writeFile(join(both.from, '.device-builder.json'), settings);
     await takeOver({ ...both, log: warned });
     assert.deepEqual((await stateOf(both)).toSorted(), ['identity.key', 'peers.json']);
-    assert.match(warned.entries.join(), /hold no dashboard id/);
+    assert.match(warned.entries.join(), /have no dashboard id/);
   }
 });
 

@@ -68,7 +68,7 @@ test('The log says what was removed, and of a dry run nothing', async (t) => {
   await sweep(here, { log });
   assert.deepEqual(
     log.entries,
-    Array.from({ length: 4 }, () => 'info: a device was removed'),
+    Array.from({ length: 4 }, () => 'info: device removed'),
   );
 });
 
