@@ -146,12 +146,12 @@ export interface OrphanedBuildsOptions {
 const lockShape = /^[0-9a-f]{40}$/;
 
 /** Takes up to three times the stale time of a lock. Throws system errors of the look into `locksDir`. */
-export async function endOrphanedBuilds({ locksDir, ...options }: OrphanedBuildsOptions): Promise<void> {
+async function endOrphanedBuilds({ locksDir, ...options }: OrphanedBuildsOptions): Promise<void> {
   await Promise.all((await lockDirectories(locksDir)).map((directory) => settle(directory, options)));
 }
 
 /** The directories of all locks that there ever were. Throws system errors. */
-export async function lockDirectories(locksDir: string): Promise<readonly string[]> {
+async function lockDirectories(locksDir: string): Promise<readonly string[]> {
   const names = (await readdir(locksDir)).filter((name) => lockShape.test(name));
   return names.map((name) => join(locksDir, name));
 }
@@ -206,7 +206,7 @@ interface LockEntry {
 }
 
 /** Takes no longer than `watchMs` and the removals. Throws the signal's reason and system errors. */
-export async function removeLeftovers(options: LeftoverOptions): Promise<void> {
+async function removeLeftovers(options: LeftoverOptions): Promise<void> {
   const { temporary, mixed, isNeeded, presenceDir, watchMs, signal } = options;
   const named = (await entriesOf(mixed)).filter(({ maker }) => maker !== null);
   const unknown: LockEntry[] = [];

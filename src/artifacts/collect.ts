@@ -101,11 +101,11 @@ export interface ArtifactMember {
   readonly executable: boolean;
 }
 
-export function fileMember({ name, path, size }: BuildFile, executable = false): ArtifactMember {
+function fileMember({ name, path, size }: BuildFile, executable = false): ArtifactMember {
   return { name, source: path, size, executable };
 }
 
-export function bytesMember(name: string, bytes: Buffer): ArtifactMember {
+function bytesMember(name: string, bytes: Buffer): ArtifactMember {
   return { name, source: bytes, size: bytes.length, executable: false };
 }
 
@@ -121,7 +121,7 @@ const staleAfterMs = 60_000;
  * In the order of Device Builder 1.26. `name` is the node's. Throws `ARTIFACTS` when a required one is missing, and
  * as {@link findBuildFile}.
  */
-export async function metadataMembers(
+async function metadataMembers(
   paths: Paths,
   place: BuildLocation,
   name: string,

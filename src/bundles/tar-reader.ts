@@ -168,7 +168,7 @@ export interface ByteSource {
 
 const nothing = Buffer.alloc(0);
 
-export function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
+function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
   const chunks = stream[Symbol.asyncIterator]();
   let rest: Buffer = nothing;
 
@@ -224,7 +224,7 @@ export interface Overrides {
   readonly size: number | null;
 }
 
-export const noOverrides: Overrides = Object.freeze({ path: null, size: null });
+const noOverrides: Overrides = Object.freeze({ path: null, size: null });
 
 const space = 0x20;
 const newline = 0x0a;
@@ -233,7 +233,7 @@ const newline = 0x0a;
  * Reads all records. Times, owners and comments are ignored. Throws `BUNDLE` for a malformed record, for a link,
  * and for the keys that make sparse files.
  */
-export function parsePax(bytes: Buffer): Overrides {
+function parsePax(bytes: Buffer): Overrides {
   let { path, size } = noOverrides;
   for (const [key, value] of records(bytes)) {
     if (key === 'path') path = value.toString('utf8');

@@ -126,7 +126,7 @@ function pairedInTime(receiver: Receiver, report: ServeReport, ending: AbortSign
  */
 
 /** Resolves, when it listens, to what ends it. Throws `STATE` for a port that is taken, or without Koa. */
-export async function serveAdmin(receiver: Receiver, port: number): Promise<() => Promise<void>> {
+async function serveAdmin(receiver: Receiver, port: number): Promise<() => Promise<void>> {
   const { default: Koa } = await import('koa').catch((cause: unknown) => {
     throw new ReceiverError('STATE', '--admin needs the package koa', {}, { cause });
   });

@@ -233,7 +233,7 @@ export interface BuildResult {
  * One bundle on its way up: announced, then chunk by chunk as the connection takes it, so that the session's pings
  * and pongs never wait behind a whole bundle.
  */
-export function toAnnouncedBundle(bundle: Bundle): AnnouncedBundle {
+function toAnnouncedBundle(bundle: Bundle): AnnouncedBundle {
   if (!Buffer.isBuffer(bundle)) return bundle;
   return { bytes: [bundle], size: bundle.length, sha256: createHash('sha256').update(bundle).digest('hex') };
 }
@@ -248,7 +248,7 @@ export interface UploadParts {
 }
 
 /** Resolves when the last byte has left. Throws BUNDLE when the bytes are not as announced, and what they throw. */
-export async function uploadBundle({ channel, jobId, request, bundle, isOver }: UploadParts): Promise<void> {
+async function uploadBundle({ channel, jobId, request, bundle, isOver }: UploadParts): Promise<void> {
   channel.send({
     type: 'submit_job',
     job_id: jobId,

@@ -108,7 +108,7 @@ export interface ToolchainRow {
 
 const platformio: ToolchainRow = { idedata: 'required', platformioIni: 'required' };
 
-export const toolchainRows: ReadonlyMap<string, ToolchainRow> = new Map<string, ToolchainRow>([
+const toolchainRows: ReadonlyMap<string, ToolchainRow> = new Map<string, ToolchainRow>([
   ['platformio', platformio],
   ['esp-idf', { idedata: 'optional', platformioIni: 'optional' }],
   ['arduino', { idedata: 'required', platformioIni: 'optional' }],

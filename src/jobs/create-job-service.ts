@@ -30,12 +30,10 @@ import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './rec
 import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
 import type { JobStore } from './store.js';
 
-export type { JobEvent, JobListener, QueueStatus } from './events.js';
-export type { ArtifactFacts, StoredArtifacts } from '../artifacts/store.js';
+export type { JobEvent, JobListener } from './events.js';
+export type { StoredArtifacts } from '../artifacts/store.js';
 export type { JobService } from './job-service.js';
-export type { FailureReason, JobRecord, JobRequest, JobState } from './record.js';
-export type { LocalJob } from './local-work.js';
-
+export type { JobRecord } from './record.js';
 export interface JobServiceDeps {
   readonly store: JobStore;
   readonly queue: JobQueue;

@@ -199,7 +199,7 @@ async function ifAny(reading: Promise<StorageJson>): Promise<StorageJson | null>
  */
 
 /** The configurations of all builds that are here, also of those whose jobs are forgotten. In order of their names. */
-export async function listRemote(paths: Paths): Promise<readonly Configuration[]> {
+async function listRemote(paths: Paths): Promise<readonly Configuration[]> {
   const found: Configuration[] = [];
   for (const peer of await namesIn(paths.buildsDir, 'isDirectory')) {
     for (const name of await namesIn(join(paths.buildsDir, peer), 'isDirectory')) {
@@ -214,7 +214,7 @@ export async function listRemote(paths: Paths): Promise<readonly Configuration[]
  * Removes all that is here of one device of a peer, once no build of it runs. Nothing there is fine. Throws `STATE`
  * for a local configuration, `TRAVERSAL` for a directory that is reached through a link, `LOCK_TIMEOUT`.
  */
-export async function removeRemote(
+async function removeRemote(
   { paths, underLease }: Pick<ReceiverCore, 'paths' | 'underLease'>,
   configuration: string,
 ): Promise<void> {

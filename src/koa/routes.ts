@@ -144,7 +144,7 @@ function addRoutes(router: Router, core: ReceiverCore): void {
 const maxBodyBytes = 64 * 1024;
 
 /** The request's JSON object; an absent body is an empty one. Answers 400 or 413 by throwing as `ctx.throw` does. */
-export async function readJsonObject(ctx: Context): Promise<Readonly<Record<string, unknown>>> {
+async function readJsonObject(ctx: Context): Promise<Readonly<Record<string, unknown>>> {
   const parsed = (ctx.request as { body?: unknown }).body ?? parse(ctx, await readAll(ctx));
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
     ctx.throw(400, 'a JSON object is needed');
@@ -177,7 +177,7 @@ function parse(ctx: Context, text: string): unknown {
  */
 const load = createRequire(import.meta.url);
 
-export function loadRouter(): typeof Router {
+function loadRouter(): typeof Router {
   return (load('@koa/router') as { readonly Router: typeof Router }).Router;
 }
 
@@ -188,7 +188,7 @@ export function loadWebsockify(): typeof websockify {
 /** The admin routes of what is kept: who takes how much of the disk, a sweep, limits, a clean, a reset. */
 type Body = Readonly<Record<string, unknown>>;
 
-export function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore): void {
+function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore): void {
   router.get('/usage', async (ctx) => {
     ctx.body = await retention.usage();
   });

@@ -21,7 +21,8 @@ export const peerLinkPath = '/remote-build/peer-link';
  * The library `ws`, by `require`: a start takes 15 % less than through its ES module, for which Node reads each of the
  * files twice, once for the names that it exports. Types come from `ws` itself.
  */
-export const { WebSocket, WebSocketServer } = createRequire(import.meta.url)('ws') as typeof ws;
+const { WebSocket, WebSocketServer } = createRequire(import.meta.url)('ws') as typeof ws;
+export { WebSocketServer };
 
 /** The stream below a WebSocket. */
 export type Wire = Pick<Duplex, 'cork' | 'uncork'>;

@@ -215,7 +215,7 @@ export interface Layout {
 }
 
 /** `buildsDir` must be absolute. */
-export function createLayout(buildsDir: string, path: PlatformPath): Layout {
+function createLayout(buildsDir: string, path: PlatformPath): Layout {
   const receiverDir = path.join(buildsDir, '.receiver');
   const subtree = (key: RemoteKey): string => [buildsDir, key.dashboardId, key.device].join(path.sep);
   const own = {

@@ -151,6 +151,6 @@ export function isWindowsDevice(folded: string): boolean {
 }
 
 /** Whether a folded file name can never be the main file of a build. */
-export function isNeverConfiguration(folded: string): boolean {
+function isNeverConfiguration(folded: string): boolean {
   return neverConfigurations.has(folded);
 }

@@ -122,7 +122,7 @@ export function changeRow(row: Row, changes: PeerChanges): Row {
 }
 
 /** Whether a value is a TCP port that one can connect to. */
-export function isPort(value: unknown): value is number {
+function isPort(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 65_535;
 }
 

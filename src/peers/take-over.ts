@@ -128,7 +128,7 @@ function refused(message: string, facts: Readonly<Record<string, unknown>>): Rec
  */
 
 /** False for a file that is not there. Throws system errors. */
-export async function isFlocked(file: string): Promise<boolean> {
+async function isFlocked(file: string): Promise<boolean> {
   try {
     const { dev, ino } = await stat(file, { bigint: true });
     const place = `${hex(majorOf(dev))}:${hex(minorOf(dev))}:${ino}`;

@@ -175,7 +175,7 @@ function warnOnce(log: Log): void {
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 
 /** Throws SPAWN unless `program` is an executable file, found as a shell would find it, and `cwd` a directory. */
-export async function assertRunnable(
+async function assertRunnable(
   program: string,
   { cwd, path = defaultPath }: { readonly cwd: string; readonly path?: string | undefined },
 ): Promise<void> {

@@ -59,7 +59,7 @@ export async function stampUse(place: VenvPlace, now = Date.now()): Promise<void
 }
 
 /** When it was last used; 0 when that is not known. A time to come counts as now, for the clock was wrong then. */
-export async function lastUse(place: VenvPlace): Promise<number> {
+async function lastUse(place: VenvPlace): Promise<number> {
   const time = Number(await readFile(usedFile(place), 'utf8').catch(() => ''));
   return Number.isFinite(time) ? Math.min(time, Date.now()) : 0;
 }

@@ -59,7 +59,7 @@ export async function evict(store: EvictableStore, order: EvictionOrder): Promis
 }
 
 /** Those that are to go, the least recently used first. One in use never is, but counts. */
-export function chooseEvictions(
+function chooseEvictions(
   entries: readonly EvictableEntry[],
   { ttlMs, maxBytes, now }: EvictionLimits & { readonly now: number },
 ): readonly EvictableEntry[] {

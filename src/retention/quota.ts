@@ -76,7 +76,7 @@ function byPeer(records: readonly DeviceRecord[]): Map<DashboardId, DeviceRecord
 }
 
 /** In bytes of the volume. */
-export function sumOf(records: readonly DeviceRecord[]): number {
+function sumOf(records: readonly DeviceRecord[]): number {
   return records.reduce((sum, record) => sum + bytesOf(record), 0);
 }
 

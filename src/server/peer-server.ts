@@ -211,7 +211,7 @@ export interface JobFanOut {
   stop(): void;
 }
 
-export function startJobFanOut(jobs: SessionJobs, sessions: Sessions, hidePlaces: PathStripper): JobFanOut {
+function startJobFanOut(jobs: SessionJobs, sessions: Sessions, hidePlaces: PathStripper): JobFanOut {
   const muted = new Set<string>();
 
   function state(job: JobRecord): void {

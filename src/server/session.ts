@@ -215,7 +215,7 @@ export interface ResetHandler {
   end(): Promise<void>;
 }
 
-export function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
+function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
   const { dashboardId, channel, outbox, resetBuilds, isBusy, log } = parts;
   const warnRefused = createRefusalLog(log);
   let running: Promise<void> | undefined;

@@ -168,7 +168,7 @@ function soundsBroken(result: CompileResult): boolean {
  * lie in the same directories, so whoever is ready with those is waited for, too, and is cold afterwards. The order
  * is the same for all who do this at once, and nobody who waits here holds a gate out of it.
  */
-export async function renew(
+async function renew(
   build: ToolBuild,
   key: ToolchainKey,
   stamp: string | null,

@@ -60,7 +60,7 @@ export function play(...replies: Reply[]): Play {
   return played;
 }
 
-export function answerOf(word: string, reason?: string): IntentAnswer {
+function answerOf(word: string, reason?: string): IntentAnswer {
   return {
     intent_response: word,
     reason,

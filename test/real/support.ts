@@ -11,7 +11,7 @@ import { type PlaceOptions, provisionVenv } from '../../src/provision/venv.js';
 export const esphomeVersion = '2026.10.0';
 /** The newest older one that compiles a `host:` configuration without a registry: 2026.9 takes PlatformIO for it. */
 export const olderVersion = '2026.10.0b6';
-export const deviceBuilderVersion = '1.26.0';
+const deviceBuilderVersion = '1.26.0';
 
 /** The command `esphome`. Takes 1 to 2 minutes the first time on a machine, a quarter of a second later. */
 export async function realEsphome(options: PlaceOptions = {}): Promise<EsphomeCommand> {

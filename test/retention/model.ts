@@ -192,7 +192,7 @@ export function sum(list: readonly Sized[]): number {
   return list.reduce((total, { bytes }) => total + bytes, 0);
 }
 
-export function namesIn({ removed }: SweepReport): string[] {
+function namesIn({ removed }: SweepReport): string[] {
   return removed
     .map(({ item }) => (item.kind === 'device' ? `${item.dashboardId}/${item.device}` : item.kind))
     .toSorted();

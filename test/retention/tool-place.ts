@@ -15,7 +15,7 @@ import {
   type ToolchainGate,
 } from '../../src/toolchains/gate.js';
 
-export const timing = { staleMs: 2_000, updateMs: 1_000 };
+const timing = { staleMs: 2_000, updateMs: 1_000 };
 
 export interface ToolPlace {
   readonly layout: Layout;
