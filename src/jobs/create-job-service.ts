@@ -163,6 +163,11 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
       const job = registry.get(id);
       return job && view.withTurns([shownOf(job)])[0];
     },
+    results: () =>
+      registry
+        .all()
+        .map(shownOf)
+        .filter((record) => isTerminal(record) && record.artifacts !== null),
     resultBytes: () => resultBytesOf(registry.all()),
     isBusy: ({ dashboardId, device }) =>
       registry.of(dashboardId).some((job) => job.record.device === device && !isTerminal(shownOf(job))),

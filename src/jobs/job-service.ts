@@ -36,6 +36,8 @@ export interface JobService {
   get(id: string): JobRecord | undefined;
   /** Whether a job of the device waits or runs. Takes no longer with the jobs of other peers, as the list does. */
   isBusy(key: RemoteKey): boolean;
+  /** The ended jobs that have a packed result, oldest first. Cheaper than `list`, which also looks at the queue. */
+  results(): readonly JobRecord[];
   /** What the packed results of each peer take, in bytes. Far cheaper than a walk through the list. */
   resultBytes(): ReadonlyMap<DashboardId, number>;
   queueStatus(): QueueStatus;

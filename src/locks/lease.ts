@@ -11,12 +11,12 @@
  * processes that stand still for any time at any place. The lock alone cannot promise that; steps 3 and 4 do.
  * Not promised: that a lease is never lost. Its signal tells, and the holder then ends its build and releases.
  */
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RemoteKey } from '../paths/configuration.js';
+import { hashName } from '../paths/segments.js';
 import { identify } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
 import { openFence } from './fence.js';
@@ -194,9 +194,4 @@ export interface LeaseOptions extends AcquireOptions {
 /** Waits for the lease of a build directory. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export function acquireLease({ locksDir, key, ...options }: LeaseOptions): Promise<Lease> {
   return acquireAt(join(locksDir, hashName('subtree', key.dashboardId, key.device)), options);
-}
-
-/** A short file name, the same for the same words and no others: it does not matter what the words hold. */
-export function hashName(...words: readonly string[]): string {
-  return createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 40);
 }

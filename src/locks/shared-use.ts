@@ -21,9 +21,9 @@ import {
   usable,
   type AcquireOptions,
   type Lease,
-  hashName,
   type LockTiming,
 } from './lease.js';
+import { hashName } from '../paths/segments.js';
 
 export interface SharedOptions extends AcquireOptions {
   /** Absolute: where locks are. */

@@ -154,3 +154,8 @@ export function isWindowsDevice(folded: string): boolean {
 function isNeverConfiguration(folded: string): boolean {
   return neverConfigurations.has(folded);
 }
+
+/** A short file name, the same for the same words and no others: it does not matter what the words hold. */
+export function hashName(...words: readonly string[]): string {
+  return createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 40);
+}

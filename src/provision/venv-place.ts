@@ -10,7 +10,8 @@ import { writeAtomic } from '../disk/atomic-write.js';
 import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
 import { systemCode, isReceiverError } from '../errors.js';
-import { type Lease, type LockTiming, hashName, acquireAt } from '../locks/lease.js';
+import { type Lease, type LockTiming, acquireAt } from '../locks/lease.js';
+import { hashName } from '../paths/segments.js';
 import { addUser, hasUsers, type ToolUser } from '../locks/shared-use.js';
 import type { Log } from '../log.js';
 

@@ -15,9 +15,8 @@ import { makerOf } from '../disk/temporary.js';
 import { blockBytes, measure, ownAll } from '../disk/usage.js';
 import { systemCode } from '../errors.js';
 import { parseJson } from '../disk/json.js';
-import { hashName } from '../locks/lease.js';
 import { dashboardId, type RemoteKey } from '../paths/index.js';
-import { deviceSegment } from '../paths/segments.js';
+import { deviceSegment, hashName } from '../paths/segments.js';
 
 export interface DeviceRecord extends RemoteKey {
   /** When it was last built, downloaded or asked for. Milliseconds since 1970. */

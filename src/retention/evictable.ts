@@ -4,7 +4,7 @@
  */
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { JobService } from '../jobs/create-job-service.js';
-import { isTerminal, lastUse } from '../jobs/record.js';
+import { lastUse } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import {
   type StoredItem,
@@ -102,14 +102,15 @@ export async function removeEntries(
 }
 
 /** The packed results of ended jobs as a store: what goes with one is its job's record and log. */
-export function createResultStore(jobs: Pick<JobService, 'list' | 'get' | 'remove'>): EvictableStore {
+export function createResultStore(jobs: Pick<JobService, 'results' | 'get' | 'remove'>): EvictableStore {
   return {
     async list() {
-      return jobs.list().flatMap((job) => {
-        if (!isTerminal(job) || job.artifacts === null) return [];
-        const item = { kind: 'result', jobId: job.id } as const;
-        return { item, bytes: job.artifacts.bytes, usedAt: lastUse(job), isInUse: false };
-      });
+      return jobs.results().map((job) => ({
+        item: { kind: 'result', jobId: job.id } as const,
+        bytes: job.artifacts?.bytes ?? 0,
+        usedAt: lastUse(job),
+        isInUse: false,
+      }));
     },
     async remove({ item, usedAt }) {
       const job = item.kind === 'result' ? jobs.get(item.jobId) : undefined;

@@ -10,12 +10,12 @@ import { join, dirname } from 'node:path';
 
 import * as z from 'zod';
 
+import { hashName } from '../paths/segments.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegular } from '../disk/open-regular.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import { parseJson } from '../disk/json.js';
 import type { JobService } from '../jobs/create-job-service.js';
-import { hashName } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import {
   dashboardId as asDashboardId,

@@ -14,14 +14,8 @@ import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
-import {
-  acquireAt,
-  defaultTiming,
-  usable,
-  type AcquireOptions,
-  type Lease,
-  hashName,
-} from '../locks/lease.js';
+import { acquireAt, defaultTiming, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
+import { hashName } from '../paths/segments.js';
 import { addUser, awaitNoUsers } from '../locks/shared-use.js';
 import type { SessionIdentity } from '../process/stop.js';
 

@@ -36,6 +36,20 @@ test('A job goes through its steps in order, and completes with its artifacts ke
   world.assertAtRest();
 });
 
+test('Only ended jobs that have a result are results', async (t) => {
+  const world = await createWorld({ jobsDir: await tempDir(t) });
+  const { id, ended } = submitted(world);
+  assert.deepEqual(world.jobs.results(), []);
+  await ended;
+  const broken = Promise.reject(new ReceiverError('BUNDLE', 'the bundle is damaged'));
+  const other = world.jobs.submit(exampleRequest({ peerJobId: 'broken' }), broken);
+  assert.equal((await world.ended(other.id)).state, 'failed');
+  assert.deepEqual(
+    world.jobs.results().map((each) => each.id),
+    [id],
+  );
+});
+
 test('No compiler starts before it is on record that the job runs', async (t) => {
   const world = await heldAt(t, 'put:running');
   const { ended } = submitted(world);

@@ -6,7 +6,8 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { readHolder } from '../../src/locks/owner-record.js';
-import { acquireLease, hashName } from '../../src/locks/lease.js';
+import { acquireLease } from '../../src/locks/lease.js';
+import { hashName } from '../../src/paths/segments.js';
 import { silentLog } from '../../src/log.js';
 import type { BuildTask } from './build-worker.js';
 import { fast, freshDir } from './helpers.js';

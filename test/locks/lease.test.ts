@@ -10,7 +10,8 @@ import fc from 'fast-check';
 
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { openFence } from '../../src/locks/fence.js';
-import { type Lease, acquireLease, hashName, type LeaseOptions } from '../../src/locks/lease.js';
+import { type Lease, acquireLease, type LeaseOptions } from '../../src/locks/lease.js';
+import { hashName } from '../../src/paths/segments.js';
 import { endPredecessors, readHolder, writeRecord } from '../../src/locks/owner-record.js';
 import { silentLog, type Log } from '../../src/log.js';
 import { identify, isAlive } from '../../src/process/identity.js';

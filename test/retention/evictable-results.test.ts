@@ -10,7 +10,7 @@ const artifacts = { bytes: 7, sha256: 'cd'.repeat(32), firmwareOffset: '0x0' } a
 
 function jobsOf(...records: JobRecord[]): Parameters<typeof createResultStore>[0] {
   return {
-    list: () => records,
+    results: () => records,
     get: (id) => records.find((record) => record.id === id),
     async remove(id) {
       const at = records.findIndex((record) => record.id === id);
@@ -19,12 +19,10 @@ function jobsOf(...records: JobRecord[]): Parameters<typeof createResultStore>[0
   };
 }
 
-test('Only ended jobs with a result are on the shelf, each with the last time it was used', async () => {
+test('Each result is listed with its size and the last time it was used', async () => {
   const fetched = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2, fetchedAt: 3 });
   const built = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2 });
-  const failed = exampleRecord({ state: 'failed', finishedAt: 2 });
-  const running = exampleRecord({ state: 'running', artifacts });
-  const shelf = createResultStore(jobsOf(fetched, built, failed, running));
+  const shelf = createResultStore(jobsOf(fetched, built));
   const entry = { bytes: 7, isInUse: false };
   assert.deepEqual(await shelf.list(), [
     { ...entry, item: { kind: 'result', jobId: fetched.id }, usedAt: 3 },
@@ -39,8 +37,8 @@ test('A result that was fetched since it was listed stays, one that is gone is n
   const [entry] = await shelf.list();
   assert.ok(entry);
   assert.equal(await shelf.remove({ ...entry, usedAt: 1 }), false);
-  assert.equal(jobs.list().length, 1);
+  assert.equal(jobs.results().length, 1);
   assert.equal(await shelf.remove(entry), true);
   assert.equal(await shelf.remove(entry), false);
-  assert.equal(jobs.list().length, 0);
+  assert.equal(jobs.results().length, 0);
 });

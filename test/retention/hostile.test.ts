@@ -10,7 +10,7 @@ import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
-import { hashName } from '../../src/locks/lease.js';
+import { hashName } from '../../src/paths/segments.js';
 import type { SweepReport } from '../../src/retention/sweep.js';
 import { keptDevices, keptPlace, type KeptPlace } from './kept-place.js';
 import { keyOf, mine, other, plant } from './place.js';

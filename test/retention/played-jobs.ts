@@ -33,6 +33,7 @@ export function playedJobs(): PlayedJobs {
       [...records.values()].some(
         (job) => job.dashboardId === dashboardId && job.device === device && !isTerminal(job),
       ),
+    results: () => [...records.values()].filter((job) => isTerminal(job) && job.artifacts !== null),
     resultBytes: () => new Map(),
     begin: ({ dashboardId, device }) => enter(exampleRecord({ dashboardId, device, state: 'queued' })),
     end(id) {

@@ -5,8 +5,8 @@ import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+import { hashName } from '../../src/paths/segments.js';
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
-import { hashName } from '../../src/locks/lease.js';
 import { enterToolchain, type ToolchainGate, type GateOptions } from '../../src/toolchains/gate.js';
 import { silentLog } from '../../src/log.js';
 import { sessionMembers } from '../../src/process/stop.js';
