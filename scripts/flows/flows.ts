@@ -1,4 +1,9 @@
-/** The flows that are measured, as one story of a receiver, and how many files of `src` each may enter. */
+/**
+ * The flows that are measured, as one story of a receiver, and how many files of `src` each may enter.
+ *
+ * The receiver is mounted as a host would: it has a log of the host's, and the host follows its events. Each flow ends when
+ * the receiver is idle again, so what a build leaves to do (measuring the device) counts, and no timer does.
+ */
 import type { Slice } from './recorder.js';
 import { openStage, type Stage } from './stage.js';
 import type { Cleanups } from '../../test/support/temp-dir.js';

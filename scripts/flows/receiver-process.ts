@@ -2,6 +2,8 @@
  * A receiver with the stand-in compiler in a process of its own, so that no call of its client is counted. The parent
  * says what it does next, and when its calls are recorded.
  */
+import { setTimeout as pause } from 'node:timers/promises';
+
 import { startRecorder, type Slice } from './recorder.js';
 
 const recorder = startRecorder();
@@ -25,6 +27,9 @@ const [configDir = '', holdFile = ''] = process.argv.slice(2);
 /** No run of the compiler goes on while this file exists. */
 const holdable = ['/bin/sh', '-c', 'while [ -e "$0" ]; do sleep 0.05; done; exec "$@"', holdFile];
 
+/** A host brings a log of its own; the one of `src` would be entered by every flow that says anything. */
+const hostLog = { debug() {}, info() {}, warn() {}, error() {} };
+
 let receiver: Receiver | undefined;
 let output = '';
 let onOutput = (): void => {};
@@ -33,6 +38,7 @@ const calls = {
   async open(): Promise<{ readonly port: number; readonly pin: string }> {
     receiver = await createReceiver({
       ...{ configDir, esphome: [...holdable, ...standInEsphome], provisionVersions: false, slots: 1 },
+      log: hostLog,
       // No timer of the receiver fires while the flows run.
       ...{ lockStaleMs: 600_000, connectionLimits: { handshakeTimeoutMs: 60_000 } },
     });
@@ -52,6 +58,11 @@ const calls = {
       };
       onOutput();
     }),
+  /** Resolves once every job has its ESPHome, so that no program is being asked for its version. */
+  async chosen(): Promise<void> {
+    const { jobs } = opened();
+    while (jobs.list().some(({ esphomeVersion }) => esphomeVersion === null)) await pause(10);
+  },
   close: async (): Promise<void> => opened().close(),
   step: async (name: string): Promise<void> => recorder.step(name),
   beginRecording: (step: string): Promise<void> => recorder.begin(step),

@@ -124,12 +124,11 @@ export function summarize(
   return [head, `| ${rule.join(' | ')} |`, ...body].join('\n');
 }
 
-/** One sentence for each flow that enters more files than it may. */
+/** One sentence for each flow that enters more files than its goal, or none, which means that nothing was recorded. */
 export function overGoal(recorded: ReadonlyMap<FlowName, readonly EnteredFile[]>): string[] {
-  return [...recorded].flatMap(([name, files]) => {
+  return [...recorded].flatMap(([name, { length }]) => {
     const { goal } = flows[name];
-    return goal !== null && files.length > goal
-      ? [`${name} enters ${files.length} files, the goal is at most ${goal}`]
-      : [];
+    if (length === 0) return [`${name} enters no file: expected at least one`];
+    return goal !== null && length > goal ? [`${name} enters ${length} files: expected at most ${goal}`] : [];
   });
 }

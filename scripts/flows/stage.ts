@@ -95,6 +95,7 @@ export async function openStage(t: Cleanups): Promise<Stage> {
         // It ends with the session.
         session.build({ ...bundle, onState: () => resolve() }).catch(reject);
       });
+      await call('chosen');
     },
     async holdCompiler() {
       await writeFile(holdFile, '');
