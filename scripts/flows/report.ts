@@ -12,8 +12,10 @@ export interface EnteredFile {
   readonly step: string;
   /** Whether only a worker enters it. */
   readonly isWorkerOnly: boolean;
-  /** Names of the functions that were called; closures have none and are left out. */
+  /** Names of the functions that were called. */
   readonly functions: readonly string[];
+  /** How many functions without a name were called. */
+  readonly closures: number;
 }
 
 const root = new URL('../../', import.meta.url);
@@ -34,11 +36,15 @@ export function filesOf(slices: readonly Slice[]): EnteredFile[] {
       for (const call of calls.get(path) ?? []) known.add(call);
     }
   }
-  return [...first].map(([path, step]) => ({
-    ...{ path, step, isWorkerOnly: !inMain.has(path) },
-    lines: readSource(path).split('\n').length - 1,
-    functions: [...(functions.get(path) ?? [])].map((call) => call.replace(/@\d+$/, '')).filter(Boolean),
-  }));
+  return [...first].map(([path, step]) => {
+    const names = [...(functions.get(path) ?? [])].map((call) => call.replace(/@\d+$/, ''));
+    return {
+      ...{ path, step, isWorkerOnly: !inMain.has(path) },
+      lines: readSource(path).split('\n').length - 1,
+      functions: names.filter(Boolean),
+      closures: names.filter((name) => name === '').length,
+    };
+  });
 }
 
 /** All files of `src`, each before those that it imports at run time. */
@@ -74,20 +80,21 @@ function readSource(path: string): string {
 /** The whole flow, step by step. */
 export function describeFlow(name: FlowName, files: readonly EnteredFile[]): string {
   const width = Math.max(...files.map(({ path }) => path.length));
-  const rows = files.flatMap(({ path, lines, step, isWorkerOnly, functions }, at) => [
+  const rows = files.flatMap(({ path, lines, step, isWorkerOnly, functions, closures }, at) => [
     ...(files[at - 1]?.step === step ? [] : [`  ${step}`]),
     [
       `${String(at + 1).padStart(5)}  ${path.padEnd(width)}`,
       `${String(lines).padStart(4)} lines`,
-      `${isWorkerOnly ? 'worker ' : ''}${named(functions)}`,
+      `${isWorkerOnly ? 'worker ' : ''}${called(functions, closures)}`,
     ].join('  '),
   ]);
   return [`\n${name}: ${flows[name].what}`, `  ${totals(files)}`, ...rows].join('\n');
 }
 
-function named(functions: readonly string[]): string {
-  if (functions.length === 0) return 'a closure';
-  return functions.length === 1 ? `${functions[0]}()` : `${functions.length} functions`;
+function called(functions: readonly string[], closures: number): string {
+  const names = functions.length === 1 ? `${functions[0]}()` : `${functions.length} functions`;
+  const others = closures === 1 ? '1 closure' : `${closures} closures`;
+  return [...(functions.length > 0 ? [names] : []), ...(closures > 0 ? [others] : [])].join(', ');
 }
 
 function totals(files: readonly EnteredFile[]): string {
