@@ -14,8 +14,11 @@ import { defaultBundleLimits, type BundleLimits } from './bundles/limits.js';
 import { ReceiverError } from './errors.js';
 import { defaultMaxOutputBytes } from './jobs/log.js';
 import { defaultSlots, maxSlots } from './jobs/slots.js';
-import { defaultStrangerLimits, type StrangerLimits } from './server/connection-limits.js';
-import { defaultMaxUploadsPerPeer } from './server/ports.js';
+import {
+  defaultMaxUploadsPerPeer,
+  defaultStrangerLimits,
+  type StrangerLimits,
+} from './server/connection-limits.js';
 import { silentLog, type Log } from './log.js';
 import { stateDirName } from './paths/segments.js';
 import { defaultPairingLimits, type PairingLimits } from './peers/pending.js';

@@ -8,6 +8,7 @@
 import { isIPv6 } from 'node:net';
 
 import type { Clock } from '../async/clock.js';
+import type { DashboardId } from '../paths/index.js';
 
 export interface PoolLimits {
   readonly most: number;
@@ -171,4 +172,34 @@ export function networkOf(address: string): string {
   const length = right.length + (tail.includes('.') ? 1 : 0);
   const groups = [...left, ...Array.from({ length: 8 - left.length - length }, () => '0'), ...right];
   return groups.slice(0, 4).join(':');
+}
+
+/** One connection alone has five: one that arrives, and four ends. */
+export const defaultMaxUploadsPerPeer = 8;
+
+/**
+ * Counts the uploads of each peer over all its connections. What a lost connection leaves takes time to be removed, so
+ * without the count a peer that connects again and again would have any number of half-written trees here at once.
+ */
+export interface Uploads {
+  readonly maxPerPeer: number;
+  /** Counts one more and gives how to count it off, once; undefined when there are as many as may be. */
+  begin(peer: DashboardId): (() => void) | undefined;
+}
+
+export function createUploads(maxPerPeer: number): Uploads {
+  const counts = new Map<DashboardId, number>();
+  return {
+    maxPerPeer,
+    begin(peer) {
+      const count = counts.get(peer) ?? 0;
+      if (count >= maxPerPeer) return undefined;
+      counts.set(peer, count + 1);
+      return () => {
+        const left = (counts.get(peer) ?? 0) - 1;
+        if (left === 0) counts.delete(peer);
+        else counts.set(peer, left);
+      };
+    },
+  };
 }

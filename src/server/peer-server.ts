@@ -20,21 +20,15 @@ import { closeGraceMs, waitForClose } from '../protocol/heartbeat.js';
 import type { Transport } from '../protocol/transport.js';
 import {
   createStrangerPool,
+  createUploads,
+  defaultMaxUploadsPerPeer,
   defaultStrangerLimits,
   type StrangerLimits,
   type LeavePool,
 } from './connection-limits.js';
 import { answerOf, decide, type ReceiverFacts } from './intents.js';
 import { type PathStripper, queueStatusFrame, stateFrame } from './outbox.js';
-import {
-  type IsPlaceSafe,
-  type SessionJobs,
-  type NoRoomFor,
-  type OpenIntake,
-  type ResetBuilds,
-  createUploads,
-  defaultMaxUploadsPerPeer,
-} from './ports.js';
+import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
 import { openSession } from './session.js';
 import { createSessions, type SessionEvent, type Sessions } from './sessions.js';
 

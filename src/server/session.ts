@@ -14,9 +14,10 @@ import type { ReceiverChannel } from '../protocol/channel.js';
 import type { TerminateReason, ResetReason } from '../protocol/constants.js';
 import type { Parsed, ToReceiver } from '../protocol/frames.js';
 import { closeGraceMs, startHeartbeat } from '../protocol/heartbeat.js';
+import type { Uploads } from './connection-limits.js';
 import { createDownloadHandler } from './download.js';
 import { createOutbox, type Outbox } from './outbox.js';
-import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, ResetBuilds, Uploads } from './ports.js';
+import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
 import { createUploadHandler } from './upload.js';
 
 /** Unread answers at which a peer that only asks is cut off. All that we send by ourselves waits long before. */

@@ -18,7 +18,8 @@ import type { AckReason } from '../protocol/constants.js';
 import type { FrameOf } from '../protocol/frames.js';
 import { announcementFault, createAssembler, maxBundleBytes, type Assembler } from '../protocol/transfer.js';
 import { stateFrame, type Outbox } from './outbox.js';
-import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, Uploads } from './ports.js';
+import type { Uploads } from './connection-limits.js';
+import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake } from './ports.js';
 
 /** Real ids have 12 characters; a peer must not make us keep more than this. */
 const maxJobIdLength = 256;
