@@ -14,6 +14,7 @@ import lockfile from 'proper-lockfile';
 
 import { acquireLease, type LeaseOptions } from '../src/locks/lease.js';
 import { silentLog } from '../src/log.js';
+import { defaultTiming } from '../test/support/options.js';
 
 const pairs = 1_000;
 const processes = 8;
@@ -33,7 +34,7 @@ interface Share {
 const lease = (locksDir: string, device = 'kitchen'): ReturnType<typeof acquireLease> =>
   acquireLease({
     ...{ locksDir, key: { dashboardId: 'dashboard-0001', device } as LeaseOptions['key'] },
-    ...{ reason: 'bench', log: silentLog, onAsked() {} },
+    ...{ reason: 'bench', timing: defaultTiming, log: silentLog, onAsked() {} },
   });
 
 const median = (values: readonly number[]): number =>

@@ -16,7 +16,7 @@ import type { JobService } from './jobs/job-service.js';
 import { openJobService } from './jobs/open-job-service.js';
 import type { LeaseRequest } from './jobs/runner.js';
 import { compilersPerBuild } from './jobs/slots.js';
-import { type Lease, type LockTiming, acquireLease } from './locks/lease.js';
+import { type Lease, acquireLease, lockTiming } from './locks/lease.js';
 import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
 import { createPaths, explicitDataDir, type DashboardId, type Paths, type RemoteKey } from './paths/index.js';
 import { remoteKeyOf } from './paths/resolver.js';
@@ -60,7 +60,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
-  const timing = timingOf(options);
+  const timing = lockTiming(options.lockStaleMs);
   const acquire = ({ key, reason, ...wish }: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
 
@@ -203,10 +203,6 @@ function pathsOf(options: ResolvedOptions): Paths {
 
 async function makeDirectories(directories: readonly string[]): Promise<void> {
   await Promise.all(directories.map((directory) => mkdir(directory, { recursive: true, mode: 0o700 })));
-}
-
-function timingOf({ lockStaleMs: staleMs }: ResolvedOptions): LockTiming {
-  return { staleMs, updateMs: Math.max(1_000, Math.floor(staleMs / 4)) };
 }
 
 /** The receiver's key and the dashboards that it trusts. */

@@ -31,7 +31,10 @@ export interface LockTiming {
   readonly updateMs: number;
 }
 
-export const defaultTiming: LockTiming = Object.freeze({ staleMs: 10_000, updateMs: 2_500 });
+/** Four heartbeats in the time after which a lock is stale, at most one a second. */
+export function lockTiming(lockStaleMs: number): LockTiming {
+  return { staleMs: lockStaleMs, updateMs: Math.max(1_000, Math.floor(lockStaleMs / 4)) };
+}
 
 export interface AcquireOptions {
   /** Shown to those who wait for this lease. */
@@ -43,7 +46,7 @@ export interface AcquireOptions {
   readonly log: Log;
   /** Called when there is a wait, with the reason of the present holder where it is known. Must not throw. */
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
-  readonly timing?: LockTiming | undefined;
+  readonly timing: LockTiming;
 }
 
 export interface Lease {
@@ -94,7 +97,7 @@ async function enter(
   until: number,
   options: AcquireOptions,
 ): Promise<Lease | null> {
-  const { reason, signal, log, timing = defaultTiming } = options;
+  const { reason, signal, log, timing } = options;
   const loss = new AbortController();
   let releasing: Promise<void> | undefined;
   const lose = (cause?: unknown): void => {

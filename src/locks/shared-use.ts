@@ -15,14 +15,7 @@ import { systemCode } from '../errors.js';
 import { identify, isAlive, isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
 import { cancelled, timedOut } from './fifo.js';
-import {
-  acquireAt,
-  defaultTiming,
-  usable,
-  type AcquireOptions,
-  type Lease,
-  type LockTiming,
-} from './lease.js';
+import { acquireAt, usable, type AcquireOptions, type Lease, type LockTiming } from './lease.js';
 import { hashName } from '../paths/segments.js';
 
 export interface SharedOptions extends AcquireOptions {
@@ -57,7 +50,7 @@ export async function showUse(names: readonly string[], options: SharedOptions):
 }
 
 async function show(directory: string, options: SharedOptions): Promise<ToolUser> {
-  const { timing = defaultTiming } = options;
+  const { timing } = options;
   return usable(directory, async () => {
     const user = await addUser(directory, timing);
     if (!(await isLocked(directory))) return user;
@@ -77,7 +70,7 @@ export async function whileUnused<T>(
   options: SharedOptions,
   work: (lease: Lease) => Promise<T>,
 ): Promise<T> {
-  const { locksDir, signal, deadlineMs = Infinity, timing = defaultTiming } = options;
+  const { locksDir, signal, deadlineMs = Infinity, timing } = options;
   const directory = directoryOf(locksDir, name);
   const until = performance.now() + deadlineMs;
   const lease = await acquireAt(directory, options);
@@ -92,7 +85,7 @@ export async function whileUnused<T>(
 /** Whether somebody uses it now. Throws system errors. */
 export async function isUsed(
   name: string,
-  { locksDir, timing = defaultTiming }: Pick<SharedOptions, 'locksDir' | 'timing'>,
+  { locksDir, timing }: Pick<SharedOptions, 'locksDir' | 'timing'>,
 ): Promise<boolean> {
   try {
     return await hasUsers(directoryOf(locksDir, name), timing.staleMs);

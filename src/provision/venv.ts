@@ -12,7 +12,7 @@ import { isAbsolute, join } from 'node:path';
 
 import { removeTree } from '../disk/remove.js';
 import { ReceiverError, isReceiverError } from '../errors.js';
-import { acquireAt, defaultTiming, type Lease, type LockTiming } from '../locks/lease.js';
+import { acquireAt, lockTiming, type Lease, type LockTiming } from '../locks/lease.js';
 import { silentLog, type Log } from '../log.js';
 import { findPython } from './python.js';
 import { runStep } from '../esphome/step.js';
@@ -71,7 +71,7 @@ type Settled = VenvOptions & Required<Pick<VenvOptions, 'env' | 'log' | 'timing'
 export async function provisionVenv(options: VenvOptions): Promise<string> {
   const { cacheDir = defaultCacheDir(), locksDir = join(cacheDir, 'locks'), name } = options;
   const place = placeOf({ venvsDir: cacheDir, locksDir, name });
-  const settled = { env: process.env, log: silentLog, timing: defaultTiming, ...options };
+  const settled = { env: process.env, log: silentLog, timing: lockTiming(10_000), ...options };
   try {
     for (let attempt = 1; ; attempt += 1) {
       const directory = await findOrInstall(place, settled, attempt === maxAttempts);

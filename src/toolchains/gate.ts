@@ -14,7 +14,7 @@ import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
-import { acquireAt, defaultTiming, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
+import { acquireAt, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
 import { hashName } from '../paths/segments.js';
 import { addUser, awaitNoUsers } from '../locks/shared-use.js';
 import type { SessionIdentity } from '../process/stop.js';
@@ -67,7 +67,7 @@ export async function enterToolchain(options: GateOptions): Promise<ToolchainGat
       try {
         if (!isReady(await readStamp(mark))) {
           await rm(mark, { force: true });
-          const { signal, timing = defaultTiming } = options;
+          const { signal, timing } = options;
           await awaitNoUsers(directory, timing, { until, signal });
           return alone(lease, mark, key);
         }
@@ -111,7 +111,7 @@ async function enterTogether(
   directory: string,
   mark: string,
   isReady: (stamp: string | null) => stamp is string,
-  { log, timing = defaultTiming }: GateOptions,
+  { log, timing }: GateOptions,
 ): Promise<ToolchainGate | null> {
   if (!isReady(await readStamp(mark))) return null;
   const user = await addUser(directory, timing);

@@ -10,7 +10,7 @@ import { createInstalled } from '../../src/provision/installed.js';
 import { createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { waitingText } from '../../src/jobs/waiting.js';
 import { stateFrame } from '../../src/server/outbox.js';
-import { defaultTiming as timing } from '../../src/locks/lease.js';
+import { defaultTiming as timing } from '../support/options.js';
 import { readyTools } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, dashboardId } from '../../src/paths/index.js';

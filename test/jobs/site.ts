@@ -23,7 +23,7 @@ import { createJobService, type JobService } from '../../src/jobs/create-job-ser
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import type { JobRecord, JobRequest } from '../../src/jobs/record.js';
 import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
-import { defaultTiming, acquireLease } from '../../src/locks/lease.js';
+import { acquireLease } from '../../src/locks/lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
@@ -34,6 +34,7 @@ import { becomeInstaller, enterToolchain } from '../../src/toolchains/gate.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { exampleRequest } from './examples.js';
+import { defaultTiming } from '../support/options.js';
 
 export interface Site {
   readonly jobs: JobService;
@@ -66,6 +67,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const hostEnvironment = { PATH: '/usr/bin:/bin', ESPHOME_IS_HA_ADDON: 'true' };
   const presenceDir = presenceDirOf(locksDir);
   const artifacts = createArtifactStore(layout.artifactsDir);
+  const timing = defaultTiming;
   const runner: RunnerDeps = {
     paths,
     chooseEsphome: createChoice({
@@ -73,7 +75,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
       releases: null,
     }),
     composeEnvironment: createEnvironment({ paths, hostEnvironment }),
-    acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, log }),
+    acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, timing, log }),
     installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
     cleanBuildDir: (configuration) => cleanBuildDir(paths, configuration),
@@ -84,9 +86,9 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
       artifacts.put(id, await collectArtifacts({ paths, configuration })),
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
-      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, log }),
-      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, log }),
-      directories: createToolDirectories({ layout, timing: defaultTiming, now: Date.now, log }),
+      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, timing, log }),
+      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
+      directories: createToolDirectories({ layout, timing, now: Date.now, log }),
       ...{ paths, log },
     }),
     resultCache: true,

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
-import { acquireAt, defaultTiming as timing } from '../../src/locks/lease.js';
+import { acquireAt } from '../../src/locks/lease.js';
+import { defaultTiming as timing } from '../support/options.js';
 import { silentLog as log } from '../../src/log.js';
 import { openReleases, type Release, type Releases } from '../../src/provision/releases.js';
 import { placeOf, removeUnused, stampUse, useOf, sweepVenvs } from '../../src/provision/venv-place.js';

@@ -6,11 +6,12 @@ import { test, type TestContext } from 'node:test';
 
 import { becomeInstaller, type Installer } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
+import { defaultTiming as timing } from '../support/options.js';
 import { tempDir } from '../support/temp-dir.js';
 
 async function line(t: TestContext): Promise<(...platforms: string[]) => Promise<Installer>> {
   const locksDir = await tempDir(t);
-  return (...platforms) => becomeInstaller({ locksDir, platforms, reason: 'test', log });
+  return (...platforms) => becomeInstaller({ locksDir, timing, platforms, reason: 'test', log });
 }
 
 test('A platform has one installer at a time, and others are not in its way', async (t) => {
@@ -42,17 +43,17 @@ test('Those who want several platforms in any order never wait for each other', 
 
 test('A wait that ends early gives the platforms back that it had', async (t) => {
   const locksDir = await tempDir(t);
-  const holder = await becomeInstaller({ locksDir, platforms: ['b'], reason: 'test', log });
+  const holder = await becomeInstaller({ locksDir, timing, platforms: ['b'], reason: 'test', log });
   const aborter = new AbortController();
-  const wish = { locksDir, platforms: ['a', 'b'], reason: 'test', log, signal: aborter.signal };
+  const wish = { locksDir, timing, platforms: ['a', 'b'], reason: 'test', log, signal: aborter.signal };
   await assert.rejects(becomeInstaller({ ...wish, onBlocked: () => aborter.abort() }), { code: 'CANCELLED' });
-  await (await becomeInstaller({ locksDir, platforms: ['a'], reason: 'test', log })).release();
+  await (await becomeInstaller({ locksDir, timing, platforms: ['a'], reason: 'test', log })).release();
   await holder.release();
 });
 
 test('A build is on record for each of its platforms until it has ended', async (t) => {
   const locksDir = await tempDir(t);
-  const installer = await becomeInstaller({ locksDir, platforms: ['a', 'b'], reason: 'test', log });
+  const installer = await becomeInstaller({ locksDir, timing, platforms: ['a', 'b'], reason: 'test', log });
   const recorded = async (): Promise<number> => {
     const names = await readdir(locksDir, { recursive: true, withFileTypes: true });
     const files = names.filter((name) => name.isFile());
