@@ -2,15 +2,14 @@
  * The door. Everything that a host needs is here; `./paths` is the resolver alone, `./offloader` the client and
  * `./testing` the stand-in compiler.
  */
-export { createReceiver, type Receiver, type ReceiverOptions } from './koa/plugin.js';
+export { createReceiver, type Receiver } from './koa/plugin.js';
+export type { AnnounceOptions, ReceiverOptions } from './koa/receiver-options.js';
 export type { Announcement } from './koa/announcement.js';
-export type { AnnounceOptions } from './koa/bonjour.js';
 export type { Publisher } from './koa/announce.js';
 export type { ArchivePaths, HostArtifacts, HostFile, HostPaths } from './koa/host-paths.js';
 export type { Authorize } from './koa/authorize.js';
 export type { StateView } from './koa/state.js';
 export type { Jobs, Pairing, Peers } from './receiver-api.js';
-export type { BundleLimits } from './bundles/limits.js';
 export type { Usage } from './disk/usage.js';
 export type { Environment } from './esphome/environment.js';
 export type { StorageJson } from './esphome/storage-json.js';
@@ -21,9 +20,8 @@ export type { FailureReason, JobState } from './jobs/record.js';
 export type { Slot } from './jobs/queue.js';
 export { waitingText, type WaitReason } from './jobs/waiting.js';
 export type { Log } from './log.js';
-export type { ConnectionLimits } from './options.js';
+export type { BundleLimits, ConnectionLimits, RetentionLimits } from './options/core-options.js';
 export { pinPictures, pinText, type PinPicture } from './protocol/fingerprint.js';
-export type { RetentionLimits } from './retention/limits.js';
 export type { SweepReport } from './retention/sweep.js';
 export type { ResetTarget, Retention } from './retention/service.js';
 export type { UsageReport } from './retention/usage.js';

@@ -6,7 +6,7 @@ import type { Environment } from './esphome/environment.js';
 import type { JobEvent } from './jobs/events.js';
 import type { JobService } from './jobs/job-service.js';
 import type { Slot } from './jobs/queue.js';
-import type { ResolvedOptions } from './options.js';
+import type { ResolvedOptions } from './options/resolve.js';
 import { type Paths, type RemoteKey, dashboardId, type DashboardId } from './paths/index.js';
 import type { PairingEvent, PairingService } from './peers/pairing.js';
 import type { PeerTable } from './peers/peers.js';

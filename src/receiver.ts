@@ -15,9 +15,9 @@ import { openEsphome } from './jobs/choose-esphome.js';
 import type { JobService } from './jobs/job-service.js';
 import { openJobService } from './jobs/open-job-service.js';
 import type { LeaseRequest } from './jobs/runner.js';
-import { compilersPerBuild } from './jobs/slots.js';
 import { type Lease, acquireLease, lockTiming } from './locks/lease.js';
-import { resolveOptions, type CoreOptions, type ResolvedOptions } from './options.js';
+import { compilersPerBuild } from './options/machine.js';
+import type { ResolvedOptions } from './options/resolve.js';
 import { createPaths, explicitDataDir, type DashboardId, type Paths, type RemoteKey } from './paths/index.js';
 import { remoteKeyOf } from './paths/resolver.js';
 import { loadIdentity, type Identity } from './peers/identity.js';
@@ -41,8 +41,7 @@ import { createToolDirectories } from './toolchains/directories.js';
 const leaseDeadlineMs = 30_000;
 
 /** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors; nothing runs then. */
-export async function openReceiver(wishes: CoreOptions): Promise<ReceiverCore> {
-  const options = resolveOptions(wishes);
+export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCore> {
   const ends = createDisposer();
   try {
     return await assemble(options, ends);
@@ -69,8 +68,8 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const esphome = openEsphome(options, { layout, timing, ends });
   const composeEnvironment = createEnvironment({
     paths,
-    hostEnvironment: options.environment,
-    pass: options.passEnvironment,
+    environment: options.environment,
+    passEnvironment: options.passEnvironment,
     compilers: compilersPerBuild(options.slots, machineOf()),
   });
   const toolDirectories = createToolDirectories({ layout, timing, now: Date.now, log });
@@ -81,7 +80,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   ends.add(() => jobs.close());
   const keeper = await openRetentionService({
     ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
-    limits: options.retention,
+    retention: options.retention,
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
     tools: createToolStore({ layout, directories: toolDirectories, timing, now: Date.now, log }),
@@ -91,13 +90,13 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   ends.add(() => jobs.suspend());
   const pairing = await openPairing(options, { table, jobs, sessions, owners: keeper.owners });
   const server = createPeerServer({
-    ...{ identity, pairing, jobs, sessions, log, limits: connectionLimits },
+    ...{ identity, pairing, jobs, sessions, log, connectionLimits },
     openIntake(configurationFilename) {
       esphome.installed.prepare();
-      const { bundleLimits: limits } = options;
-      return openThreadedIntake({ uploadsDir: layout.uploadsDir, configurationFilename, limits, log });
+      const { bundleLimits } = options;
+      return openThreadedIntake({ uploadsDir: layout.uploadsDir, configurationFilename, bundleLimits, log });
     },
-    maxBundleBytes: options.bundleLimits.packedBytes,
+    bundleLimits: options.bundleLimits,
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     noRoomFor: keeper.noRoomFor,
@@ -105,7 +104,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     about: {
       friendlyName: options.friendlyName,
       haAddon: options.haAddon,
-      requiresPairingKey: options.pairingByKey,
+      pairingByKey: options.pairingByKey,
     },
     hidePlaces: createPathStripper(
       layout,
@@ -226,7 +225,7 @@ interface PairingParts {
 
 /** Pairing that binds what is stored under an id to the key that it was built for. */
 async function openPairing(
-  { connectionLimits: limits, log }: ResolvedOptions,
+  { connectionLimits, log }: ResolvedOptions,
   { table, jobs, sessions, owners }: PairingParts,
 ): Promise<PairingService> {
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
@@ -238,7 +237,7 @@ async function openPairing(
     },
   });
   return createPairingService({
-    ...{ clock: systemClock, limits, log },
+    ...{ clock: systemClock, connectionLimits, log },
     peers: { ...table, reread: async () => table.reread().then(keys.check) },
     async beforeApproval(id, pin) {
       await owners.claim(id, pin);

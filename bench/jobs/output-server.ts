@@ -13,7 +13,6 @@ import { systemClock } from '../../src/async/clock.js';
 import type { JobListener } from '../../src/jobs/create-job-service.js';
 import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
-import { defaultConnectionLimits } from '../../src/options.js';
 import { createPaths } from '../../src/paths/index.js';
 import { loadIdentity } from '../../src/peers/identity.js';
 import { createPairingService } from '../../src/peers/pairing.js';
@@ -25,6 +24,7 @@ import type { SessionJobs } from '../../src/server/ports.js';
 import { exampleRecord } from '../../src/testing/index.js';
 import { followerId, followerIdentity } from './follower.js';
 import { frameOf, jobId, lineOf } from './lines.js';
+import { defaultOptions } from '../../test/support/options.js';
 
 export interface Printing {
   readonly lines: number;
@@ -57,14 +57,15 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
   let tell: JobListener = () => {};
   const { layout } = createPaths({ configDir: directory });
   const link = createPeerServer({
+    ...defaultOptions,
     identity: await loadIdentity(directory, silentLog),
-    pairing: createPairingService({ peers, clock: systemClock, log: silentLog }),
+    pairing: createPairingService({ ...defaultOptions, peers, clock: systemClock, log: silentLog }),
     jobs: { ...noJobs, subscribe: (listener) => ((tell = listener), () => {}) },
     openIntake: () => {
       throw new Error('nothing is uploaded here');
     },
     isPlaceSafe: async () => true,
-    about: { friendlyName: 'printer', haAddon: false, requiresPairingKey: false },
+    about: { friendlyName: 'printer', haAddon: false, pairingByKey: false },
     hidePlaces: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
     log: silentLog,
@@ -75,7 +76,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     link.accept(transport);
   };
   const { port } = await listenForPeers({
-    ...{ port: 0, host, limits: defaultConnectionLimits, log: silentLog },
+    ...{ port: 0, host, connectionLimits: defaultOptions.connectionLimits, log: silentLog },
     handleUpgrade: createUpgrade(accept),
   });
   const jobs = Array.from({ length: maxFollowers }, (_, n) =>

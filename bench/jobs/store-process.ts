@@ -14,6 +14,7 @@ import { stagedBundle } from '../../src/bundles/staged.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
 import { waitFor } from '../../test/support/wait-for.js';
+import { defaultOptions } from '../../test/support/options.js';
 
 export interface StoreFigures {
   readonly ms: number;
@@ -27,11 +28,12 @@ const deadlineMs = 600_000;
 
 async function open(): Promise<JobService> {
   return createJobService({
+    ...defaultOptions,
     store: await openDiskStore({
       ...{ dir: jobsDir, presenceDir: join(jobsDir, '../presence'), watchMs: 10_000, log: silentLog },
     }),
     bundles: { keep: async (_id, staged) => staged, find: async () => null, remove: async () => {} },
-    queue: createMemoryQueue(),
+    queue: createMemoryQueue({ slots: 1 }),
     choose: async () => null,
     run: untilStopped,
     openArtifacts: () => Promise.reject(new Error('there are no artifacts')),

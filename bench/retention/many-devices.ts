@@ -9,7 +9,6 @@ import { createMemoryStore } from '../../src/jobs/store.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type RemoteKey } from '../../src/paths/index.js';
 import { systemClock } from '../../src/async/clock.js';
-import { defaultLimits } from '../../src/retention/limits.js';
 import {
   openRetentionService,
   type RetentionService,
@@ -21,6 +20,7 @@ import { keyOf } from '../../test/retention/place.js';
 import { playedJobs } from '../../test/retention/played-jobs.js';
 import type { Row } from '../transfer/table.js';
 import { delaysOf, idleDelays, type Delays } from './loop-delay.js';
+import { defaultOptions } from '../../test/support/options.js';
 
 const peers = 10;
 const devicesOfPeer = 100;
@@ -90,7 +90,7 @@ async function plant(subtree: string): Promise<void> {
 async function open(base: string, time: { readonly aheadMs: number }): Promise<RetentionService> {
   const paths = pathsIn(base);
   return openRetentionService({
-    ...{ paths, layout: paths.layout, log, clock: systemClock, limits: defaultLimits },
+    ...{ paths, layout: paths.layout, log, clock: systemClock, retention: defaultOptions.retention },
     now: () => Date.now() + time.aheadMs,
     jobs: jobsOfAll,
     underLease: realLeases(paths.layout.locksDir),

@@ -10,7 +10,6 @@ import type { BundleIntake } from '../../src/bundles/intake.js';
 import { createReceiver } from '../../src/index.js';
 import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
-import { defaultConnectionLimits } from '../../src/options.js';
 import { loadIdentity } from '../../src/peers/identity.js';
 import { createPairingService } from '../../src/peers/pairing.js';
 import { openPeerTable } from '../../src/peers/peers.js';
@@ -18,6 +17,7 @@ import { createPeerServer } from '../../src/server/peer-server.js';
 import type { SessionJobs } from '../../src/server/ports.js';
 import { listenBare } from './bare.js';
 import { startMeter, type Measured } from './meter.js';
+import { defaultOptions } from '../../test/support/options.js';
 
 export type ServerKind = keyof typeof starts;
 
@@ -52,21 +52,22 @@ async function startWhole(resultCache: boolean): Promise<ServerAddress> {
 async function startSink(): Promise<ServerAddress> {
   const identity = await loadIdentity(join(directory, 'state'), silentLog);
   const peers = await openPeerTable(join(directory, 'state'), silentLog);
-  const pairing = createPairingService({ peers, clock: systemClock, log: silentLog });
+  const pairing = createPairingService({ ...defaultOptions, peers, clock: systemClock, log: silentLog });
   const link = createPeerServer({
+    ...defaultOptions,
     identity,
     pairing,
     jobs: noJobs,
     openIntake: () => sink,
     isPlaceSafe: async () => true,
-    about: { friendlyName: 'sink', haAddon: false, requiresPairingKey: true },
+    about: { friendlyName: 'sink', haAddon: false, pairingByKey: true },
     esphomeVersion: async () => '',
     log: silentLog,
   });
   let pairingKey = '';
   pairing.armOneTimeKey((key) => (pairingKey = key));
   const { port } = await listenForPeers({
-    ...{ port: 0, host, limits: defaultConnectionLimits, log: silentLog },
+    ...{ port: 0, host, connectionLimits: defaultOptions.connectionLimits, log: silentLog },
     handleUpgrade: createUpgrade(link.accept),
   });
   return { port, pin: identity.pin, pairingKey, isSink: true };

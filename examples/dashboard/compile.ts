@@ -15,7 +15,7 @@ export interface Compiler {
 
 /** `ESPHOME_COMMAND`, or `esphome` on the PATH, or the stand-in. */
 export async function findCompiler(): Promise<Compiler> {
-  const command = await findEsphome({ env: process.env });
+  const command = await findEsphome({ environment: process.env });
   if (command !== null) return { command, name: command.join(' ') };
   if (process.env['ESPHOME_COMMAND']) throw new Error('ESPHOME_COMMAND leads to no program');
   const name = 'the stand-in, which is no compiler (ESPHOME_COMMAND names a real one)';

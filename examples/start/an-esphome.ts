@@ -10,7 +10,7 @@ const env = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' }
 
 /** The option, `ESPHOME_COMMAND`, `esphome` on the PATH, or an installed one. Throws `PROVISION`. */
 export async function anEsphome(option: string | undefined): Promise<EsphomeCommand> {
-  const found = await findEsphome({ option, env: process.env });
+  const found = await findEsphome({ esphome: option, environment: process.env });
   if (found !== null) {
     console.log(`   ${found.join(' ')} (${await probeVersion(found, { env })})`);
     return found;

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { ReceiverError, quote } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
 import { createRemoteContentScanner, type RemoteContent } from './remote-content.js';
-import type { BundleLimits } from './limits.js';
+import type { BundleLimits } from '../options/core-options.js';
 import { createMemberTree, type MemberTree } from './member-names.js';
 import { readTar, type TarMember } from './tar-reader.js';
 

@@ -10,7 +10,7 @@ import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
 import { createCondition } from '../async/condition.js';
-import { streamBytes, type BundleLimits } from './limits.js';
+import type { BundleLimits } from '../options/core-options.js';
 
 export interface Inflater {
   /**
@@ -124,4 +124,12 @@ export function createInflater(limits: BundleLimits): Inflater {
 
 function refused(message: string): ReceiverError {
   return new ReceiverError('BUNDLE', message);
+}
+
+/** Headers, padding and long names: what the stream may hold for each member beside its bytes. */
+const overheadBytes = 4_096;
+
+/** The most bytes that the unpacked stream may have, tar's own included. */
+function streamBytes(limits: BundleLimits): number {
+  return limits.unpackedBytes + (limits.members + 8) * overheadBytes;
 }

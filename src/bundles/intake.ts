@@ -12,11 +12,11 @@ import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
 import { parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
-import { defaultBundleLimits, type BundleLimits } from './limits.js';
 import { removeOrWarn } from './unpack-messages.js';
 import { stagedBundle, type StagedBundle } from './staged.js';
 
@@ -27,8 +27,7 @@ export interface IntakeOptions {
   readonly name?: string | undefined;
   /** The YAML that the bundle was announced for; its manifest must name the same. */
   readonly configurationFilename: FileName;
-  /** Default: {@link defaultBundleLimits}. */
-  readonly limits?: BundleLimits | undefined;
+  readonly bundleLimits: BundleLimits;
   /** Its abort counts as {@link BundleIntake.abort}; await that to know that the directory is gone. */
   readonly signal?: AbortSignal | undefined;
   readonly log?: Log | undefined;
@@ -58,7 +57,7 @@ type IntakeOutcome = { readonly staged: StagedBundle } | { readonly error: unkno
 
 /** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
 export function openIntake(options: IntakeOptions): BundleIntake {
-  const { limits = defaultBundleLimits, signal, log = silentLog, clock = systemClock } = options;
+  const { bundleLimits: limits, signal, log = silentLog, clock = systemClock } = options;
   const inflater = createInflater(limits);
   const outcome = unpack(inflater, limits, log, options);
   let cancelling: Promise<void> | null = null;

@@ -6,7 +6,7 @@
  * overwritten under the second.
  */
 import { ReceiverError, quote } from '../errors.js';
-import type { BundleLimits } from './limits.js';
+import type { BundleLimits } from '../options/core-options.js';
 
 export type MemberKind = 'file' | 'directory';
 

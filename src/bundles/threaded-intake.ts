@@ -12,7 +12,6 @@ import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
 import type { BundleIntake, IntakeOptions } from './intake.js';
-import { defaultBundleLimits } from './limits.js';
 import { stagedBundle, type StagedBundle } from './staged.js';
 import { removeOrWarn, unpackError, type FromThread, type ToThread } from './unpack-messages.js';
 
@@ -28,9 +27,9 @@ type Ending =
 
 /** As `openIntake`, with the same promises. */
 export function openThreadedIntake(
-  options: Pick<IntakeOptions, 'uploadsDir' | 'configurationFilename' | 'limits' | 'log'>,
+  options: Pick<IntakeOptions, 'uploadsDir' | 'configurationFilename' | 'bundleLimits' | 'log'>,
 ): BundleIntake {
-  const { uploadsDir, configurationFilename, limits = defaultBundleLimits, log = silentLog } = options;
+  const { uploadsDir, configurationFilename, bundleLimits, log = silentLog } = options;
   const name = temporaryName();
   const thread = unpackThread();
   const free: ArrayBuffer[] = [];
@@ -44,7 +43,7 @@ export function openThreadedIntake(
   const { until, wake } = createCondition();
 
   const upload = thread.open({ hear, died: (error) => void removeRest(error) });
-  thread.tell({ type: 'open', upload, uploadsDir, name, configurationFilename, limits });
+  thread.tell({ type: 'open', upload, uploadsDir, name, configurationFilename, bundleLimits });
 
   function hear(message: FromThread): void {
     if (message.type === 'warning') return log.warn(message.facts, message.text);

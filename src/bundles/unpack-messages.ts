@@ -12,8 +12,8 @@ import {
   type Facts,
 } from '../errors.js';
 import type { Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
-import type { BundleLimits } from './limits.js';
 import type { StagedFacts } from './staged.js';
 
 /** Each upload has a number that is used once in a thread. */
@@ -24,7 +24,7 @@ export type ToThread =
       readonly uploadsDir: string;
       readonly name: string;
       readonly configurationFilename: FileName;
-      readonly limits: BundleLimits;
+      readonly bundleLimits: BundleLimits;
     }
   /** The first `length` bytes of a buffer, which comes back as `taken` when it is used up. */
   | { readonly type: 'bytes'; readonly upload: number; readonly buffer: ArrayBuffer; readonly length: number }

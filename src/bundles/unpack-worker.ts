@@ -23,10 +23,10 @@ function tell(message: FromThread, transfer: ArrayBuffer[] = []): void {
 
 port.on('message', (message: ToThread) => {
   if (message.type === 'open') {
-    const { upload, uploadsDir, name, configurationFilename, limits } = message;
+    const { upload, uploadsDir, name, configurationFilename, bundleLimits } = message;
     const warn: Log['warn'] = (facts, text) => tell({ type: 'warning', upload, facts: plain(facts), text });
     const log = { ...silentLog, warn };
-    const intake = openIntake({ uploadsDir, name, configurationFilename, limits, log });
+    const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, log });
     uploads.set(upload, { intake, last: Promise.resolve() });
     return;
   }

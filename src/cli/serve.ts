@@ -31,7 +31,7 @@ export async function serve(args: string[]): Promise<number> {
   // The library of the announcement prints on the console, and stdout is for what `serve` says.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
-  if ((await findEsphome({ option: esphome, env: process.env })) === null) {
+  if ((await findEsphome({ esphome, environment: process.env })) === null) {
     const wish = esphome ?? process.env['ESPHOME_COMMAND'];
     const what = wish === undefined ? 'no esphome is on the PATH' : `${quote(wish)} is no program`;
     throw new ReceiverError('PROVISION', `${what}: a build server needs one, see --esphome`);

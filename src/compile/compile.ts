@@ -28,7 +28,7 @@ export interface CompileRequest {
   /** Longest time, in milliseconds. */
   readonly timeoutMs: number;
   /** Longest time without any output, in milliseconds. Default: as long as it likes. */
-  readonly silenceMs?: number;
+  readonly silenceTimeoutMs?: number;
   /** Time between the polite signal and the hard one, in milliseconds. Default: 3000, as Device Builder 1.26. */
   readonly graceMs?: number;
   /** Gets each line with its terminator, both streams in order. Must not throw. */
@@ -48,7 +48,7 @@ export interface CompileResult {
   readonly cancelled: boolean;
   /** We ended it, because it took longer than `timeoutMs`. */
   readonly timedOut: boolean;
-  /** We ended it, because it printed nothing for `silenceMs`. */
+  /** We ended it, because it printed nothing for `silenceTimeoutMs`. */
   readonly silent: boolean;
   /** We ended it, because the lease was lost. */
   readonly leaseLost: boolean;
@@ -65,7 +65,7 @@ const linesPerTurn = 200;
 
 /** Throws `SPAWN` when the command cannot be started, and what `beforeStart` throws; every other end is a result. */
 export async function runCompile(request: CompileRequest): Promise<CompileResult> {
-  const { signal, leaseSignal, timeoutMs, silenceMs, graceMs = defaultGraceMs, onLine } = request;
+  const { signal, leaseSignal, timeoutMs, silenceTimeoutMs, graceMs = defaultGraceMs, onLine } = request;
   const ending = {
     ...{ cancelled: signal.aborted, leaseLost: leaseSignal.aborted },
     ...{ timedOut: false, silent: false },
@@ -105,7 +105,7 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   };
   const release = watchEndings(request, endBy);
   const timer = setTimeout(endBy('timedOut'), timeoutMs);
-  if (silenceMs !== undefined) silence = setTimeout(endBy('silent'), silenceMs);
+  if (silenceTimeoutMs !== undefined) silence = setTimeout(endBy('silent'), silenceTimeoutMs);
   const status = await session.exited;
   clearTimeout(timer);
   clearTimeout(silence);

@@ -15,7 +15,7 @@ export interface CompileFailure {
 }
 
 /** The limits that the compile ran under. */
-export type CompileLimits = Pick<CompileRequest, 'timeoutMs' | 'silenceMs'>;
+export type CompileLimits = Pick<CompileRequest, 'timeoutMs' | 'silenceTimeoutMs'>;
 
 export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
 
@@ -36,11 +36,11 @@ export function isSuccess({ exitCode, timedOut, silent, marks }: CompileResult):
 
 function failureOf(
   { exitCode, signal, timedOut, silent, marks }: CompileResult,
-  { timeoutMs, silenceMs = 0 }: CompileLimits,
+  { timeoutMs, silenceTimeoutMs = 0 }: CompileLimits,
 ): readonly [CompileFailureReason, string] {
   const again = "build again, or have the build server's limit raised";
   if (timedOut) return ['resource', `stopped: it took longer than ${showTime(timeoutMs)}; ${again}`];
-  if (silent) return ['resource', `stopped: it printed nothing for ${showTime(silenceMs)}; ${again}`];
+  if (silent) return ['resource', `stopped: it printed nothing for ${showTime(silenceTimeoutMs)}; ${again}`];
   if (exitCode === 0) {
     const words = `it reported success after "${marks.contradiction}"`;
     return ['toolchain', `ESPHome on the build server is incomplete and must be installed again: ${words}`];

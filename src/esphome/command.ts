@@ -15,14 +15,17 @@ export type EsphomeCommand = readonly [string, ...string[]];
 
 export interface FindOptions {
   /** The host's wish: a path, a name on PATH, a command line without quoting, or its words. */
-  readonly option?: string | readonly string[] | undefined;
-  /** Read: `ESPHOME_COMMAND` (as `option`), `PATH`. */
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly esphome?: string | readonly string[] | undefined;
+  /** Read: `ESPHOME_COMMAND` (as `esphome`), `PATH`. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** The first of option, `ESPHOME_COMMAND` and `esphome` that is given, made absolute; null when it does not exist. */
-export async function findEsphome({ option, env }: FindOptions): Promise<EsphomeCommand | null> {
-  const wish = option ?? (env['ESPHOME_COMMAND'] || 'esphome');
+/** The first of the option, `ESPHOME_COMMAND` and `esphome` that is given, made absolute; null when it does not exist. */
+export async function findEsphome({
+  esphome,
+  environment: env,
+}: FindOptions): Promise<EsphomeCommand | null> {
+  const wish = esphome ?? (env['ESPHOME_COMMAND'] || 'esphome');
   if (typeof wish !== 'string') return locate(wish, env);
   // As it stands first: a path may hold spaces.
   return (await locate([wish], env)) ?? locate(wish.split(/\s+/).filter(Boolean), env);
@@ -44,7 +47,10 @@ export function configArgs(command: EsphomeCommand, yaml: string): EsphomeComman
   return [...command, '--log-level', 'ERROR', 'config', yaml];
 }
 
-async function locate(words: readonly string[], env: FindOptions['env']): Promise<EsphomeCommand | null> {
+async function locate(
+  words: readonly string[],
+  env: FindOptions['environment'],
+): Promise<EsphomeCommand | null> {
   const [program, ...rest] = words;
   if (program === undefined || program === '') return null;
   for (const candidate of candidates(program, env['PATH'] ?? '')) {

@@ -47,9 +47,9 @@ const fixed: Environment = {
 export interface EnvironmentOptions {
   readonly paths: Pick<Paths, 'parseConfiguration' | 'resolveDataDir' | 'layout'>;
   /** The host's environment, usually `process.env`. */
-  readonly hostEnvironment: Readonly<Record<string, string | undefined>>;
+  readonly environment: Readonly<Record<string, string | undefined>>;
   /** Names of further variables that remote builds may see. Default: none. */
-  readonly pass?: readonly string[];
+  readonly passEnvironment?: readonly string[];
   /**
    * How many compilers a remote build may run at once where ESPHome has a way to say so that changes nothing else:
    * native ESP-IDF builds. At least 1; null for the build tool's own choice. A limit of the host's own wins.
@@ -63,8 +63,8 @@ export interface EnvironmentOptions {
  * refused and `OPTIONS` for an inherited value that holds a NUL or a line end.
  */
 export function createEnvironment(options: EnvironmentOptions): (configuration: string) => Environment {
-  const { paths, hostEnvironment, compilers = null } = options;
-  const pass = new Set(options.pass);
+  const { paths, environment: hostEnvironment, compilers = null } = options;
+  const pass = new Set(options.passEnvironment);
   const names = new Set<string>([...inherited, ...pass]);
 
   return function composeEnvironment(configuration) {
@@ -94,7 +94,7 @@ function definedOnly(environment: Readonly<Record<string, string | undefined>>):
   return Object.fromEntries(entries) as Environment;
 }
 
-/** A proxy with a user name in it is a secret of the host's, unless the operator names it in `pass`. */
+/** A proxy with a user name in it is a secret of the host's, unless the operator names it in `passEnvironment`. */
 function holdsCredentials(name: string, value: string): boolean {
   return /_proxy$/i.test(name) && value.includes('@');
 }

@@ -14,6 +14,7 @@ import { judge, leavesDamage, type CompileLimits } from '../compile/verdict.js';
 import { compileArgs } from '../esphome/command.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import type { Paths } from '../paths/index.js';
 import type { ChosenEsphome } from './choose-esphome.js';
 import type { JobRecord, Outcome } from './record.js';
@@ -22,7 +23,7 @@ import type { Tools } from '../toolchains/run-with-tools.js';
 import type { WaitReason } from './waiting.js';
 
 /** What a build does to the world; each can be replaced, so that a test forces every moment. */
-export interface BuildDeps {
+export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 'silenceTimeoutMs'> {
   readonly paths: Paths;
   readonly openBuildDir: (configuration: string, env: Readonly<Record<string, string>>) => Promise<BuildDir>;
   readonly precheck: (request: PrecheckRequest) => Promise<CompileResult | null>;
@@ -32,10 +33,6 @@ export interface BuildDeps {
   /** Collects, packs and keeps the result under the job's id. */
   readonly storeArtifacts: (id: string, configuration: string) => Promise<ArtifactFacts>;
   readonly tools: Tools;
-  /** Longest time of one compile, in milliseconds. */
-  readonly compileTimeoutMs: number;
-  /** Longest time in which it prints nothing, in milliseconds. */
-  readonly silenceTimeoutMs: number;
   readonly log: Log;
 }
 
@@ -91,7 +88,7 @@ export async function build(
     if (refused !== null) return refused;
     lease.assertHeld();
     const { signal, output } = job;
-    const limits = { timeoutMs: deps.compileTimeoutMs, silenceMs: deps.silenceTimeoutMs };
+    const limits = { timeoutMs: deps.compileTimeoutMs, silenceTimeoutMs: deps.silenceTimeoutMs };
     const onWaiting = (waiting: WaitReason | null): void => job.note({ waiting });
     const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
     const result = await deps.tools.compile(user, async (guard) => {

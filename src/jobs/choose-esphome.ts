@@ -11,7 +11,7 @@ import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
 import type { LockTiming } from '../locks/lease.js';
-import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import type { Layout } from '../paths/index.js';
 import {
   createInstalled,
@@ -119,13 +119,10 @@ export interface Esphome {
   readonly version: () => Promise<string>;
 }
 
-export interface EsphomeOptions {
-  readonly esphome: string | readonly string[] | undefined;
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly provisionVersions: boolean;
-  readonly maxVersions: number;
-  readonly log: Log;
-}
+export type EsphomeOptions = Pick<
+  ResolvedOptions,
+  'esphome' | 'environment' | 'provisionVersions' | 'maxVersions' | 'log'
+>;
 
 export interface EsphomeParts {
   readonly layout: Layout;
@@ -135,11 +132,11 @@ export interface EsphomeParts {
 
 /** The host's own ESPHome, and the releases that are installed on demand. */
 export function openEsphome(options: EsphomeOptions, { layout, timing, ends }: EsphomeParts): Esphome {
-  const { environment: env } = options;
+  const { esphome, environment } = options;
   const own: InstalledOptions = {
-    option: options.esphome,
-    env,
-    probeEnv: { PATH: env['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
+    esphome,
+    environment,
+    probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
   };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
   ends.add(async () => releases?.close());
@@ -158,13 +155,13 @@ async function versionOf(installed: InstalledEsphome): Promise<string> {
 }
 
 function releasesOf(
-  { maxVersions: maxKept, environment: env, log }: EsphomeOptions,
+  { maxVersions, environment, log }: EsphomeOptions,
   { venvsDir, locksDir }: Layout,
   timing: LockTiming,
   own: InstalledOptions,
 ): Releases {
   return openReleases({
-    ...{ venvsDir, locksDir, timing, maxKept, env, log },
+    ...{ venvsDir, locksDir, timing, maxVersions, environment, log },
     async pythons() {
       const command = await findEsphome(own);
       return command === null ? [] : pythonOf(command);

@@ -16,6 +16,7 @@ import type { BundleStore } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
 import type { ChosenEsphome } from './choose-esphome.js';
@@ -34,7 +35,14 @@ export type { JobEvent, JobListener } from './events.js';
 export type { StoredArtifacts } from '../artifacts/store.js';
 export type { JobService } from './job-service.js';
 export type { JobRecord } from './record.js';
-export interface JobServiceDeps {
+
+/** The options that limit what one peer can have here. */
+export type JobLimits = Pick<
+  ResolvedOptions,
+  'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'
+>;
+
+export interface JobServiceDeps extends JobLimits {
   readonly store: JobStore;
   readonly queue: JobQueue;
   /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
@@ -49,16 +57,6 @@ export interface JobServiceDeps {
   readonly jobsDir: string;
   /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number;
-  /** Most bytes of one job's output that are kept and told. Default: 8 MiB. */
-  readonly maxOutputBytes?: number;
-  /** Most jobs of one peer that have not ended; further ones fail. Default: 100. */
-  readonly maxLivePerPeer?: number;
-  /** Most ended jobs of one peer that are kept, of those with a result and of those without. Default: 50. */
-  readonly maxEndedPerPeer?: number;
-  /** How long an ended job is kept after its end or the last download, in milliseconds. Default: 30 days. */
-  readonly resultTtlMs?: number;
-  /** How long a peer with live jobs may be away before they are cancelled, in milliseconds. Default: 600,000. */
-  readonly absentPeerGraceMs?: number;
   /** Default: the machine's. */
   readonly clock?: Clock;
   readonly log: Log;
@@ -69,8 +67,8 @@ export interface JobServiceDeps {
  * errors.
  */
 export async function createJobService(deps: JobServiceDeps): Promise<JobService> {
-  const { store, jobsDir, log, now = Date.now, maxLivePerPeer = 100 } = deps;
-  const { absentPeerGraceMs: graceMs = 600_000, clock = systemClock } = deps;
+  const { store, jobsDir, log, now = Date.now, clock = systemClock } = deps;
+  const { maxJobsPerPeer, maxResultsPerPeer, resultTtlMs, absentPeerGraceMs } = deps;
   const registry = createJobRegistry({ store, removeRest, now, log });
   const listeners = createJobEvents(log);
   const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
@@ -78,7 +76,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
   const lives = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune, now });
   const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
-  const absent = watchAbsentPeers({ graceMs, clock, drop });
+  const absent = watchAbsentPeers({ absentPeerGraceMs, clock, drop });
   const closing = new AbortController();
 
   function tellQueue(): void {
@@ -137,14 +135,13 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   }
 
   restore(await store.load());
-  const { maxEndedPerPeer: maxPerPeer = 50, resultTtlMs: ttlMs = 2_592_000_000 } = deps;
-  const kept = startJobExpiry({ registry, ttlMs, maxPerPeer, now, clock, log });
+  const kept = startJobExpiry({ registry, resultTtlMs, maxResultsPerPeer, now, clock, log });
   const restoringLeft = restoreLeft();
 
   return {
     submit(request, intake, acknowledge = () => {}) {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
-      const refusal = liveOf(request.dashboardId).length >= maxLivePerPeer ? tooMany(maxLivePerPeer) : null;
+      const refusal = liveOf(request.dashboardId).length >= maxJobsPerPeer ? tooMany(maxJobsPerPeer) : null;
       const job = registry.add(firstRecord(request, now(), registry));
       lives.begin(job, { intake, acknowledge, refusal });
       return job.record;

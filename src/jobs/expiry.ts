@@ -9,6 +9,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import type { DashboardId } from '../paths/index.js';
 import { isTerminal, lastUse, type JobRecord } from './record.js';
 import type { Job, JobRegistry } from './registry.js';
@@ -22,12 +23,8 @@ export interface JobExpiry {
   stop(): Promise<void>;
 }
 
-export interface JobExpiryOptions {
+export interface JobExpiryOptions extends Pick<ResolvedOptions, 'resultTtlMs' | 'maxResultsPerPeer'> {
   readonly registry: JobRegistry;
-  /** After this time since its end, or since its result was last fetched, a job goes. */
-  readonly ttlMs: number;
-  /** Of those with a result, and of those without. */
-  readonly maxPerPeer: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly clock: Clock;
@@ -40,8 +37,8 @@ const lookMs = 3_600_000;
 /** Looks for what has expired now and from then on. */
 export function startJobExpiry({
   registry,
-  ttlMs,
-  maxPerPeer,
+  resultTtlMs,
+  maxResultsPerPeer,
   now,
   clock,
   log,
@@ -50,8 +47,8 @@ export function startJobExpiry({
   let looking = look();
 
   async function look(): Promise<void> {
-    cancel = clock.after(Math.min(lookMs, ttlMs), () => void (looking = look()));
-    const isExpired = (record: JobRecord): boolean => now() - lastUse(record) >= ttlMs;
+    cancel = clock.after(Math.min(lookMs, resultTtlMs), () => void (looking = look()));
+    const isExpired = (record: JobRecord): boolean => now() - lastUse(record) >= resultTtlMs;
     for (const job of registry.all()) {
       // Asked for each anew: somebody may fetch one while others are removed.
       if (isTerminal(job.record) && isExpired(job.record)) await forget([job]);
@@ -74,7 +71,7 @@ export function startJobExpiry({
       const isFetched = ({ record }: Job): boolean => record.fetchedAt !== null;
       const inOrder = [...results.filter(isFetched), ...results.filter((job) => !isFetched(job))];
       const tooMany = (jobs: readonly Job[]): readonly Job[] =>
-        jobs.slice(0, Math.max(0, jobs.length - maxPerPeer));
+        jobs.slice(0, Math.max(0, jobs.length - maxResultsPerPeer));
       await forget([...tooMany(without), ...tooMany(inOrder)]);
     },
     noteFetched(job) {
@@ -101,19 +98,19 @@ export interface AbsentPeers {
 }
 
 export interface AbsentPeersOptions {
-  readonly graceMs: number;
+  readonly absentPeerGraceMs: number;
   readonly clock: Clock;
   /** Called when a peer has been away for the whole grace time. */
   readonly drop: (id: DashboardId) => void;
 }
 
-export function watchAbsentPeers({ graceMs, clock, drop }: AbsentPeersOptions): AbsentPeers {
+export function watchAbsentPeers({ absentPeerGraceMs, clock, drop }: AbsentPeersOptions): AbsentPeers {
   const present = new Set<DashboardId>();
   const timers = new Map<DashboardId, () => void>();
 
   function wait(id: DashboardId): void {
     if (timers.has(id)) return;
-    const cancel = clock.after(graceMs, () => {
+    const cancel = clock.after(absentPeerGraceMs, () => {
       timers.delete(id);
       drop(id);
     });

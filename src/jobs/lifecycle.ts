@@ -50,8 +50,7 @@ export interface JobLifecycleDeps {
   /** Lets go of ended jobs of the peer that are too many. Never rejects. */
   readonly prune: (dashboardId: DashboardId) => Promise<void>;
   readonly jobsDir: string;
-  /** As {@link JobLogOptions.maxBytes}. */
-  readonly maxOutputBytes?: number;
+  readonly maxOutputBytes: number;
   readonly now: () => number;
   readonly log: Log;
 }
@@ -195,7 +194,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
 
   function logOf(job: Job): JobLog {
     return openJobLog(jobLogFile(jobsDir, job.record.id), {
-      ...(deps.maxOutputBytes !== undefined && { maxBytes: deps.maxOutputBytes }),
+      maxOutputBytes: deps.maxOutputBytes,
       onLine: (line) => listeners.tell({ type: 'output', job: job.record, line }),
       log,
     });

@@ -15,8 +15,8 @@ import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 
 export interface JobLogOptions {
-  /** Most bytes of output that pass; so much may also wait in memory for a slow disk. Default: 8 MiB. */
-  readonly maxBytes?: number;
+  /** Bytes of output that pass; as many can wait in memory for a slow disk. */
+  readonly maxOutputBytes: number;
   /** Gets each line that passes, with its terminator, and one notice when the first does not. Must not throw. */
   readonly onLine: (line: string) => void;
   readonly log: Log;
@@ -29,7 +29,6 @@ export interface JobLog {
   close(): Promise<void>;
 }
 
-export const defaultMaxOutputBytes = 8_388_608;
 /** The end of a long output that is kept; less when not much is allowed in all. */
 const maxTailBytes = 262_144;
 /** Lines that pass before others have their turn. */
@@ -39,12 +38,9 @@ const linesPerTurn = 200;
  * Begins the log of a job. The file is opened with the first line, which replaces what an earlier attempt has written:
  * thousands of jobs may wait, and a process has not that many descriptors. Never throws.
  */
-export function openJobLog(
-  file: string,
-  { maxBytes = defaultMaxOutputBytes, onLine, log }: JobLogOptions,
-): JobLog {
-  const tailBytes = Math.min(maxTailBytes, Math.floor(maxBytes / 4));
-  let left = maxBytes - tailBytes;
+export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLogOptions): JobLog {
+  const tailBytes = Math.min(maxTailBytes, Math.floor(maxOutputBytes / 4));
+  let left = maxOutputBytes - tailBytes;
   let lineEnd = '\n';
   let tail: Tail | undefined;
   let stream: WriteStream | undefined;

@@ -17,6 +17,7 @@ import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';
 import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import type { Paths } from '../paths/index.js';
 import { freeMemoryBytes } from '../process/machine.js';
 import type { ToolDirectories } from '../toolchains/directories.js';
@@ -25,30 +26,29 @@ import { createTools } from '../toolchains/run-with-tools.js';
 import { withAdmission } from './admission.js';
 import type { ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
-import { createJobService, type JobService } from './create-job-service.js';
+import { createJobService, type JobLimits, type JobService } from './create-job-service.js';
 import { createMemoryQueue } from './queue.js';
 import { chooseFor, runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
 
-export interface JobParts {
+/** The options of the builds. */
+type BuildOptions = Pick<
+  ResolvedOptions,
+  | 'slots'
+  | 'minFreeMemoryBytes'
+  | 'minFreeDiskBytes'
+  | 'compileTimeoutMs'
+  | 'silenceTimeoutMs'
+  | 'resultCache'
+  | 'log'
+>;
+
+export interface JobParts extends JobLimits, BuildOptions {
   readonly paths: Paths;
   readonly composeEnvironment: (configuration: string) => Environment;
   readonly chooseEsphome: ChooseEsphome;
   readonly acquire: (wish: LeaseRequest) => Promise<Lease>;
   readonly timing: LockTiming;
   readonly toolDirectories: ToolDirectories;
-  /** How many builds run at once. */
-  readonly slots: number;
-  readonly minFreeMemoryBytes: number;
-  readonly minFreeDiskBytes: number;
-  readonly compileTimeoutMs: number;
-  readonly silenceTimeoutMs: number;
-  readonly maxOutputBytes: number;
-  readonly maxJobsPerPeer: number;
-  readonly maxResultsPerPeer: number;
-  readonly resultTtlMs: number;
-  readonly resultCache: boolean;
-  readonly absentPeerGraceMs: number;
-  readonly log: Log;
 }
 
 /** The directories of the layout must exist. Throws system errors. */
@@ -97,8 +97,8 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
     absentPeerGraceMs: parts.absentPeerGraceMs,
-    maxLivePerPeer: parts.maxJobsPerPeer,
-    maxEndedPerPeer: parts.maxResultsPerPeer,
+    maxJobsPerPeer: parts.maxJobsPerPeer,
+    maxResultsPerPeer: parts.maxResultsPerPeer,
     resultTtlMs: parts.resultTtlMs,
     maxOutputBytes: parts.maxOutputBytes,
     log,

@@ -57,8 +57,8 @@ export interface JobQueue {
   status(): QueueOrder;
 }
 
-/** A queue in this process. `slots` is at least 1; default 1. */
-export function createMemoryQueue({ slots = 1 }: { readonly slots?: number } = {}): JobQueue {
+/** A queue in this process. `slots` is at least 1. */
+export function createMemoryQueue({ slots }: { readonly slots: number }): JobQueue {
   const running = new Set<string>();
   /** Of each peer who waits, its jobs in order, and how they begin. The peer whose turn is next comes first. */
   const lines = new Map<string, Map<string, () => void>>();

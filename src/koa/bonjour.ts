@@ -6,16 +6,15 @@
  * every address of the machine; it says goodbye in the name of another one that it finds under its own name; and it
  * cannot change what it has announced. So each announcement gets a responder of its own, with records of ours.
  */
-import { isIPv4 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 
 import type BonjourClass from 'bonjour-service';
-import * as z from 'zod';
 
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Publisher } from './announce.js';
 import type { Announcement } from './announcement.js';
+import type { AnnounceOptions } from './receiver-options.js';
 
 export interface BonjourOptions {
   readonly log: Log;
@@ -168,47 +167,18 @@ function recordsOf(service: Service, { addresses }: Announcement): ServiceRecord
   return [...shared, ...unique, ...places];
 }
 
-/** What a host may wish of the announcement, checked when the receiver is made and not when its port is bound. */
-export interface AnnounceOptions {
-  /** The port on which a browser finds the host's dashboard. Default: the one of the peer link. */
-  readonly httpPort?: number | undefined;
-  /**
-   * The IPv4 address of the one network in which the receiver is announced, with the addresses of that adapter.
-   * Default: the network of the default route, with all addresses.
-   */
-  readonly interface?: string | undefined;
-  /** What speaks mDNS. Default: the package `bonjour-service`, which must be installed then. */
-  readonly publisher?: Publisher | undefined;
-}
-
+/** What the option `announce` comes to. */
 export interface ResolvedAnnounce {
   readonly httpPort: number | undefined;
   readonly via: string | undefined;
   makePublisher(log: Log): Publisher;
 }
 
-const schema = z.strictObject({
-  httpPort: z.int().min(1).max(65_535).optional(),
-  interface: z.string().refine(isIPv4, 'an IPv4 address of this machine is needed').optional(),
-  publisher: z.custom<Publisher>(isPublisher, 'a publisher needs publish and withdraw').optional(),
-});
-
-/** Null when nothing is to be announced. Throws `OPTIONS`, also when the library is needed and not installed. */
-export async function resolveAnnounce(
-  option: boolean | AnnounceOptions = false,
-): Promise<ResolvedAnnounce | null> {
+/** Null when nothing is to be announced. Throws `OPTIONS` when the library is needed and not installed. */
+export async function resolveAnnounce(option: boolean | AnnounceOptions): Promise<ResolvedAnnounce | null> {
   if (option === false) return null;
-  const result = schema.safeParse(option === true ? {} : option);
-  if (!result.success) {
-    throw new ReceiverError('OPTIONS', `announce: ${z.prettifyError(result.error)}`);
-  }
-  const { httpPort, interface: via, publisher } = result.data;
+  const { httpPort, interface: via, publisher } = option === true ? {} : option;
   if (publisher !== undefined) return { httpPort, via, makePublisher: () => publisher };
   const create = await loadBonjour();
   return { httpPort, via, makePublisher: (log) => create({ via, log }) };
-}
-
-function isPublisher(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  return ['publish', 'withdraw'].every((name) => typeof Reflect.get(value, name) === 'function');
 }

@@ -11,6 +11,7 @@ import type { Duplex } from 'node:stream';
 import { systemClock, type Clock } from '../async/clock.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
+import type { ConnectionLimits } from '../options/core-options.js';
 import type { Transport } from '../protocol/transport.js';
 import { type ReleasePlace, createConnectionPool } from '../server/connection-limits.js';
 import { peerLinkPath, wsTransport, WebSocketServer } from './ws-transport.js';
@@ -30,8 +31,7 @@ export interface Listener extends Bound {
 export interface ListenOptions {
   readonly port: number;
   readonly host: string;
-  /** Of sockets before their upgrade; the link has its own for those after it. */
-  readonly limits: HalfOpenLimits;
+  readonly connectionLimits: HalfOpenLimits;
   readonly handleUpgrade: HandleUpgrade;
   readonly log: Log;
 }
@@ -40,14 +40,14 @@ export interface ListenOptions {
 export async function listenForPeers({
   port,
   host,
-  limits,
+  connectionLimits,
   handleUpgrade,
   log,
 }: ListenOptions): Promise<Listener> {
   const server = createServer((_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
-  const halfOpen = createHalfOpen(limits, systemClock);
+  const halfOpen = createHalfOpen(connectionLimits, systemClock);
   // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
   const open = new Map<Duplex, ReleasePlace>();
   server.on('connection', (socket) => {
@@ -99,12 +99,7 @@ function bind(server: Server, port: number, host: string): Promise<void> {
  * What has been upgraded is no concern of this: the link's gate counts strangers, and a session of a peer is never ended
  * for want of room.
  */
-export interface HalfOpenLimits {
-  /** How many at once. */
-  readonly sockets: number;
-  /** From the arrival to the upgrade, in milliseconds; up to a second more. */
-  readonly handshakeTimeoutMs: number;
-}
+export type HalfOpenLimits = Pick<ConnectionLimits, 'sockets' | 'handshakeTimeoutMs'>;
 
 /** One timer for all of them fires no more often than this. */
 const leastWaitMs = 1_000;

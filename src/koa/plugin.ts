@@ -10,35 +10,20 @@ import type { Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 import type { VerifyClientCallbackSync } from 'ws';
 
-import { ReceiverError, quote } from '../errors.js';
-import type { CoreOptions } from '../options.js';
+import { ReceiverError } from '../errors.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import { openReceiver } from '../receiver.js';
 import { defaultConnectBackTiming, type ConnectBackTiming } from '../server/connect-back-schedule.js';
 import { callStepMs } from '../server/connect-back.js';
 import { createAnnouncer } from './announce.js';
-import type { Authorize } from './authorize.js';
-import { resolveAnnounce, type AnnounceOptions } from './bonjour.js';
+import { resolveAnnounce } from './bonjour.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
 import { listenForPeers, type Listener, createUpgrade } from './listen.js';
+import { resolveReceiverOptions } from './options.js';
+import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
 import { createEvents, createSockets } from './sockets.js';
 import { callFrom, dial } from './ws-transport.js';
-
-export interface ReceiverOptions extends CoreOptions {
-  /**
-   * Decides who may use the admin routes and events; true lets in. Default: this machine only, by its loopback
-   * name. What it throws answers the request.
-   */
-  readonly authorize?: Authorize | undefined;
-  /** Where the admin routes live. Default: `/esphome-receiver`. */
-  readonly prefix?: string | undefined;
-  /**
-   * Whether the local network is told by mDNS where the receiver listens, so that dashboards offer it and find it
-   * again at another address. It is told once `listen` has bound a port. Default: false.
-   */
-  readonly announce?: boolean | AnnounceOptions | undefined;
-}
 
 /** What of the core a host may have as it is. */
 type Shared = Pick<
@@ -72,7 +57,6 @@ export interface MountOptions {
 }
 
 const maxEventMessageBytes = 1024 * 1024;
-const prefixShape = /^(\/[A-Za-z0-9._~-]+)+$/;
 
 /** Makes a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
 export async function createReceiver(options: ReceiverOptions): Promise<Receiver> {
@@ -84,14 +68,10 @@ export async function createTimedReceiver(
   options: ReceiverOptions,
   timing: ConnectBackTiming,
 ): Promise<Receiver> {
-  const { authorize, prefix = '/esphome-receiver', announce, ...coreOptions } = options;
-  if (authorize !== undefined && typeof authorize !== 'function') {
-    throw new ReceiverError('OPTIONS', 'authorize must be a function of the context');
-  }
-  if (!prefixShape.test(prefix))
-    throw new ReceiverError('OPTIONS', `the prefix ${quote(prefix)} is no path such as /builds`);
-  const wish = await resolveAnnounce(announce);
-  const core = await openReceiver(coreOptions);
+  const resolved = resolveReceiverOptions(options);
+  const { authorize, prefix } = resolved;
+  const wish = await resolveAnnounce(resolved.announce);
+  const core = await openReceiver(resolved);
   const announcer =
     wish && createAnnouncer({ ...wish, publisher: wish.makePublisher(core.options.log), core });
   const hostPaths = createHostPaths(core);
@@ -122,8 +102,8 @@ export async function createTimedReceiver(
     handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
       if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
-      const { log, connectionLimits: limits } = core.options;
-      const listener = await listenForPeers({ port, host, limits, handleUpgrade: upgrade, log });
+      const { log, connectionLimits } = core.options;
+      const listener = await listenForPeers({ port, host, connectionLimits, handleUpgrade: upgrade, log });
       listeners.push(listener);
       if (isClosed) {
         await listener.close();

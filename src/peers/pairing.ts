@@ -16,7 +16,6 @@ import { cleanLabel, type NewPeer, type Peer, type PeerChanges } from './peer-ro
 import type { PeerTable } from './peers.js';
 import {
   createPendingRows,
-  defaultPairingLimits,
   type PairingLimits,
   type PendingPeer,
   createPairingWindow,
@@ -85,7 +84,7 @@ export interface PairingService {
 export interface PairingServiceOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
-  readonly limits?: PairingLimits;
+  readonly connectionLimits: PairingLimits;
   /**
    * What must be done before this key may be a peer under this id. A rejection refuses the approval. Default: nothing.
    */
@@ -98,8 +97,8 @@ const bootstrap = 'one-time-key';
 const theHost = 'the host';
 
 export function createPairingService(options: PairingServiceOptions): PairingService {
-  const { peers, clock, limits, beforeApproval = async () => {}, log } = options;
-  const pending = createPendingRows(limits ?? defaultPairingLimits);
+  const { peers, clock, connectionLimits, beforeApproval = async () => {}, log } = options;
+  const pending = createPendingRows(connectionLimits);
   const approving = new Set<DashboardId>();
   const events = createEmitter<PairingEvent>(log);
   let oneTimeKey: OneTimeKey | undefined;

@@ -6,6 +6,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
+import type { ConnectionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import { foldId } from './identity.js';
 import type { NewPeer } from './peer-row.js';
@@ -15,17 +16,7 @@ export interface PendingPeer extends NewPeer {
   readonly pin: string;
 }
 
-export interface PairingLimits {
-  /** Requests that wait for a person at once. */
-  readonly pairingRequests: number;
-  /** Connections that may wait for one request; the oldest gives way, since its client has most likely gone. */
-  readonly waitersPerRequest: number;
-}
-
-export const defaultPairingLimits: PairingLimits = Object.freeze({
-  pairingRequests: 32,
-  waitersPerRequest: 4,
-});
+export type PairingLimits = Pick<ConnectionLimits, 'pairingRequests' | 'waitersPerRequest'>;
 
 export interface PendingRows {
   list(): readonly PendingPeer[];

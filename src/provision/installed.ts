@@ -42,7 +42,7 @@ const freshMs = 10_000;
 const preparedMs = 1_000;
 
 export function createInstalled(options: InstalledOptions): InstalledEsphome {
-  const { option, env, probeEnv, now = () => performance.now() } = options;
+  const { esphome, environment, probeEnv, now = () => performance.now() } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
 
   let asking: Promise<Installed> | null = null;
@@ -50,9 +50,9 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
 
   async function askNow(): Promise<Installed> {
     const askedAt = now();
-    const command = await findEsphome({ option, env });
+    const command = await findEsphome({ esphome, environment });
     if (command === null) {
-      throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { option });
+      throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { esphome });
     }
     return {
       command,

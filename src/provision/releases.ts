@@ -12,21 +12,18 @@ import type { EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
 import type { LockTiming } from '../locks/lease.js';
 import type { Log } from '../log.js';
+import type { ResolvedOptions } from '../options/resolve.js';
 import { findPython, type Python } from './python.js';
 import { placeOf, readyIn, stampUse, useOf, sweepVenvs } from './venv-place.js';
 import { provisionVenv, type PlaceOptions } from './venv.js';
 
 const sharing = { maxAtOnce: 3, maxLines: 300, maxLineLength: 500 } as const;
 
-export interface ReleasesOptions {
+export interface ReleasesOptions extends Pick<ResolvedOptions, 'maxVersions' | 'environment'> {
   /** Absolute; both must exist. */
   readonly venvsDir: string;
   readonly locksDir: string;
   readonly timing: LockTiming;
-  /** How many are kept besides those in use. */
-  readonly maxKept: number;
-  /** The host's environment. */
-  readonly env: Readonly<Record<string, string | undefined>>;
   /** Interpreters to try before those that {@link findPython} looks for. Never rejects. */
   readonly pythons: () => Promise<readonly string[]>;
   readonly log: Log;
@@ -58,7 +55,7 @@ interface Use {
 
 /** Begins to look for a Python and to remove what is too much; neither is waited for. */
 export function openReleases(options: ReleasesOptions): Releases {
-  const { venvsDir, locksDir, timing, env, log } = options;
+  const { venvsDir, locksDir, timing, environment: env, log } = options;
   const stopping = new AbortController();
   const { signal: stopped } = stopping;
   const uses = new Map<string, Use>();
@@ -117,7 +114,7 @@ export function openReleases(options: ReleasesOptions): Releases {
   }
 
   async function sweep(waitMs: number): Promise<void> {
-    await sweepVenvs({ venvsDir, locksDir, timing, keep: options.maxKept, waitMs, signal: stopped, log });
+    await sweepVenvs({ venvsDir, locksDir, timing, keep: options.maxVersions, waitMs, signal: stopped, log });
   }
 
   return {

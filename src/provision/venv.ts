@@ -14,6 +14,7 @@ import { removeTree } from '../disk/remove.js';
 import { ReceiverError, isReceiverError } from '../errors.js';
 import { acquireAt, lockTiming, type Lease, type LockTiming } from '../locks/lease.js';
 import { silentLog, type Log } from '../log.js';
+import { defaultLockStaleMs } from '../options/core.js';
 import { findPython } from './python.js';
 import { runStep } from '../esphome/step.js';
 import {
@@ -71,7 +72,7 @@ type Settled = VenvOptions & Required<Pick<VenvOptions, 'env' | 'log' | 'timing'
 export async function provisionVenv(options: VenvOptions): Promise<string> {
   const { cacheDir = defaultCacheDir(), locksDir = join(cacheDir, 'locks'), name } = options;
   const place = placeOf({ venvsDir: cacheDir, locksDir, name });
-  const settled = { env: process.env, log: silentLog, timing: lockTiming(10_000), ...options };
+  const settled = { env: process.env, log: silentLog, timing: lockTiming(defaultLockStaleMs), ...options };
   try {
     for (let attempt = 1; ; attempt += 1) {
       const directory = await findOrInstall(place, settled, attempt === maxAttempts);

@@ -3,9 +3,9 @@
  * will do, and none that is in use. First of the peers that take more than an equal share of what may stay: else one that
  * builds a great deal at once would cost all others what they have. Pure: it decides, and touches nothing.
  */
+import type { RetentionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceRecord } from './device-usage.js';
-import type { RetentionLimits } from './limits.js';
 
 /** All in bytes of the volume; null for no limit. */
 export interface BuildQuota {

@@ -9,11 +9,11 @@
 import { ReceiverError, quote } from '../errors.js';
 import { devicesOnDisk } from '../jobs/devices-on-disk.js';
 import { isTerminal } from '../jobs/record.js';
+import type { RetentionLimits } from '../options/core-options.js';
 import type { DashboardId, Paths, RemoteKey } from '../paths/index.js';
 import { remoteKeyOf } from '../paths/resolver.js';
 import { openDeviceUsage } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
-import type { RetentionLimits } from './limits.js';
 import { createOwners, type Owners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { resetDevices } from './reset.js';
 import { joinResults, type SweepReport } from './sweep.js';

@@ -7,10 +7,11 @@ import { freeSpaceBytes } from '../disk/usage.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';
+import type { RetentionLimits } from '../options/core-options.js';
+import { changeRetention, type ResolvedOptions } from '../options/resolve.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog, DeviceRecord } from './device-usage.js';
 import { evict, type EvictableStore, type EvictableEntry, type EvictionLimits } from './evictable.js';
-import { changedLimits, type RetentionLimits } from './limits.js';
 import { noRoomFor, takenBy, type NoRoom, type Taken, overQuota } from './quota.js';
 import {
   type RemovalDeps,
@@ -40,15 +41,15 @@ export interface Sweeper {
   close(): Promise<void>;
 }
 
-export interface SweeperDeps extends Omit<RemovalDeps, 'usage'> {
+export interface SweeperDeps
+  extends
+    Omit<RemovalDeps, 'usage'>,
+    Pick<ResolvedOptions, 'retention' | 'resultTtlMs' | 'minFreeDiskBytes'> {
   readonly usage: DeviceUsageLog;
   readonly jobs: Pick<JobService, 'resultBytes' | 'isBusy' | 'subscribe'>;
   readonly results: EvictableStore;
   /** Installed releases and toolchains together. */
   readonly tools: EvictableStore;
-  readonly limits: RetentionLimits;
-  readonly resultTtlMs: number;
-  readonly minFreeDiskBytes: number;
   /** What the volume of a directory has left, in bytes. Default: what the system says. */
   readonly freeBytesOf?: (directory: string) => Promise<number>;
   /** Milliseconds since 1970. */
@@ -74,7 +75,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   const { signal } = stopping;
   const isBusy = (key: RemoteKey): boolean => jobs.isBusy(key);
   const sweepDeps: SweepDeps = { ...deps, signal, isBusy };
-  let limits = deps.limits;
+  let limits: RetentionLimits = deps.retention;
   let free: { readonly bytes: number | null; readonly at: number } = { bytes: null, at: -Infinity };
   /** As they were when they could be looked at last. */
   let toolEntries: readonly EvictableEntry[] = [];
@@ -214,7 +215,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   return {
     limits: () => limits,
     async setLimits(changes) {
-      limits = changedLimits(limits, changes);
+      limits = changeRetention(limits, changes);
       return sweep(false);
     },
     async usage() {

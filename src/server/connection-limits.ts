@@ -8,6 +8,7 @@
 import { isIPv6 } from 'node:net';
 
 import type { Clock } from '../async/clock.js';
+import type { ConnectionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 
 export interface PoolLimits {
@@ -74,26 +75,13 @@ export function createConnectionPool({ most, mostOfNetwork = most }: PoolLimits)
 }
 
 /**
- * Limits on connections that have not yet proved to be an approved peer's: anybody on the network can open a
- * socket and say nothing. An approved peer's session does not count, since there is only one for each peer.
+ * Anybody on the network can open a socket and say nothing. An approved peer's session does not count, since there is
+ * only one for each peer.
  */
-export interface StrangerLimits {
-  /** Connections of strangers at once. */
-  readonly strangers: number;
-  /** The same from one network: an IPv4 address, or the first 64 bits of an IPv6 one. */
-  readonly strangersPerAddress: number;
-  /** Handshakes that one network may begin in a second, over a longer time. */
-  readonly handshakesPerSecond: number;
-  /** The limit for each of the two waits of the handshake, in milliseconds. */
-  readonly handshakeTimeoutMs: number;
-}
-
-export const defaultStrangerLimits: StrangerLimits = Object.freeze({
-  strangers: 64,
-  strangersPerAddress: 16,
-  handshakesPerSecond: 20,
-  handshakeTimeoutMs: 10_000,
-});
+export type StrangerLimits = Pick<
+  ConnectionLimits,
+  'strangers' | 'strangersPerAddress' | 'handshakesPerSecond' | 'handshakeTimeoutMs'
+>;
 
 /** Gives the place up: the stranger has left, or is none any more. May be called more than once. */
 export type LeavePool = ReleasePlace;
@@ -174,26 +162,23 @@ export function networkOf(address: string): string {
   return groups.slice(0, 4).join(':');
 }
 
-/** One connection alone has five: one that arrives, and four ends. */
-export const defaultMaxUploadsPerPeer = 8;
-
 /**
  * Counts the uploads of each peer over all its connections. What a lost connection leaves takes time to be removed, so
  * without the count a peer that connects again and again would have any number of half-written trees here at once.
  */
 export interface Uploads {
-  readonly maxPerPeer: number;
+  readonly maxUploadsPerPeer: number;
   /** Counts one more and gives how to count it off, once; undefined when there are as many as may be. */
   begin(peer: DashboardId): (() => void) | undefined;
 }
 
-export function createUploads(maxPerPeer: number): Uploads {
+export function createUploads(maxUploadsPerPeer: number): Uploads {
   const counts = new Map<DashboardId, number>();
   return {
-    maxPerPeer,
+    maxUploadsPerPeer,
     begin(peer) {
       const count = counts.get(peer) ?? 0;
-      if (count >= maxPerPeer) return undefined;
+      if (count >= maxUploadsPerPeer) return undefined;
       counts.set(peer, count + 1);
       return () => {
         const left = (counts.get(peer) ?? 0) - 1;

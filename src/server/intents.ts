@@ -15,7 +15,7 @@ export interface ReceiverFacts {
   readonly friendlyName: string;
   readonly haAddon: boolean;
   /** Whether a pairing needs the printed key; only a preview says so. */
-  readonly requiresPairingKey: boolean;
+  readonly pairingByKey: boolean;
 }
 
 export interface IntentDecision {
@@ -81,6 +81,6 @@ export function answerOf(
     friendly_name: about.friendlyName,
     ha_addon: about.haAddon,
     ...(reason && { reason }),
-    ...(responded.intent === 'preview' && about.requiresPairingKey && { requires_pairing_key: true }),
+    ...(responded.intent === 'preview' && about.pairingByKey && { requires_pairing_key: true }),
   };
 }

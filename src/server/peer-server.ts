@@ -10,6 +10,7 @@ import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/events.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import { createRefusalLog, type Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import type { Identity } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
@@ -21,8 +22,6 @@ import type { Transport } from '../protocol/transport.js';
 import {
   createStrangerPool,
   createUploads,
-  defaultMaxUploadsPerPeer,
-  defaultStrangerLimits,
   type StrangerLimits,
   type LeavePool,
 } from './connection-limits.js';
@@ -37,10 +36,8 @@ export interface PeerServerOptions {
   readonly pairing: PairingService;
   readonly jobs: SessionJobs;
   readonly openIntake: OpenIntake;
-  /** Of a bundle as it arrives. Default: what the wire allows, 128 MiB. */
-  readonly maxBundleBytes?: number;
-  /** Of one peer, over all its connections; at least 2. Default: 8. */
-  readonly maxUploadsPerPeer?: number;
+  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
+  readonly maxUploadsPerPeer: number;
   readonly isPlaceSafe: IsPlaceSafe;
   /** Default: there always is room. */
   readonly noRoomFor?: NoRoomFor | undefined;
@@ -58,7 +55,7 @@ export interface PeerServerOptions {
   readonly log: Log;
   /** Default: the machine's. */
   readonly clock?: Clock;
-  readonly limits?: StrangerLimits;
+  readonly connectionLimits: StrangerLimits;
 }
 
 export interface PeerServer {
@@ -71,12 +68,12 @@ export interface PeerServer {
 }
 
 export function createPeerServer(options: PeerServerOptions): PeerServer {
-  const { pairing, jobs, log, clock = systemClock, limits = defaultStrangerLimits } = options;
-  const gate = createStrangerPool(limits, clock);
+  const { pairing, jobs, log, clock = systemClock, connectionLimits } = options;
+  const gate = createStrangerPool(connectionLimits, clock);
   const warnRefused = createRefusalLog(log);
   const { sessions = createSessions(clock, log) } = options;
   const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
-  const uploads = createUploads(options.maxUploadsPerPeer ?? defaultMaxUploadsPerPeer);
+  const uploads = createUploads(options.maxUploadsPerPeer);
   const stopping = new AbortController();
   // Every handshake listens to it, and there may be more than ten.
   setMaxListeners(0, stopping.signal);
@@ -111,7 +108,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
   async function serve(transport: Transport, leave: LeavePool): Promise<void> {
     const { signal } = stopping;
     const responded = await respond(transport, options.identity, {
-      timeoutMs: limits.handshakeTimeoutMs,
+      timeoutMs: connectionLimits.handshakeTimeoutMs,
       signal,
     });
     const { channel, intent } = responded;

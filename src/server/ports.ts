@@ -5,7 +5,7 @@
 import type { BundleIntake } from '../bundles/intake.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
-import type { NoRoom } from '../retention/quota.js';
+import type { AckReason } from '../protocol/constants.js';
 
 export type SessionJobs = Pick<
   JobService,
@@ -19,7 +19,10 @@ export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
 export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;
 
 /** Why an upload of as many bytes is refused before its first one; null when there is room. */
-export type NoRoomFor = (dashboardId: DashboardId, bytes: number) => NoRoom | null;
+export type NoRoomFor = (
+  dashboardId: DashboardId,
+  bytes: number,
+) => { readonly reason: AckReason; readonly detail: string } | null;
 
 /**
  * Removes what was built for the peer, or for all where the host allows that. Null when jobs are under way that it would

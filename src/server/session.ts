@@ -9,6 +9,7 @@
 import type { Clock } from '../async/clock.js';
 import { quote } from '../errors.js';
 import { createRefusalLog, type Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { TerminateReason, ResetReason } from '../protocol/constants.js';
@@ -46,7 +47,7 @@ export interface PeerSessionDeps {
   readonly channel: ReceiverChannel;
   readonly jobs: SessionJobs;
   readonly openIntake: OpenIntake;
-  readonly maxBundleBytes?: number;
+  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
   readonly isPlaceSafe: IsPlaceSafe;
   readonly noRoomFor?: NoRoomFor | undefined;
   readonly resetBuilds?: ResetBuilds | undefined;

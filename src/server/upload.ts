@@ -12,11 +12,12 @@ import type { StagedBundle } from '../bundles/staged.js';
 import { isReceiverError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
 import { createRefusalLog, type Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import { deviceFromFile, fileName, type DashboardId, type FileName } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { AckReason } from '../protocol/constants.js';
 import type { FrameOf } from '../protocol/frames.js';
-import { announcementFault, createAssembler, maxBundleBytes, type Assembler } from '../protocol/transfer.js';
+import { announcementFault, createAssembler, type Assembler } from '../protocol/transfer.js';
 import { stateFrame, type Outbox } from './outbox.js';
 import type { Uploads } from './connection-limits.js';
 import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake } from './ports.js';
@@ -33,8 +34,7 @@ export interface UploadHandlerDeps {
   readonly outbox: Outbox;
   readonly jobs: SessionJobs;
   readonly openIntake: OpenIntake;
-  /** Of a bundle as it arrives. Default: what the wire allows. */
-  readonly maxBundleBytes?: number;
+  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
   readonly isPlaceSafe: IsPlaceSafe;
   readonly noRoomFor?: NoRoomFor | undefined;
   readonly uploads: Uploads;
@@ -71,7 +71,7 @@ interface IncomingUpload {
 export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   const { dashboardId, channel, jobs, uploads, log } = parts;
   const warnRefused = createRefusalLog(log);
-  const maxUnfinished = Math.min(mostUnfinished, uploads.maxPerPeer - 1);
+  const maxUnfinished = Math.min(mostUnfinished, uploads.maxUploadsPerPeer - 1);
   let upload: IncomingUpload | undefined;
   /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */
   let holds = 0;
@@ -135,7 +135,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
       numChunks: frame.num_chunks,
       sha256: frame.bundle_sha256,
     };
-    const fault = announcementFault(announced, parts.maxBundleBytes ?? maxBundleBytes);
+    const fault = announcementFault(announced, parts.bundleLimits.packedBytes);
     if (fault) return refuse(frame.job_id, fault);
     // A clean makes room.
     const none = target === 'compile' ? parts.noRoomFor?.(dashboardId, frame.total_bundle_bytes) : null;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
-import type { BundleLimits } from '../../src/bundles/limits.js';
+import type { BundleLimits } from '../../src/options/core-options.js';
 import {
   bundle,
   config,

@@ -13,6 +13,9 @@ import { createPaths, dashboardId, deviceFromFile, fileName, type Layout } from 
 import { startChild } from '../support/child.js';
 import { tempDir } from '../support/temp-dir.js';
 import { bundle, configName, file, treeOf } from './archives.js';
+import { defaultOptions } from '../support/options.js';
+
+const { bundleLimits } = defaultOptions;
 
 const key = { dashboardId: dashboardId('dashboard-1'), device: deviceFromFile(configName) };
 
@@ -21,7 +24,11 @@ async function layoutOf(t: TestContext): Promise<Layout> {
 }
 
 async function stage(layout: Layout, name: string): Promise<StagedBundle> {
-  const intake = openIntake({ uploadsDir: layout.uploadsDir, configurationFilename: fileName(configName) });
+  const intake = openIntake({
+    uploadsDir: layout.uploadsDir,
+    configurationFilename: fileName(configName),
+    bundleLimits,
+  });
   intake.write(bundle(file(name)));
   return intake.finish();
 }

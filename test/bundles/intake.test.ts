@@ -10,7 +10,6 @@ import { gzipSync } from 'node:zlib';
 import { pack } from 'tar-stream';
 
 import { openIntake } from '../../src/bundles/intake.js';
-import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { isReceiverError } from '../../src/errors.js';
 import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -18,6 +17,9 @@ import { waitFor } from '../support/wait-for.js';
 import { bundle, config, configName, file, manifest, member, pax, tar, treeOf } from './archives.js';
 import { anyCutGivesTheSameTree } from './properties.js';
 import { configurationFilename, send, take } from './send.js';
+import { defaultOptions } from '../support/options.js';
+
+const { bundleLimits } = defaultOptions;
 
 /** Written by Python's tarfile as `esphome bundle` 2026.10 does: PAX for the long name that is not ASCII. */
 const fromPython = Buffer.from(
@@ -65,7 +67,7 @@ test('A bundle that comes byte by byte, with the padding of a tape, is the same 
   );
   const whole = await take(uploadsDir, archive);
   const single = Array.from(archive, (byte) => Buffer.from([byte]));
-  const staged = await send(openIntake({ uploadsDir, configurationFilename }), single);
+  const staged = await send(openIntake({ uploadsDir, configurationFilename, bundleLimits }), single);
   const tree = await treeOf(staged.directory);
   assert.deepEqual(tree, await treeOf(whole.directory));
   assert.ok(tree.has(longName));
@@ -109,7 +111,7 @@ test('Of modes only the right to execute is kept, and no time or special bit', a
 test('A sender that does not wait is asked to, and an upload is not held in memory', async (t) => {
   const uploadsDir = await tempDir(t);
   const archive = gzipSync(tar(manifest(), config, file('noise', randomBytes(6 << 20))), { level: 0 });
-  const intake = openIntake({ uploadsDir, configurationFilename });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits });
   let waits = 0;
   for (let at = 0; at < archive.length; at += 32_768) {
     if (intake.write(archive.subarray(at, at + 32_768))) continue;
@@ -182,7 +184,7 @@ const archive = bundle(file('noise', randomBytes(300_000)));
 test('An abort at any moment removes everything and nothing is thrown afterwards', async (t) => {
   const uploadsDir = await tempDir(t);
   for (let step = 0; step < 24; step += 1) {
-    const intake = openIntake({ uploadsDir, configurationFilename });
+    const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits });
     const pieces = [archive.subarray(0, 100_000), archive.subarray(100_000)];
     for (const piece of pieces.slice(0, step % 3)) intake.write(piece);
     const finished = step >= 12 ? Promise.allSettled([intake.finish()]) : null;
@@ -204,21 +206,27 @@ test('A signal cancels an upload, also one that was aborted before', async (t) =
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
   const { signal } = controller;
-  const intake = openIntake({ uploadsDir, configurationFilename, signal });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, signal });
   intake.write(archive.subarray(0, 1_000));
   controller.abort();
   await assert.rejects(intake.finish(), { code: 'CANCELLED' });
-  await assert.rejects(send(openIntake({ uploadsDir, configurationFilename, signal }), [archive]), {
-    code: 'CANCELLED',
-  });
+  await assert.rejects(
+    send(openIntake({ uploadsDir, configurationFilename, bundleLimits, signal }), [archive]),
+    { code: 'CANCELLED' },
+  );
   assert.deepEqual(await readdir(uploadsDir), []);
 });
 
 test('An upload that takes too long is refused as a bundle, and nothing of it waits for its last bytes', async (t) => {
   const uploadsDir = await tempDir(t);
   const clock = manualClock();
-  const limits = { ...defaultBundleLimits, uploadTimeoutMs: 5_000 };
-  const intake = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  const inTime = {
+    uploadsDir,
+    configurationFilename,
+    clock,
+    bundleLimits: { ...bundleLimits, uploadTimeoutMs: 5_000 },
+  };
+  const intake = openIntake(inTime);
   intake.write(archive.subarray(0, 200_000));
   clock.advance(4_999);
   await intake.drain();
@@ -230,9 +238,9 @@ test('An upload that takes too long is refused as a bundle, and nothing of it wa
   await assert.rejects(intake.finish(), { code: 'BUNDLE', message: 'the upload took over 5 seconds' });
   await intake.abort();
 
-  const quick = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  const quick = openIntake(inTime);
   const staged = await send(quick, [archive]);
-  const given = openIntake({ uploadsDir, configurationFilename, limits, clock });
+  const given = openIntake(inTime);
   await given.abort();
   assert.equal(clock.waiting, 0, 'no timer is left');
   clock.advance(60_000);
@@ -242,7 +250,7 @@ test('An upload that takes too long is refused as a bundle, and nothing of it wa
 test('A finished bundle belongs to its caller: neither abort nor the signal takes it away', async (t) => {
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
-  const intake = openIntake({ uploadsDir, configurationFilename, signal: controller.signal });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, signal: controller.signal });
   const staged = await send(intake, [archive]);
   const aborted = once(controller.signal, 'abort');
   controller.abort();
@@ -252,7 +260,7 @@ test('A finished bundle belongs to its caller: neither abort nor the signal take
 });
 
 test('A waiting sender is let go when the bundle is refused', async (t) => {
-  const intake = openIntake({ uploadsDir: await tempDir(t), configurationFilename });
+  const intake = openIntake({ uploadsDir: await tempDir(t), configurationFilename, bundleLimits });
   const refused = gzipSync(Buffer.concat([file('../x'), randomBytes(4 << 20)]), { level: 0 });
   let at = 0;
   while (at < refused.length && intake.write(refused.subarray(at, at + 32_768))) at += 32_768;

@@ -26,6 +26,9 @@ import {
   treeOf,
 } from './archives.js';
 import { configurationFilename, place, refusalOf, send } from './send.js';
+import { defaultOptions } from '../support/options.js';
+
+const { bundleLimits } = defaultOptions;
 
 /** Of one upload, on a machine that is busy with other tests. */
 const runTimeoutMs = 20_000;
@@ -58,7 +61,9 @@ export async function anyCutGivesTheSameTree(t: Cleanups, numRuns: number): Prom
       const members = sent.map(([path, body]) => Buffer.concat([longNames(path), file('f', body)]));
       const archive = gzipSync(tar(manifest(), ...members, config), { level });
       const chunks = assembled(cut(archive, cuts));
-      const staged = await inTime(send(openThreadedIntake({ uploadsDir, configurationFilename }), chunks));
+      const staged = await inTime(
+        send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), chunks),
+      );
       const found = [...(await treeOf(staged.directory))].filter(
         ([path]) => !path.endsWith('/') && path !== configName && path !== 'manifest.json',
       );

@@ -7,13 +7,15 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { openIntake, type BundleIntake, type IntakeOptions } from '../../src/bundles/intake.js';
-import { defaultBundleLimits, type BundleLimits } from '../../src/bundles/limits.js';
+import type { BundleLimits } from '../../src/options/core-options.js';
 import type { StagedBundle } from '../../src/bundles/staged.js';
 import { isReceiverError } from '../../src/errors.js';
 import { fileName } from '../../src/paths/index.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { configName, treeOf } from './archives.js';
+import { defaultOptions } from '../support/options.js';
 
+const { bundleLimits } = defaultOptions;
 export const configurationFilename = fileName(configName);
 const pieceBytes = 32_768;
 
@@ -33,7 +35,7 @@ export async function take(
   const pieces = Array.from({ length: count }, (_, i) =>
     archive.subarray(i * pieceBytes).subarray(0, pieceBytes),
   );
-  return send(openIntake({ uploadsDir, configurationFilename, ...options }), pieces);
+  return send(openIntake({ uploadsDir, configurationFilename, bundleLimits, ...options }), pieces);
 }
 
 export interface Place {
@@ -57,7 +59,7 @@ export async function refusalOf(
   changes: Partial<BundleLimits> = {},
 ): Promise<string | null> {
   try {
-    const staged = await take(uploadsDir, archive, { limits: { ...defaultBundleLimits, ...changes } });
+    const staged = await take(uploadsDir, archive, { bundleLimits: { ...bundleLimits, ...changes } });
     const tree = await treeOf(staged.directory);
     assert.ok(![...tree.values()].includes('neither a file nor a directory'));
     await staged.discard();

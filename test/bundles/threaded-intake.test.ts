@@ -7,13 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
 import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
-import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { openThreadedIntake, unpackThread } from '../../src/bundles/threaded-intake.js';
 import type { ToThread } from '../../src/bundles/unpack-messages.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { bundle, config, file, manifest, tar, treeOf } from './archives.js';
 import { configurationFilename, send } from './send.js';
+import { defaultOptions } from '../support/options.js';
+
+const { bundleLimits } = defaultOptions;
 
 const noise = randomBytes(3 << 20);
 const archive = gzipSync(tar(manifest(), file('noise', noise), config), { level: 1 });
@@ -23,13 +25,13 @@ const pieces = Array.from({ length: Math.ceil(archive.length / 32_768) }, (_, at
 
 async function open(t: Cleanups): Promise<{ intake: BundleIntake; uploadsDir: string }> {
   const uploadsDir = join(await tempDir(t), 'uploads');
-  return { uploadsDir, intake: openThreadedIntake({ uploadsDir, configurationFilename }) };
+  return { uploadsDir, intake: openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }) };
 }
 
 test('A bundle that is unpacked in the thread is the one that is unpacked here', async (t) => {
   const { intake, uploadsDir } = await open(t);
   const staged = await send(intake, pieces);
-  const same = await send(openIntake({ uploadsDir, configurationFilename }), pieces);
+  const same = await send(openIntake({ uploadsDir, configurationFilename, bundleLimits }), pieces);
   const { directory, ...facts } = staged;
   const { directory: other, ...sameFacts } = same;
   assert.deepEqual(JSON.parse(JSON.stringify(facts)), JSON.parse(JSON.stringify(sameFacts)));
@@ -42,7 +44,9 @@ test('A bundle that is unpacked in the thread is the one that is unpacked here',
 test('The content has one hash however it is packed, and another one for every change of it', async (t) => {
   const uploadsDir = await tempDir(t);
   const hashOf = async (bytes: Buffer): Promise<string> => {
-    const staged = await send(openThreadedIntake({ uploadsDir, configurationFilename }), [bytes]);
+    const staged = await send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), [
+      bytes,
+    ]);
     await staged.discard();
     return staged.contentSha256;
   };
@@ -70,11 +74,15 @@ test('A refusal comes back from the thread with its code, and an error of the di
 
   const noDirectory = join(await tempDir(t), 'file');
   await writeFile(noDirectory, '');
-  const onFile = openThreadedIntake({ uploadsDir: join(noDirectory, 'below'), configurationFilename });
+  const onFile = openThreadedIntake({
+    uploadsDir: join(noDirectory, 'below'),
+    configurationFilename,
+    bundleLimits,
+  });
   await assert.rejects(send(onFile, pieces), { code: 'ENOTDIR' });
 
-  const limits = { ...defaultBundleLimits, unpackedBytes: 1_000 };
-  const small = openThreadedIntake({ uploadsDir, configurationFilename, limits });
+  const smallLimits = { ...bundleLimits, unpackedBytes: 1_000 };
+  const small = openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits: smallLimits });
   await assert.rejects(send(small, pieces), { code: 'BUNDLE', message: /more than 1000 bytes/ });
   assert.deepEqual(await readdir(uploadsDir), []);
 });
@@ -85,7 +93,7 @@ test('Uploads that arrive at the same time do not mix', async (t) => {
   const staged = await Promise.all(
     names.map(async (name) => {
       const own = gzipSync(tar(manifest(), file(name, noise.subarray(0, 1 << 20)), config), { level: 0 });
-      const intake = openThreadedIntake({ uploadsDir, configurationFilename });
+      const intake = openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits });
       for (let at = 0; at < own.length; at += 10_007) {
         if (!intake.write(own.subarray(at, at + 10_007))) await intake.drain();
         await sleep(0);
@@ -153,7 +161,7 @@ test('A finished bundle is not taken away by an abort that comes too late', asyn
 test('When the thread dies its uploads fail, nothing of them is left, and the next bundle gets a new one', async (t) => {
   const { intake, uploadsDir } = await open(t);
   for (const piece of pieces.slice(0, 20)) intake.write(piece);
-  const given = openThreadedIntake({ uploadsDir, configurationFilename });
+  const given = openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits });
   await waitFor(async () => (await readdir(uploadsDir)).length === 2, { what: 'both directories' });
   const aborted = given.abort();
   // A message that no code sends.
@@ -163,6 +171,6 @@ test('When the thread dies its uploads fail, nothing of them is left, and the ne
   await aborted;
   await intake.abort();
   assert.deepEqual(await readdir(uploadsDir), []);
-  const next = await send(openThreadedIntake({ uploadsDir, configurationFilename }), pieces);
+  const next = await send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), pieces);
   assert.equal((await treeOf(next.directory)).size, 3);
 });

@@ -10,6 +10,9 @@ import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { makeBundle } from '../../src/koa/offloader.js';
 import { reduceSecrets, referencesOf } from '../../src/client/bundle.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
+import { defaultOptions } from '../support/options.js';
+
+const { bundleLimits } = defaultOptions;
 
 const code =
   (expected: ErrorCode) =>
@@ -28,7 +31,11 @@ async function configDir(t: Cleanups, files: Readonly<Record<string, string | Bu
 
 /** Unpacks a bundle as a receiver does, and reads everything back. */
 async function received(t: Cleanups, bundle: Awaited<ReturnType<typeof makeBundle>>) {
-  const intake = openIntake({ uploadsDir: await tempDir(t), configurationFilename: bundle.file });
+  const intake = openIntake({
+    uploadsDir: await tempDir(t),
+    configurationFilename: bundle.file,
+    bundleLimits,
+  });
   intake.write(bundle.bytes);
   const { directory } = await intake.finish();
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });

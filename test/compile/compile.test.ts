@@ -144,10 +144,10 @@ test('A compile that takes too long is ended and called so', async (t) => {
 
 test('A compile that prints nothing for too long is ended and called so, and one that prints now and then is not', async (t) => {
   const hung = await build(t, 'sleep=60000');
-  const result = await hung.run({ silenceMs: 600 });
+  const result = await hung.run({ silenceTimeoutMs: 600 });
   assert.deepEqual([result.silent, result.timedOut, result.signal], [true, false, 'SIGTERM']);
   assert.equal(leavesDamage(result), false);
-  assert.deepEqual(judge(result, { timeoutMs, silenceMs: 1_200_000 }), {
+  assert.deepEqual(judge(result, { timeoutMs, silenceTimeoutMs: 1_200_000 }), {
     reason: 'resource',
     message:
       "stopped: it printed nothing for 20 minutes; build again, or have the build server's limit raised",
@@ -155,7 +155,7 @@ test('A compile that prints nothing for too long is ended and called so, and one
   const { run } = await build(t, '');
   const command = ['/bin/sh', '-c', 'for n in 1 2 3 4 5 6; do echo $n; sleep 0.2; done'] as const;
   const begin = performance.now();
-  assert.deepEqual(await run({ command, silenceMs: 800 }), { ...clean, marks: noMarks });
+  assert.deepEqual(await run({ command, silenceTimeoutMs: 800 }), { ...clean, marks: noMarks });
   assert.ok(performance.now() - begin > 800, 'it took longer than the silence that is allowed');
 });
 

@@ -25,7 +25,7 @@ async function machine(
 
 test('Without a wish it is the esphome on PATH, as an absolute path', async (t) => {
   const { onPath, env } = await machine(t);
-  assert.deepEqual(await findEsphome({ env }), [onPath]);
+  assert.deepEqual(await findEsphome({ environment: env }), [onPath]);
 });
 
 test('The option goes before ESPHOME_COMMAND, and that before PATH', async (t) => {
@@ -33,21 +33,21 @@ test('The option goes before ESPHOME_COMMAND, and that before PATH', async (t) =
   const other = await program(join(base, 'other'), 'esphome');
   const third = await program(join(base, 'third'), 'esphome');
   const set = { ...env, ESPHOME_COMMAND: other };
-  assert.deepEqual(await findEsphome({ env: set }), [other]);
-  assert.deepEqual(await findEsphome({ option: third, env: set }), [third]);
+  assert.deepEqual(await findEsphome({ environment: set }), [other]);
+  assert.deepEqual(await findEsphome({ esphome: third, environment: set }), [third]);
 });
 
 test('A command line is split at white space, unless the whole is a file whose name holds some', async (t) => {
   const { base, env } = await machine(t);
   const python = await program(join(base, 'bin'), 'python3');
   const spaced = await program(join(base, 'my programs'), 'esphome');
-  assert.deepEqual(await findEsphome({ env: { ...env, ESPHOME_COMMAND: 'python3 -m  esphome' } }), [
+  assert.deepEqual(await findEsphome({ environment: { ...env, ESPHOME_COMMAND: 'python3 -m  esphome' } }), [
     python,
     '-m',
     'esphome',
   ]);
-  assert.deepEqual(await findEsphome({ option: spaced, env }), [spaced]);
-  assert.deepEqual(await findEsphome({ option: ['python3', '-m', 'esp home'], env }), [
+  assert.deepEqual(await findEsphome({ esphome: spaced, environment: env }), [spaced]);
+  assert.deepEqual(await findEsphome({ esphome: ['python3', '-m', 'esp home'], environment: env }), [
     python,
     '-m',
     'esp home',
@@ -57,17 +57,19 @@ test('A command line is split at white space, unless the whole is a file whose n
 test('A wish that leads nowhere gives none, and never another ESPHome', async (t) => {
   const { base, env } = await machine(t);
   const plain = await program(join(base, 'other'), 'esphome', 0o644);
-  for (const option of [join(base, 'gone'), 'no-such-esphome', plain, join(base, 'bin'), [], '  ']) {
-    assert.equal(await findEsphome({ option, env }), null, String(option));
+  for (const esphome of [join(base, 'gone'), 'no-such-esphome', plain, join(base, 'bin'), [], '  ']) {
+    assert.equal(await findEsphome({ esphome, environment: env }), null, String(esphome));
   }
 });
 
 test('A relative path is of this moment, and relative entries of PATH are looked past', async (t) => {
   const { onPath } = await machine(t);
-  assert.deepEqual(await findEsphome({ option: relative(process.cwd(), onPath), env: {} }), [onPath]);
+  assert.deepEqual(await findEsphome({ esphome: relative(process.cwd(), onPath), environment: {} }), [
+    onPath,
+  ]);
   const directory = relative(process.cwd(), join(onPath, '..'));
-  assert.equal(await findEsphome({ env: { PATH: `${directory}:` } }), null);
-  assert.equal(await findEsphome({ env: {} }), null);
+  assert.equal(await findEsphome({ environment: { PATH: `${directory}:` } }), null);
+  assert.equal(await findEsphome({ environment: {} }), null);
 });
 
 test('The bootloader is skipped only by a release that knows how', () => {

@@ -29,13 +29,13 @@ const hostEnvironment = {
 };
 
 test("a local configuration keeps the host's environment unchanged", () => {
-  const compose = createEnvironment({ paths, hostEnvironment });
+  const compose = createEnvironment({ paths, environment: hostEnvironment });
   const { EMPTY: _, ...defined } = hostEnvironment;
   assert.deepEqual(compose('kitchen.yaml'), defined);
 });
 
 test("a remote configuration is pinned to its subtree and sees none of the host's secrets", () => {
-  const environment = createEnvironment({ paths, hostEnvironment })(remote);
+  const environment = createEnvironment({ paths, environment: hostEnvironment })(remote);
   assert.equal(environment['ESPHOME_DATA_DIR'], subtree);
   assert.equal(environment['PATH'], '/usr/bin');
   assert.equal(environment['TZ'], 'Europe/Berlin');
@@ -58,12 +58,12 @@ test("a remote configuration is pinned to its subtree and sees none of the host'
 
 test('the same input gives the same bytes, in whatever order the host has its variables', () => {
   const reversed = Object.fromEntries(Object.entries(hostEnvironment).toReversed());
-  const first = JSON.stringify(createEnvironment({ paths, hostEnvironment })(remote));
-  assert.equal(JSON.stringify(createEnvironment({ paths, hostEnvironment: reversed })(remote)), first);
+  const first = JSON.stringify(createEnvironment({ paths, environment: hostEnvironment })(remote));
+  assert.equal(JSON.stringify(createEnvironment({ paths, environment: reversed })(remote)), first);
 });
 
 test('tools are shared: two devices differ in their data and temporary directories only', () => {
-  const compose = createEnvironment({ paths, hostEnvironment });
+  const compose = createEnvironment({ paths, environment: hostEnvironment });
   const one = compose(remote);
   const two = compose(remote.replaceAll('kitchen', 'hall'));
   const differing = Object.keys(one).filter((name) => one[name] !== two[name]);
@@ -71,14 +71,18 @@ test('tools are shared: two devices differ in their data and temporary directori
 });
 
 test('a variable that the operator names passes, also a proxy with credentials', () => {
-  const compose = createEnvironment({ paths, hostEnvironment, pass: ['SUPERVISOR_TOKEN', 'https_proxy'] });
+  const compose = createEnvironment({
+    paths,
+    environment: hostEnvironment,
+    passEnvironment: ['SUPERVISOR_TOKEN', 'https_proxy'],
+  });
   assert.equal(compose(remote)['SUPERVISOR_TOKEN'], 'secret-token');
   assert.equal(compose(remote)['https_proxy'], 'http://user:secret@proxy:3128');
 });
 
 test("an operator's own limit of compilers wins over ours, and one that would break every build is left out", () => {
   const limits = (host: Record<string, string>, compilers: number | null): string[] =>
-    Object.entries(createEnvironment({ paths, hostEnvironment: host, compilers })(remote))
+    Object.entries(createEnvironment({ paths, environment: host, compilers })(remote))
       .filter(([name]) => /PROCESS_LIMIT|BUILD_JOBS/.test(name))
       .map(([name, value]) => `${name}=${value}`);
   const limit = 'ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT';
@@ -97,7 +101,7 @@ test("an operator's own limit of compilers wins over ours, and one that would br
 
 test('a value with a NUL or a line end is refused by name, without its content', () => {
   for (const value of ['/bin\n/evil', '/bin\0']) {
-    const compose = createEnvironment({ paths, hostEnvironment: { PATH: value } });
+    const compose = createEnvironment({ paths, environment: { PATH: value } });
     assert.throws(
       () => compose(remote),
       (error: Error) => error.message.includes('PATH') && !error.message.includes('evil'),
@@ -106,9 +110,11 @@ test('a value with a NUL or a line end is refused by name, without its content',
 });
 
 test('a host without a PATH gives its builds the usual one', () => {
-  assert.match(createEnvironment({ paths, hostEnvironment: {} })(remote)['PATH'] ?? '', /\/usr\/bin/);
+  assert.match(createEnvironment({ paths, environment: {} })(remote)['PATH'] ?? '', /\/usr\/bin/);
 });
 
 test('a traversal-shaped configuration gets no environment', () => {
-  assert.throws(() => createEnvironment({ paths, hostEnvironment })('../x.yaml'), { code: 'TRAVERSAL' });
+  assert.throws(() => createEnvironment({ paths, environment: hostEnvironment })('../x.yaml'), {
+    code: 'TRAVERSAL',
+  });
 });

@@ -36,12 +36,12 @@ async function building(t: TestContext, pip = ''): Promise<Site & { readonly pyt
     ...{ pip, prints: `Version: ${version}`, esphome: `exec '${program}' '${script}' "$@"` },
   });
   const releases = openReleases({
-    ...{ venvsDir, locksDir, timing, maxKept: 3, env: probeEnv, log },
+    ...{ venvsDir, locksDir, timing, maxVersions: 3, environment: probeEnv, log },
     pythons: async () => [python.path],
   });
   t.after(() => releases.close());
   const chooseEsphome = createChoice({
-    installed: createInstalled({ option: standInEsphome, env: {}, probeEnv }),
+    installed: createInstalled({ esphome: standInEsphome, environment: {}, probeEnv }),
     releases,
   });
   return { ...(await site(t, base, { chooseEsphome })), python };
@@ -168,7 +168,7 @@ async function changeable(t: TestContext) {
   let time = 0;
   const wait = (ms: number): void => void (time += ms);
   const choose: ChooseEsphome = createChoice({
-    installed: createInstalled({ option: program, env: {}, probeEnv, now: () => time }),
+    installed: createInstalled({ esphome: program, environment: {}, probeEnv, now: () => time }),
     releases: null,
   });
   return { set, wait, choose };
@@ -195,7 +195,7 @@ test('A host whose ESPHome is broken can still install another; a fault of our o
   const asked: string[] = [];
   const choice = (obtain: () => Promise<never>): ChooseEsphome =>
     createChoice({
-      installed: createInstalled({ option: '/no/esphome', env: {}, probeEnv }),
+      installed: createInstalled({ esphome: '/no/esphome', environment: {}, probeEnv }),
       releases: { obtain: (wanted) => (asked.push(wanted), obtain()) },
     });
   const message =

@@ -434,7 +434,7 @@ test('PlatformIO is measured by the largest build of the same device before', as
 });
 
 test('No peer can have too many jobs wait, or push the results of others out', async (t) => {
-  const world = await heldAt(t, 'compile', { deps: { maxLivePerPeer: 3, maxEndedPerPeer: 2 } });
+  const world = await heldAt(t, 'compile', { deps: { maxJobsPerPeer: 3, maxResultsPerPeer: 2 } });
   const kept = submitted(world, { dashboardId: dashboardId('another_peer') });
   await world.reached;
   world.letGo();

@@ -99,7 +99,7 @@ test('Of too many results those that were fetched go first, then the oldest; fai
   let isFailing = false;
   const world = await createWorld({
     jobsDir: await tempDir(t),
-    deps: { maxEndedPerPeer: 2 },
+    deps: { maxResultsPerPeer: 2 },
     gate: async (at) => {
       if (at === 'compile' && isFailing) throw new Error('no');
     },

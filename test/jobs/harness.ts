@@ -24,6 +24,7 @@ import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
 import { emptyDisk, keptOn, type Disk } from './fake-disk.js';
 import { fakeLease, type FakeLease } from './fake-lease.js';
+import { defaultOptions } from '../support/options.js';
 
 /**
  * The steps of a compile in their order; `put:` is the store, `end` of it the last record. A job that waits for no slot
@@ -195,6 +196,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   };
 
   const jobs = await createJobService({
+    ...defaultOptions,
     store: {
       ...store,
       async put(record) {

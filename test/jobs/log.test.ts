@@ -24,12 +24,12 @@ let logs = 0;
 
 async function written(
   lines: readonly string[],
-  maxBytes: number,
+  maxOutputBytes: number,
 ): Promise<{ told: string[]; kept: string }> {
   logs += 1;
   const file = join(directory, `${logs}.log`);
   const told: string[] = [];
-  const output = openJobLog(file, { maxBytes, onLine: (line) => void told.push(line), log });
+  const output = openJobLog(file, { maxOutputBytes, onLine: (line) => void told.push(line), log });
   for (const line of lines) output.write(line);
   await output.close();
   return { told, kept: await readFile(file, 'utf8') };
@@ -83,13 +83,13 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
     .array(line, { minLength: 1, maxLength: 250 })
     .filter((all) => all.every((text) => text !== ''));
   await fc.assert(
-    fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxBytes) => {
-      const { told, kept } = await written(all, maxBytes);
+    fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxOutputBytes) => {
+      const { told, kept } = await written(all, maxOutputBytes);
       const shown = told.filter((text) => !text.endsWith(notice));
       const dropped = Number(/^\[(\d+) lines are left out here/m.exec(kept)?.[1] ?? 0);
       assert.equal(shown.length + dropped, all.length);
       assert.ok(told.length - shown.length <= 1, 'more than one notice');
-      assert.ok(Buffer.byteLength(kept) <= maxBytes + 80);
+      assert.ok(Buffer.byteLength(kept) <= maxOutputBytes + 80);
       if (dropped === 0) assert.equal(kept, all.join(''));
     }),
     { numRuns: 150 },
@@ -99,21 +99,25 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
 test('No file is opened before the first line, which replaces what an earlier attempt has written', async () => {
   const file = join(directory, 'again.log');
   await writeFile(file, 'an earlier attempt, which was longer');
-  const silent = openJobLog(file, { onLine() {}, log });
+  const silent = openJobLog(file, { maxOutputBytes: 65_536, onLine() {}, log });
   await silent.close();
   assert.equal(await readFile(file, 'utf8'), 'an earlier attempt, which was longer');
-  const output = openJobLog(file, { onLine() {}, log });
+  const output = openJobLog(file, { maxOutputBytes: 65_536, onLine() {}, log });
   output.write('new\n');
   await output.close();
   assert.equal(await readFile(file, 'utf8'), 'new\n');
-  const waiting = openJobLog(join(directory, 'waits.log'), { onLine() {}, log });
+  const waiting = openJobLog(join(directory, 'waits.log'), { maxOutputBytes: 65_536, onLine() {}, log });
   await waiting.close();
   await assert.rejects(stat(join(directory, 'waits.log')), { code: 'ENOENT' });
 });
 
 test('A disk that is full stops the log and nothing else', { skip: !(await canBeFull()) }, async () => {
   const told: string[] = [];
-  const output = openJobLog('/dev/full', { maxBytes: 65_536, onLine: (line) => void told.push(line), log });
+  const output = openJobLog('/dev/full', {
+    maxOutputBytes: 65_536,
+    onLine: (line) => void told.push(line),
+    log,
+  });
   for (let n = 0; n < 100; n += 1) output.write(`line ${n}\n`);
   await output.close();
   assert.equal(told.length, 100);

@@ -9,7 +9,6 @@ import fc from 'fast-check';
 
 import { advance, isSameWork, isTerminal, jobStates, type Step } from '../../src/jobs/record.js';
 import { createMemoryQueue, type Slot } from '../../src/jobs/queue.js';
-import { compilersPerBuild, defaultSlots } from '../../src/jobs/slots.js';
 import { turnsOf, waitingText, type Owner, type WaitReason } from '../../src/jobs/waiting.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { exampleRecord, jobQueueSuite } from '../../src/testing/index.js';
@@ -125,38 +124,6 @@ test('What else a job may wait for is said with what is there and what is needed
     [{ for: 'toolchain', platform: 'esp32' }, 'toolchain being installed'],
   ];
   for (const [waiting, text] of said) assert.equal(waitingText(waiting), text);
-});
-
-test('A machine is divided by its processors and its memory, and has one slot at least', () => {
-  const divided = ([cores, gigabytes]: readonly [number, number]): readonly [number, number | null] => {
-    const machine = { cores, memoryBytes: gigabytes * 1e9 };
-    const slots = defaultSlots(machine);
-    return [slots, compilersPerBuild(slots, machine)];
-  };
-  const machines = [
-    [1, 1],
-    [2, 24],
-    [4, 4],
-    [8, 16],
-    [8, 4],
-    [16, 10],
-    [6, 64],
-    [10, 64],
-    [1024, 4096],
-  ] as const;
-  assert.deepEqual(machines.map(divided), [
-    ...[
-      [1, null],
-      [1, null],
-      [1, null],
-      [2, 4],
-      [1, null],
-      [3, 6],
-      [1, null],
-      [2, 5],
-      [64, 16],
-    ],
-  ]);
 });
 
 const step: fc.Arbitrary<Step> = fc.oneof(

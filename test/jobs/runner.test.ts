@@ -119,7 +119,7 @@ test('A wrong version, or no ESPHome, is refused so that the client can build by
   assertSucceeded(await here.build(host('kitchen'), { targetVersion: '2026.10.0' }));
   const bare = await site(t, here.base, {
     chooseEsphome: createChoice({
-      installed: createInstalled({ env: { PATH: '' }, probeEnv: {} }),
+      installed: createInstalled({ environment: { PATH: '' }, probeEnv: {} }),
       releases: null,
     }),
   });

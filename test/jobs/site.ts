@@ -34,7 +34,7 @@ import { becomeInstaller, enterToolchain } from '../../src/toolchains/gate.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { exampleRequest } from './examples.js';
-import { defaultTiming } from '../support/options.js';
+import { defaultOptions, defaultTiming } from '../support/options.js';
 
 export interface Site {
   readonly jobs: JobService;
@@ -71,10 +71,10 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const runner: RunnerDeps = {
     paths,
     chooseEsphome: createChoice({
-      installed: createInstalled({ option: standInEsphome, env: {}, probeEnv: hostEnvironment }),
+      installed: createInstalled({ esphome: standInEsphome, environment: {}, probeEnv: hostEnvironment }),
       releases: null,
     }),
-    composeEnvironment: createEnvironment({ paths, hostEnvironment }),
+    composeEnvironment: createEnvironment({ paths, environment: hostEnvironment }),
     acquireLease: (wish) => acquireLease({ ...wish, locksDir: layout.locksDir, timing, log }),
     installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env) => openBuildDir(paths, configuration, env),
@@ -96,6 +96,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     ...run,
   };
   const jobs = await createJobService({
+    ...defaultOptions,
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: 2_000, log }),
     bundles: createBundleStore(layout),
     queue: createMemoryQueue({ slots: 2 }),

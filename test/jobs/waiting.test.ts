@@ -171,7 +171,7 @@ test('A job that waits for memory says so to the operator with figures and to it
 });
 
 test('On a nearly full disk a job fails as short of resources, in a sentence, and gives its slot back', async (t) => {
-  const queue = withAdmission(createMemoryQueue(), {
+  const queue = withAdmission(createMemoryQueue({ slots: 1 }), {
     ...{ minFreeMemoryBytes: 0, minFreeDiskBytes: 1e9 },
     ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(4e8) },
   });

@@ -8,7 +8,7 @@ import { test, type TestContext } from 'node:test';
 import { createReceiver } from '../../src/index.js';
 import { createAnnouncer, recheckMs, type Announcer, type Publisher } from '../../src/koa/announce.js';
 import type { Announcement, Networks } from '../../src/koa/announcement.js';
-import { resolveOptions } from '../../src/options.js';
+import { resolveOptions } from '../../src/options/resolve.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import { recordingLog, type RecordingLog } from '../support/recording-log.js';
@@ -243,17 +243,23 @@ test('A receiver that listens for this machine only announces nothing, and withd
 
 test('What cannot be announced is refused when the receiver is made, and makes nothing', async (t) => {
   const configDir = await tempDir(t);
-  for (const announce of [
-    5,
-    'yes',
-    null,
-    { port: 1 },
-    { httpPort: 0 },
-    { interface: 'eth0' },
-    { publisher: {} },
-  ]) {
-    const options = { configDir, announce } as never;
-    await assert.rejects(createReceiver(options), { code: 'OPTIONS', message: /^announce: / });
+  const refused: readonly (readonly [announce: unknown, message: string])[] = [
+    [5, 'invalid announce: expected true, false or an object, got 5'],
+    ['yes', 'invalid announce: expected true, false or an object, got "yes"'],
+    [null, 'invalid announce: expected true, false or an object, got null'],
+    [{ port: 1 }, 'unknown option "announce.port" (did you mean "httpPort"?)'],
+    [{ httpPort: 0 }, 'invalid announce.httpPort: expected an integer from 1 to 65535, got 0'],
+    [
+      { interface: 'eth0' },
+      'invalid announce.interface: expected an IPv4 address of this machine, got "eth0"',
+    ],
+    [
+      { publisher: {} },
+      'invalid announce.publisher: expected an object with the functions publish and withdraw, got an object',
+    ],
+  ];
+  for (const [announce, message] of refused) {
+    await assert.rejects(createReceiver({ configDir, announce } as never), { code: 'OPTIONS', message });
   }
   assert.deepEqual(await readdir(configDir), []);
 });

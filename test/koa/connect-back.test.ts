@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { createUpgrade } from '../../src/koa/listen.js';
-import { createTimedReceiver, type ReceiverOptions } from '../../src/koa/plugin.js';
+import { createTimedReceiver } from '../../src/koa/plugin.js';
+import type { ReceiverOptions } from '../../src/koa/receiver-options.js';
 import { callFrom, dial } from '../../src/koa/ws-transport.js';
 import { newDashboardId, identityOf } from '../../src/peers/identity.js';
 import { initiate, respond, type Responded } from '../../src/protocol/handshake.js';

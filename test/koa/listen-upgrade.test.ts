@@ -33,7 +33,7 @@ async function listening(t: TestContext, limits: Partial<HalfOpenLimits> = {}): 
   const place = { port: 0, host: '127.0.0.1', log: silentLog };
   const listener = await listenForPeers({
     ...{ ...place, handleUpgrade },
-    limits: { sockets: 10, handshakeTimeoutMs: 10_000, ...limits },
+    connectionLimits: { sockets: 10, handshakeTimeoutMs: 10_000, ...limits },
   });
   t.after(() => listener.close());
   return {

@@ -5,7 +5,6 @@ import { once } from 'node:events';
 import promises, { readdir, readFile, stat } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { connect, type AddressInfo } from 'node:net';
-import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
@@ -13,10 +12,8 @@ import Koa from 'koa';
 import websockify from 'koa-websocket';
 import { WebSocket } from 'ws';
 
-import { defaultBundleLimits } from '../../src/bundles/limits.js';
 import { createReceiver } from '../../src/index.js';
 import { unpackArtifacts } from '../../src/koa/offloader.js';
-import { defaultConnectionLimits, resolveOptions } from '../../src/options.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { fakePython } from '../esphome/fake-python.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -391,45 +388,6 @@ test('A port that is taken is an error that says so, and options are checked at 
     await assert.rejects(createReceiver({ configDir, ...wrong } as never), { code: 'OPTIONS' });
   }
   assert.deepEqual(await readdir(configDir), []);
-});
-
-test('A limit that is not named keeps its default', async (t) => {
-  const configDir = await tempDir(t);
-  const { bundleLimits } = resolveOptions({ configDir, bundleLimits: { depth: 3 } });
-  assert.deepEqual(bundleLimits, { ...defaultBundleLimits, depth: 3 });
-  assert.deepEqual(resolveOptions({ configDir }).bundleLimits, defaultBundleLimits);
-  const { connectionLimits } = resolveOptions({ configDir, connectionLimits: { strangers: 9 } });
-  assert.deepEqual(connectionLimits, { ...defaultConnectionLimits, strangers: 9 });
-});
-
-test('Without a name the machine has the first label of its host name', async (t) => {
-  const { friendlyName } = resolveOptions({ configDir: await tempDir(t) });
-  assert.equal(friendlyName, hostname().split('.')[0]);
-});
-
-test('Each limit of a job has a default, a least and a most, and what is outside is refused', async (t) => {
-  const configDir = await tempDir(t);
-  const limits = {
-    compileTimeoutMs: [3_600_000, 1_000, 86_400_000],
-    silenceTimeoutMs: [1_200_000, 1_000, 86_400_000],
-    maxOutputBytes: [8_388_608, 65_536, 67_108_864],
-    maxJobsPerPeer: [100, 1, 10_000],
-    maxUploadsPerPeer: [8, 2, 64],
-  } as const;
-  const defaults = resolveOptions({ configDir });
-  for (const [name, [usual, least, most]] of Object.entries(limits)) {
-    assert.equal(defaults[name as keyof typeof limits], usual, name);
-    for (const wrong of [least - 1, most + 1, least + 0.5])
-      assert.throws(
-        () => resolveOptions({ configDir, [name]: wrong }),
-        { code: 'OPTIONS' },
-        `${name} ${wrong}`,
-      );
-    for (const right of [least, most]) {
-      const read = resolveOptions({ configDir, [name]: right });
-      assert.equal(read[name as keyof typeof limits], right);
-    }
-  }
 });
 
 test('A job that hangs, one that prints too much and one too many are each stopped at the limit that the host has set', async (t) => {

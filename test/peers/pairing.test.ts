@@ -15,13 +15,14 @@ import {
   type PairingEvent,
 } from '../../src/peers/pairing.js';
 import type { PeerTable } from '../../src/peers/peers.js';
-import { defaultPairingLimits, createPairingWindow, windowMs } from '../../src/peers/pending.js';
+import { createPairingWindow, windowMs } from '../../src/peers/pending.js';
 import { pinOf } from '../../src/protocol/fingerprint.js';
 import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { freshPeers } from './fresh-peers.js';
+import { defaultOptions } from '../support/options.js';
 
-const { pairingRequests, waitersPerRequest } = defaultPairingLimits;
+const { pairingRequests, waitersPerRequest } = defaultOptions.connectionLimits;
 const keyA = Buffer.alloc(32, 1);
 const keyB = Buffer.alloc(32, 2);
 const pinA = pinOf(keyA);
@@ -50,7 +51,7 @@ interface Setting {
 async function setting(t: Cleanups): Promise<Setting> {
   const peers = await freshPeers(t);
   const clock = manualClock();
-  const pairing = createPairingService({ peers, clock, log: silentLog });
+  const pairing = createPairingService({ ...defaultOptions, peers, clock, log: silentLog });
   const events: PairingEvent[] = [];
   pairing.subscribe((event) => events.push(event));
   return { pairing, peers, clock, events, types: () => events.map(({ type }) => type) };

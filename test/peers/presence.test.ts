@@ -10,6 +10,7 @@ import { pinOf } from '../../src/protocol/fingerprint.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { freshPeers } from './fresh-peers.js';
 import { manualClock } from '../async/manual-clock.js';
+import { defaultOptions } from '../support/options.js';
 
 const key = Buffer.alloc(32, 1);
 const id = dashboardId('Dashboard-1');
@@ -30,7 +31,12 @@ const bare: PairingCaller = {
 };
 
 async function deskOf(t: Cleanups): Promise<PairingService> {
-  const pairing = createPairingService({ peers: await freshPeers(t), clock: manualClock(), log: silentLog });
+  const pairing = createPairingService({
+    ...defaultOptions,
+    peers: await freshPeers(t),
+    clock: manualClock(),
+    log: silentLog,
+  });
   pairing.window.open('page');
   await pairing.pairRequest(first);
   return pairing;

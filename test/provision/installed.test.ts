@@ -26,7 +26,7 @@ async function host(t: TestContext): Promise<Host> {
   await writeFile(asked, '');
   return {
     installed: createInstalled({
-      ...{ option: program, env: {}, probeEnv: { PATH: '/usr/bin:/bin' }, now: () => time },
+      ...{ esphome: program, environment: {}, probeEnv: { PATH: '/usr/bin:/bin' }, now: () => time },
     }),
     async set(version, rest = '') {
       if (version === null) return rm(program, { force: true });

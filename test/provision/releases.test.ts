@@ -25,7 +25,7 @@ interface Shelf {
 }
 
 interface ShelfOptions {
-  readonly maxKept?: number;
+  readonly maxVersions?: number;
   readonly pip?: string;
   /** Another process on the same disk. */
   readonly beside?: Shelf;
@@ -35,7 +35,7 @@ interface ShelfOptions {
 /** Its pip installs whatever version it is told to. */
 async function shelf(
   t: Cleanups,
-  { maxKept = 3, pip = '', beside, before }: ShelfOptions = {},
+  { maxVersions = 3, pip = '', beside, before }: ShelfOptions = {},
 ): Promise<Shelf> {
   const base = await tempDir(t);
   const { venvsDir, locksDir } = beside ?? { venvsDir: join(base, 'venvs'), locksDir: join(base, 'locks') };
@@ -51,7 +51,14 @@ async function shelf(
   };
   await before?.({ plant, venvsDir });
   const releases = openReleases({
-    ...{ venvsDir, locksDir, timing, maxKept, log, env: { PATH: '/usr/bin:/bin', PYENV_ROOT: base } },
+    ...{
+      venvsDir,
+      locksDir,
+      timing,
+      maxVersions,
+      log,
+      environment: { PATH: '/usr/bin:/bin', PYENV_ROOT: base },
+    },
     pythons: async () => [python.path],
   });
   t.after(() => releases.close());
@@ -101,7 +108,7 @@ test('When the last one leaves pip has ended, with its processes, and nothing is
 
 test('The least recently used go, what a crash left goes, and what is in use stays', async (t) => {
   const here = await shelf(t, {
-    maxKept: 1,
+    maxVersions: 1,
     async before({ plant, venvsDir }) {
       await plant('2026.9.1', 3_000);
       await plant('2026.8.2', 2_000);
@@ -164,8 +171,8 @@ test('Without a Python nothing can be installed, and what is there already can b
   const base = await tempDir(t);
   const there = await shelf(t, { before: ({ plant }) => plant('2026.8.2', 1_000) });
   const releases = openReleases({
-    ...{ venvsDir: there.venvsDir, locksDir: there.locksDir, timing, maxKept: 3, log },
-    ...{ env: { PATH: '', PYENV_ROOT: base, HOME: base }, pythons: async () => [] },
+    ...{ venvsDir: there.venvsDir, locksDir: there.locksDir, timing, maxVersions: 3, log },
+    ...{ environment: { PATH: '', PYENV_ROOT: base, HOME: base }, pythons: async () => [] },
   });
   t.after(() => releases.close());
   const caller = { signal: new AbortController().signal, output() {} };

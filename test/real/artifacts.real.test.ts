@@ -31,7 +31,7 @@ const omissions = [
 
 const base = await tempDir({ after });
 const paths = createPaths({ configDir: join(base, 'receiver') });
-const environmentOf = createEnvironment({ paths, hostEnvironment: process.env });
+const environmentOf = createEnvironment({ paths, environment: process.env });
 const verdicts = new Map<string, Verdict>();
 
 before(async () => {

@@ -24,7 +24,7 @@ test("a host that is an add-on with a data directory of its own cannot move a pe
   const configuration = paths.formatConfiguration(key, 'kitchen.yaml');
   const compose = createEnvironment({
     paths,
-    hostEnvironment: {
+    environment: {
       PATH: process.env['PATH'],
       ESPHOME_IS_HA_ADDON: '1',
       ESPHOME_DATA_DIR: foreign,

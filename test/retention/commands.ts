@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 
 import { fileName, formatConfiguration, type RemoteKey } from '../../src/paths/index.js';
-import type { RetentionLimits } from '../../src/retention/limits.js';
+import type { RetentionLimits } from '../../src/options/core-options.js';
 import type { ResetTarget } from '../../src/retention/service.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import * as model from './model.js';

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 
 import { createPaths } from '../../src/paths/index.js';
 import type { Clock } from '../../src/async/clock.js';
-import { defaultLimits } from '../../src/retention/limits.js';
 import {
   openRetentionService,
   type RetentionService,
@@ -14,6 +13,7 @@ import {
 import type { Cleanups } from '../support/temp-dir.js';
 import { emptyPlace, keyOf, mine, other, plant, type Place } from './place.js';
 import { playedJobs, type PlayedJobs } from './played-jobs.js';
+import { defaultOptions } from '../support/options.js';
 
 export interface KeptPlace extends Omit<Place, 'usage'> {
   readonly jobs: PlayedJobs;
@@ -48,7 +48,7 @@ export async function keptPlace(
     },
     async restart(further: Partial<RetentionServiceDeps> = {}) {
       here.retentionService = await openRetentionService({
-        ...{ ...place, jobs, clock, limits: defaultLimits, now: () => here.time },
+        ...{ ...place, jobs, clock, retention: defaultOptions.retention, now: () => here.time },
         paths: createPaths({ configDir: join(place.base, 'config') }),
         ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
         tools: { list: async () => [], remove: async () => false },

@@ -5,12 +5,12 @@ import { acquireLease } from '../../src/locks/lease.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
 import { systemClock } from '../../src/async/clock.js';
-import { defaultLimits } from '../../src/retention/limits.js';
 import type { UnderLease } from '../../src/retention/sweep.js';
 import { openRetentionService, type RetentionService } from '../../src/retention/service.js';
 import { fast as timing } from '../locks/helpers.js';
 import { keyOf, mine, other } from './place.js';
 import { playedJobs } from './played-jobs.js';
+import { defaultOptions } from '../support/options.js';
 
 export const keys = [mine, other].flatMap((peer) =>
   ['kitchen', 'hall', 'attic'].map((name) => keyOf(peer, name)),
@@ -38,7 +38,7 @@ export async function impatientKeeper(base: string): Promise<RetentionService> {
   return openRetentionService({
     ...{ paths, layout, log, now: Date.now, clock: systemClock, jobs: playedJobs() },
     underLease: realLeases(layout.locksDir),
-    limits: { ...defaultLimits, buildTtlMs: 0 },
+    retention: { ...defaultOptions.retention, buildTtlMs: 0 },
     ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
     tools: { list: async () => [], remove: async () => false },
   });

@@ -112,7 +112,7 @@ export async function restart(world: World, { hasDied }: { readonly hasDied: boo
   if (world.unheededMs > 0) world.uses.clear();
   for (const [name, usedAt] of world.uses) world.uses.set(name, usedAt - lostMs);
   world.unheededMs = 0;
-  await here.restart({ limits });
+  await here.restart({ retention: limits });
 }
 
 /** Work that a death may cut short; null then, and another receiver has begun. */

@@ -4,10 +4,10 @@ import { test, type TestContext } from 'node:test';
 
 import { exampleRecord } from '../../src/testing/example-record.js';
 import type { JobEvent } from '../../src/jobs/create-job-service.js';
-import { defaultLimits } from '../../src/retention/limits.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
 import { manualClock } from '../async/manual-clock.js';
 import { keyOf, mine, place } from './place.js';
+import { defaultOptions } from '../support/options.js';
 
 interface Played {
   readonly sweeper: Sweeper;
@@ -46,7 +46,13 @@ async function play(t: TestContext): Promise<Played> {
         await here.usage.measure(key, signal);
       },
     },
-    ...{ results: nothing, tools: nothing, limits: defaultLimits, resultTtlMs: 1_000, minFreeDiskBytes: 0 },
+    ...{
+      results: nothing,
+      tools: nothing,
+      retention: defaultOptions.retention,
+      resultTtlMs: 1_000,
+      minFreeDiskBytes: 0,
+    },
     clock: manualClock(),
   });
   t.after(() => sweeper.close());

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
-import { createStrangerPool, defaultStrangerLimits } from '../../src/server/connection-limits.js';
+import { createStrangerPool } from '../../src/server/connection-limits.js';
 import { initiate } from '../../src/protocol/handshake.js';
 import { memoryTransportPair, type MemoryTransport } from '../../src/protocol/transport.js';
 import type { Intent } from '../../src/protocol/constants.js';
@@ -20,6 +20,7 @@ import {
   type Client,
   type Setting,
 } from './setting.js';
+import { defaultOptions } from '../support/options.js';
 
 const otherIdentity = identityOf(Buffer.alloc(32, 11));
 const otherId = dashboardId('another-dashboard');
@@ -115,7 +116,7 @@ suite('Intents', () => {
   });
 
   test('Only a preview says that a pairing key is needed', async (t) => {
-    const about = { friendlyName: 'buildbox', haAddon: true, requiresPairingKey: true };
+    const about = { friendlyName: 'buildbox', haAddon: true, pairingByKey: true };
     const { connect } = await linkSetting(t, { about });
     assert.equal((await connect('preview')).answer.requires_pairing_key, true);
     const refused = await connect('pair_request', hello);
@@ -334,7 +335,7 @@ suite('Sessions', () => {
     const revoking = {
       friendlyName: 'buildbox',
       haAddon: false,
-      get requiresPairingKey() {
+      get pairingByKey() {
         return false;
       },
     };
@@ -366,10 +367,10 @@ suite('Before authentication', () => {
     setting.link.accept(theirs);
     return stranger;
   }
-  const limits = { ...defaultStrangerLimits, strangers: 3, strangersPerAddress: 2 };
+  const connectionLimits = { ...defaultOptions.connectionLimits, strangers: 3, strangersPerAddress: 2 };
 
   test('Silent strangers are bounded in number and for each address, and the one who is silent longest gives way', async (t) => {
-    const setting = await linkSetting(t, { limits });
+    const setting = await linkSetting(t, { connectionLimits });
     const strangers = ['a', 'a', 'a', 'b', 'c'].map((address) => silent(setting, address));
     await settled();
     assert.deepEqual(
@@ -379,13 +380,13 @@ suite('Before authentication', () => {
   });
 
   test('A crowd of silent strangers does not keep an approved peer out', async (t) => {
-    const setting = await linkSetting(t, { limits });
+    const setting = await linkSetting(t, { connectionLimits });
     for (const address of ['a', 'b', 'c', 'd', 'e', 'f']) silent(setting, address);
     await setting.session();
   });
 
   test('An open session takes no place among the strangers', async (t) => {
-    const setting = await linkSetting(t, { limits: { ...limits, strangers: 1 } });
+    const setting = await linkSetting(t, { connectionLimits: { ...connectionLimits, strangers: 1 } });
     await setting.session();
     const stranger = silent(setting, 'a');
     await settled();
@@ -393,13 +394,17 @@ suite('Before authentication', () => {
   });
 
   test('A stranger who does not speak in time is closed without a word', async (t) => {
-    const setting = await linkSetting(t, { limits: { ...limits, handshakeTimeoutMs: 20 } });
+    const setting = await linkSetting(t, {
+      connectionLimits: { ...connectionLimits, handshakeTimeoutMs: 20 },
+    });
     const stranger = silent(setting, 'a');
     await until(() => stranger.closed, 'the end of the connection');
   });
 
   test('One network may begin so many handshakes, and the rest is dropped before it costs anything', async (t) => {
-    const setting = await linkSetting(t, { limits: { ...limits, strangersPerAddress: 99, strangers: 99 } });
+    const setting = await linkSetting(t, {
+      connectionLimits: { ...connectionLimits, strangersPerAddress: 99, strangers: 99 },
+    });
     await settled();
     const crowd = Array.from({ length: 81 }, () => silent(setting, 'a'));
     const other = silent(setting, 'b');
@@ -418,7 +423,7 @@ suite('Before authentication', () => {
   });
 
   test('Leaving twice frees one place', () => {
-    const gate = createStrangerPool(limits, systemClock);
+    const gate = createStrangerPool(connectionLimits, systemClock);
     const evicted: string[] = [];
     const enter = (name: string) => gate.enter('a', () => evicted.push(name));
     const leave = enter('first') ?? assert.fail();

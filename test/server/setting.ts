@@ -21,6 +21,7 @@ import { recordingLog, type RecordingLog } from '../support/recording-log.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { fakeIntakes, type FakeIntakes } from './fake-intakes.js';
 import { fakeJobs, type FakeJobs } from './fake-jobs.js';
+import { defaultOptions } from '../support/options.js';
 
 export const receiverIdentity = identityOf(Buffer.alloc(32, 7));
 export const offloaderIdentity = identityOf(Buffer.alloc(32, 9));
@@ -63,17 +64,18 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
   const clock = manualClock();
   const log = recordingLog();
   const peers = await freshPeers(t);
-  const pairing = createPairingService({ peers, clock, log });
+  const pairing = createPairingService({ ...defaultOptions, peers, clock, log });
   const [jobs, intakes] = [fakeJobs(), fakeIntakes()];
   const sessions = createSessions(clock, log);
   const link = createPeerServer({
+    ...defaultOptions,
     sessions,
     identity: receiverIdentity,
     pairing,
     jobs,
     openIntake: intakes.open,
     isPlaceSafe: () => Promise.resolve(true),
-    about: { friendlyName: 'buildbox', haAddon: false, requiresPairingKey: false },
+    about: { friendlyName: 'buildbox', haAddon: false, pairingByKey: false },
     esphomeVersion: () => Promise.resolve('2026.10.0'),
     clock,
     log,

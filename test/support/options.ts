@@ -1,4 +1,6 @@
-/** What a receiver gives its parts when its host sets nothing, for tests that make a part by itself. */
+/** The options of a receiver whose host sets none, for parts of it that a test makes by itself. */
 import { lockTiming } from '../../src/locks/lease.js';
+import { resolveOptions } from '../../src/options/resolve.js';
 
-export const defaultTiming = lockTiming(10_000);
+export const defaultOptions = resolveOptions({ configDir: '/config' });
+export const defaultTiming = lockTiming(defaultOptions.lockStaleMs);

@@ -1,0 +1,39 @@
+/** The options of a mounted receiver: its own, and those of the core, as one. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { resolveReceiverOptions } from '../../src/koa/options.js';
+
+const configDir = '/config/esphome';
+
+test('The mount has its own defaults beside those of the core', () => {
+  const { prefix, announce, authorize, stateDir } = resolveReceiverOptions({ configDir });
+  assert.deepEqual(
+    [prefix, announce, authorize, stateDir],
+    ['/esphome-receiver', false, undefined, `${configDir}/.esphome-receiver`],
+  );
+});
+
+test('A path of the admin routes is absolute, without an end that two routers read in two ways', () => {
+  for (const prefix of ['/builds', '/a/b', '/A.b_c~d-e']) {
+    assert.equal(resolveReceiverOptions({ configDir, prefix }).prefix, prefix);
+  }
+  for (const prefix of ['builds', '/', '', '/a/', '/a//b', '/:id', '/a b', '/a?b']) {
+    assert.throws(() => resolveReceiverOptions({ configDir, prefix }), {
+      code: 'OPTIONS',
+      message: `invalid prefix: expected an absolute path such as "/builds", got "${prefix}"`,
+    });
+  }
+});
+
+test('What is wrong is named, whichever part it belongs to', () => {
+  const refused: readonly (readonly [options: object, message: string])[] = [
+    [{ authorize: true }, 'invalid authorize: expected a function of the context, got true'],
+    [{ prefx: '/x' }, 'unknown option "prefx" (did you mean "prefix"?)'],
+    [{ slot: 3 }, 'unknown option "slot" (did you mean "slots"?)'],
+    [{ announce: { httpPrt: 80 } }, 'unknown option "announce.httpPrt" (did you mean "httpPort"?)'],
+  ];
+  for (const [options, message] of refused) {
+    assert.throws(() => resolveReceiverOptions({ configDir, ...options }), { code: 'OPTIONS', message });
+  }
+});

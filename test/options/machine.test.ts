@@ -1,0 +1,42 @@
+/** What a machine gets when its host does not say. */
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+
+import { compilersPerBuild, defaultSlots, machineName } from '../../src/options/machine.js';
+
+test('A machine is divided by its processors and its memory, and has one slot at least', () => {
+  const divided = ([cores, gigabytes]: readonly [number, number]): readonly [number, number | null] => {
+    const machine = { cores, memoryBytes: gigabytes * 1e9 };
+    const slots = defaultSlots(machine);
+    return [slots, compilersPerBuild(slots, machine)];
+  };
+  const machines = [
+    [1, 1],
+    [2, 24],
+    [4, 4],
+    [8, 16],
+    [8, 4],
+    [16, 10],
+    [6, 64],
+    [10, 64],
+    [1024, 4096],
+  ] as const;
+  assert.deepEqual(machines.map(divided), [
+    ...[
+      [1, null],
+      [1, null],
+      [1, null],
+      [2, 4],
+      [1, null],
+      [3, 6],
+      [1, null],
+      [2, 5],
+      [64, 16],
+    ],
+  ]);
+});
+
+test('Without a name the machine has the first label of its host name', () => {
+  assert.equal(machineName(), hostname().split('.')[0]);
+});

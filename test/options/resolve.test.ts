@@ -1,0 +1,167 @@
+/** From what a host sets to what the parts read: defaults, limits, paths, and what is never changed. */
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+
+import type { CoreOptions } from '../../src/options/core-options.js';
+import { changeRetention, resolveOptions } from '../../src/options/resolve.js';
+import { silentLog } from '../../src/log.js';
+
+const configDir = '/config/esphome';
+
+test('A host that sets nothing has all defaults, and they are the ones that the documents name', () => {
+  const { environment, slots, friendlyName, log, ...rest } = resolveOptions({ configDir });
+  assert.deepEqual(environment, { ...process.env });
+  assert.equal(friendlyName, hostname().split('.')[0]);
+  assert.ok(slots >= 1 && slots <= 64);
+  assert.equal(log, silentLog);
+  assert.deepEqual(rest, {
+    configDir,
+    stateDir: `${configDir}/.esphome-receiver`,
+    takeOver: undefined,
+    passEnvironment: [],
+    haAddon: false,
+    pairingByKey: false,
+    minFreeMemoryBytes: 1_000_000_000,
+    minFreeDiskBytes: 500_000_000,
+    compileTimeoutMs: 3_600_000,
+    silenceTimeoutMs: 1_200_000,
+    maxOutputBytes: 8_388_608,
+    maxJobsPerPeer: 100,
+    maxUploadsPerPeer: 8,
+    bundleLimits: {
+      packedBytes: 134_217_728,
+      unpackedBytes: 524_288_000,
+      members: 20_000,
+      depth: 32,
+      segmentBytes: 200,
+      pathBytes: 1_024,
+      ratio: 200,
+      ratioFreeBytes: 33_554_432,
+      manifestBytes: 1_048_576,
+      uploadTimeoutMs: 900_000,
+    },
+    peerReset: 'own',
+    connectionLimits: {
+      sockets: 1_024,
+      strangers: 64,
+      strangersPerAddress: 16,
+      handshakesPerSecond: 20,
+      handshakeTimeoutMs: 10_000,
+      pairingRequests: 32,
+      waitersPerRequest: 4,
+    },
+    provisionVersions: true,
+    maxVersions: 3,
+    resultTtlMs: 2_592_000_000,
+    maxResultsPerPeer: 50,
+    retention: {
+      buildTtlMs: 86_400_000,
+      maxBuildBytes: null,
+      maxBuildBytesPerPeer: null,
+      maxResultBytes: null,
+      toolTtlMs: 2_592_000_000,
+      maxToolBytes: null,
+    },
+    resultCache: true,
+    absentPeerGraceMs: 600_000,
+    connectBack: false,
+    lockStaleMs: 10_000,
+  });
+});
+
+test('An option that is undefined has its default, and a limit that is not named keeps its own', () => {
+  const usual = resolveOptions({ configDir });
+  const nothing = Object.fromEntries(Object.keys(usual).map((name) => [name, undefined]));
+  assert.deepEqual(resolveOptions({ ...nothing, configDir }), usual);
+
+  const changed = resolveOptions({
+    configDir,
+    bundleLimits: { depth: 3 },
+    connectionLimits: { strangers: 9 },
+    retention: { maxToolBytes: 5 },
+  });
+  assert.deepEqual(changed.bundleLimits, { ...usual.bundleLimits, depth: 3 });
+  assert.deepEqual(changed.connectionLimits, { ...usual.connectionLimits, strangers: 9 });
+  assert.deepEqual(changed.retention, { ...usual.retention, maxToolBytes: 5 });
+});
+
+test('Each limit has a default, a least and a most, and what is outside is refused', () => {
+  const limits = {
+    slots: [undefined, 1, 64],
+    compileTimeoutMs: [3_600_000, 1_000, 86_400_000],
+    silenceTimeoutMs: [1_200_000, 1_000, 86_400_000],
+    maxOutputBytes: [8_388_608, 65_536, 67_108_864],
+    maxJobsPerPeer: [100, 1, 10_000],
+    maxUploadsPerPeer: [8, 2, 64],
+    maxResultsPerPeer: [50, 1, 10_000],
+    resultTtlMs: [2_592_000_000, 3_600_000, 31_536_000_000],
+    absentPeerGraceMs: [600_000, 10_000, 86_400_000],
+    maxVersions: [3, 1, 100],
+    lockStaleMs: [10_000, 2_000, 600_000],
+    minFreeMemoryBytes: [1_000_000_000, 0, 2 ** 40],
+    minFreeDiskBytes: [500_000_000, 0, 2 ** 40],
+  } as const;
+  const defaults = resolveOptions({ configDir });
+  for (const [name, [usual, least, most]] of Object.entries(limits)) {
+    if (usual !== undefined) assert.equal(defaults[name as keyof typeof limits], usual, name);
+    for (const wrong of [least - 1, most + 1, least + 0.5])
+      assert.throws(
+        () => resolveOptions({ configDir, [name]: wrong }),
+        {
+          code: 'OPTIONS',
+          message: `invalid ${name}: expected an integer from ${least} to ${most}, got ${wrong}`,
+        },
+        `${name} ${wrong}`,
+      );
+    for (const right of [least, most]) {
+      const read = resolveOptions({ configDir, [name]: right });
+      assert.equal(read[name as keyof typeof limits], right);
+    }
+  }
+});
+
+test('The paths of the state are absolute, and the object of the host stays as it was', () => {
+  const given = Object.freeze({
+    configDir: 'here',
+    stateDir: 'there',
+    takeOver: 'old',
+    bundleLimits: Object.freeze({}),
+  });
+  const read = resolveOptions(given);
+  const cwd = process.cwd();
+  assert.deepEqual(
+    [read.configDir, read.stateDir, read.takeOver],
+    [`${cwd}/here`, `${cwd}/there`, `${cwd}/old`],
+  );
+  assert.deepEqual(given.bundleLimits, {});
+  assert.ok(Object.isFrozen(read) && Object.isFrozen(read.bundleLimits) && Object.isFrozen(read.retention));
+});
+
+test('The environment is a copy of what it was when the receiver was made', () => {
+  const environment: NonNullable<CoreOptions['environment']> = { PATH: '/bin', EMPTY: undefined };
+  const read = resolveOptions({ configDir, environment });
+  assert.deepEqual(read.environment, environment);
+  assert.notEqual(read.environment, environment);
+});
+
+test('Changed limits of retention leave the others as they are, and a wrong one changes nothing', () => {
+  const { retention } = resolveOptions({ configDir, retention: { buildTtlMs: 7_200_000, maxBuildBytes: 9 } });
+  const changed = changeRetention(retention, { maxBuildBytes: null, maxToolBytes: 3, toolTtlMs: undefined });
+  assert.deepEqual(changed, { ...retention, maxBuildBytes: null, maxToolBytes: 3 });
+  assert.ok(Object.isFrozen(changed));
+  assert.deepEqual(changeRetention(retention, {}), retention);
+  const wrong: readonly (readonly [changes: unknown, message: string])[] = [
+    [{ buildTtlMs: 1 }, 'invalid buildTtlMs: expected an integer from 3600000 to 2592000000, got 1'],
+    [{ toolTtlMs: null }, 'invalid toolTtlMs: expected an integer from 86400000 to 31536000000, got null'],
+    [
+      { maxBuildBytes: -1 },
+      'invalid maxBuildBytes: expected an integer from 0 to 1125899906842624 or null, got -1',
+    ],
+    [{ buildTtl: 5 }, 'unknown option "buildTtl" (did you mean "buildTtlMs"?)'],
+    [5, 'invalid options: expected an object, got 5'],
+  ];
+  for (const [changes, message] of wrong) {
+    assert.throws(() => changeRetention(retention, changes), { code: 'OPTIONS', message });
+  }
+});
