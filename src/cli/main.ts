@@ -3,30 +3,53 @@
  * The command line: finds the command, and turns what goes wrong into one sentence and an exit code. A stack trace
  * is for us, not for somebody who gave a port that is taken.
  */
+import { readFileSync } from 'node:fs';
+
 import { isReceiverError, messageOf, systemCode } from '../errors.js';
-import { serve, serveUsage } from './serve.js';
+import { serveHelp } from './flags.js';
+import { serve } from './serve.js';
+
+interface Command {
+  readonly summary: string;
+  help(): string;
+  /** Resolves to the exit code. */
+  run(args: string[]): Promise<number>;
+}
+
+const commands: Readonly<Record<string, Command>> = {
+  serve: { summary: 'a build server for other dashboards', help: serveHelp, run: serve },
+};
 
 const usage = `Usage: koa-esphome-receiver <command>
 
 Commands:
-${serveUsage}
+${Object.entries(commands)
+  .map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`)
+  .join('\n')}
 
-  --help    show this
+  --help      prints this; after a command, what it takes
+  --version   prints the name and the version of this program
 `;
 
-const commands: Readonly<Record<string, (args: string[]) => Promise<number>>> = { serve };
-
 async function main([name, ...args]: string[]): Promise<number> {
-  if (name === '--help' || name === '-h' || args.includes('--help')) {
-    process.stdout.write(usage);
-    return 0;
-  }
   const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (command === undefined) {
+  const isHelp = [name, ...args].some((word) => word === '--help' || word === '-h');
+  if (name === '--version') process.stdout.write(`${nameAndVersion()}\n`);
+  else if (isHelp) process.stdout.write(command?.help() ?? usage);
+  else if (command !== undefined) return command.run(args);
+  else {
     process.stderr.write(usage);
     return 2;
   }
-  return command(args);
+  return 0;
+}
+
+function nameAndVersion(): string {
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    readonly name: string;
+    readonly version: string;
+  };
+  return `${manifest.name} ${manifest.version}`;
 }
 
 try {

@@ -8,26 +8,17 @@ import { Console } from 'node:console';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { parseArgs } from 'node:util';
 
 import { ReceiverError, quote } from '../errors.js';
 import { findEsphome } from '../esphome/command.js';
 import { createReceiver, type Receiver } from '../koa/plugin.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
+import { readFlags } from './flags.js';
 import { jsonReport, textReport, type ServeReport, stderrLog } from './report.js';
-
-export const serveUsage = `  serve DIR [--port 6055] [--host 0.0.0.0] [--esphome CMD] [--take-over DIR]
-        [--connect-back] [--announce] [--admin PORT] [--json]
-            a build server for other dashboards; DIR keeps its key, peers and builds.
-            --take-over: go on with the key and the peers of a Device Builder there
-            --connect-back: call dashboards that stay away, so that they learn a new address of this server
-            --announce: tell the local network by mDNS; needs the package bonjour-service
-            --admin: the admin routes at this port of 127.0.0.1, to pair more dashboards, to revoke, to free disk space`;
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } =
-    readArguments(args);
+  const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } = readFlags(args);
   // The library of the announcement prints on the console, and stdout is for what `serve` says.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
@@ -59,46 +50,6 @@ export async function serve(args: string[]): Promise<number> {
     await receiver.close();
     await closeAdmin();
   }
-}
-
-function readArguments(args: string[]): {
-  directory: string;
-  port: number;
-  host: string;
-  esphome: string | undefined;
-  takeOver: string | undefined;
-  connectBack: boolean;
-  announce: boolean;
-  admin: number | undefined;
-  json: boolean;
-} {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: {
-      port: { type: 'string', default: '6055' },
-      host: { type: 'string', default: '0.0.0.0' },
-      esphome: { type: 'string' },
-      'take-over': { type: 'string' },
-      'connect-back': { type: 'boolean', default: false },
-      announce: { type: 'boolean', default: false },
-      admin: { type: 'string' },
-      json: { type: 'boolean', default: false },
-    },
-  });
-  const [directory, ...more] = positionals;
-  if (directory === undefined || more.length > 0)
-    throw new ReceiverError('OPTIONS', 'serve needs one directory');
-  const port = portOf(values.port);
-  const admin = values.admin === undefined ? undefined : portOf(values.admin);
-  const { host, esphome, announce, json, 'take-over': takeOver, 'connect-back': connectBack } = values;
-  return { directory, port, host, esphome, takeOver, connectBack, announce, admin, json };
-}
-
-function portOf(text: string): number {
-  const port = Number(text);
-  if (/^\d+$/.test(text) && port <= 65_535) return port;
-  throw new ReceiverError('OPTIONS', `the port ${quote(text)} is no number from 0 to 65535`);
 }
 
 async function signalled(): Promise<number> {

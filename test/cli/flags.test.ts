@@ -1,0 +1,60 @@
+/** The flags of `serve`: how they are read, and that the help says all that there are. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { readFlags, serveHelp } from '../../src/cli/flags.js';
+
+const flags = [
+  '--port',
+  '--host',
+  '--esphome',
+  '--take-over',
+  '--connect-back',
+  '--announce',
+  '--admin',
+  '--json',
+];
+
+test('Without a flag `serve` has the defaults', () => {
+  assert.deepEqual(readFlags(['dir']), {
+    ...{ directory: 'dir', port: 6055, host: '0.0.0.0', connectBack: false, announce: false, json: false },
+    ...{ esphome: undefined, takeOver: undefined, admin: undefined },
+  });
+});
+
+test('Each flag is read as its option, numbers as numbers', () => {
+  const words =
+    '--port 0 --host ::1 --esphome esp --take-over old --connect-back --announce --admin 80 --json dir';
+  assert.deepEqual(readFlags(words.split(' ')), {
+    ...{ directory: 'dir', port: 0, host: '::1', esphome: 'esp', takeOver: 'old' },
+    ...{ connectBack: true, announce: true, admin: 80, json: true },
+  });
+});
+
+test('A wrong flag is named as it was written, with what was expected', () => {
+  const refused: readonly (readonly [words: string[], message: string])[] = [
+    [['dir', '--port', 'abc'], 'invalid --port: expected an integer from 0 to 65535, got "abc"'],
+    [['dir', '--port', '70000'], 'invalid --port: expected an integer from 0 to 65535, got 70000'],
+    [['dir', '--port', '1e3'], 'invalid --port: expected an integer from 0 to 65535, got "1e3"'],
+    [
+      ['dir', '--admin', '-1'.replace('-', '+')],
+      'invalid --admin: expected an integer from 0 to 65535, got "+1"',
+    ],
+    [['dir', '--take-over', ''], 'invalid --take-over: expected a path, got ""'],
+    [['dir', '--host', ''], 'invalid --host: expected an address, got ""'],
+    [[], 'invalid arguments: expected one directory, got 0'],
+    [['one', 'two'], 'invalid arguments: expected one directory, got 2'],
+  ];
+  for (const [words, message] of refused) {
+    assert.throws(() => readFlags(words), { code: 'OPTIONS', message }, words.join(' '));
+  }
+});
+
+test('The help names every flag once, with its default and its limits, in lines of 80 columns', () => {
+  const help = serveHelp();
+  const named = [...help.matchAll(/^ {2}(--[a-z-]+)/gm)].map(([, flag]) => flag);
+  assert.deepEqual(named, flags);
+  assert.match(help.replace(/\s+/g, ' '), /--port PORT .* Range: 0 to 65535\. Default: 6055\./);
+  assert.doesNotMatch(help, /`/);
+  assert.ok(help.split('\n').every((line) => line.length <= 80));
+});
