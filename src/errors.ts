@@ -70,18 +70,29 @@ export class TraversalError extends ReceiverError {
 
 const shownLength = 80;
 
+/** Letters, marks, digits, punctuation and signs of any script that have a picture of their own. */
+const showable = /^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$/u;
+const hidden = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/u;
+
 /**
- * Shows hostile text in one line: quoted, at most 80 UTF-16 units of it, everything outside printable ASCII as
- * an escape, so that neither a terminal nor a log reader can be led astray. Takes time bounded by the limit.
+ * Shows hostile text in one line: quoted, at most 80 UTF-16 units of it, people's own letters as they are and everything
+ * without a picture as an escape, so that neither a terminal nor a log reader can be led astray. Takes time bounded by
+ * the limit.
  */
 export function quote(value: unknown): string {
   if (typeof value !== 'string') return value === null ? 'null' : `(${typeof value})`;
   const cut = value.slice(0, shownLength);
-  const escaped = JSON.stringify(cut).replace(
-    /[^\x20-\x7e]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  const escaped = JSON.stringify(cut).replace(/[^\x20-\x7e]/gu, shownOrEscaped);
   return value.length > shownLength ? `${escaped}… (${value.length} characters)` : escaped;
+}
+
+function shownOrEscaped(character: string): string {
+  if (/^[\x20-\x7e]$/.test(character) || (showable.test(character) && !hidden.test(character)))
+    return character;
+  return Array.from(
+    { length: character.length },
+    (_, at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`,
+  ).join('');
 }
 
 /** The message of whatever was thrown. */

@@ -17,6 +17,7 @@ import {
   deviceFromFile,
   deviceSegment,
   fileName,
+  hidesTraversal,
   nameFault,
   type DashboardId,
   type DeviceSegment,
@@ -94,16 +95,17 @@ function checkedSegments(text: string): string[] {
   if (/\p{Cs}/u.test(text)) refuse('it holds an unpaired surrogate');
   if (/\p{Cf}/u.test(text)) refuse('it holds invisible or direction characters');
   if (/[\\:]/.test(text)) refuse('it holds a backslash or a colon');
-  if (/%[0-9a-f]{2}/i.test(text)) refuse('it holds a percent form');
   if (looksLikeSeparator.test(text)) refuse('it holds a character that looks like a separator');
   const segments = text.split('/');
   if (segments.length > maxSegments) refuse(`over ${maxSegments} segments`);
-  for (const segment of segments) {
+  for (const [index, segment] of segments.entries()) {
     if (segment === '') refuse('it is absolute or holds an empty segment');
+    if (hidesTraversal(segment)) refuse('it holds an encoded separator or dot');
     const folded = fold(segment);
     if (folded === '') refuse('it holds a dot segment');
     if (/[\\/:]/.test(folded)) refuse('it holds a character that looks like a separator');
-    if (segment.startsWith('~')) refuse('it names a home directory');
+    const isFileBelow = index > 0 && index === segments.length - 1;
+    if (segment.startsWith('~') && !isFileBelow) refuse('it names a home directory');
     if (isWindowsDevice(folded)) refuse('it holds a device name of Windows');
   }
   return segments;

@@ -24,11 +24,14 @@ const plainDevice = /^[a-z0-9][a-z0-9_-]{0,62}$/;
 const hashedDevice = /^_[0-9a-f]{32}$/;
 const yamlEnding = /\.ya?ml$/i;
 
-/** Letters, marks and digits of any script, the plain space, and three signs. */
-const allowedInNames = /^[\p{L}\p{M}\p{N} ._-]+$/u;
-/** Characters without a picture: joiners, fillers, direction marks, variation selectors. */
-const invisible = /\p{Default_Ignorable_Code_Point}/u;
-export const maxNameBytes = 200;
+/** Separators and signs that Windows keeps for itself. */
+const reservedSign = /[/\\:*?"<>|]/;
+/** Controls, and the line and paragraph separators of Unicode. */
+const control = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+/** Characters without a picture: joiners, fillers, direction marks, variation selectors, and every space but the plain one. */
+const invisible = /[\p{Cf}\p{Default_Ignorable_Code_Point}]|[^\P{Zs} ]/u;
+/** The longest name that Linux file systems take. */
+export const maxNameBytes = 255;
 
 /** Checks a peer's id. Throws {@link TraversalError}. */
 export function dashboardId(text: unknown): DashboardId {
@@ -39,8 +42,8 @@ export function dashboardId(text: unknown): DashboardId {
 }
 
 /**
- * Checks the leaf name of a YAML file. Accepts letters of any script and spaces inside; see {@link nameFault}
- * for what is refused. Throws {@link TraversalError}.
+ * Checks the leaf name of a YAML file: whatever Device Builder takes, except what {@link nameFault} refuses and
+ * `secrets.yaml`. Throws {@link TraversalError}.
  */
 export function fileName(text: unknown): FileName {
   if (typeof text === 'string' && plainFile.test(text) && !isReservedFile(text)) return text as FileName;
@@ -54,28 +57,54 @@ function isReservedFile(folded: string): boolean {
 }
 
 function fileFault(text: unknown): string | null {
-  if (typeof text !== 'string') return 'a string is needed';
+  if (typeof text !== 'string') return 'expected a string';
   const fault = nameFault(text);
   if (fault !== null) return fault;
-  if (!yamlEnding.test(text)) return 'it must end in .yaml or .yml';
-  const stem = text.replace(yamlEnding, '');
-  if (/[. ]$/.test(stem)) return 'the name before the ending must not end in a dot or a space';
+  if (!yamlEnding.test(text)) return 'expected a name that ends in .yaml or .yml';
   return isNeverConfiguration(text.normalize('NFKC').toLowerCase()) ? 'it holds secrets, not a device' : null;
 }
 
 /** The rule that a single name (of a file or a directory) breaks, or null. Linear in the length, and bounded. */
 export function nameFault(text: string): string | null {
-  if (text === '') return 'it is empty';
+  if (text === '') return 'the name is empty';
   if (text.length > maxNameBytes || Buffer.byteLength(text) > maxNameBytes)
-    return `over ${maxNameBytes} bytes`;
-  if (!allowedInNames.test(text)) return 'only letters, digits, spaces inside, and . _ - are allowed';
-  if (invisible.test(text)) return 'it holds invisible characters';
-  if (looksLikeSeparator.test(text)) return 'it holds a character that looks like a separator';
-  if (/^[.\- ]/.test(text)) return 'it must not begin with a dot, a dash or a space';
-  if (/[. ]$/.test(text)) return 'it must not end in a dot or a space';
+    return `the name is longer than ${maxNameBytes} bytes`;
+  if (control.test(text)) return 'control characters and line ends are not allowed';
+  if (/\p{Cs}/u.test(text)) return 'unpaired surrogates are not allowed';
+  if (reservedSign.test(text)) return 'the characters / \\ : * ? " < > | are not allowed';
+  if (invisible.test(text)) return 'invisible and direction characters are not allowed';
+  if (looksLikeSeparator.test(text)) return 'characters that look like a separator are not allowed';
+  if (/^[.-]/.test(text)) return 'a name must not begin with a dot or a dash';
+  if (/[. ]$/.test(text)) return 'a name must not end in a dot or a space';
+  if (hidesTraversal(text)) return 'encoded separators and dots are not allowed';
   const folded = text.normalize('NFKC').toLowerCase();
-  if (!allowedInNames.test(folded)) return 'its compatibility form holds other characters';
-  return isWindowsDevice(folded) ? 'it is a device name of Windows' : null;
+  if (/[/\\:]/.test(folded)) return 'characters that look like a separator are not allowed';
+  if (/^\.|[. ]$/.test(folded))
+    return 'characters that look like a leading or a trailing dot are not allowed';
+  return isWindowsDevice(folded) ? 'device names of Windows are not allowed' : null;
+}
+
+const encoded = /%u([0-9a-f]{4})|%([0-9a-f]{2})|&#x([0-9a-f]{1,6});?|&#([0-9]{1,7});?/gi;
+/** Bytes that spell a character of ASCII in UTF-8 longer than it may be. */
+const overlong = /%c[01]|%e0%[89]|%f0%8/i;
+const maxDecodings = 3;
+
+/**
+ * Whether a segment becomes a separator, a control or a dot segment for somebody who decodes it: percent forms, also
+ * encoded again, as `%u002f` or in too long a UTF-8, and the numeric forms of HTML. `100%.yaml` and `50%41.yaml` do not.
+ */
+export function hidesTraversal(segment: string): boolean {
+  if (!/[%&]/.test(segment)) return false;
+  if (overlong.test(segment)) return true;
+  let text = segment;
+  for (let round = 0; round < maxDecodings; round += 1) {
+    text = text.replace(encoded, (form, u?: string, percent?: string, hex?: string, decimal?: string) => {
+      const code = decimal === undefined ? parseInt(u ?? percent ?? hex ?? '', 16) : Number(decimal);
+      return code <= 0x10ffff ? String.fromCodePoint(code) : form;
+    });
+  }
+  if (text === segment) return false;
+  return /[/\\:]/.test(text) || control.test(text) || looksLikeSeparator.test(text) || /^[. ]/.test(text);
 }
 
 /**

@@ -9,7 +9,7 @@
  */
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/staged.js';
-import { isReceiverError, quote } from '../errors.js';
+import { TraversalError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
 import { createRefusalLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
@@ -122,9 +122,10 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   }
 
   function header(frame: FrameOf<'submit_job'>): void {
-    const file = acceptableName(frame.configuration_filename);
-    if (file === undefined || frame.job_id.length > maxJobIdLength) {
-      return refuse(frame.job_id, 'invalid_header');
+    const { file, rule } = readName(frame.configuration_filename);
+    if (file === undefined) return refuse(frame.job_id, 'invalid_header', `the file name: ${rule}`);
+    if (frame.job_id.length > maxJobIdLength) {
+      return refuse(frame.job_id, 'invalid_header', `job_id is longer than ${maxJobIdLength} characters`);
     }
     if (upload) return refuse(frame.job_id, 'duplicate_submit');
     const { target } = frame;
@@ -260,11 +261,12 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   };
 }
 
-function acceptableName(text: string): FileName | undefined {
+/** The name when it is acceptable, else the rule that it breaks. */
+function readName(text: string): { readonly file?: FileName; readonly rule?: string } {
   try {
-    return fileName(text);
+    return { file: fileName(text) };
   } catch (error) {
-    if (isReceiverError(error, 'TRAVERSAL')) return undefined;
+    if (error instanceof TraversalError) return { rule: error.rule };
     throw error;
   }
 }
