@@ -5,6 +5,8 @@
  * What it prints goes to everybody, what was printed before he came included, and is bounded. At most a few pieces
  * of work run at once: each is a pip with a compiler or two.
  */
+import { raceAbort } from './abort.js';
+
 export interface FlightCaller {
   readonly signal: AbortSignal;
   /** Gets lines with their end; none after the call has settled. */
@@ -53,10 +55,10 @@ export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlight
   }
 
   async function run(key: string, caller: FlightCaller): Promise<T> {
-    const aborted = abortOf(caller.signal);
     if (running.size >= options.maxAtOnce) caller.output('Waiting for other installations to end.\n');
     while (running.size >= options.maxAtOnce) {
-      await Promise.race([aborted, ...running]);
+      await raceAbort(Promise.race(running), caller.signal);
+      // Both may have come in one turn, and work begins only for somebody.
       caller.signal.throwIfAborted();
     }
     const result = work(key, caller);
@@ -79,36 +81,24 @@ export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlight
     const entry = entries.get(key) ?? begin(key);
     entry.callers.add(caller);
     for (const line of entry.lines) caller.output(line);
-    const settled = new AbortController();
     try {
-      const winner = await Promise.race([entry.result, abortOf(signal, settled.signal)]);
-      if (winner !== left) return winner;
+      return await raceAbort(entry.result, signal);
+    } catch (error) {
       entry.callers.delete(caller);
-      if (entry.callers.size === 0) {
+      if (signal.aborted && entry.callers.size === 0) {
         // Whoever comes now begins anew.
         forget(key, entry);
         entry.controller.abort(signal.reason);
         await entry.result.catch(nothing);
       }
-      throw signal.reason;
+      throw error;
     } finally {
       entry.callers.delete(caller);
-      settled.abort();
     }
   };
 }
 
-const left = Symbol('left');
-
 function nothing(): void {}
-
-/** Resolves when the signal is aborted; listens until `until` is. */
-function abortOf(signal: AbortSignal, until?: AbortSignal): Promise<typeof left> {
-  return new Promise((resolve) => {
-    const options = { once: true, ...(until && { signal: until }) };
-    signal.addEventListener('abort', () => resolve(left), options);
-  });
-}
 
 function shownLine(
   line: string,

@@ -14,6 +14,7 @@ import { parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
+import { onAbort } from '../async/abort.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
@@ -80,9 +81,7 @@ export function openIntake(options: IntakeOptions): BundleIntake {
     void cancel(new ReceiverError('BUNDLE', `the upload took over ${seconds} seconds`));
   });
   void outcome.then(stopTimer);
-  const onAbort = (): void => void cancel();
-  signal?.addEventListener('abort', onAbort, { once: true });
-  if (signal?.aborted) onAbort();
+  const stopListening = onAbort(signal, () => void cancel());
 
   return {
     write: (bytes) => inflater.write(bytes),
@@ -90,7 +89,7 @@ export function openIntake(options: IntakeOptions): BundleIntake {
     async finish() {
       inflater.end();
       const result = await outcome;
-      signal?.removeEventListener('abort', onAbort);
+      stopListening();
       if (cancelling !== null) {
         await cancelling;
         throw reason;
@@ -105,7 +104,7 @@ export function openIntake(options: IntakeOptions): BundleIntake {
       return result.staged;
     },
     async abort() {
-      signal?.removeEventListener('abort', onAbort);
+      stopListening();
       if (!handedOver) await cancel();
     },
   };

@@ -4,6 +4,7 @@
  */
 import { randomBytes, createHash } from 'node:crypto';
 
+import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import { quote, ReceiverError } from '../errors.js';
@@ -56,8 +57,7 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
     if (bundle.size > maxBundleBytes) {
       throw new ReceiverError('BUNDLE', `the bundle is over ${maxBundleBytes} bytes`, { bytes: bundle.size });
     }
-    const onAbort = (): void => cancel(jobId);
-    signal?.addEventListener('abort', onAbort, { once: true });
+    const stopListening = onAbort(signal, () => cancel(jobId));
     let cancelTimer = (): void => {};
     try {
       return await new Promise<BuildResult>((resolve, reject) => {
@@ -71,7 +71,7 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
     } finally {
       cancelTimer();
       jobs.delete(jobId);
-      signal?.removeEventListener('abort', onAbort);
+      stopListening();
     }
   }
 

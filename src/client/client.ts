@@ -7,6 +7,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 
+import { raceAbort } from '../async/abort.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import { isReceiverError, quote, ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
@@ -136,20 +137,10 @@ function cancelled(): ReceiverError {
   return new ReceiverError('CANCELLED', 'the request was cancelled');
 }
 
-function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      cancel();
-      reject(cancelled());
-    };
-    const done = (): void => {
-      signal?.removeEventListener('abort', onAbort);
-      resolve();
-    };
-    const cancel = clock.after(delayMs, done, true);
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
-  });
+async function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  let cancel = (): void => {};
+  const elapsed = new Promise<void>((resolve) => (cancel = clock.after(delayMs, resolve, true)));
+  await raceAbort(elapsed, signal, cancelled).finally(cancel);
 }
 
 /**

@@ -4,6 +4,7 @@
  * Whatever ends it, from whichever side, every call that still waits is told so: a build whose session is lost goes
  * on at the receiver, and can be asked for again with the same job id.
  */
+import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
 import { quote, ReceiverError } from '../errors.js';
@@ -76,14 +77,14 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
   let latest: ServerQueueStatus | undefined;
   let why: string | undefined;
   let cancelCut = (): void => {};
-  const onAbort = (): void => end('client_stopped', 'closed');
+  let stopListening = (): void => {};
 
   /** Only the first call counts. `word` is what the receiver is told; without one it has spoken last. */
   function end(word: 'client_stopped' | 'malformed_frame' | undefined, reason: string): void {
     if (why !== undefined) return;
     why = reason;
     heartbeat.stop();
-    signal?.removeEventListener('abort', onAbort);
+    stopListening();
     const error = new ReceiverError('PROTOCOL', `the session has ended: ${quote(reason)}`, { reason });
     builds.end(error);
     downloads.end(error);
@@ -114,8 +115,7 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
       },
     });
   });
-  if (signal?.aborted === true) onAbort();
-  else signal?.addEventListener('abort', onAbort, { once: true });
+  stopListening = onAbort(signal, () => end('client_stopped', 'closed'));
 
   function handle(frame: ToOffloader): void {
     switch (frame.type) {

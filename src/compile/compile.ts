@@ -7,6 +7,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import type { Log } from '../log.js';
@@ -103,14 +104,15 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
     ending[way] = true;
     stopping ??= session.stop({ graceMs });
   };
-  const release = watchEndings(request, endBy);
+  // Either may have gone off while the command was being started.
+  const stopListening = [onAbort(signal, endBy('cancelled')), onAbort(leaseSignal, endBy('leaseLost'))];
   const timer = setTimeout(endBy('timedOut'), timeoutMs);
   if (silenceTimeoutMs !== undefined) silence = setTimeout(endBy('silent'), silenceTimeoutMs);
   const status = await session.exited;
   clearTimeout(timer);
   clearTimeout(silence);
   silence = undefined;
-  release();
+  for (const stop of stopListening) stop();
   const report = await stopping;
   await session.settled();
   await reading;
@@ -133,22 +135,4 @@ export function endingError(result: Pick<CompileResult, 'cancelled' | 'leaseLost
 function start(request: CompileRequest, onOutput: SessionOptions['onOutput']): Promise<SessionProcess> {
   const { command, cwd, env, beforeStart, log, spawn = spawnSession } = request;
   return spawn(command, { cwd, env, onOutput, log, ...(beforeStart && { beforeStart }) });
-}
-
-/** Both signals, also when they have gone off while the command was being started. Returns how to let go. */
-function watchEndings(
-  { signal, leaseSignal }: CompileRequest,
-  endBy: (way: 'cancelled' | 'leaseLost') => () => void,
-): () => void {
-  const pairs = [
-    [signal, endBy('cancelled')],
-    [leaseSignal, endBy('leaseLost')],
-  ] as const;
-  for (const [watched, end] of pairs) {
-    if (watched.aborted) end();
-    else watched.addEventListener('abort', end, { once: true });
-  }
-  return () => {
-    for (const [watched, end] of pairs) watched.removeEventListener('abort', end);
-  };
 }

@@ -2,6 +2,7 @@
  * Runs one helper program to its end, in a session of its own, under a time limit and a signal. Whichever way it
  * ends, nothing of it is left running: an installer that was given up must not go on writing.
  */
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import { type Log, silentLog } from '../log.js';
 import { createLineSplitter } from '../process/lines.js';
@@ -56,11 +57,9 @@ export async function runStep(
     onOutput: (chunk) => splitter.push(chunk),
     ...(beforeStart && { beforeStart }),
   });
-  const stop = (): void => void child.stop({ graceMs });
-  giveUp.addEventListener('abort', stop, { once: true });
-  if (giveUp.aborted) stop();
+  const stopListening = onAbort(giveUp, () => void child.stop({ graceMs }));
   const { code, signal: killer } = await child.exited;
-  giveUp.removeEventListener('abort', stop);
+  stopListening();
   await child.settled();
   splitter.end();
 

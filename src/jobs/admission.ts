@@ -7,6 +7,7 @@
  * object file that is written would turn it on and off. A build is always let in when no other one runs, for a small
  * machine may never have as much free; only on a nearly full disk it fails, because waiting makes no room there.
  */
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import type { JobQueue, QueueTicket } from './queue.js';
 import { gigabytes, type Shortage } from './waiting.js';
@@ -120,14 +121,15 @@ function createGate(options: AdmissionOptions): AdmissionGate {
   return {
     pass({ signal, onShort }) {
       return new Promise((resolve, reject) => {
-        const settle = (): void => {
-          signal.removeEventListener('abort', leave);
-          waiting.delete(waiter);
-          if (waiting.size === 0) clearTimeout(timer);
-        };
-        const leave = (): void => {
+        if (signal.aborted) return reject(signal.reason);
+        const stopListening = onAbort(signal, () => {
           settle();
           reject(signal.reason);
+        });
+        const settle = (): void => {
+          stopListening();
+          waiting.delete(waiter);
+          if (waiting.size === 0) clearTimeout(timer);
         };
         const waiter: AdmissionWaiter = {
           admit() {
@@ -144,8 +146,6 @@ function createGate(options: AdmissionOptions): AdmissionGate {
           },
           tell: (shortage) => onShort?.(shortage),
         };
-        if (signal.aborted) return reject(signal.reason);
-        signal.addEventListener('abort', leave, { once: true });
         waiting.add(waiter);
         look();
       });

@@ -2,6 +2,7 @@
  * Waiting for a bundle that is still being unpacked, without ever losing one: a bundle that arrives for a job
  * which has been cancelled meanwhile is discarded, and somebody can wait for that.
  */
+import { raceAbort } from '../async/abort.js';
 import type { BundleStore } from '../bundles/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { Log } from '../log.js';
@@ -45,19 +46,11 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
         log.error({ id, err: error }, 'bundle removal failed');
       }),
     async receive(intake, signal) {
-      const gone = new AbortController();
-      const aborted = new Promise<never>((_, reject) => {
-        const leave = (): void => reject(signal.reason);
-        if (signal.aborted) leave();
-        else signal.addEventListener('abort', leave, { once: true, signal: gone.signal });
-      });
       try {
-        return await Promise.race([intake, aborted]);
+        return await raceAbort(intake, signal);
       } catch (error) {
         discardLater(intake);
         throw error;
-      } finally {
-        gone.abort();
       }
     },
     async settled() {

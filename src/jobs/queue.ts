@@ -22,6 +22,7 @@
  * A slot is a share of a machine and no lock: what must not happen twice at once is guarded by the device's lease.
  * `status` is what this process knows at the moment; a queue on another machine may be ahead of it.
  */
+import { onAbort } from '../async/abort.js';
 import type { Shortage } from './waiting.js';
 
 /** In place of a dashboard's id, none of which begins with a dot: the host's own work. */
@@ -97,15 +98,14 @@ export function createMemoryQueue({ slots }: { readonly slots: number }): JobQue
     enter(id, { peer, signal }) {
       return new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
-        const leave = (): void => {
+        const stopListening = onAbort(signal, () => {
           take(peer, id);
           reject(signal.reason);
-        };
-        signal.addEventListener('abort', leave, { once: true });
+        });
         const line = lines.get(peer) ?? new Map<string, () => void>();
         lines.set(peer, line);
         line.set(id, () => {
-          signal.removeEventListener('abort', leave);
+          stopListening();
           resolve(slotOf(id));
         });
         serve();

@@ -11,6 +11,7 @@ import type { Duplex } from 'node:stream';
 
 import type * as ws from 'ws';
 
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import type { Transport, TransportEvents } from '../protocol/transport.js';
 
@@ -156,12 +157,12 @@ export function dial({ host, port }: Where, options: DialOptions = {}): Promise<
       ...(localAddress !== undefined && { localAddress }),
     });
     const cancel = (): void => socket.terminate();
-    signal?.addEventListener('abort', cancel, { once: true });
+    const stopListening = onAbort(signal, cancel);
     // The library's own limit begins anew with each byte that comes.
     const timer = setTimeout(cancel, timeoutMs);
     const stopWaiting = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', cancel);
+      stopListening();
     };
     socket.once('open', () => {
       stopWaiting();

@@ -5,6 +5,7 @@
  * A place is given on only when its holder leaves it, whatever happens to the lock on disk meanwhile: a holder
  * that has lost its lock has first to end its build. Not promised: anything about other processes.
  */
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 
 /** Who holds a lock, or waits for it, and what for. */
@@ -62,7 +63,6 @@ function turn(
       stopWaiting();
       reject(error);
     };
-    const onAbort = (): void => giveUp(cancelled());
     const timer = Number.isFinite(until)
       ? setTimeout(() => giveUp(timedOut(line.holder)), Math.max(0, until - performance.now()))
       : undefined;
@@ -75,10 +75,10 @@ function turn(
     const stopWaiting = (): void => {
       line.waiting.delete(waiter);
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      stopListening();
     };
     line.waiting.add(waiter);
-    signal?.addEventListener('abort', onAbort);
+    const stopListening = onAbort(signal, () => giveUp(cancelled()));
     onBlocked?.(line.holder);
   });
 }

@@ -4,6 +4,7 @@
  * They live in memory only and die with the pairing window. Rows and waiters are bounded, because anybody on the
  * network can make them while the window is open.
  */
+import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import type { ConnectionLimits } from '../options/core-options.js';
@@ -55,16 +56,16 @@ export function createPendingRows({ pairingRequests, waitersPerRequest }: Pairin
     watch(id, signal) {
       const all = waiters.get(id) ?? new Set();
       const { promise, resolve } = withResolvers<boolean>();
+      let stopListening = (): void => {};
       const settle = (removed: boolean): void => {
         resolve(removed);
-        signal.removeEventListener('abort', gone);
+        stopListening();
         all.delete(settle);
         if (all.size === 0 && waiters.get(id) === all) waiters.delete(id);
       };
       const gone = (): void => settle(false);
-      signal.addEventListener('abort', gone);
       waiters.set(id, all.add(settle));
-      if (signal.aborted) gone();
+      stopListening = onAbort(signal, gone);
       const [oldest] = all;
       if (all.size > waitersPerRequest) oldest?.(false);
       return { removed: promise, stop: gone };

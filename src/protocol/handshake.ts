@@ -5,6 +5,7 @@
  * limit, because a stranger who says nothing must not hold a socket. The initiator compares the receiver's key
  * with the one that a person has seen before it names itself: a false receiver learns nothing.
  */
+import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import {
   createChannel,
@@ -142,16 +143,16 @@ async function closingOnFailure<T>(
   talk: (inbox: Inbox) => Promise<T>,
 ): Promise<T> {
   const inbox = openInbox(transport);
-  const cancel = () => inbox.fail(new ReceiverError('CANCELLED', 'the handshake was cancelled'));
-  signal?.addEventListener('abort', cancel, { once: true });
+  const stopListening = onAbort(signal, () =>
+    inbox.fail(new ReceiverError('CANCELLED', 'the handshake was cancelled')),
+  );
   try {
-    if (signal?.aborted === true) cancel();
     return await talk(inbox);
   } catch (error) {
     inbox.stop();
     transport.close();
     throw error;
   } finally {
-    signal?.removeEventListener('abort', cancel);
+    stopListening();
   }
 }

@@ -2,6 +2,7 @@
  * Both sides ask each other for a sign of life, because a machine that lost its network closes nothing: a dead
  * session would hold the peer's place, and its jobs' results would go nowhere (Device Builder 1.26).
  */
+import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 
 const intervalMs = 30_000;
@@ -62,6 +63,6 @@ export interface Leaving {
 export async function waitForClose(leaving: Leaving, clock: Clock): Promise<void> {
   if (leaving.signal.aborted) return;
   const cancelCut = clock.after(closeGraceMs, () => leaving.destroy());
-  await new Promise((resolve) => leaving.signal.addEventListener('abort', resolve, { once: true }));
+  await new Promise<void>((resolve) => void onAbort(leaving.signal, resolve));
   cancelCut();
 }

@@ -5,6 +5,7 @@
  * Python needs 0.1 s and more to say its version, so the question is put when a bundle begins to arrive, and not when
  * its last byte has.
  */
+import { raceAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';
@@ -84,18 +85,10 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
 }
 
 /** As `answer`, which goes on without this caller when it leaves. Throws `CANCELLED`. */
-async function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> {
-  let leave = (): void => {};
-  const left = new Promise<never>((_resolve, reject) => {
-    leave = () => reject(new ReceiverError('CANCELLED', 'asking for the version was cancelled'));
-    if (signal.aborted) leave();
-    else signal.addEventListener('abort', leave, { once: true });
-  });
-  try {
-    return await Promise.race([left, answer]);
-  } finally {
-    signal.removeEventListener('abort', leave);
-  }
+function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> {
+  const cancelled = (): ReceiverError =>
+    new ReceiverError('CANCELLED', 'asking for the version was cancelled');
+  return raceAbort(answer, signal, cancelled);
 }
 
 /**

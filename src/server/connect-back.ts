@@ -6,6 +6,7 @@
  * No trust hangs on the call: the dashboard looks for our key at the address that it sees before it believes us.
  */
 import { isReceiverError } from '../errors.js';
+import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 import { waitForClose } from '../protocol/heartbeat.js';
 import { initiate } from '../protocol/handshake.js';
@@ -57,8 +58,7 @@ export async function connectBack(
 
 async function call(transport: Transport, options: CallOptions): Promise<CallOutcome> {
   const { identity, expectedPin, port, clock, signal, stepTimeoutMs = callStepMs } = options;
-  const cut = (): void => transport.destroy();
-  signal.addEventListener('abort', cut, { once: true });
+  const stopListening = onAbort(signal, () => transport.destroy());
   try {
     const { answer, channel } = await initiate(transport, identity, {
       intent: 'connect_back',
@@ -71,7 +71,7 @@ async function call(transport: Transport, options: CallOptions): Promise<CallOut
     await waitForClose(channel, clock);
     return outcomeOf(answer);
   } finally {
-    signal.removeEventListener('abort', cut);
+    stopListening();
   }
 }
 
