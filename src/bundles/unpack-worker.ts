@@ -4,14 +4,15 @@
  */
 import { parentPort, type MessagePort } from 'node:worker_threads';
 
+import { createSerialQueue, type SerialQueue } from '../async/serial-queue.js';
 import { silentLog, type Log } from '../log.js';
 import { openIntake, type BundleIntake } from './intake.js';
 import { packError, plain, type FromThread, type ToThread } from './unpack-messages.js';
 
 interface ThreadUpload {
   readonly intake: BundleIntake;
-  /** The bytes that are on their way in, one buffer after the other. Never rejects. */
-  last: Promise<void>;
+  /** One buffer after the other, and then the end. */
+  readonly turns: SerialQueue;
 }
 
 const port = parentPort as MessagePort;
@@ -27,26 +28,24 @@ port.on('message', (message: ToThread) => {
     const warn: Log['warn'] = (facts, text) => tell({ type: 'warning', upload, facts: plain(facts), text });
     const log = { ...silentLog, warn };
     const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, log });
-    uploads.set(upload, { intake, last: Promise.resolve() });
+    uploads.set(upload, { intake, turns: createSerialQueue() });
     return;
   }
   const upload = uploads.get(message.upload);
   if (message.type === 'abort') void abort(message.upload, upload);
-  else if (upload !== undefined && message.type === 'bytes') upload.last = take(upload, message);
-  else if (upload !== undefined) void finish(message.upload, upload);
+  else if (message.type === 'bytes') void upload?.turns.run(() => take(upload.intake, message));
+  else void upload?.turns.run(() => finish(message.upload, upload.intake));
 });
 
 async function take(
-  { intake, last }: ThreadUpload,
+  intake: BundleIntake,
   { upload, buffer, length }: ToThread & { type: 'bytes' },
 ): Promise<void> {
-  await last;
   if (!intake.write(Buffer.from(buffer, 0, length))) await intake.drain();
   tell({ type: 'taken', upload, buffer }, [buffer]);
 }
 
-async function finish(number: number, { intake, last }: ThreadUpload): Promise<void> {
-  await last;
+async function finish(number: number, intake: BundleIntake): Promise<void> {
   try {
     const { directory, manifest, bytes, members, remoteContent, contentSha256 } = await intake.finish();
     const facts = { directory, manifest, bytes, members, remoteContent, contentSha256 };

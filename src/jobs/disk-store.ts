@@ -10,6 +10,7 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
+import { createKeyedQueue } from '../async/serial-queue.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegularSync } from '../disk/open-regular.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
@@ -49,24 +50,13 @@ interface RecordEntry {
 /** Opens, or begins, a store. Receivers on one disk may share the directory. Throws system errors. */
 export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStoreOptions): Promise<JobStore> {
   for (const place of [dir, presenceDir]) await mkdir(place, { recursive: true, mode: 0o700 });
-  const tails = new Map<string, Promise<void>>();
+  /** Work on the record of one id. */
+  const turns = createKeyedQueue();
   const mine = new Set<string>();
   /** Names of ended records that others have written. */
   const foreign = new Map<string, string>();
   /** Live records whose owner cannot be seen from here. */
   const unseen: RecordEntry[] = [];
-
-  /** Runs `work` after all earlier work on the same id, whether that succeeded or not. */
-  async function inOrder(id: string, work: () => Promise<void>): Promise<void> {
-    const before = tails.get(id);
-    const done = Promise.allSettled([before]).then(work);
-    tails.set(id, done);
-    try {
-      await done;
-    } finally {
-      if (tails.get(id) === done) tails.delete(id);
-    }
-  }
 
   function fileOf(id: string): string {
     if (!idShape.test(id)) throw new TypeError('a job id is a UUID');
@@ -152,16 +142,16 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     async put(record) {
       const file = fileOf(record.id);
       hold(record.id);
-      await inOrder(record.id, () => writeAtomic(file, `${JSON.stringify(record)}\n`));
+      await turns.run(record.id, () => writeAtomic(file, `${JSON.stringify(record)}\n`));
     },
     async remove(id) {
       const file = fileOf(id);
-      await inOrder(id, () => rm(file, { force: true }));
+      await turns.run(id, () => rm(file, { force: true }));
       foreign.delete(id);
       letGo(id);
     },
     async close() {
-      await Promise.allSettled(tails.values());
+      await turns.idle();
       for (const id of mine) letGo(id);
     },
   };

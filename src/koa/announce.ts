@@ -9,6 +9,7 @@ import { networkInterfaces } from 'node:os';
 import type { ReceiverCore } from '../receiver-api.js';
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
+import { createSerialQueue } from '../async/serial-queue.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import { loadDashboardId } from '../peers/identity.js';
 import { announcementOf, reachableAddresses, type Announcement, type Networks } from './announcement.js';
@@ -60,14 +61,14 @@ export function createAnnouncer({
   let said: string | null | undefined;
   let dashboardId: DashboardId | null = null;
   let esphomeVersion = '';
-  let looking = Promise.resolve();
+  const looks = createSerialQueue();
   let stopTimer = (): void => {};
   let closing: Promise<void> | null = null;
 
   function look(): void {
     stopTimer();
     stopTimer = clock.after(recheckMs, look);
-    looking = looking.then(lookNow);
+    void looks.run(lookNow);
   }
 
   async function lookNow(): Promise<void> {
@@ -118,7 +119,7 @@ export function createAnnouncer({
       const fail = (): void => reject(new ReceiverError('STATE', 'the goodbye took too long', { goodbyeMs }));
       stopWaiting = clock.after(goodbyeMs, fail, true);
     });
-    const goodbye = Promise.all([publisher.withdraw(), looking]);
+    const goodbye = Promise.all([publisher.withdraw(), looks.idle()]);
     await Promise.race([goodbye, tooLong]).catch((error: unknown) => {
       log.warn({ err: error }, 'mDNS announcement not withdrawn');
     });

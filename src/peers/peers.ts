@@ -8,6 +8,7 @@
 import { copyFile, mkdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { createSerialQueue } from '../async/serial-queue.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
@@ -59,15 +60,8 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
   let known = new Set<string>();
   /** Which writing of the file that was. Every stranger's call looks at it, and the file may be large. */
   let seen = '';
-  let last: Promise<unknown> = Promise.resolve();
+  const turns = createSerialQueue();
   let refreshes = false;
-
-  /** Runs disk work one after the other; a failure is the caller's and does not stop what follows. */
-  function enqueue<T>(work: () => Promise<T>): Promise<T> {
-    const result = last.then(work);
-    last = result.catch(() => {});
-    return result;
-  }
 
   /** Writes the table, and `more` where that is about to join it. */
   async function save(more: readonly Row[] = []): Promise<void> {
@@ -134,7 +128,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     },
     hasTwin: (id) => rows.has(foldId(id)) && rowOf(id) === undefined,
     add(peer) {
-      return enqueue(async () => {
+      return turns.run(async () => {
         const key = foldId(peer.dashboardId);
         await takeOverChanges();
         if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
@@ -152,25 +146,27 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
       rows.set(foldId(id), changed);
       if (refreshes) return;
       refreshes = true;
-      enqueue(() => {
-        refreshes = false;
-        return save();
-      }).catch((error: unknown) => log.error({ file, err: error }, 'peers file not saved'));
+      turns
+        .run(() => {
+          refreshes = false;
+          return save();
+        })
+        .catch((error: unknown) => log.error({ file, err: error }, 'peers file not saved'));
     },
     async remove(id) {
       if (rowOf(id) === undefined) return false;
       rows.delete(foldId(id));
       removed.set(foldId(id), Date.now() / 1_000);
-      await enqueue(() => save());
+      await turns.run(() => save());
       return true;
     },
     reread: () =>
-      enqueue(async () => {
-        if ((await versionOf(file)) !== seen) await takeOverChanges();
-      }).catch((error: unknown) => log.warn({ file, err: error }, 'peers file not reread')),
-    async close() {
-      await last;
-    },
+      turns
+        .run(async () => {
+          if ((await versionOf(file)) !== seen) await takeOverChanges();
+        })
+        .catch((error: unknown) => log.warn({ file, err: error }, 'peers file not reread')),
+    close: turns.idle,
   };
 }
 

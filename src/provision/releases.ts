@@ -6,6 +6,7 @@
  */
 import { dirname, join } from 'node:path';
 
+import { createSerialQueue } from '../async/serial-queue.js';
 import { createSingleFlight, type FlightCaller } from '../async/single-flight.js';
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
@@ -60,8 +61,9 @@ export function openReleases(options: ReleasesOptions): Releases {
   const { signal: stopped } = stopping;
   const uses = new Map<string, Use>();
   let python = search();
+  const sweeps = createSerialQueue();
   // A lock that a crash has left takes this long to be free.
-  let sweeping = sweep(3 * timing.staleMs);
+  void sweeps.run(() => sweep(3 * timing.staleMs));
 
   const place = (version: string): ReturnType<typeof placeOf> =>
     placeOf({ venvsDir, locksDir, name: venvName(version) });
@@ -110,7 +112,7 @@ export function openReleases(options: ReleasesOptions): Releases {
       if (result.status === 'fulfilled') continue;
       log.warn({ version, err: result.reason }, 'release use not recorded');
     }
-    sweeping = sweeping.then(() => sweep(0));
+    void sweeps.run(() => sweep(0));
   }
 
   async function sweep(waitMs: number): Promise<void> {
@@ -138,7 +140,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     },
     async close() {
       stopping.abort();
-      await Promise.all([python, sweeping]);
+      await Promise.all([python, sweeps.idle()]);
     },
   };
 }

@@ -7,6 +7,7 @@
  * without a battery is at its start.
  */
 import { type Clock, watchWallClock } from '../async/clock.js';
+import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { isThere } from '../disk/open-regular.js';
 import { canBeUse, precisionMs } from '../disk/use-stamps.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';
@@ -61,20 +62,15 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
   const records = new Map<string, DeviceRecord>();
   /** Uses as they stand on record. */
   const saved = new Map<string, number>();
-  const writing = new Map<string, Promise<void>>();
+  const writing = createKeyedQueue();
   /** Writes of all, after the clock was set. */
-  let renewing: Promise<void> = Promise.resolve();
+  const renewing = createSerialQueue();
 
   const nameOf = (key: RemoteKey): string => layout.subtree(key);
 
   /** One write of a device after the other, each of what is known when its turn comes. */
-  async function save(key: RemoteKey): Promise<void> {
-    const name = nameOf(key);
-    const before = writing.get(name) ?? Promise.resolve();
-    const writes = before.then(() => write(key));
-    writing.set(name, writes);
-    await writes;
-    if (writing.get(name) === writes) writing.delete(name);
+  function save(key: RemoteKey): Promise<void> {
+    return writing.run(nameOf(key), () => write(key));
   }
 
   async function write(key: RemoteKey): Promise<void> {
@@ -120,12 +116,9 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
     log.info({ ms }, 'wall clock jumped forward, shifted last-used times');
     const all = usage.list();
     for (const record of all) put({ ...record, usedAt: Math.min(record.usedAt + ms, now()) });
-    renewing = saveAll(all, renewing);
-  }
-
-  async function saveAll(all: readonly DeviceRecord[], before: Promise<void>): Promise<void> {
-    await before;
-    for (const record of all) await save(record);
+    void renewing.run(async () => {
+      for (const record of all) await save(record);
+    });
   }
 
   function takeIn(found: DeviceRecord): DeviceRecord {
@@ -194,8 +187,8 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       return strange;
     },
     async settled() {
-      await renewing;
-      while (writing.size > 0) await Promise.all(writing.values());
+      await renewing.idle();
+      await writing.idle();
     },
   };
   for (const record of await readRecords(devicesDir)) {

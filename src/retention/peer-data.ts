@@ -10,6 +10,7 @@ import { join, dirname } from 'node:path';
 
 import * as z from 'zod';
 
+import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { hashName } from '../paths/segments.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { readRegular } from '../disk/open-regular.js';
@@ -56,16 +57,11 @@ const schema = z.object({ dashboardId: z.string(), pin: z.string() });
 
 export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Owners {
   /** What is done for one id, one after the other: a removal must not reach what a newcomer has built meanwhile. */
-  const turns = new Map<string, Promise<unknown>>();
+  const turns = createKeyedQueue();
 
-  async function inTurn<T>(id: DashboardId, work: (file: string) => Promise<T>): Promise<T> {
+  function inTurn<T>(id: DashboardId, work: (file: string) => Promise<T>): Promise<T> {
     const file = fileOf(ownersDir, id);
-    const result = (turns.get(file) ?? Promise.resolve()).then(() => work(file));
-    const settled = result.catch(() => {});
-    turns.set(file, settled);
-    await settled;
-    if (turns.get(file) === settled) turns.delete(file);
-    return result;
+    return turns.run(file, () => work(file));
   }
 
   /** Makes the key the owner; `isKnown` when data without one is its own. */
@@ -146,7 +142,7 @@ export interface KeyChangeGuardOptions {
 /** Takes what stands here for the keys' of the peers that there are now. */
 export function createKeyChangeGuard({ peers, forgetJobs: forget }: KeyChangeGuardOptions): KeyChangeGuard {
   const pins = new Map(peers().map(({ dashboardId, pin }) => [dashboardId, pin]));
-  let last: Promise<unknown> = Promise.resolve();
+  const checks = createSerialQueue();
 
   async function checkNow(): Promise<void> {
     for (const { dashboardId, pin } of peers()) {
@@ -158,11 +154,7 @@ export function createKeyChangeGuard({ peers, forgetJobs: forget }: KeyChangeGua
 
   return {
     note: (id, pin) => void pins.set(id, pin),
-    check() {
-      const result = last.then(checkNow);
-      last = result.catch(() => {});
-      return result;
-    },
+    check: () => checks.run(checkNow),
   };
 }
 

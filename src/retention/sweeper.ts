@@ -3,6 +3,7 @@
  * announced that would not fit. One such work at a time; what it may take is decided again under each lease.
  */
 import type { Clock } from '../async/clock.js';
+import { createSerialQueue } from '../async/serial-queue.js';
 import { freeSpaceBytes } from '../disk/usage.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
@@ -80,8 +81,8 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   /** As they were when they could be looked at last. */
   let toolEntries: readonly EvictableEntry[] = [];
   let cancelTimer = (): void => {};
-  /** Work on the disk, one after the other. */
-  let last: Promise<unknown> = Promise.resolve();
+  /** Work on the disk. */
+  const turns = createSerialQueue();
   let isTrimming = false;
   /** Directories of devices whose build has ended. */
   const toMeasure = new Set<string>();
@@ -102,12 +103,6 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     cancelTimer = clock.after(sweepEveryMs, tick);
   }
 
-  function enqueue<T>(work: () => Promise<T>): Promise<T> {
-    const result = last.then(work);
-    last = result.catch(() => {});
-    return result;
-  }
-
   /** Nobody waits for it, so what it rejects with is for the log. */
   function inBackground(work: Promise<unknown>): void {
     work.catch((error: unknown) => {
@@ -122,7 +117,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     if (toMeasure.has(name)) return;
     toMeasure.add(name);
     inBackground(
-      enqueue(() => {
+      turns.run(() => {
         toMeasure.delete(name);
         return afterBuild(key);
       }),
@@ -179,7 +174,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   }
 
   function sweep(dryRun: boolean): Promise<SweepReport> {
-    return enqueue(async () => {
+    return turns.run(async () => {
       const startedAt = now();
       const old = await sweepOld(dryRun);
       if (!dryRun) await remeasure();
@@ -234,7 +229,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
       if (none === null && isShort && !isTrimming && !signal.aborted) {
         isTrimming = true;
-        inBackground(enqueue(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false)));
+        inBackground(turns.run(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false)));
       }
       return none;
     },
@@ -242,7 +237,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       stopping.abort();
       cancelTimer();
       stopFollowing();
-      await last;
+      await turns.idle();
       await usage.settled();
     },
   };

@@ -7,6 +7,7 @@
  * and lost if this process is. A bundle that is not acknowledged leaves nothing behind. A job that is
  * announced again under its old id, as clients do after a lost connection, is found and not built twice.
  */
+import { createSerialQueue } from '../async/serial-queue.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { TraversalError, quote } from '../errors.js';
@@ -78,8 +79,8 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   let unfinished = 0;
   let draining: BundleIntake | undefined;
   let ended = false;
-  /** Ends of uploads and what must come after them, one after the other. Never rejects. */
-  let last: Promise<void> = Promise.resolve();
+  /** Ends of uploads and what must come after them. */
+  const turns = createSerialQueue();
 
   function accept(jobId: string): void {
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: true });
@@ -105,14 +106,15 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   function later(work: () => Promise<void>): void {
     unfinished += 1;
     if (unfinished === maxUnfinished) hold();
-    last = last
-      .then(work)
-      .catch((error: unknown) => log.error({ err: error, dashboardId }, 'upload cleanup failed'))
-      .then(() => {
-        if (unfinished === maxUnfinished) letGo();
-        unfinished -= 1;
-        return undefined;
-      });
+    void turns.run(async () => {
+      try {
+        await work();
+      } catch (error) {
+        log.error({ err: error, dashboardId }, 'upload cleanup failed');
+      }
+      if (unfinished === maxUnfinished) letGo();
+      unfinished -= 1;
+    });
   }
 
   function drop(): void {
@@ -256,7 +258,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     async end() {
       ended = true;
       drop();
-      await last;
+      await turns.idle();
     },
   };
 }
