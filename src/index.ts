@@ -15,7 +15,7 @@ export type { Environment } from './esphome/environment.js';
 export type { StorageJson } from './esphome/storage-json.js';
 export type { ArtifactFacts } from './artifacts/store.js';
 export type { Progress } from './esphome/progress.js';
-export type { QueueStatus } from './jobs/events.js';
+export type { QueueStatus } from './jobs/local-work.js';
 export type { FailureReason, JobState } from './jobs/record.js';
 export type { Slot } from './jobs/queue.js';
 export { waitingText, type WaitReason } from './jobs/waiting.js';

@@ -5,8 +5,8 @@
  */
 import type { ArtifactFacts } from './artifacts/store.js';
 import type { Progress } from './esphome/progress.js';
-import type { LocalJob } from './jobs/local-work.js';
-import type { JobEvent, QueueStatus } from './jobs/events.js';
+import type { JobEvent } from './jobs/job-service.js';
+import type { LocalJob, QueueStatus } from './jobs/local-work.js';
 import type { FailureReason, JobRecord, JobState } from './jobs/record.js';
 import { waitingText, type WaitReason } from './jobs/waiting.js';
 import type { DashboardId } from './paths/index.js';

@@ -10,7 +10,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { WebSocketServer, type WebSocket } from 'ws';
 
 import { systemClock } from '../../src/async/clock.js';
-import type { JobListener } from '../../src/jobs/create-job-service.js';
+import type { JobEvent } from '../../src/jobs/create-job-service.js';
 import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
@@ -54,7 +54,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
       ...place,
     });
   }
-  let tell: JobListener = () => {};
+  let tell: (event: JobEvent) => void = () => {};
   const { layout } = createPaths({ configDir: directory });
   const link = createPeerServer({
     ...defaultOptions,

@@ -1,17 +1,18 @@
 /**
- * Listeners that cannot harm the one who tells them: a panel that throws while it hears of an approval must not
- * undo the approval.
+ * Calls listeners that cannot harm whoever emits, or each other: a panel that throws while it hears of an approval must
+ * not undo the approval, nor keep a peer from its own event.
  */
 import type { Log } from '../log.js';
 
 export interface Emitter<E> {
-  /** Adds a listener; the returned function removes it. */
+  /** Adds a listener; the returned function removes it, at once. A function that is added twice is called twice. */
   subscribe(listener: (event: E) => void): () => void;
-  /** Tells all, in the order of subscription. Never throws. */
+  /** Calls those who have subscribed by now, in the order of subscription. Never throws. */
   emit(event: E): void;
 }
 
-export function createEmitter<E>(log: Log): Emitter<E> {
+/** `name` says in the log whose listener threw. */
+export function createEmitter<E>(name: string, log: Log): Emitter<E> {
   const entries = new Set<{ readonly listener: (event: E) => void }>();
   return {
     subscribe(listener) {
@@ -20,11 +21,12 @@ export function createEmitter<E>(log: Log): Emitter<E> {
       return () => void entries.delete(entry);
     },
     emit(event) {
-      for (const { listener } of [...entries]) {
+      for (const entry of [...entries]) {
+        if (!entries.has(entry)) continue;
         try {
-          listener(event);
+          entry.listener(event);
         } catch (error) {
-          log.error({ err: error }, 'event listener threw');
+          log.error({ err: error, events: name }, 'event listener threw');
         }
       }
     },

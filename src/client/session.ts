@@ -73,7 +73,7 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
     breakOff: () => end('client_stopped', 'bundle_failed'),
   });
   const downloads = createDownloads(channel);
-  const listeners = createEmitter<ServerQueueStatus>(log);
+  const listeners = createEmitter<ServerQueueStatus>('queue status', log);
   let latest: ServerQueueStatus | undefined;
   let why: string | undefined;
   let cancelCut = (): void => {};

@@ -11,6 +11,7 @@ import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
 import { systemClock, type Clock } from '../async/clock.js';
+import { createEmitter } from '../async/emitter.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { BundleStore } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
@@ -20,9 +21,8 @@ import type { ResolvedOptions } from '../options/resolve.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import { createJobEvents } from './events.js';
 import { watchAbsentPeers, startJobExpiry } from './expiry.js';
-import type { JobService } from './job-service.js';
+import type { JobEvent, JobService } from './job-service.js';
 import { createJobLifecycle } from './lifecycle.js';
 import { createLocalWork, createQueueSummary } from './local-work.js';
 import { jobLogFile, readJobLog } from './log.js';
@@ -31,9 +31,8 @@ import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './rec
 import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
 import type { JobStore } from './store.js';
 
-export type { JobEvent, JobListener } from './events.js';
 export type { StoredArtifacts } from '../artifacts/store.js';
-export type { JobService } from './job-service.js';
+export type { JobEvent, JobService } from './job-service.js';
 export type { JobRecord } from './record.js';
 
 /** The options that limit what one peer can have here. */
@@ -70,7 +69,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   const { store, jobsDir, log, now = Date.now, clock = systemClock } = deps;
   const { maxJobsPerPeer, maxResultsPerPeer, resultTtlMs, absentPeerGraceMs } = deps;
   const registry = createJobRegistry({ store, removeRest, now, log });
-  const listeners = createJobEvents(log);
+  const listeners = createEmitter<JobEvent>('jobs', log);
   const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
   const view = createQueueSummary({ registry, local, queue: deps.queue });
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
@@ -80,7 +79,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   const closing = new AbortController();
 
   function tellQueue(): void {
-    listeners.tell({ type: 'queue', status: view.status() });
+    listeners.emit({ type: 'queue', status: view.status() });
   }
 
   function restore(records: readonly JobRecord[]): void {
@@ -171,14 +170,14 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
     enqueueLocal: local.enqueue,
     local: () => view.withTurns(local.list()),
     queueStatus: view.status,
-    subscribe: (listener) => listeners.add(listener),
+    subscribe: listeners.subscribe,
     async openArtifacts(id) {
       const job = known(id);
       if (job.record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
       const stored = await deps.openArtifacts(job.record);
       const noteFetched = (): void => {
         kept.noteFetched(job);
-        listeners.tell({ type: 'fetched', job: job.record });
+        listeners.emit({ type: 'fetched', job: job.record });
       };
       return { ...stored, read: () => readThen(stored.read(), noteFetched) };
     },

@@ -8,10 +8,23 @@
 import type { StoredArtifacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
-import type { JobListener, QueueStatus } from './events.js';
 import type { JobRecord, JobRequest } from './record.js';
-import type { LocalJob } from './local-work.js';
+import type { LocalJob, QueueStatus } from './local-work.js';
 import type { Slot } from './queue.js';
+
+export type JobEvent =
+  /** The job has entered `job.state`; for a terminal state once, after its slot is free and nothing of it runs. */
+  | { readonly type: 'state'; readonly job: JobRecord }
+  /** It begins to wait for something other than its turn, or waits no more. Not told when its state changes, too. */
+  | { readonly type: 'waiting'; readonly job: JobRecord }
+  /** Phase or percentage has changed. */
+  | { readonly type: 'progress'; readonly job: JobRecord }
+  /** One line with its terminator, as the build printed it. Never after the terminal state. */
+  | { readonly type: 'output'; readonly job: JobRecord; readonly line: string }
+  /** Its result was sent to the end. */
+  | { readonly type: 'fetched'; readonly job: JobRecord }
+  /** After every change of state. */
+  | { readonly type: 'queue'; readonly status: QueueStatus };
 
 export interface JobService {
   /**
@@ -50,8 +63,8 @@ export interface JobService {
   enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
   /** The host's own builds that wait for a slot or have one, oldest first. */
   local(): readonly LocalJob[];
-  /** Returns how to let go. */
-  subscribe(listener: JobListener): () => void;
+  /** Returns the function that unsubscribes. A listener that throws is logged and harms nobody. */
+  subscribe(listener: (event: JobEvent) => void): () => void;
   /** Throws `NOT_FOUND` for an unknown job, `STATE` for one without artifacts. */
   openArtifacts(id: string): Promise<StoredArtifacts>;
   /** What the job has printed so far, up to 8 MiB. Throws `NOT_FOUND`. */

@@ -6,6 +6,7 @@
  * end twice, or be completed and cancelled. A receiver that stops asks in the same way, and then the job has no end:
  * its record stays as a restart wants to find it.
  */
+import type { Emitter } from '../async/emitter.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { factsOf, type BundleStore } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
@@ -15,7 +16,7 @@ import type { DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
 import { createBundleWait } from './bundle-wait.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import type { JobEvents } from './events.js';
+import type { JobEvent } from './job-service.js';
 import { jobLogFile, openJobLog, type JobLog } from './log.js';
 import { cancelledBy, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
@@ -36,7 +37,7 @@ export interface JobLifecycle {
 
 export interface JobLifecycleDeps {
   readonly registry: JobRegistry;
-  readonly listeners: JobEvents;
+  readonly listeners: Pick<Emitter<JobEvent>, 'emit'>;
   /** Tells the listeners how long the queue is now. */
   readonly tellQueue: () => void;
   readonly queue: JobQueue;
@@ -188,14 +189,14 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   }
 
   function tellState({ record }: Job): void {
-    listeners.tell({ type: 'state', job: record });
+    listeners.emit({ type: 'state', job: record });
     tellQueue();
   }
 
   function logOf(job: Job): JobLog {
     return openJobLog(jobLogFile(jobsDir, job.record.id), {
       maxOutputBytes: deps.maxOutputBytes,
-      onLine: (line) => listeners.tell({ type: 'output', job: job.record, line }),
+      onLine: (line) => listeners.emit({ type: 'output', job: job.record, line }),
       log,
     });
   }
@@ -215,7 +216,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
         if (progress === before) return;
         job.record = { ...job.record, progress };
         if (progress.phase === before.phase && progress.percent === before.percent) return;
-        listeners.tell({ type: 'progress', job: job.record });
+        listeners.emit({ type: 'progress', job: job.record });
       },
       earlierResult: (key) =>
         registry
@@ -223,7 +224,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
           .findLast(({ record }) => record.state === 'completed' && record.resultKey === key)?.record,
       note(facts) {
         job.record = { ...job.record, ...facts };
-        if (facts.waiting !== undefined) listeners.tell({ type: 'waiting', job: job.record });
+        if (facts.waiting !== undefined) listeners.emit({ type: 'waiting', job: job.record });
       },
     };
   }

@@ -5,7 +5,6 @@
 import { randomUUID } from 'node:crypto';
 
 import { ReceiverError } from '../errors.js';
-import type { QueueStatus } from './events.js';
 import { hostPeer, type JobQueue, type Slot } from './queue.js';
 import type { JobRegistry } from './registry.js';
 import { type WaitReason, thisHost, turnsOf, withTurns, type Owner, type Waitable } from './waiting.js';
@@ -83,6 +82,14 @@ export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): Loc
     list: () => [...jobs.values()],
     close: () => closing.abort(new ReceiverError('CANCELLED', 'the build server is stopping')),
   };
+}
+
+/** Of all builds in the queue, the host's own among them. */
+export interface QueueStatus {
+  readonly idle: boolean;
+  readonly running: boolean;
+  /** How many wait, without those that run. */
+  readonly queueDepth: number;
 }
 
 /**

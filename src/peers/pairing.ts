@@ -100,7 +100,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   const { peers, clock, connectionLimits, beforeApproval = async () => {}, log } = options;
   const pending = createPendingRows(connectionLimits);
   const approving = new Set<DashboardId>();
-  const events = createEmitter<PairingEvent>(log);
+  const events = createEmitter<PairingEvent>('pairing', log);
   let oneTimeKey: OneTimeKey | undefined;
   let wasOpen = false;
   const window = createPairingWindow(clock, () => {

@@ -8,7 +8,7 @@
  */
 import { realpath } from 'node:fs/promises';
 
-import type { QueueStatus } from '../jobs/events.js';
+import type { QueueStatus } from '../jobs/local-work.js';
 import type { JobRecord } from '../jobs/record.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';

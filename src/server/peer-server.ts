@@ -7,7 +7,7 @@ import { setMaxListeners } from 'node:events';
 
 import { systemClock, type Clock } from '../async/clock.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
-import type { JobEvent } from '../jobs/events.js';
+import type { JobEvent } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import { createRefusalLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';

@@ -50,7 +50,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
   const byPeer = new Map<DashboardId, PeerSession>();
   /** When a place was last taken from somebody who had it. */
   const handedOver = new Map<DashboardId, number>();
-  const events = createEmitter<SessionEvent>(log);
+  const events = createEmitter<SessionEvent>('sessions', log);
 
   return {
     get: (id) => byPeer.get(id),

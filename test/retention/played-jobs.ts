@@ -1,5 +1,5 @@
 /** Jobs that build nothing: a test says which of them begin, end and are fetched, and everybody is told. */
-import type { JobEvent, JobListener } from '../../src/jobs/events.js';
+import type { JobEvent } from '../../src/jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { RemoteKey } from '../../src/paths/index.js';
 import type { RetentionServiceDeps } from '../../src/retention/service.js';
@@ -17,7 +17,7 @@ export interface PlayedJobs extends Omit<RetentionServiceDeps['jobs'], 'list'> {
 
 export function playedJobs(): PlayedJobs {
   const records = new Map<string, JobRecord>();
-  const listeners = new Set<JobListener>();
+  const listeners = new Set<(event: JobEvent) => void>();
   const tell = (event: JobEvent): void => listeners.forEach((listener) => listener(event));
 
   function enter(job: JobRecord): JobRecord {

@@ -1,0 +1,57 @@
+/** Who hears of an event, and what a listener can do to the others. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { createEmitter } from '../../src/async/emitter.js';
+import { recordingLog } from '../support/recording-log.js';
+
+test('Listeners hear of each event in the order in which they came, until they leave', () => {
+  const heard: string[] = [];
+  const emitter = createEmitter<string>('tests', recordingLog());
+  const leave = emitter.subscribe((event) => heard.push(`first ${event}`));
+  emitter.subscribe((event) => heard.push(`second ${event}`));
+  emitter.emit('a');
+  leave();
+  emitter.emit('b');
+  assert.deepEqual(heard, ['first a', 'second a', 'second b']);
+});
+
+test('A listener that throws is logged, and harms neither the emitter nor the others', () => {
+  const log = recordingLog();
+  const heard: string[] = [];
+  const emitter = createEmitter<string>('tests', log);
+  emitter.subscribe(() => {
+    throw new Error('broken panel');
+  });
+  emitter.subscribe((event) => heard.push(event));
+  emitter.emit('a');
+  assert.deepEqual([heard, log.entries], [['a'], ['error: event listener threw']]);
+});
+
+test('A function that is added twice is called twice, and each of the two leaves by itself', () => {
+  const heard: string[] = [];
+  const emitter = createEmitter<string>('tests', recordingLog());
+  const listener = (event: string): void => void heard.push(event);
+  const leave = emitter.subscribe(listener);
+  emitter.subscribe(listener);
+  emitter.emit('a');
+  leave();
+  leave();
+  emitter.emit('b');
+  assert.deepEqual(heard, ['a', 'a', 'b']);
+});
+
+test('A listener that leaves during an event is not called any more, and one that comes hears the next', () => {
+  const heard: string[] = [];
+  const emitter = createEmitter<string>('tests', recordingLog());
+  emitter.subscribe((event) => {
+    heard.push(`first ${event}`);
+    leaveSecond();
+    emitter.subscribe((later) => heard.push(`third ${later}`));
+  });
+  const leaveSecond = emitter.subscribe((event) => heard.push(`second ${event}`));
+  emitter.emit('a');
+  assert.deepEqual(heard, ['first a']);
+  emitter.emit('b');
+  assert.deepEqual(heard, ['first a', 'first b', 'third b']);
+});
