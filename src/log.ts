@@ -24,14 +24,15 @@ const minuteMs = 60_000;
  */
 export function createRefusalLog(
   log: Log,
-  { perMinute = 30, now = () => performance.now() }: { perMinute?: number; now?: () => number } = {},
+  clock: { steady(): number },
+  { perMinute = 30 }: { readonly perMinute?: number } = {},
 ): Write {
   let since = -Infinity;
   let lines = 0;
   let suppressed = 0;
   return (facts, text) => {
-    if (now() - since >= minuteMs) {
-      since = now();
+    if (clock.steady() - since >= minuteMs) {
+      since = clock.steady();
       lines = 0;
     }
     if (lines >= perMinute) {

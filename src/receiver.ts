@@ -5,7 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
-import { systemClock } from './async/clock.js';
+import { systemClock as clock } from './async/clock.js';
 import { createDisposer, type Disposer } from './async/disposer.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { cleanBuildDir } from './compile/build-dir.js';
@@ -64,33 +64,33 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
 
   const { identity, table } = await openTrust(options, ends);
-  const sessions = createSessions(systemClock, log);
-  const esphome = openEsphome(options, { layout, timing, ends });
+  const sessions = createSessions(clock, log);
+  const esphome = openEsphome(options, { layout, timing, clock, ends });
   const composeEnvironment = createEnvironment({
     paths,
     environment: options.environment,
     passEnvironment: options.passEnvironment,
     compilers: compilersPerBuild(options.slots, machineOf()),
   });
-  const toolDirectories = createToolDirectories({ layout, timing, now: Date.now, log });
+  const toolDirectories = createToolDirectories({ layout, timing, clock, log });
   const jobs = await openJobService({
     ...options,
-    ...{ paths, composeEnvironment, chooseEsphome: esphome.choose, acquire, timing, toolDirectories },
+    ...{ paths, composeEnvironment, chooseEsphome: esphome.choose, acquire, timing, toolDirectories, clock },
   });
   ends.add(() => jobs.close());
   const keeper = await openRetentionService({
-    ...{ paths, layout, jobs, underLease, log, now: Date.now, clock: systemClock },
+    ...{ paths, layout, jobs, underLease, clock, log },
     retention: options.retention,
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
-    tools: createToolStore({ layout, directories: toolDirectories, timing, now: Date.now, log }),
+    tools: createToolStore({ layout, directories: toolDirectories, timing, clock, log }),
   });
   ends.add(() => keeper.close());
   // What a build leaves behind is noted until the last one has stopped.
   ends.add(() => jobs.suspend());
   const pairing = await openPairing(options, { table, jobs, sessions, owners: keeper.owners });
   const server = createPeerServer({
-    ...{ identity, pairing, jobs, sessions, log, connectionLimits },
+    ...{ identity, pairing, jobs, sessions, clock, log, connectionLimits },
     openIntake(configurationFilename) {
       esphome.installed.prepare();
       const { bundleLimits } = options;
@@ -177,9 +177,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     callBackFrom(place) {
       if (!options.connectBack || isClosed || isCalling) return;
       isCalling = true;
-      ends.add(
-        startConnectBack({ ...place, ...{ identity, table, pairing, sessions, clock: systemClock, log } }),
-      );
+      ends.add(startConnectBack({ ...place, ...{ identity, table, pairing, sessions, clock, log } }));
     },
     subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
     async close() {
@@ -211,7 +209,7 @@ async function openTrust(
 ): Promise<{ identity: Identity; table: PeerTable }> {
   if (from !== undefined) await takeOver({ from, stateDir, log });
   const identity = await loadIdentity(stateDir, log);
-  const table = await openPeerTable(stateDir, log);
+  const table = await openPeerTable(stateDir, { clock, log });
   ends.add(() => table.close());
   return { identity, table };
 }
@@ -237,7 +235,7 @@ async function openPairing(
     },
   });
   return createPairingService({
-    ...{ clock: systemClock, connectionLimits, log },
+    ...{ clock, connectionLimits, log },
     peers: { ...table, reread: async () => table.reread().then(keys.check) },
     async beforeApproval(id, pin) {
       await owners.claim(id, pin);

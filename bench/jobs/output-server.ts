@@ -43,7 +43,7 @@ const [kind = '', directory = ''] = process.argv.slice(2);
 type Print = (printing: Printing) => Promise<void>;
 
 async function startLink(): Promise<{ readonly port: number; readonly print: Print }> {
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, { clock: systemClock, log: silentLog });
   for (let n = 0; n < maxFollowers; n += 1) {
     const nobody = { label: '', labelAuto: false, friendlyName: '', haAddon: false };
     const place = { pairedAt: 0, address: '', connectBackPort: 0 };
@@ -68,7 +68,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     about: { friendlyName: 'printer', haAddon: false, pairingByKey: false },
     hidePlaces: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
-    log: silentLog,
+    ...{ clock: systemClock, log: silentLog },
   });
   const transports: Transport[] = [];
   const accept = (transport: Transport): void => {
@@ -76,7 +76,13 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     link.accept(transport);
   };
   const { port } = await listenForPeers({
-    ...{ port: 0, host, connectionLimits: defaultOptions.connectionLimits, log: silentLog },
+    ...{
+      port: 0,
+      host,
+      connectionLimits: defaultOptions.connectionLimits,
+      clock: systemClock,
+      log: silentLog,
+    },
     handleUpgrade: createUpgrade(accept),
   });
   const jobs = Array.from({ length: maxFollowers }, (_, n) =>

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 
+import { systemClock } from '../../src/async/clock.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { RunningJob } from '../../src/jobs/build.js';
@@ -39,7 +40,7 @@ async function open(): Promise<JobService> {
     openArtifacts: () => Promise.reject(new Error('there are no artifacts')),
     removeArtifacts: async () => {},
     jobsDir,
-    log: silentLog,
+    ...{ clock: systemClock, log: silentLog },
   });
 }
 

@@ -90,8 +90,8 @@ async function plant(subtree: string): Promise<void> {
 async function open(base: string, time: { readonly aheadMs: number }): Promise<RetentionService> {
   const paths = pathsIn(base);
   return openRetentionService({
-    ...{ paths, layout: paths.layout, log, clock: systemClock, retention: defaultOptions.retention },
-    now: () => Date.now() + time.aheadMs,
+    ...{ paths, layout: paths.layout, log, retention: defaultOptions.retention },
+    clock: { ...systemClock, wall: () => systemClock.wall() + time.aheadMs },
     jobs: jobsOfAll,
     underLease: realLeases(paths.layout.locksDir),
     ...{ resultTtlMs: 30 * dayMs, minFreeDiskBytes: 0 },
@@ -104,7 +104,7 @@ function manyJobs(): RetentionServiceDeps['jobs'] {
   const ledger = createJobRegistry({
     store: createMemoryStore(),
     removeRest: async () => {},
-    now: Date.now,
+    clock: systemClock,
     log,
   });
   for (let n = 0; n < jobCount; n += 1) {

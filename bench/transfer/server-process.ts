@@ -51,7 +51,7 @@ async function startWhole(resultCache: boolean): Promise<ServerAddress> {
 
 async function startSink(): Promise<ServerAddress> {
   const identity = await loadIdentity(join(directory, 'state'), silentLog);
-  const peers = await openPeerTable(join(directory, 'state'), silentLog);
+  const peers = await openPeerTable(join(directory, 'state'), { clock: systemClock, log: silentLog });
   const pairing = createPairingService({ ...defaultOptions, peers, clock: systemClock, log: silentLog });
   const link = createPeerServer({
     ...defaultOptions,
@@ -62,12 +62,18 @@ async function startSink(): Promise<ServerAddress> {
     isPlaceSafe: async () => true,
     about: { friendlyName: 'sink', haAddon: false, pairingByKey: true },
     esphomeVersion: async () => '',
-    log: silentLog,
+    ...{ clock: systemClock, log: silentLog },
   });
   let pairingKey = '';
   pairing.armOneTimeKey((key) => (pairingKey = key));
   const { port } = await listenForPeers({
-    ...{ port: 0, host, connectionLimits: defaultOptions.connectionLimits, log: silentLog },
+    ...{
+      port: 0,
+      host,
+      connectionLimits: defaultOptions.connectionLimits,
+      clock: systemClock,
+      log: silentLog,
+    },
     handleUpgrade: createUpgrade(link.accept),
   });
   return { port, pin: identity.pin, pairingKey, isSink: true };

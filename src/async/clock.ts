@@ -1,21 +1,27 @@
 /**
- * Time as the pairing window and the sessions see it. It never jumps, unlike the wall clock of a machine that
- * has just learnt the time: a heartbeat on that one would end every session at once. Tests bring their own.
+ * Time in its three forms: what people and other processes call it, how much of it has passed, and being called later.
+ * Tests set a clock of their own, so that five minutes pass at once and no deadline depends on luck.
  */
 
 export interface Clock {
-  /** Milliseconds since some fixed moment; never goes backwards. */
-  now(): number;
   /**
-   * Calls back once after `delayMs`, unless the returned function is called before. `keepsAlive` for a wait that a
-   * caller awaits: without it the timer does not keep the process alive.
+   * Milliseconds since 1970. For what is stored, shown, or compared with what another process has stored. Somebody can set
+   * it: a board without a battery begins in 1970 and jumps as soon as it has a network.
+   */
+  wall(): number;
+  /** Milliseconds since some moment. For durations: nobody sets it. It may stand still while the machine sleeps. */
+  steady(): number;
+  /**
+   * Calls back once, after `delayMs` of the steady clock; the returned function cancels that. `keepsAlive` for a wait that
+   * a caller awaits: without it the timer does not keep the process alive.
    */
   after(delayMs: number, callback: () => void, keepsAlive?: boolean): () => void;
 }
 
-/** The machine's monotonic clock. */
+/** The machine's own. */
 export const systemClock: Clock = Object.freeze({
-  now: () => performance.now(),
+  wall: () => Date.now(),
+  steady: () => performance.now(),
   after(delayMs: number, callback: () => void, keepsAlive = false) {
     const timer = setTimeout(callback, delayMs);
     if (!keepsAlive) timer.unref();
@@ -24,11 +30,10 @@ export const systemClock: Clock = Object.freeze({
 });
 
 /**
- * Tells when the wall clock was set forward. Stamps from before then look older than they are: a board without a battery
- * begins with the time of its last end and learns the true one a minute later, and what was built in that minute would
- * pass for weeks old.
+ * Tells when the wall clock was set forward: what was stored before then looks older than it is, and what a board built in
+ * the minute before it learnt the time would pass for weeks old.
  *
- * Against the steady clock, which stands still while a machine sleeps: then things are kept a night longer.
+ * After a sleep in which the steady clock stood still it tells the same, and things are kept for as much longer.
  */
 export interface WallClockJumps {
   /** By how many milliseconds the wall clock was set forward since the last call; 0 for less than a minute. */
@@ -37,8 +42,7 @@ export interface WallClockJumps {
 
 const leastMs = 60_000;
 
-/** Both in milliseconds: since 1970, and of a clock that nobody sets. */
-export function watchWallClock(wall: () => number, steady: () => number): WallClockJumps {
+export function watchWallClock({ wall, steady }: Pick<Clock, 'wall' | 'steady'>): WallClockJumps {
   let ahead = wall() - steady();
   return {
     taken() {

@@ -15,7 +15,7 @@ import { silentLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
 import { onAbort } from '../async/abort.js';
-import { systemClock, type Clock } from '../async/clock.js';
+import type { Clock } from '../async/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import { removeOrWarn } from './unpack-messages.js';
@@ -33,7 +33,7 @@ export interface IntakeOptions {
   readonly signal?: AbortSignal | undefined;
   readonly log?: Log | undefined;
   /** Default: the machine's. */
-  readonly clock?: Clock | undefined;
+  readonly clock: Clock;
 }
 
 /** Its owner ends every intake with `finish` or `abort`. */
@@ -58,7 +58,7 @@ type IntakeOutcome = { readonly staged: StagedBundle } | { readonly error: unkno
 
 /** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
 export function openIntake(options: IntakeOptions): BundleIntake {
-  const { bundleLimits: limits, signal, log = silentLog, clock = systemClock } = options;
+  const { bundleLimits: limits, signal, log = silentLog, clock } = options;
   const inflater = createInflater(limits);
   const outcome = unpack(inflater, limits, log, options);
   let cancelling: Promise<void> | null = null;

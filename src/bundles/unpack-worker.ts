@@ -4,6 +4,7 @@
  */
 import { parentPort, type MessagePort } from 'node:worker_threads';
 
+import { systemClock as clock } from '../async/clock.js';
 import { createSerialQueue, type SerialQueue } from '../async/serial-queue.js';
 import { silentLog, type Log } from '../log.js';
 import { openIntake, type BundleIntake } from './intake.js';
@@ -27,7 +28,7 @@ port.on('message', (message: ToThread) => {
     const { upload, uploadsDir, name, configurationFilename, bundleLimits } = message;
     const warn: Log['warn'] = (facts, text) => tell({ type: 'warning', upload, facts: plain(facts), text });
     const log = { ...silentLog, warn };
-    const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, log });
+    const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, clock, log });
     uploads.set(upload, { intake, turns: createSerialQueue() });
     return;
   }

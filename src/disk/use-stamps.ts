@@ -7,6 +7,7 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 
+import type { Clock } from '../async/clock.js';
 import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
 
@@ -20,17 +21,16 @@ export interface UseStamps {
 }
 
 export interface UseStampsOptions {
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
+  readonly clock: Pick<Clock, 'wall'>;
   readonly log: Log;
 }
 
-export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
+export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
   /** What the disk did not take. */
   const adopted = new Map<string, number>();
 
   function isPossible(time: number | undefined): time is number {
-    return time !== undefined && canBeUse(time, now());
+    return time !== undefined && canBeUse(time, clock.wall());
   }
 
   async function write(file: string, time: number): Promise<void> {
@@ -45,14 +45,14 @@ export function createUseStamps({ now, log }: UseStampsOptions): UseStamps {
 
   return {
     async note(file) {
-      const time = now();
+      const time = clock.wall();
       const last = await read(file);
       if (last === undefined || Math.abs(time - last) >= precisionMs) await write(file, time);
     },
     async last(file) {
       const found = [await read(file), adopted.get(file)].find(isPossible);
       if (found !== undefined) return found;
-      const time = now();
+      const time = clock.wall();
       await write(file, time);
       return time;
     },

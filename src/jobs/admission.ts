@@ -8,6 +8,7 @@
  * machine may never have as much free; only on a nearly full disk it fails, because waiting makes no room there.
  */
 import { onAbort } from '../async/abort.js';
+import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import type { JobQueue, QueueTicket } from './queue.js';
 import { gigabytes, type Shortage } from './waiting.js';
@@ -28,8 +29,7 @@ export interface AdmissionOptions {
    * 20,000: several that begin at once would all see the same free memory.
    */
   readonly growthMs?: number;
-  /** Milliseconds. Default: `performance.now`. */
-  readonly now?: () => number;
+  readonly clock: Clock;
 }
 
 interface AdmissionWaiter {
@@ -71,25 +71,25 @@ interface AdmissionGate {
 }
 
 function createGate(options: AdmissionOptions): AdmissionGate {
-  const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk } = options;
-  const { recheckMs = 2_000, growthMs = 20_000, now = () => performance.now() } = options;
+  const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk, clock } = options;
+  const { recheckMs = 2_000, growthMs = 20_000 } = options;
   const waiting = new Set<AdmissionWaiter>();
   /** When each build that runs was let in. */
   const inside = new Set<{ readonly since: number }>();
   const memory = createMark('memory');
   const disk = createMark('disk');
-  let timer: NodeJS.Timeout | undefined;
+  let cancelTimer = (): void => {};
   let looking: Promise<void> | undefined;
   let isWanted = false;
 
   /** Lets in whoever may begin now. One look at a time; a wish that comes meanwhile is heard at its end. */
   function look(): void {
-    clearTimeout(timer);
+    cancelTimer();
     isWanted = true;
     looking ??= lookAll().finally(() => {
       looking = undefined;
       if (isWanted) look();
-      else if (waiting.size > 0) timer = setTimeout(look, recheckMs);
+      else if (waiting.size > 0) cancelTimer = clock.after(recheckMs, look, true);
     });
   }
 
@@ -111,7 +111,7 @@ function createGate(options: AdmissionOptions): AdmissionGate {
   }
 
   function shortageOf(freeDiskBytes: number | null): Shortage | null {
-    const growing = [...inside].filter(({ since }) => now() - since < growthMs).length;
+    const growing = [...inside].filter(({ since }) => clock.steady() - since < growthMs).length;
     return (
       disk.check(freeDiskBytes, minFreeDiskBytes) ??
       memory.check(freeMemory(), minFreeMemoryBytes * (1 + growing))
@@ -129,12 +129,12 @@ function createGate(options: AdmissionOptions): AdmissionGate {
         const settle = (): void => {
           stopListening();
           waiting.delete(waiter);
-          if (waiting.size === 0) clearTimeout(timer);
+          if (waiting.size === 0) cancelTimer();
         };
         const waiter: AdmissionWaiter = {
           admit() {
             settle();
-            const build = { since: now() };
+            const build = { since: clock.steady() };
             inside.add(build);
             resolve(() => {
               if (inside.delete(build) && waiting.size > 0) look();

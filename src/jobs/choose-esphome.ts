@@ -6,6 +6,7 @@
  * own dashboard makes. So where the version cannot be had the job fails, in words that let the client build by
  * itself. The host's version is asked once more after a job has waited.
  */
+import type { Clock } from '../async/clock.js';
 import type { Disposer } from '../async/disposer.js';
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
@@ -127,16 +128,18 @@ export type EsphomeOptions = Pick<
 export interface EsphomeParts {
   readonly layout: Layout;
   readonly timing: LockTiming;
+  readonly clock: Clock;
   readonly ends: Disposer;
 }
 
 /** The host's own ESPHome, and the releases that are installed on demand. */
-export function openEsphome(options: EsphomeOptions, { layout, timing, ends }: EsphomeParts): Esphome {
+export function openEsphome(options: EsphomeOptions, { layout, timing, clock, ends }: EsphomeParts): Esphome {
   const { esphome, environment } = options;
   const own: InstalledOptions = {
     esphome,
     environment,
     probeEnv: { PATH: environment['PATH'] ?? '', HOME: layout.receiverDir, PYTHONNOUSERSITE: '1' },
+    clock,
   };
   const releases = options.provisionVersions ? releasesOf(options, layout, timing, own) : null;
   ends.add(async () => releases?.close());
@@ -145,7 +148,7 @@ export function openEsphome(options: EsphomeOptions, { layout, timing, ends }: E
   return {
     ...{ installed, releases },
     choose: createChoice({ installed, releases }),
-    version: createKnownVersion(() => versionOf(installed)),
+    version: createKnownVersion(() => versionOf(installed), clock),
   };
 }
 

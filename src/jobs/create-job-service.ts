@@ -10,7 +10,7 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
-import { systemClock, type Clock } from '../async/clock.js';
+import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import type { BundleStore } from '../bundles/store.js';
@@ -54,10 +54,7 @@ export interface JobServiceDeps extends JobLimits {
   readonly removeArtifacts: (id: string) => Promise<void>;
   /** Where the logs are; must exist. */
   readonly jobsDir: string;
-  /** Milliseconds since 1970. Default: `Date.now`. */
-  readonly now?: () => number;
-  /** Default: the machine's. */
-  readonly clock?: Clock;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -66,14 +63,14 @@ export interface JobServiceDeps extends JobLimits {
  * errors.
  */
 export async function createJobService(deps: JobServiceDeps): Promise<JobService> {
-  const { store, jobsDir, log, now = Date.now, clock = systemClock } = deps;
+  const { store, jobsDir, clock, log } = deps;
   const { maxJobsPerPeer, maxResultsPerPeer, resultTtlMs, absentPeerGraceMs } = deps;
-  const registry = createJobRegistry({ store, removeRest, now, log });
+  const registry = createJobRegistry({ store, removeRest, clock, log });
   const listeners = createEmitter<JobEvent>('jobs', log);
-  const local = createLocalWork({ queue: deps.queue, now, onChange: tellQueue });
+  const local = createLocalWork({ queue: deps.queue, clock, onChange: tellQueue });
   const view = createQueueSummary({ registry, local, queue: deps.queue });
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
-  const lives = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune, now });
+  const lives = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune });
   const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
   const absent = watchAbsentPeers({ absentPeerGraceMs, clock, drop });
   const closing = new AbortController();
@@ -134,14 +131,14 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   }
 
   restore(await store.load());
-  const kept = startJobExpiry({ registry, resultTtlMs, maxResultsPerPeer, now, clock, log });
+  const kept = startJobExpiry({ registry, resultTtlMs, maxResultsPerPeer, clock, log });
   const restoringLeft = restoreLeft();
 
   return {
     submit(request, intake, acknowledge = () => {}) {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       const refusal = liveOf(request.dashboardId).length >= maxJobsPerPeer ? tooMany(maxJobsPerPeer) : null;
-      const job = registry.add(firstRecord(request, now(), registry));
+      const job = registry.add(firstRecord(request, clock.wall(), registry));
       lives.begin(job, { intake, acknowledge, refusal });
       return job.record;
     },

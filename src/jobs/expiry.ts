@@ -25,8 +25,6 @@ export interface JobExpiry {
 
 export interface JobExpiryOptions extends Pick<ResolvedOptions, 'resultTtlMs' | 'maxResultsPerPeer'> {
   readonly registry: JobRegistry;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -39,7 +37,6 @@ export function startJobExpiry({
   registry,
   resultTtlMs,
   maxResultsPerPeer,
-  now,
   clock,
   log,
 }: JobExpiryOptions): JobExpiry {
@@ -48,7 +45,7 @@ export function startJobExpiry({
 
   async function look(): Promise<void> {
     cancel = clock.after(Math.min(lookMs, resultTtlMs), () => void (looking = look()));
-    const isExpired = (record: JobRecord): boolean => now() - lastUse(record) >= resultTtlMs;
+    const isExpired = (record: JobRecord): boolean => clock.wall() - lastUse(record) >= resultTtlMs;
     for (const job of registry.all()) {
       // Asked for each anew: somebody may fetch one while others are removed.
       if (isTerminal(job.record) && isExpired(job.record)) await forget([job]);
@@ -75,7 +72,7 @@ export function startJobExpiry({
       await forget([...tooMany(without), ...tooMany(inOrder)]);
     },
     noteFetched(job) {
-      job.record = { ...job.record, fetchedAt: now() };
+      job.record = { ...job.record, fetchedAt: clock.wall() };
       void registry.persist(job);
     },
     async stop() {

@@ -6,6 +6,7 @@
  * end twice, or be completed and cancelled. A receiver that stops asks in the same way, and then the job has no end:
  * its record stays as a restart wants to find it.
  */
+import type { Clock } from '../async/clock.js';
 import type { Emitter } from '../async/emitter.js';
 import type { StagedBundle } from '../bundles/staged.js';
 import { factsOf, type BundleStore } from '../bundles/store.js';
@@ -52,7 +53,7 @@ export interface JobLifecycleDeps {
   readonly prune: (dashboardId: DashboardId) => Promise<void>;
   readonly jobsDir: string;
   readonly maxOutputBytes: number;
-  readonly now: () => number;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -83,7 +84,7 @@ const lostBundle: Outcome = {
 };
 
 export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
-  const { registry, listeners, tellQueue, queue, jobsDir, now, log } = deps;
+  const { registry, listeners, tellQueue, queue, jobsDir, clock, log } = deps;
   const bundles = createBundleWait(deps.bundles, log);
   let isClosing = false;
 
@@ -146,7 +147,8 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     const { signal } = job.controller;
     const { state: before } = job.record;
     job.shown = job.record;
-    if (signal.reason === stopping && outcome.to === 'cancelled') job.record = afterStop(job.record, now());
+    if (signal.reason === stopping && outcome.to === 'cancelled')
+      job.record = afterStop(job.record, clock.wall());
     else take(job, signal.aborted && signal.reason !== stopping ? cancelledBy(signal) : outcome);
     await settle(job, held);
     job.shown = null;
@@ -172,7 +174,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
 
   function logEnd(record: JobRecord): void {
     const { state, failureReason, errorMessage, cached, createdAt, startedAt, finishedAt } = record;
-    const endedAt = finishedAt ?? now();
+    const endedAt = finishedAt ?? clock.wall();
     const durations = {
       waitedMs: (startedAt ?? endedAt) - createdAt,
       ranMs: startedAt === null ? 0 : endedAt - startedAt,
@@ -182,7 +184,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   }
 
   function take(job: Job, step: Step): void {
-    const record = advance(job.record, step, now());
+    const record = advance(job.record, step, clock.wall());
     if (record === null)
       throw new ReceiverError('STATE', `a job cannot go from ${job.record.state} to ${step.to}`);
     job.record = record;

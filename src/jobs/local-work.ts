@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 
+import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import { hostPeer, type JobQueue, type Slot } from './queue.js';
 import type { JobRegistry } from './registry.js';
@@ -32,12 +33,12 @@ export interface LocalWork {
 
 export interface LocalWorkOptions {
   readonly queue: JobQueue;
-  readonly now: () => number;
+  readonly clock: Clock;
   /** Called after every change of `list`. */
   readonly onChange: () => void;
 }
 
-export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): LocalWork {
+export function createLocalWork({ queue, clock, onChange }: LocalWorkOptions): LocalWork {
   const jobs = new Map<string, LocalJob>();
   const closing = new AbortController();
 
@@ -57,7 +58,7 @@ export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): Loc
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       signal?.throwIfAborted();
       const id = randomUUID();
-      const facts = { state: 'queued', createdAt: now(), startedAt: null, waiting: null } as const;
+      const facts = { state: 'queued', createdAt: clock.wall(), startedAt: null, waiting: null } as const;
       jobs.set(id, { id, configuration, ...facts });
       onChange();
       try {
@@ -67,7 +68,7 @@ export function createLocalWork({ queue, now, onChange }: LocalWorkOptions): Loc
           signal: signal ? AbortSignal.any([signal, closing.signal]) : closing.signal,
           onShort: (waiting) => change(id, { waiting }),
         });
-        change(id, { state: 'running', startedAt: now(), waiting: null });
+        change(id, { state: 'running', startedAt: clock.wall(), waiting: null });
         return {
           release() {
             slot.release();

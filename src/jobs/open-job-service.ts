@@ -7,6 +7,7 @@
 import { collectArtifacts } from '../artifacts/collect.js';
 import { verifyBuild } from '../artifacts/firmware.js';
 import { createArtifactStore } from '../artifacts/store.js';
+import type { Clock } from '../async/clock.js';
 import { installBundle } from '../bundles/install.js';
 import { createBundleStore } from '../bundles/store.js';
 import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
@@ -49,6 +50,7 @@ export interface JobParts extends JobLimits, BuildOptions {
   readonly acquire: (wish: LeaseRequest) => Promise<Lease>;
   readonly timing: LockTiming;
   readonly toolDirectories: ToolDirectories;
+  readonly clock: Clock;
 }
 
 /** The directories of the layout must exist. Throws system errors. */
@@ -101,7 +103,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     maxResultsPerPeer: parts.maxResultsPerPeer,
     resultTtlMs: parts.resultTtlMs,
     maxOutputBytes: parts.maxOutputBytes,
-    log,
+    ...{ clock: parts.clock, log },
   });
 }
 

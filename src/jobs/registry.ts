@@ -5,6 +5,7 @@
  */
 import { setImmediate as turn } from 'node:timers/promises';
 
+import type { Clock } from '../async/clock.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -52,12 +53,12 @@ export interface JobRegistryOptions {
   readonly store: JobStore;
   /** Removes what belongs to a job besides its record. */
   readonly removeRest: (id: string) => Promise<void>;
-  readonly now: () => number;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
 /** A registry without jobs. */
-export function createJobRegistry({ store, removeRest, now, log }: JobRegistryOptions): JobRegistry {
+export function createJobRegistry({ store, removeRest, clock, log }: JobRegistryOptions): JobRegistry {
   const jobs = new Map<string, Job>();
   /** Each peer's, for a question about one must not walk the jobs of all. */
   const byPeer = new Map<DashboardId, Set<Job>>();
@@ -125,7 +126,7 @@ export function createJobRegistry({ store, removeRest, now, log }: JobRegistryOp
       const resumed = afterRestart(
         records,
         known.map(({ record }) => record),
-        now(),
+        clock.wall(),
       );
       const adopted = resumed.map((record, n) => {
         const job = registry.add(record);

@@ -10,7 +10,7 @@ import type { ReceiverCore } from '../receiver-api.js';
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
 import { createSerialQueue } from '../async/serial-queue.js';
-import { systemClock, type Clock } from '../async/clock.js';
+import type { Clock } from '../async/clock.js';
 import { loadDashboardId } from '../peers/identity.js';
 import { announcementOf, reachableAddresses, type Announcement, type Networks } from './announcement.js';
 import type { Bound } from './listen.js';
@@ -40,7 +40,7 @@ export interface AnnouncerOptions {
   readonly httpPort?: number | undefined;
   /** The IPv4 address of the one network in which it is announced. */
   readonly via?: string | undefined;
-  readonly clock?: Clock;
+  readonly clock: Clock;
   readonly networks?: () => Networks;
 }
 
@@ -52,7 +52,7 @@ export function createAnnouncer({
   core,
   httpPort,
   via,
-  clock = systemClock,
+  clock,
   networks = networkInterfaces,
 }: AnnouncerOptions): Announcer {
   const { log, stateDir, friendlyName, haAddon } = core.options;

@@ -8,7 +8,7 @@ import { createServer, type Server, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import { systemClock, type Clock } from '../async/clock.js';
+import type { Clock } from '../async/clock.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { ConnectionLimits } from '../options/core-options.js';
@@ -33,6 +33,7 @@ export interface ListenOptions {
   readonly host: string;
   readonly connectionLimits: HalfOpenLimits;
   readonly handleUpgrade: HandleUpgrade;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -42,12 +43,13 @@ export async function listenForPeers({
   host,
   connectionLimits,
   handleUpgrade,
+  clock,
   log,
 }: ListenOptions): Promise<Listener> {
   const server = createServer((_request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
-  const halfOpen = createHalfOpen(connectionLimits, systemClock);
+  const halfOpen = createHalfOpen(connectionLimits, clock);
   // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
   const open = new Map<Duplex, ReleasePlace>();
   server.on('connection', (socket) => {
@@ -128,7 +130,7 @@ export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, 
     const [first] = waiting;
     if (isTimed || first === undefined) return;
     isTimed = true;
-    clock.after(Math.max(first.until - clock.now(), leastWaitMs), () => {
+    clock.after(Math.max(first.until - clock.steady(), leastWaitMs), () => {
       isTimed = false;
       endLate();
       lookLater();
@@ -136,7 +138,7 @@ export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, 
   }
 
   function endLate(): void {
-    const now = clock.now();
+    const now = clock.steady();
     for (const late of waiting) {
       if (late.until > now) return;
       late.leave();
@@ -151,7 +153,7 @@ export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, 
         end();
       });
       const mine: HalfOpenSocket = {
-        until: clock.now() + handshakeTimeoutMs,
+        until: clock.steady() + handshakeTimeoutMs,
         end,
         leave() {
           waiting.delete(mine);

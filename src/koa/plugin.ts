@@ -10,6 +10,7 @@ import type { Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 import type { VerifyClientCallbackSync } from 'ws';
 
+import { systemClock as clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import { openReceiver } from '../receiver.js';
@@ -73,7 +74,7 @@ export async function createTimedReceiver(
   const wish = await resolveAnnounce(resolved.announce);
   const core = await openReceiver(resolved);
   const announcer =
-    wish && createAnnouncer({ ...wish, publisher: wish.makePublisher(core.options.log), core });
+    wish && createAnnouncer({ ...wish, publisher: wish.makePublisher(core.options.log), core, clock });
   const hostPaths = createHostPaths(core);
   const upgrade = createUpgrade(core.accept);
   const events = createEvents(core);
@@ -103,7 +104,14 @@ export async function createTimedReceiver(
     async listen(port, host = '0.0.0.0') {
       if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
       const { log, connectionLimits } = core.options;
-      const listener = await listenForPeers({ port, host, connectionLimits, handleUpgrade: upgrade, log });
+      const listener = await listenForPeers({
+        port,
+        host,
+        connectionLimits,
+        handleUpgrade: upgrade,
+        clock,
+        log,
+      });
       listeners.push(listener);
       if (isClosed) {
         await listener.close();

@@ -10,6 +10,7 @@ import type { Router } from '@koa/router';
 import type { Context, Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 
+import { systemClock } from '../async/clock.js';
 import { isReceiverError, ReceiverError, type ErrorCode, quote } from '../errors.js';
 import { createRefusalLog } from '../log.js';
 import type { ReceiverCore } from '../receiver-api.js';
@@ -51,7 +52,7 @@ export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptio
   addRetentionRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
   const guarded = `${prefix}/`.toLowerCase();
-  const warnRefused = createRefusalLog(core.options.log);
+  const warnRefused = createRefusalLog(core.options.log, systemClock);
   return async function esphomeReceiver(ctx, next) {
     ctx.esphomePaths = hostPaths;
     if (!`${ctx.path}/`.toLowerCase().startsWith(guarded)) return next();

@@ -7,6 +7,7 @@
 import type websockify from 'koa-websocket';
 import type { WebSocket } from 'ws';
 
+import { systemClock } from '../async/clock.js';
 import { createRefusalLog } from '../log.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import { refusal, type Authorize } from './authorize.js';
@@ -29,7 +30,7 @@ export interface SocketsOptions {
 /** One middleware for `app.ws.use`. Other paths go on to the next. */
 export function createSockets(options: SocketsOptions): websockify.Middleware {
   const { core, events, prefix, authorize, peerLink } = options;
-  const warnRefused = createRefusalLog(core.options.log);
+  const warnRefused = createRefusalLog(core.options.log, systemClock);
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {

@@ -15,6 +15,7 @@ import { join } from 'node:path';
 
 import lockfile from 'proper-lockfile';
 
+import type { Clock } from '../async/clock.js';
 import { systemCode } from '../errors.js';
 import { guardedFs, type GuardOptions } from './guarded-fs.js';
 
@@ -89,21 +90,20 @@ const lostCodes: ReadonlySet<string | undefined> = new Set(['ERELEASED', 'ENOTAC
 export interface AgeOptions {
   readonly staleMs: number;
   readonly updateMs: number;
-  /** Monotonic, in ms. */
-  readonly now?: () => number;
+  readonly clock: Pick<Clock, 'steady'>;
 }
 
 /** Half a heartbeat of patience beyond the heartbeat itself. */
 const heartbeats = 1.5;
 
 /** A judge for one waiter and one lock: gives the modification time that the library is to believe in. */
-export function createAgeJudge({ staleMs, updateMs, now = () => performance.now() }: AgeOptions) {
+export function createAgeJudge({ staleMs, updateMs, clock }: AgeOptions) {
   let seen: Stats | undefined;
   let since = 0;
   return (lock: Stats): Date => {
-    if (!seen || seen.ino !== lock.ino || seen.mtimeMs !== lock.mtimeMs) since = now();
+    if (!seen || seen.ino !== lock.ino || seen.mtimeMs !== lock.mtimeMs) since = clock.steady();
     seen = lock;
-    const unchangedMs = now() - since;
+    const unchangedMs = clock.steady() - since;
     if (unchangedMs > staleMs) return new Date(0);
     return unchangedMs > heartbeats * updateMs ? lock.mtime : new Date();
   };

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { systemClock } from '../async/clock.js';
 import { systemCode } from '../errors.js';
 import { cancelled, timedOut, type LineRequest } from './fifo.js';
 import { tryFileLock, type FileLock, type FileLockOptions, createAgeJudge } from './file-lock.js';
@@ -26,7 +27,7 @@ const longestPauseMs = 200;
 /** Locks a directory, which is made when missing. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
 export async function waitForFileLock(directory: string, options: WaitOptions): Promise<FileLock> {
   const { signal, until, timing, onLost, onBlocked } = options;
-  const lockOptions = { ...timing, onLost, ageOf: createAgeJudge(timing) };
+  const lockOptions = { ...timing, onLost, ageOf: createAgeJudge({ ...timing, clock: systemClock }) };
   let ticket: Ticket | undefined;
   let place = -1;
   let placeSince = 0;

@@ -26,9 +26,9 @@ export interface OneTimeKey {
 /** Makes a key and hands it, as `XXXX-XXXX-XXXX-XXXX`, to `show`, the only place that ever sees it. */
 export function createOneTimeKey(clock: Clock, show: (key: string) => void): OneTimeKey {
   const key = Array.from({ length: symbols }, () => alphabet[randomInt(alphabet.length)]).join('');
-  const deadline = clock.now() + oneTimeKeyMs;
+  const deadline = clock.steady() + oneTimeKeyMs;
   let expected: Buffer | undefined = digest(key);
-  const isArmed = (): boolean => expected !== undefined && clock.now() < deadline;
+  const isArmed = (): boolean => expected !== undefined && clock.steady() < deadline;
   show(key.replace(/....(?!$)/g, '$&-'));
   return {
     isArmed,

@@ -143,7 +143,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     const waiting = pending.get(id);
     if (waiting && waiting.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };
     if (approving.has(id)) return { response: 'pending' };
-    const request = { ...newPeer(caller), pin };
+    const request = { ...newPeer(caller, clock), pin };
     const isNew = waiting === undefined;
     if (!pending.put(request)) {
       log.warn({ address: caller.address }, 'pairing request refused: too many requests are waiting');
@@ -158,7 +158,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   async function pairByKey(key: OneTimeKey, caller: PairingCaller): Promise<PairingAnswer> {
     // Spending forgets the key before the disk is waited for: exactly one pairing.
     if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
-    await admit(newPeer(caller), 'the one-time key');
+    await admit(newPeer(caller, clock), 'the one-time key');
     window.close(bootstrap);
     return { response: 'approved' };
   }
@@ -263,13 +263,13 @@ function presence(caller: PairingCaller): PeerChanges {
   };
 }
 
-function newPeer(caller: PairingCaller): NewPeer {
+function newPeer(caller: PairingCaller, { wall }: Clock): NewPeer {
   return {
     dashboardId: caller.dashboardId,
     publicKey: caller.publicKey,
     label: cleanLabel(caller.label),
     labelAuto: caller.labelAuto,
-    pairedAt: Date.now() / 1000,
+    pairedAt: wall() / 1000,
     address: caller.address,
     connectBackPort: caller.connectBackPort,
     friendlyName: cleanLabel(caller.friendlyName),

@@ -8,6 +8,7 @@
 import { copyFile, mkdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
@@ -49,8 +50,13 @@ export interface PeerTable {
   close(): Promise<void>;
 }
 
+export interface PeerTableDeps {
+  readonly clock: Pick<Clock, 'wall'>;
+  readonly log: Log;
+}
+
 /** Reads `peers.json` in the directory. Throws `STATE` for a file of a newer release, and system errors. */
-export async function openPeerTable(directory: string, log: Log): Promise<PeerTable> {
+export async function openPeerTable(directory: string, { clock, log }: PeerTableDeps): Promise<PeerTable> {
   const file = join(directory, peersFile);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const rows = new Map<string, Row>();
@@ -156,7 +162,7 @@ export async function openPeerTable(directory: string, log: Log): Promise<PeerTa
     async remove(id) {
       if (rowOf(id) === undefined) return false;
       rows.delete(foldId(id));
-      removed.set(foldId(id), Date.now() / 1_000);
+      removed.set(foldId(id), clock.wall() / 1_000);
       await turns.run(() => save());
       return true;
     },

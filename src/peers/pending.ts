@@ -115,7 +115,7 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
   let cancelTimer = (): void => {};
 
   const latest = (): number => Math.max(...deadlines.values(), -Infinity);
-  const closesInMs = (): number => Math.max(0, latest() - clock.now());
+  const closesInMs = (): number => Math.max(0, latest() - clock.steady());
 
   function closeAll(): void {
     cancelTimer();
@@ -135,12 +135,12 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
     isOpen: () => closesInMs() > 0,
     closesInMs,
     open(client, durationMs = windowMs) {
-      for (const [each, deadline] of deadlines) if (deadline <= clock.now()) deadlines.delete(each);
+      for (const [each, deadline] of deadlines) if (deadline <= clock.steady()) deadlines.delete(each);
       if (client.length > maxNameLength || (!deadlines.has(client) && deadlines.size >= maxClients)) {
         const limits = `${maxClients} clients with names of ${maxNameLength} characters`;
         throw new ReceiverError('OPTIONS', `the pairing window has at most ${limits}`);
       }
-      deadlines.set(client, clock.now() + durationMs);
+      deadlines.set(client, clock.steady() + durationMs);
       reschedule();
       changed();
     },

@@ -26,20 +26,20 @@ export interface Heartbeat {
 
 /** Pings every 30 s and looks back 90 s each time, so a death shows after 90 to 120 s. */
 export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions): Heartbeat {
-  let lastAlive = clock.now();
+  let lastAlive = clock.steady();
   let nonce = 0;
   let cancel = clock.after(intervalMs, tick);
 
   function tick(): void {
-    if (isPaused()) lastAlive = clock.now();
+    if (isPaused()) lastAlive = clock.steady();
     nonce += 1;
-    if (clock.now() - lastAlive > deadAfterMs || !ping(nonce)) return dead();
+    if (clock.steady() - lastAlive > deadAfterMs || !ping(nonce)) return dead();
     cancel = clock.after(intervalMs, tick);
   }
 
   return {
     alive() {
-      lastAlive = clock.now();
+      lastAlive = clock.steady();
     },
     stop: () => cancel(),
   };

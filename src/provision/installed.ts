@@ -6,6 +6,7 @@
  * its last byte has.
  */
 import { raceAbort } from '../async/abort.js';
+import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';
@@ -13,15 +14,14 @@ import { probeVersion } from '../esphome/version.js';
 export interface Installed {
   readonly command: EsphomeCommand;
   readonly version: string;
-  /** When it said so, by the clock that the options name. */
+  /** When it was asked, by the steady clock. */
   readonly askedAt: number;
 }
 
 export interface InstalledOptions extends FindOptions {
   /** The environment in which the command is asked for its version. */
   readonly probeEnv: Readonly<Record<string, string>>;
-  /** Monotonic, in milliseconds. Default: `performance.now`. */
-  readonly now?: () => number;
+  readonly clock: Pick<Clock, 'steady'>;
 }
 
 export interface InstalledEsphome {
@@ -43,14 +43,14 @@ const freshMs = 10_000;
 const preparedMs = 1_000;
 
 export function createInstalled(options: InstalledOptions): InstalledEsphome {
-  const { esphome, environment, probeEnv, now = () => performance.now() } = options;
+  const { esphome, environment, probeEnv, clock } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
 
   let asking: Promise<Installed> | null = null;
   const closing = new AbortController();
 
   async function askNow(): Promise<Installed> {
-    const askedAt = now();
+    const askedAt = clock.steady();
     const command = await findEsphome({ esphome, environment });
     if (command === null) {
       throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { esphome });
@@ -62,13 +62,13 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
     };
   }
 
-  const isOld = (since: number): boolean => now() - since >= freshMs;
+  const isOld = (since: number): boolean => clock.steady() - since >= freshMs;
 
   return {
     prepare() {
-      if (prepared !== null && now() - prepared.since < preparedMs) return;
+      if (prepared !== null && clock.steady() - prepared.since < preparedMs) return;
       // A failure is nobody's answer: who asks then may find it mended.
-      prepared = { since: now(), answer: askNow().catch(() => null) };
+      prepared = { since: clock.steady(), answer: askNow().catch(() => null) };
     },
     async ask(signal) {
       const isUseful = prepared !== null && !isOld(prepared.since);
@@ -99,20 +99,20 @@ const answerFreshMs = 30_000;
 
 /**
  * Wraps `ask`: calls within 30 s of the last answer share it, calls at the same time share one question. A failure is
- * an answer too. `now` is monotonic, in milliseconds.
+ * an answer too.
  */
 export function createKnownVersion(
   ask: () => Promise<string>,
-  now: () => number = () => performance.now(),
+  clock: Pick<Clock, 'steady'>,
 ): () => Promise<string> {
   let answer: Promise<string> | null = null;
   let answeredAt = 0;
 
   return function knownVersion() {
-    if (answer !== null && now() - answeredAt < answerFreshMs) return answer;
+    if (answer !== null && clock.steady() - answeredAt < answerFreshMs) return answer;
     answeredAt = Infinity;
     answer = ask().finally(() => {
-      answeredAt = now();
+      answeredAt = clock.steady();
     });
     return answer;
   };

@@ -47,18 +47,16 @@ export interface DeviceUsageLog {
 
 export interface DeviceUsageLogOptions {
   readonly layout: Pick<Layout, 'buildsDir' | 'devicesDir' | 'subtree'>;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
-  /** Nobody sets this one. Without it, what was used before `now` is set forward looks as old as `now` says. */
-  readonly clock?: Pick<Clock, 'now'>;
+  readonly clock: Pick<Clock, 'wall' | 'steady'>;
   readonly log: Log;
 }
 
 /** Reads what is on record. Throws system errors. */
 export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<DeviceUsageLog> {
-  const { layout, now, clock, log } = options;
+  const { layout, clock, log } = options;
+  const now = clock.wall;
   const { buildsDir, devicesDir } = layout;
-  const steps = clock && watchWallClock(now, clock.now);
+  const jumps = watchWallClock(clock);
   const records = new Map<string, DeviceRecord>();
   /** Uses as they stand on record. */
   const saved = new Map<string, number>();
@@ -111,7 +109,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
 
   /** Has all uses be as long ago as they are, when the clock was set forward since the last look at it. */
   function heedClock(): void {
-    const ms = steps?.taken() ?? 0;
+    const ms = jumps.taken();
     if (ms === 0) return;
     log.info({ ms }, 'wall clock jumped forward, shifted last-used times');
     const all = usage.list();

@@ -4,6 +4,7 @@
  */
 import { basename, join } from 'node:path';
 
+import type { Clock } from '../async/clock.js';
 import { createUseStamps } from '../disk/use-stamps.js';
 import type { LockTiming } from '../locks/lease.js';
 import type { Log } from '../log.js';
@@ -24,8 +25,7 @@ import { createToolSizes } from './tool-sizes.js';
 export interface ReleaseStoreDeps {
   readonly layout: Pick<Layout, 'venvsDir' | 'locksDir'>;
   readonly timing: LockTiming;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
+  readonly clock: Pick<Clock, 'wall'>;
   readonly log: Log;
 }
 

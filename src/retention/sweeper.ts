@@ -53,8 +53,6 @@ export interface SweeperDeps
   readonly tools: EvictableStore;
   /** What the volume of a directory has left, in bytes. Default: what the system says. */
   readonly freeBytesOf?: (directory: string) => Promise<number>;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -71,7 +69,7 @@ const freeMs = 2_000;
 
 /** Begins to follow the jobs, and sweeps from then on. */
 export function openSweeper(deps: SweeperDeps): Sweeper {
-  const { usage, jobs, layout, now, clock, log, freeBytesOf = freeSpaceBytes } = deps;
+  const { usage, jobs, layout, clock, log, freeBytesOf = freeSpaceBytes } = deps;
   const stopping = new AbortController();
   const { signal } = stopping;
   const isBusy = (key: RemoteKey): boolean => jobs.isBusy(key);
@@ -139,7 +137,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   async function lookAtVolume(): Promise<number | null> {
     const bytes = await freeBytesOf(layout.buildsDir).catch(() => null);
-    free = { bytes, at: clock.now() };
+    free = { bytes, at: clock.steady() };
     return bytes;
   }
 
@@ -166,7 +164,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   async function sweepOld(dryRun: boolean): Promise<SweepResult> {
     const strange = await usage.refresh();
-    const isOld = (record: DeviceRecord): boolean => now() - record.usedAt >= limits.buildTtlMs;
+    const isOld = (record: DeviceRecord): boolean => clock.wall() - record.usedAt >= limits.buildTtlMs;
     const reason = 'nobody has used it for a time';
     const old = usage.list().filter(isOld);
     const swept = await sweepDevices(old, { reason, isWanted: isOld, dryRun, signal }, sweepDeps);
@@ -175,13 +173,18 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   function sweep(dryRun: boolean): Promise<SweepReport> {
     return turns.run(async () => {
-      const startedAt = now();
+      const startedAt = clock.steady();
       const old = await sweepOld(dryRun);
       if (!dryRun) await remeasure();
       const tooMuch = await trimBuilds(dryRun, 0, old.removed);
       const report = joinResults(dryRun, [old, tooMuch, ...(await evictTools(dryRun))]);
       const { removed, left, freedBytes } = report;
-      const facts = { removed: removed.length, left: left.length, freedBytes, ms: now() - startedAt };
+      const facts = {
+        removed: removed.length,
+        left: left.length,
+        freedBytes,
+        ms: Math.round(clock.steady() - startedAt),
+      };
       if (!dryRun) log.info(facts, 'sweep finished');
       return report;
     });
@@ -190,7 +193,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   async function remeasure(): Promise<void> {
     for (const record of usage.list()) {
       if (signal.aborted) return;
-      if (record.sizes === null || now() - record.measuredAt >= remeasureMs)
+      if (record.sizes === null || clock.wall() - record.measuredAt >= remeasureMs)
         await usage.measure(record, signal);
     }
     await deps.tools.measure?.(signal);
@@ -198,7 +201,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
 
   async function evictTools(dryRun: boolean): Promise<SweepResult[]> {
     const { maxResultBytes, toolTtlMs, maxToolBytes } = limits;
-    const order = { now: now(), dryRun, signal, log };
+    const order = { now: clock.wall(), dryRun, signal, log };
     const results: EvictionLimits = { ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes };
     const tools: EvictionLimits = { ttlMs: toolTtlMs, maxBytes: maxToolBytes };
     return [
@@ -222,7 +225,7 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
     },
     sweep: ({ dryRun = false } = {}) => sweep(dryRun),
     noRoomFor(dashboardId, bytes) {
-      if (clock.now() - free.at >= freeMs) void lookAtVolume();
+      if (clock.steady() - free.at >= freeMs) void lookAtVolume();
       const { minFreeDiskBytes } = deps;
       const facts = { taken: takenNow(), limits, freeBytes: free.bytes, minFreeDiskBytes };
       const none = noRoomFor(dashboardId, bytes, facts);

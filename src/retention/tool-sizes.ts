@@ -6,6 +6,7 @@ import { readFile, rm } from 'node:fs/promises';
 
 import * as z from 'zod';
 
+import type { Clock } from '../async/clock.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { measure } from '../disk/usage.js';
 import { parseJson } from '../disk/json.js';
@@ -35,21 +36,20 @@ export interface Measured {
 }
 
 export interface ToolSizesOptions {
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
+  readonly clock: Pick<Clock, 'wall'>;
   readonly log: Log;
 }
 
 const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
 
-export function createToolSizes({ now, log }: ToolSizesOptions): ToolSizes {
+export function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
   /** What the disk did not take. */
   const unwritten = new Map<string, ToolSize>();
 
   return {
     read: async (file) => unwritten.get(file) ?? readNote(file),
     async measure(file, { path, of }, signal) {
-      const measuredAt = now();
+      const measuredAt = clock.wall();
       try {
         const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
         const note: ToolSize = { bytes, measuredAt, of };

@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
+import type { Clock } from '../async/clock.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf } from '../disk/temporary.js';
 import { cacheNames, toolchains } from '../esphome/platforms.js';
@@ -38,8 +39,7 @@ export function createToolStore(deps: ToolStoreDeps): EvictableStore {
 export interface ToolchainStoreDeps {
   readonly layout: Pick<Layout, 'buildsDir' | 'toolchainsDir'>;
   readonly directories: Omit<ToolDirectories, 'use'>;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
+  readonly clock: Pick<Clock, 'wall'>;
   readonly log: Log;
 }
 
@@ -49,7 +49,7 @@ const sizePrefix = '.size-';
 const ownPrefixes = [markPrefix, stampPrefix, sizePrefix];
 
 export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
-  const { layout, directories, now } = deps;
+  const { layout, directories, clock } = deps;
   const { buildsDir, toolchainsDir } = layout;
   const sizes = createToolSizes(deps);
 
@@ -62,7 +62,7 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
 
   async function isDue(directory: string): Promise<boolean> {
     const note = await sizes.read(sizeFile(directory));
-    if (note === null || Math.abs(now() - note.measuredAt) >= remeasureMs) return true;
+    if (note === null || Math.abs(clock.wall() - note.measuredAt) >= remeasureMs) return true;
     return (await directories.lastUse(directory)) > note.measuredAt;
   }
 

@@ -107,7 +107,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
 
   /** The silence begins anew, and what went wrong before is forgotten. */
   function begun(id: DashboardId): Silence {
-    const silence = { since: clock.now(), until: 0, strikes: 0 };
+    const silence = { since: clock.steady(), until: 0, strikes: 0 };
     silences.set(id, silence);
     return silence;
   }
@@ -118,7 +118,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
   }
 
   function isDue(peer: Peer): boolean {
-    const isTime = dueAt(peer) <= clock.now();
+    const isTime = dueAt(peer) <= clock.steady();
     const { dashboardId: id } = peer;
     return isTime && isCallable(peer) && !options.isConnected(id) && !calls.has(id);
   }
@@ -169,7 +169,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
         backOff(peer, usual);
         return log.warn(facts, 'call back failed: the dashboard cannot reach this receiver');
       default:
-        silenceOf(peer).until = clock.now() + usual.mostMs;
+        silenceOf(peer).until = clock.steady() + usual.mostMs;
         return log.warn(facts, 'call back refused by the dashboard');
     }
   }
@@ -178,7 +178,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     const silence = silenceOf(peer);
     silence.strikes += 1;
     const first = firstMs * (1 - jitter + 2 * jitter * random());
-    silence.until = clock.now() + Math.min(first * 2 ** (silence.strikes - 1), mostMs);
+    silence.until = clock.steady() + Math.min(first * 2 ** (silence.strikes - 1), mostMs);
     if (silence.strikes !== strikesToWarn) return;
     log.warn({ dashboardId: peer.dashboardId }, 'call back failed several times in a row');
   }

@@ -136,7 +136,7 @@ export function createRateLimiter({ perSecond, clock }: { perSecond: number; clo
 
   return {
     take(address) {
-      const now = clock.now();
+      const now = clock.steady();
       const network = networkOf(address);
       const bucket = buckets.get(network) ?? { tokens: burst, at: now };
       const tokens = filled(bucket, now);

@@ -4,6 +4,7 @@
  * It is read piece by piece as the connection takes it, beside everything else that the session does: a slow link
  * costs no memory, and the peer's pings are answered while firmware travels.
  */
+import type { Clock } from '../async/clock.js';
 import { isReceiverError, quote } from '../errors.js';
 import { createRefusalLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -26,6 +27,7 @@ export interface DownloadHandlerDeps {
   readonly dashboardId: DashboardId;
   readonly channel: ReceiverChannel;
   readonly jobs: Pick<SessionJobs, 'find' | 'openArtifacts'>;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -33,9 +35,10 @@ export function createDownloadHandler({
   dashboardId,
   channel,
   jobs,
+  clock,
   log,
 }: DownloadHandlerDeps): DownloadHandler {
-  const warnRefused = createRefusalLog(log);
+  const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
   let ended = false;
 

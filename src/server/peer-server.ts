@@ -5,7 +5,7 @@
  */
 import { setMaxListeners } from 'node:events';
 
-import { systemClock, type Clock } from '../async/clock.js';
+import type { Clock } from '../async/clock.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
@@ -53,8 +53,7 @@ export interface PeerServerOptions {
   /** Default: none yet. */
   readonly sessions?: Sessions;
   readonly log: Log;
-  /** Default: the machine's. */
-  readonly clock?: Clock;
+  readonly clock: Clock;
   readonly connectionLimits: StrangerLimits;
 }
 
@@ -68,9 +67,9 @@ export interface PeerServer {
 }
 
 export function createPeerServer(options: PeerServerOptions): PeerServer {
-  const { pairing, jobs, log, clock = systemClock, connectionLimits } = options;
+  const { pairing, jobs, clock, log, connectionLimits } = options;
   const gate = createStrangerPool(connectionLimits, clock);
-  const warnRefused = createRefusalLog(log);
+  const warnRefused = createRefusalLog(log, clock);
   const { sessions = createSessions(clock, log) } = options;
   const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer);

@@ -81,11 +81,11 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
   const asking = new Set<(isAnswered: boolean) => void>();
   let work: Promise<unknown> | undefined;
   let cancelCut = (): void => {};
-  const openedAt = clock.now();
+  const openedAt = clock.steady();
 
   function end(how: TerminateReason | 'closed' | 'cut', reason: string = how): void {
     if (work) return;
-    const seconds = Math.round((clock.now() - openedAt) / 1_000);
+    const seconds = Math.round((clock.steady() - openedAt) / 1_000);
     log.info({ dashboardId, address: channel.remoteAddress, reason, seconds }, 'session closed');
     heartbeat.stop();
     for (const answer of asking) answer(false);
@@ -207,6 +207,7 @@ export interface ResetHandlerDeps {
   readonly resetBuilds?: ResetBuilds | undefined;
   /** Whether a bundle or a result of this session is on its way. */
   readonly isBusy: () => boolean;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -218,8 +219,8 @@ export interface ResetHandler {
 }
 
 function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
-  const { dashboardId, channel, outbox, resetBuilds, isBusy, log } = parts;
-  const warnRefused = createRefusalLog(log);
+  const { dashboardId, channel, outbox, resetBuilds, isBusy, clock, log } = parts;
+  const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
 
   function answer(jobId: string, reason?: ResetReason): void {

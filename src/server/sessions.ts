@@ -58,7 +58,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
     async isFree(dashboardId, newcomer) {
       const last = handedOver.get(dashboardId);
       if (last === undefined) return true;
-      if (clock.now() - last >= handOverEveryMs) handedOver.delete(dashboardId);
+      if (clock.steady() - last >= handOverEveryMs) handedOver.delete(dashboardId);
       const holder = byPeer.get(dashboardId);
       if (holder === undefined || !handedOver.has(dashboardId)) return true;
       if (!(await holder.isAnswering(answerWithinMs))) return true;
@@ -72,7 +72,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       const older = byPeer.get(dashboardId);
       byPeer.set(dashboardId, session);
       if (older) {
-        handedOver.set(dashboardId, clock.now());
+        handedOver.set(dashboardId, clock.steady());
         older.end('superseded');
       } else events.emit({ type: 'session', dashboardId, connected: true });
     },

@@ -7,6 +7,7 @@
  * and lost if this process is. A bundle that is not acknowledged leaves nothing behind. A job that is
  * announced again under its old id, as clients do after a lost connection, is found and not built twice.
  */
+import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/staged.js';
@@ -43,6 +44,7 @@ export interface UploadHandlerDeps {
   readonly breach: () => void;
   /** From now on nothing is sent about that job. */
   readonly mute: (id: string) => void;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -70,8 +72,8 @@ interface IncomingUpload {
 }
 
 export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
-  const { dashboardId, channel, jobs, uploads, log } = parts;
-  const warnRefused = createRefusalLog(log);
+  const { dashboardId, channel, jobs, uploads, clock, log } = parts;
+  const warnRefused = createRefusalLog(log, clock);
   const maxUnfinished = Math.min(mostUnfinished, uploads.maxUploadsPerPeer - 1);
   let upload: IncomingUpload | undefined;
   /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */

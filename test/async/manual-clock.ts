@@ -5,32 +5,41 @@
 import type { Clock } from '../../src/async/clock.js';
 
 export interface ManualClock extends Clock {
-  /** Moves on; timers that fall due are called in their order, each at its own moment. */
+  /** Time passes, on both clocks; timers that fall due are called in their order, each at its own moment. */
   advance(ms: number): void;
+  /** Somebody sets the wall clock forward, or back. */
+  jump(ms: number): void;
   readonly waiting: number;
 }
 
-export function manualClock(): ManualClock {
-  let now = 1_000;
+const january2027 = 1_800_000_000_000;
+
+export function manualClock({ wall = january2027 }: { readonly wall?: number } = {}): ManualClock {
+  let steady = 1_000;
+  let ahead = wall - steady;
   const timers = new Map<object, { readonly at: number; readonly callback: () => void }>();
   return {
-    now: () => now,
+    wall: () => steady + ahead,
+    steady: () => steady,
     after(delayMs, callback) {
       const key = {};
-      timers.set(key, { at: now + delayMs, callback });
+      timers.set(key, { at: steady + delayMs, callback });
       return () => void timers.delete(key);
     },
     advance(ms) {
-      const end = now + ms;
+      const end = steady + ms;
       for (;;) {
         const due = [...timers].filter(([, { at }]) => at <= end).toSorted(([, a], [, b]) => a.at - b.at)[0];
         if (due === undefined) break;
         const [key, { at, callback }] = due;
         timers.delete(key);
-        now = Math.max(now, at);
+        steady = Math.max(steady, at);
         callback();
       }
-      now = end;
+      steady = end;
+    },
+    jump(ms) {
+      ahead += ms;
     },
     get waiting() {
       return timers.size;

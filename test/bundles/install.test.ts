@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
 import type { StagedBundle } from '../../src/bundles/staged.js';
 import { isInstalled, isInstallCut, repairInstall, installBundle } from '../../src/bundles/install.js';
@@ -27,7 +28,7 @@ async function stage(layout: Layout, name: string): Promise<StagedBundle> {
   const intake = openIntake({
     uploadsDir: layout.uploadsDir,
     configurationFilename: fileName(configName),
-    bundleLimits,
+    ...{ bundleLimits, clock: systemClock },
   });
   intake.write(bundle(file(name)));
   return intake.finish();

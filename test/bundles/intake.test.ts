@@ -9,6 +9,7 @@ import { gzipSync } from 'node:zlib';
 
 import { pack } from 'tar-stream';
 
+import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
 import { isReceiverError } from '../../src/errors.js';
 import { manualClock } from '../async/manual-clock.js';
@@ -67,7 +68,10 @@ test('A bundle that comes byte by byte, with the padding of a tape, is the same 
   );
   const whole = await take(uploadsDir, archive);
   const single = Array.from(archive, (byte) => Buffer.from([byte]));
-  const staged = await send(openIntake({ uploadsDir, configurationFilename, bundleLimits }), single);
+  const staged = await send(
+    openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock }),
+    single,
+  );
   const tree = await treeOf(staged.directory);
   assert.deepEqual(tree, await treeOf(whole.directory));
   assert.ok(tree.has(longName));
@@ -111,7 +115,7 @@ test('Of modes only the right to execute is kept, and no time or special bit', a
 test('A sender that does not wait is asked to, and an upload is not held in memory', async (t) => {
   const uploadsDir = await tempDir(t);
   const archive = gzipSync(tar(manifest(), config, file('noise', randomBytes(6 << 20))), { level: 0 });
-  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock });
   let waits = 0;
   for (let at = 0; at < archive.length; at += 32_768) {
     if (intake.write(archive.subarray(at, at + 32_768))) continue;
@@ -184,7 +188,7 @@ const archive = bundle(file('noise', randomBytes(300_000)));
 test('An abort at any moment removes everything and nothing is thrown afterwards', async (t) => {
   const uploadsDir = await tempDir(t);
   for (let step = 0; step < 24; step += 1) {
-    const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits });
+    const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock });
     const pieces = [archive.subarray(0, 100_000), archive.subarray(100_000)];
     for (const piece of pieces.slice(0, step % 3)) intake.write(piece);
     const finished = step >= 12 ? Promise.allSettled([intake.finish()]) : null;
@@ -206,12 +210,14 @@ test('A signal cancels an upload, also one that was aborted before', async (t) =
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
   const { signal } = controller;
-  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, signal });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock, signal });
   intake.write(archive.subarray(0, 1_000));
   controller.abort();
   await assert.rejects(intake.finish(), { code: 'CANCELLED' });
   await assert.rejects(
-    send(openIntake({ uploadsDir, configurationFilename, bundleLimits, signal }), [archive]),
+    send(openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock, signal }), [
+      archive,
+    ]),
     { code: 'CANCELLED' },
   );
   assert.deepEqual(await readdir(uploadsDir), []);
@@ -250,7 +256,13 @@ test('An upload that takes too long is refused as a bundle, and nothing of it wa
 test('A finished bundle belongs to its caller: neither abort nor the signal takes it away', async (t) => {
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
-  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, signal: controller.signal });
+  const intake = openIntake({
+    uploadsDir,
+    configurationFilename,
+    bundleLimits,
+    clock: systemClock,
+    signal: controller.signal,
+  });
   const staged = await send(intake, [archive]);
   const aborted = once(controller.signal, 'abort');
   controller.abort();
@@ -260,7 +272,12 @@ test('A finished bundle belongs to its caller: neither abort nor the signal take
 });
 
 test('A waiting sender is let go when the bundle is refused', async (t) => {
-  const intake = openIntake({ uploadsDir: await tempDir(t), configurationFilename, bundleLimits });
+  const intake = openIntake({
+    uploadsDir: await tempDir(t),
+    configurationFilename,
+    bundleLimits,
+    clock: systemClock,
+  });
   const refused = gzipSync(Buffer.concat([file('../x'), randomBytes(4 << 20)]), { level: 0 });
   let at = 0;
   while (at < refused.length && intake.write(refused.subarray(at, at + 32_768))) at += 32_768;

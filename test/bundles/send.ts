@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { systemClock } from '../../src/async/clock.js';
 import { openIntake, type BundleIntake, type IntakeOptions } from '../../src/bundles/intake.js';
 import type { BundleLimits } from '../../src/options/core-options.js';
 import type { StagedBundle } from '../../src/bundles/staged.js';
@@ -35,7 +36,10 @@ export async function take(
   const pieces = Array.from({ length: count }, (_, i) =>
     archive.subarray(i * pieceBytes).subarray(0, pieceBytes),
   );
-  return send(openIntake({ uploadsDir, configurationFilename, bundleLimits, ...options }), pieces);
+  return send(
+    openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock, ...options }),
+    pieces,
+  );
 }
 
 export interface Place {

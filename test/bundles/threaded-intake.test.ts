@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
+import { systemClock } from '../../src/async/clock.js';
 import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
 import { openThreadedIntake, unpackThread } from '../../src/bundles/threaded-intake.js';
 import type { ToThread } from '../../src/bundles/unpack-messages.js';
@@ -31,7 +32,10 @@ async function open(t: Cleanups): Promise<{ intake: BundleIntake; uploadsDir: st
 test('A bundle that is unpacked in the thread is the one that is unpacked here', async (t) => {
   const { intake, uploadsDir } = await open(t);
   const staged = await send(intake, pieces);
-  const same = await send(openIntake({ uploadsDir, configurationFilename, bundleLimits }), pieces);
+  const same = await send(
+    openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock }),
+    pieces,
+  );
   const { directory, ...facts } = staged;
   const { directory: other, ...sameFacts } = same;
   assert.deepEqual(JSON.parse(JSON.stringify(facts)), JSON.parse(JSON.stringify(sameFacts)));

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 
 import * as fc from 'fast-check';
 
+import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { makeBundle } from '../../src/koa/offloader.js';
@@ -34,7 +35,7 @@ async function received(t: Cleanups, bundle: Awaited<ReturnType<typeof makeBundl
   const intake = openIntake({
     uploadsDir: await tempDir(t),
     configurationFilename: bundle.file,
-    bundleLimits,
+    ...{ bundleLimits, clock: systemClock },
   });
   intake.write(bundle.bytes);
   const { directory } = await intake.finish();

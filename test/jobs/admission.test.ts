@@ -3,12 +3,13 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
+import { systemClock } from '../../src/async/clock.js';
 import { isReceiverError } from '../../src/errors.js';
 import { withAdmission } from '../../src/jobs/admission.js';
 import { createMemoryQueue, type JobQueue, type QueueTicket, type Slot } from '../../src/jobs/queue.js';
 import { waitingText, type Shortage } from '../../src/jobs/waiting.js';
 import { jobQueueSuite } from '../../src/testing/index.js';
-import { waitFor } from '../support/wait-for.js';
+import { manualClock, type ManualClock } from '../async/manual-clock.js';
 
 const giga = 1e9;
 
@@ -16,14 +17,14 @@ interface Rig {
   readonly queue: JobQueue;
   memory: number | null;
   disk: number | null;
-  now: number;
+  readonly clock: ManualClock;
   /** How often the disk was asked. */
   looks: number;
 }
 
 /** Needs 4 GB of memory and 1 GB of disk; a build has grown after 20 s. */
 function rig({ slots = 4, recheckMs = 60_000 } = {}): Rig {
-  const state = { memory: 100 * giga, disk: 100 * giga, now: 0, looks: 0 };
+  const state = { memory: 100 * giga, disk: 100 * giga, clock: manualClock(), looks: 0 };
   const queue = withAdmission(createMemoryQueue({ slots }), {
     ...{ minFreeMemoryBytes: 4 * giga, minFreeDiskBytes: giga, recheckMs, growthMs: 20_000 },
     freeMemory: () => state.memory,
@@ -31,7 +32,7 @@ function rig({ slots = 4, recheckMs = 60_000 } = {}): Rig {
       state.looks += 1;
       return Promise.resolve(state.disk);
     },
-    now: () => state.now,
+    clock: state.clock,
   });
   return Object.assign(state, { queue });
 }
@@ -70,7 +71,7 @@ jobQueueSuite('A queue with admission behind it', (_, options) =>
   Promise.resolve(
     withAdmission(createMemoryQueue(options), {
       ...{ minFreeMemoryBytes: giga, minFreeDiskBytes: giga },
-      ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(null) },
+      ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(null), clock: systemClock },
     }),
   ),
 );
@@ -80,7 +81,7 @@ test('A build begins beside another one only with enough memory, and says what i
   machine.memory = 3.1 * giga;
   const first = await enter(t, machine, 'a');
   assert.ok(first.slot, 'alone it always begins');
-  machine.now = 30_000;
+  machine.clock.advance(30_000);
   const second = await enter(t, machine, 'b');
   assert.equal(second.slot, null);
   assert.deepEqual(second.told.map(waitingText), ['memory 3.1 of 5 GB needed']);
@@ -91,16 +92,18 @@ test('A build begins beside another one only with enough memory, and says what i
 });
 
 test('What was shut opens only a quarter above the mark, by a look on a timer that ends with the waiting', async (t) => {
-  const machine = rig({ recheckMs: 2 });
+  const machine = rig({ recheckMs: 2_000 });
   await enter(t, machine, 'a');
-  machine.now = 30_000;
+  machine.clock.advance(30_000);
   for (const resource of ['memory', 'disk'] as const) {
     const mark = resource === 'memory' ? 4 * giga : giga;
     machine[resource] = mark - 1;
     const waiting = await enter(t, machine, resource);
     for (const free of [mark, mark * 1.25 - 1]) {
       machine[resource] = free;
-      await waitFor(() => waiting.told.at(-1)?.freeBytes === free, { what: 'a new look' });
+      machine.clock.advance(2_000);
+      await turn();
+      assert.equal(waiting.told.at(-1)?.freeBytes, free);
     }
     assert.equal(waiting.slot, null);
     assert.deepEqual(waiting.told.at(-1), {
@@ -109,17 +112,17 @@ test('What was shut opens only a quarter above the mark, by a look on a timer th
       neededBytes: mark * 1.25,
     });
     machine[resource] = mark * 1.25;
-    await waitFor(() => waiting.slot !== null, { what: 'the slot' });
-    machine.now += 30_000;
+    machine.clock.advance(2_000);
+    await turn();
+    assert.ok(waiting.slot);
+    machine.clock.advance(30_000);
     machine[resource] = mark;
     assert.ok((await enter(t, machine, `${resource} again`)).slot, 'open again, the mark itself is enough');
-    machine.now += 30_000;
+    machine.clock.advance(30_000);
     release(waiting);
     machine[resource] = 100 * giga;
   }
-  const { looks } = machine;
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.equal(machine.looks, looks, 'nobody waits, and it still looks');
+  assert.equal(machine.clock.waiting, 0, 'nobody waits, and it still looks');
 });
 
 test('Builds that begin at once count with the memory that each will take', async (t) => {
@@ -130,7 +133,7 @@ test('Builds that begin at once count with the memory that each will take', asyn
     builds.map(({ slot }) => slot !== null),
     [true, true, false],
   );
-  machine.now = 20_000;
+  machine.clock.advance(20_000);
   builds[1]?.slot?.release();
   await turn();
   assert.ok(builds[2]?.slot, 'what runs for a while has taken its memory');
@@ -175,7 +178,7 @@ test('Nothing that is not known, and nothing that is turned off, keeps a build w
   assert.ok(builds.every(({ slot }) => slot !== null));
   const off = withAdmission(createMemoryQueue({ slots: 2 }), {
     ...{ minFreeMemoryBytes: 0, minFreeDiskBytes: 0 },
-    ...{ freeMemory: () => 0, freeDisk: () => Promise.resolve(0) },
+    ...{ freeMemory: () => 0, freeDisk: () => Promise.resolve(0), clock: systemClock },
   });
   const { signal } = new AbortController();
   for (const id of ['a', 'b']) await off.enter(id, { peer: 'peer_one', target: 'compile', signal });

@@ -4,6 +4,7 @@ import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { systemClock } from '../../src/async/clock.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { openReleases } from '../../src/provision/releases.js';
 import { createInstalled } from '../../src/provision/installed.js';
@@ -15,6 +16,7 @@ import { readyTools } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths, dashboardId } from '../../src/paths/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
+import { manualClock } from '../async/manual-clock.js';
 import { fakePython, type FakePython } from '../esphome/fake-python.js';
 import { isAlive } from '../support/is-alive.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -41,7 +43,7 @@ async function building(t: TestContext, pip = ''): Promise<Site & { readonly pyt
   });
   t.after(() => releases.close());
   const chooseEsphome = createChoice({
-    installed: createInstalled({ esphome: standInEsphome, environment: {}, probeEnv }),
+    installed: createInstalled({ esphome: standInEsphome, environment: {}, probeEnv, clock: systemClock }),
     releases,
   });
   return { ...(await site(t, base, { chooseEsphome })), python };
@@ -165,13 +167,12 @@ async function changeable(t: TestContext) {
   const set = (answer: string): Promise<void> =>
     writeFile(program, `#!/bin/sh\necho 'Version: ${answer}'\n`, { mode: 0o755 });
   await set('2026.10.0');
-  let time = 0;
-  const wait = (ms: number): void => void (time += ms);
+  const clock = manualClock();
   const choose: ChooseEsphome = createChoice({
-    installed: createInstalled({ esphome: program, environment: {}, probeEnv, now: () => time }),
+    installed: createInstalled({ esphome: program, environment: {}, probeEnv, clock }),
     releases: null,
   });
-  return { set, wait, choose };
+  return { set, wait: clock.advance, choose };
 }
 
 test("An upgrade of the host's ESPHome while a job waits is seen before it builds", async (t) => {
@@ -195,7 +196,7 @@ test('A host whose ESPHome is broken can still install another; a fault of our o
   const asked: string[] = [];
   const choice = (obtain: () => Promise<never>): ChooseEsphome =>
     createChoice({
-      installed: createInstalled({ esphome: '/no/esphome', environment: {}, probeEnv }),
+      installed: createInstalled({ esphome: '/no/esphome', environment: {}, probeEnv, clock: systemClock }),
       releases: { obtain: (wanted) => (asked.push(wanted), obtain()) },
     });
   const message =

@@ -18,10 +18,10 @@ interface Timed extends World {
 }
 
 async function timed(t: TestContext, deps: object = {}, store = createMemoryStore()): Promise<Timed> {
-  const clock = manualClock();
-  const jobsDir = await tempDir(t);
   // Long ago, as a machine's clock may stand; only differences count.
-  const world = await createWorld({ jobsDir, store, deps: { clock, now: clock.now, ...deps } });
+  const clock = manualClock({ wall: 1_000 });
+  const jobsDir = await tempDir(t);
+  const world = await createWorld({ jobsDir, store, deps: { clock, ...deps } });
   return { ...world, advance: (ms) => clock.advance(ms) };
 }
 
@@ -141,26 +141,25 @@ test('What has expired while no receiver ran goes at the start', async (t) => {
     exampleRecord({ state: 'cancelled', createdAt: 4, finishedAt: null }),
   ];
   for (const record of [old, fresh, cancelled]) await store.put(record);
-  const world = await timed(t, { resultTtlMs: 500, now: () => 1_000 }, store);
+  const world = await timed(t, { resultTtlMs: 500 }, store);
   await waitFor(() => ids(world).length === 1);
   assert.deepEqual(ids(world), [fresh.id]);
   await world.jobs.close();
 });
 
 test('Nothing expires by a clock that was set back, and nothing after the end of the receiver', async (t) => {
-  let now = 10 * hour;
-  const clock = manualClock();
+  const clock = manualClock({ wall: 10 * hour });
   const world = await createWorld({
     jobsDir: await tempDir(t),
-    deps: { clock, now: () => now, resultTtlMs: hour },
+    deps: { clock, resultTtlMs: hour },
   });
   const { id, ended } = submitted(world);
   await ended;
-  now = 0;
+  clock.jump(-10 * hour);
   clock.advance(5 * hour);
   assert.deepEqual(ids(world), [id]);
   await world.jobs.close();
-  now = 20 * hour;
+  clock.jump(10 * hour);
   clock.advance(5 * hour);
   assert.deepEqual([ids(world), clock.waiting], [[id], 0]);
 });

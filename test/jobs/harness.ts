@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
+import { systemClock } from '../../src/async/clock.js';
 import type { CompileRequest, CompileResult } from '../../src/compile/compile.js';
 import { noMarks } from '../../src/compile/output.js';
 import { ReceiverError } from '../../src/errors.js';
@@ -223,7 +224,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       artifacts.delete(id);
     },
     jobsDir,
-    log,
+    ...{ clock: systemClock, log },
     ...options.deps,
   });
   jobs.subscribe((event) => {

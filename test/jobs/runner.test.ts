@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 
+import { systemClock } from '../../src/async/clock.js';
 import { noMarks } from '../../src/compile/output.js';
 import { createInstalled } from '../../src/provision/installed.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
@@ -119,7 +120,7 @@ test('A wrong version, or no ESPHome, is refused so that the client can build by
   assertSucceeded(await here.build(host('kitchen'), { targetVersion: '2026.10.0' }));
   const bare = await site(t, here.base, {
     chooseEsphome: createChoice({
-      installed: createInstalled({ environment: { PATH: '' }, probeEnv: {} }),
+      installed: createInstalled({ environment: { PATH: '' }, probeEnv: {}, clock: systemClock }),
       releases: null,
     }),
   });

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { collectArtifacts } from '../../src/artifacts/collect.js';
 import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { createArtifactStore } from '../../src/artifacts/store.js';
+import { systemClock as clock } from '../../src/async/clock.js';
 import { installBundle } from '../../src/bundles/install.js';
 import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
 import { createBundleStore } from '../../src/bundles/store.js';
@@ -71,7 +72,12 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const runner: RunnerDeps = {
     paths,
     chooseEsphome: createChoice({
-      installed: createInstalled({ esphome: standInEsphome, environment: {}, probeEnv: hostEnvironment }),
+      installed: createInstalled({
+        esphome: standInEsphome,
+        environment: {},
+        probeEnv: hostEnvironment,
+        clock,
+      }),
       releases: null,
     }),
     composeEnvironment: createEnvironment({ paths, environment: hostEnvironment }),
@@ -88,7 +94,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, timing, log }),
       becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
-      directories: createToolDirectories({ layout, timing, now: Date.now, log }),
+      directories: createToolDirectories({ layout, timing, clock, log }),
       ...{ paths, log },
     }),
     resultCache: true,
@@ -104,7 +110,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
     removeArtifacts: (id) => artifacts.remove(id),
-    ...{ jobsDir: layout.jobsDir, log },
+    ...{ jobsDir: layout.jobsDir, clock, log },
   });
   t.after(() => jobs.close());
   const submit = async (text: string, facts: Parameters<Site['submit']>[1] = {}): Promise<string> => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
+import { systemClock } from '../../src/async/clock.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { withAdmission } from '../../src/jobs/admission.js';
 import type { JobRecord } from '../../src/jobs/record.js';
@@ -152,7 +153,7 @@ test('A job that waits for memory says so to the operator with figures and to it
   let memory = 3.1e9;
   const queue = withAdmission(createMemoryQueue({ slots: 2 }), {
     ...{ minFreeMemoryBytes: 3.2e9, minFreeDiskBytes: 1e9, recheckMs: 2, growthMs: 0 },
-    ...{ freeMemory: () => memory, freeDisk: () => Promise.resolve(null) },
+    ...{ freeMemory: () => memory, freeDisk: () => Promise.resolve(null), clock: systemClock },
   });
   const world = await standing(t, { deps: { queue } });
   submit(world, 'one', 'Home');
@@ -173,7 +174,7 @@ test('A job that waits for memory says so to the operator with figures and to it
 test('On a nearly full disk a job fails as short of resources, in a sentence, and gives its slot back', async (t) => {
   const queue = withAdmission(createMemoryQueue({ slots: 1 }), {
     ...{ minFreeMemoryBytes: 0, minFreeDiskBytes: 1e9 },
-    ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(4e8) },
+    ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(4e8), clock: systemClock },
   });
   const world = await standing(t, { deps: { queue } });
   const { failureReason, errorMessage } = await world.ended(submit(world, 'one', 'Home'));

@@ -17,8 +17,8 @@ test('Who is not upgraded in time is ended within a second more and once, and wh
       const halfOpen = createHalfOpen({ sockets: 100, handshakeTimeoutMs }, clock);
       const sockets = steps.map(({ afterMs, leavesAfterMs }) => {
         clock.advance(afterMs);
-        const socket = { arrived: clock.now(), leavesAfterMs, ends: [] as number[] };
-        const leave = halfOpen.enter('a', () => socket.ends.push(clock.now() - socket.arrived));
+        const socket = { arrived: clock.steady(), leavesAfterMs, ends: [] as number[] };
+        const leave = halfOpen.enter('a', () => socket.ends.push(clock.steady() - socket.arrived));
         if (leavesAfterMs !== null) clock.after(leavesAfterMs, leave);
         return socket;
       });

@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 
 import { WebSocket, type ClientOptions } from 'ws';
 
+import { systemClock } from '../../src/async/clock.js';
 import { type HalfOpenLimits, listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
 import type { Transport } from '../../src/protocol/transport.js';
@@ -32,7 +33,7 @@ async function listening(t: TestContext, limits: Partial<HalfOpenLimits> = {}): 
   });
   const place = { port: 0, host: '127.0.0.1', log: silentLog };
   const listener = await listenForPeers({
-    ...{ ...place, handleUpgrade },
+    ...{ ...place, handleUpgrade, clock: systemClock },
     connectionLimits: { sockets: 10, handshakeTimeoutMs: 10_000, ...limits },
   });
   t.after(() => listener.close());

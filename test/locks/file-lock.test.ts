@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 
 import { tryFileLock, type FileLock, createAgeJudge } from '../../src/locks/file-lock.js';
 import { guardedFs, type LockFs } from '../../src/locks/guarded-fs.js';
+import { manualClock } from '../async/manual-clock.js';
 import { fast, freshDir, startWorkers, until } from './helpers.js';
 import { raceForStaleLocks } from './race.js';
 
@@ -157,8 +158,8 @@ describe('The lock on disk', { concurrency: 12 }, () => {
 
   test('Whatever the clock says, a lock counts as old only after a heartbeat was missed, and as dead after the stale time', async (t) => {
     const directory = await freshDir(t);
-    let now = 0;
-    const judge = createAgeJudge({ staleMs: 10_000, updateMs: 2_500, now: () => now });
+    const clock = manualClock();
+    const judge = createAgeJudge({ staleMs: 10_000, updateMs: 2_500, clock });
     const look = async (): Promise<'fresh' | 'as dated' | 'dead'> => {
       const seen = await stat(directory);
       const believed = judge(seen).getTime();
@@ -167,15 +168,15 @@ describe('The lock on disk', { concurrency: 12 }, () => {
     };
     await makeOld(directory);
     assert.equal(await look(), 'fresh', 'the clock may have jumped');
-    now += 3_700;
+    clock.advance(3_700);
     assert.equal(await look(), 'fresh');
-    now += 100;
+    clock.advance(100);
     assert.equal(await look(), 'as dated');
     await utimes(directory, new Date(), new Date(Date.now() + 3_600_000));
     assert.equal(await look(), 'fresh', 'a heartbeat, though from a clock that is ahead');
-    now += 10_000;
+    clock.advance(10_000);
     assert.equal(await look(), 'as dated');
-    now += 1;
+    clock.advance(1);
     assert.equal(await look(), 'dead');
   });
 

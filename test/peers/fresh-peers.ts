@@ -1,10 +1,11 @@
 /** A peer table that is real in all but its place: a fresh directory that goes with the test. */
+import type { Clock } from '../../src/async/clock.js';
 import { silentLog } from '../../src/log.js';
 import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 
 /** Registers its own closing, so that no write outlives the directory. */
-export async function freshPeers(t: Cleanups): Promise<PeerTable> {
+export async function freshPeers(t: Cleanups, clock: Clock): Promise<PeerTable> {
   let peers: PeerTable | undefined;
   const directory = await tempDir({
     after: (remove) =>
@@ -13,6 +14,6 @@ export async function freshPeers(t: Cleanups): Promise<PeerTable> {
         await remove();
       }),
   });
-  peers = await openPeerTable(directory, silentLog);
+  peers = await openPeerTable(directory, { clock, log: silentLog });
   return peers;
 }

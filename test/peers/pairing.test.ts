@@ -49,8 +49,8 @@ interface Setting {
 }
 
 async function setting(t: Cleanups): Promise<Setting> {
-  const peers = await freshPeers(t);
   const clock = manualClock();
+  const peers = await freshPeers(t, clock);
   const pairing = createPairingService({ ...defaultOptions, peers, clock, log: silentLog });
   const events: PairingEvent[] = [];
   pairing.subscribe((event) => events.push(event));

@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { test } from 'node:test';
 
+import { systemClock as clock } from '../../src/async/clock.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId } from '../../src/paths/index.js';
 import type { NewPeer } from '../../src/peers/peer-row.js';
@@ -12,6 +13,7 @@ import { pinOf } from '../../src/protocol/fingerprint.js';
 import { tempDir } from '../support/temp-dir.js';
 import { recordingLog } from '../support/recording-log.js';
 
+const quiet = { clock, log: silentLog };
 const publicKey = Buffer.from(Array.from({ length: 32 }, (_, n) => n));
 const id = dashboardId('k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG');
 const home: NewPeer = {
@@ -45,14 +47,14 @@ const write = (directory: string, content: unknown): Promise<void> =>
 
 test("An approved peer is on disk in Device Builder's form, private to its owner, when add resolves", async (t) => {
   const directory = await tempDir(t);
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   const adding = peers.add(home);
   assert.equal(peers.get(id), undefined, 'nobody may meet the peer before it is on disk');
   await adding;
   const text = await readFile(join(directory, 'peers.json'), 'utf8');
   assert.equal(text, JSON.stringify({ version: 1, peers: [row] }));
   assert.equal((await stat(join(directory, 'peers.json'))).mode & 0o777, 0o600);
-  const again = await openPeerTable(directory, silentLog);
+  const again = await openPeerTable(directory, quiet);
   const { publicKey: _, ...rest } = home;
   assert.deepEqual(again.list(), [{ ...rest, pin: pinOf(publicKey) }]);
 });
@@ -60,7 +62,7 @@ test("An approved peer is on disk in Device Builder's form, private to its owner
 test("Device Builder's own file is read, and fields of another release survive a change", async (t) => {
   const directory = await tempDir(t);
   await write(directory, { peers: [{ ...row, groups: ['lab'] }] });
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   peers.refresh(id, { friendlyName: 'attic', connectBackPort: 6056 });
   await peers.close();
   assert.deepEqual(await read(directory), {
@@ -74,7 +76,7 @@ test('A row with nothing but the required fields gets the defaults, and a useles
   const { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at } = row;
   const bare = { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at, connect_back_port: 70_000 };
   await write(directory, { peers: [bare] });
-  const peer = (await openPeerTable(directory, silentLog)).get(id);
+  const peer = (await openPeerTable(directory, quiet)).get(id);
   assert.deepEqual(
     [peer?.address, peer?.connectBackPort, peer?.friendlyName, peer?.haAddon, peer?.labelAuto],
     ['', 0, '', false, false],
@@ -94,7 +96,7 @@ test('One bad row costs that row: the others stay, and the whole file is kept as
   await write(directory, { peers: [row, ...bad, other] });
   const before = await readFile(join(directory, 'peers.json'), 'utf8');
   const log = recordingLog();
-  const peers = await openPeerTable(directory, log);
+  const peers = await openPeerTable(directory, { clock, log });
   assert.deepEqual(
     peers.list().map((peer) => peer.dashboardId),
     [id, 'another-dashboard'],
@@ -102,7 +104,7 @@ test('One bad row costs that row: the others stay, and the whole file is kept as
   assert.equal(log.entries.length, 1);
   const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
   assert.equal(await readFile(join(directory, aside), 'utf8'), before);
-  await openPeerTable(directory, log);
+  await openPeerTable(directory, { clock, log });
   assert.equal(log.entries.length, 1, 'the cleaned file is not complained about again');
 });
 
@@ -115,7 +117,7 @@ for (const [what, content] of [
     const directory = await tempDir(t);
     await writeFile(join(directory, 'peers.json'), content);
     const log = recordingLog();
-    const peers = await openPeerTable(directory, log);
+    const peers = await openPeerTable(directory, { clock, log });
     await peers.add(home);
     assert.match(log.entries.join(), /^warn: peers file damaged/);
     const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
@@ -126,12 +128,12 @@ for (const [what, content] of [
 test('A file of a newer release is left alone and refused', async (t) => {
   const directory = await tempDir(t);
   await write(directory, { version: 2, peers: [row] });
-  await assert.rejects(openPeerTable(directory, silentLog), { code: 'STATE' });
+  await assert.rejects(openPeerTable(directory, quiet), { code: 'STATE' });
   assert.deepEqual(await read(directory), { version: 2, peers: [row] });
 });
 
 test('A second peer whose id differs in case only is refused', async (t) => {
-  const peers = await openPeerTable(await tempDir(t), silentLog);
+  const peers = await openPeerTable(await tempDir(t), quiet);
   await peers.add(home);
   const twin = dashboardId(id.toUpperCase());
   assert.equal(peers.hasTwin(twin), true);
@@ -142,7 +144,7 @@ test('A second peer whose id differs in case only is refused', async (t) => {
 
 test('A revocation holds before it is on disk, and a refresh that changes nothing writes nothing', async (t) => {
   const directory = await tempDir(t);
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   await peers.add(home);
   const { mtimeMs } = await stat(join(directory, 'peers.json'));
   peers.refresh(id, { label: 'Home', haAddon: true });
@@ -157,7 +159,7 @@ test('A revocation holds before it is on disk, and a refresh that changes nothin
 
 test('Changes made at once all reach the disk, and two approvals of one id give one peer', async (t) => {
   const directory = await tempDir(t);
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   const ids = Array.from({ length: 10 }, (_, n) => dashboardId(`dashboard-${n}`));
   const results = await Promise.allSettled([
     ...ids.map((dashboard) => peers.add({ ...home, dashboardId: dashboard })),
@@ -167,7 +169,7 @@ test('Changes made at once all reach the disk, and two approvals of one id give 
   assert.equal(results.filter(({ status }) => status === 'rejected').length, 1);
   for (const dashboard of ids) peers.refresh(dashboard, { label: `now ${dashboard}` });
   await Promise.all(ids.slice(5).map((dashboard) => peers.remove(dashboard)));
-  const found = (await openPeerTable(directory, silentLog)).list();
+  const found = (await openPeerTable(directory, quiet)).list();
   assert.deepEqual(found.map(({ label }) => label).toSorted(), [
     'Home',
     ...ids.slice(0, 5).map((dashboard) => `now ${dashboard}`),
@@ -177,7 +179,7 @@ test('Changes made at once all reach the disk, and two approvals of one id give 
 test('An approval that cannot be written is no approval', async (t) => {
   const directory = join(await tempDir(t), 'gone');
   await mkdir(directory);
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   await rm(directory, { recursive: true });
   await assert.rejects(peers.add(home), { code: 'ENOENT' });
   assert.equal(peers.get(id), undefined);
@@ -188,7 +190,7 @@ test('An approval that cannot be written is no approval', async (t) => {
 
 test('What another receiver on the directory has approved, revoked or paired anew is known after a look', async (t) => {
   const directory = await tempDir(t);
-  const [one, two] = [await openPeerTable(directory, silentLog), await openPeerTable(directory, silentLog)];
+  const [one, two] = [await openPeerTable(directory, quiet), await openPeerTable(directory, quiet)];
   await one.add(home);
   await assert.rejects(two.add({ ...home, publicKey: Buffer.alloc(32, 98) }), { code: 'PAIRING' });
   await one.remove(id);
@@ -206,14 +208,14 @@ test('What another receiver on the directory has approved, revoked or paired ane
   assert.equal(two.get(id)?.pin, pinOf(Buffer.alloc(32, 99)), 'the newer key counts');
   two.refresh(id, { label: 'now' });
   await two.close();
-  const [kept] = (await openPeerTable(directory, silentLog)).list();
+  const [kept] = (await openPeerTable(directory, quiet)).list();
   assert.deepEqual([kept?.pin, kept?.label], [pinOf(Buffer.alloc(32, 99)), 'now']);
 });
 
 test('What this receiver has revoked does not come back by a look, though the disk still has it', async (t) => {
   const directory = await tempDir(t);
   const file = join(directory, 'peers.json');
-  const peers = await openPeerTable(directory, silentLog);
+  const peers = await openPeerTable(directory, quiet);
   await peers.add(home);
   const before = await readFile(file);
   const removal = peers.remove(id);
@@ -231,7 +233,7 @@ test('What this receiver has revoked does not come back by a look, though the di
 test('A look at a file that cannot be read changes nothing and is in the log', async (t) => {
   const directory = await tempDir(t);
   const log = recordingLog();
-  const peers = await openPeerTable(directory, log);
+  const peers = await openPeerTable(directory, { clock, log });
   await peers.add(home);
   await rm(join(directory, 'peers.json'));
   await mkdir(join(directory, 'peers.json'));
@@ -244,9 +246,9 @@ test('Two receivers on one directory take over what the other has approved and r
   const directory = await tempDir(t);
   const peer = (letter: string): NewPeer => ({ ...home, dashboardId: dashboardId(letter.repeat(32)) });
   const idsOf = (table: PeerTable): string[] => table.list().map(({ dashboardId: key }) => key[0] ?? '');
-  const one = await openPeerTable(directory, silentLog);
+  const one = await openPeerTable(directory, quiet);
   await one.add(peer('a'));
-  const two = await openPeerTable(directory, silentLog);
+  const two = await openPeerTable(directory, quiet);
   await two.add(peer('b'));
   await one.add(peer('c'));
   assert.deepEqual(idsOf(one), ['a', 'b', 'c']);
@@ -254,5 +256,5 @@ test('Two receivers on one directory take over what the other has approved and r
   assert.deepEqual(idsOf(two), ['b', 'c']);
   await one.remove(peer('c').dashboardId);
   assert.deepEqual(idsOf(one), ['b'], 'the revocation of the other is not undone');
-  assert.deepEqual(idsOf(await openPeerTable(directory, silentLog)), ['b']);
+  assert.deepEqual(idsOf(await openPeerTable(directory, quiet)), ['b']);
 });

@@ -30,12 +30,11 @@ const bare: PairingCaller = {
   ...{ haAddon: false, address: '', connectBackPort: 0 },
 };
 
-async function deskOf(t: Cleanups): Promise<PairingService> {
+async function deskOf(t: Cleanups, clock = manualClock()): Promise<PairingService> {
   const pairing = createPairingService({
     ...defaultOptions,
-    peers: await freshPeers(t),
-    clock: manualClock(),
-    log: silentLog,
+    peers: await freshPeers(t, clock),
+    ...{ clock, log: silentLog },
   });
   pairing.window.open('page');
   await pairing.pairRequest(first);
@@ -59,11 +58,11 @@ test('A session renews name, address and port only where it brings them, the add
 });
 
 test('A request that is made again by the same key is a wholly new one, and the operator is told', async (t) => {
-  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
-  const pairing = await deskOf(t);
+  const clock = manualClock({ wall: 1_000_000 });
+  const pairing = await deskOf(t, clock);
   const told: string[] = [];
   pairing.subscribe(({ type }) => told.push(type));
-  t.mock.timers.tick(60_000);
+  clock.advance(60_000);
   await pairing.pairRequest({ ...bare, label: 'Again' });
   const [after, ...more] = pairing.pending();
   assert.deepEqual(
@@ -75,9 +74,9 @@ test('A request that is made again by the same key is a wholly new one, and the 
 });
 
 test('The time of a pairing is that of the request and not of the approval', async (t) => {
-  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 });
-  const pairing = await deskOf(t);
-  t.mock.timers.tick(60_000);
+  const clock = manualClock({ wall: 1_000_000 });
+  const pairing = await deskOf(t, clock);
+  clock.advance(60_000);
   const peer = await pairing.approve(id, pinOf(key));
   assert.equal(peer.pairedAt, 1_000);
 });

@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 
 import fc from 'fast-check';
 
+import { systemClock as clock } from '../../src/async/clock.js';
 import { instanceName } from '../../src/koa/announcement.js';
 import { silentLog as log } from '../../src/log.js';
 import { loadDashboardId, identityOf, loadIdentity } from '../../src/peers/identity.js';
@@ -53,7 +54,7 @@ test('Its key becomes ours and its peers are paired; fields that we do not know 
   await both.again();
   const { pin } = await loadIdentity(both.stateDir, log);
   assert.equal(pin, identityOf(key).pin);
-  const table = await openPeerTable(both.stateDir, log);
+  const table = await openPeerTable(both.stateDir, { clock, log });
   assert.deepEqual(
     table.list().map(({ dashboardId }) => dashboardId as string),
     ['dashboard-one', 'dashboard-two'],
@@ -108,20 +109,20 @@ test('Settings without an id, or damaged ones, cost the name and nothing else', 
 test('It happens once: a peer that was revoked here does not come back, and the other files may go', async (t) => {
   const both = await servers(t, [row('dashboard-one'), row('dashboard-two')]);
   await both.again();
-  const table = await openPeerTable(both.stateDir, log);
+  const table = await openPeerTable(both.stateDir, { clock, log });
   await table.remove(table.list()[0]?.dashboardId as never);
   await table.close();
   await both.again();
   await rm(join(both.from, keyName));
   await both.again();
-  const [only] = (await openPeerTable(both.stateDir, log)).list();
+  const [only] = (await openPeerTable(both.stateDir, { clock, log })).list();
   assert.equal(only?.dashboardId, 'dashboard-two');
 });
 
 test('A server that nobody has paired with is taken over as well', async (t) => {
   const both = await servers(t, undefined);
   await both.again();
-  assert.deepEqual((await openPeerTable(both.stateDir, log)).list(), []);
+  assert.deepEqual((await openPeerTable(both.stateDir, { clock, log })).list(), []);
 });
 
 test('A take-over that was cut short before the key begins again', async (t) => {
@@ -129,7 +130,7 @@ test('A take-over that was cut short before the key begins again', async (t) => 
   await mkdir(both.stateDir);
   await writeFile(join(both.stateDir, 'peers.json'), '{"version":1,"peers":[]}');
   await both.again();
-  assert.equal((await openPeerTable(both.stateDir, log)).list().length, 1);
+  assert.equal((await openPeerTable(both.stateDir, { clock, log })).list().length, 1);
   assert.equal((await stateOf(both)).filter((name) => name.includes('unusable')).length, 1);
 });
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { createInstalled, type InstalledEsphome } from '../../src/provision/installed.js';
+import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 
@@ -14,6 +15,8 @@ interface Host {
   /** What it answers from now on, after `rest` in the shell; null removes it. */
   set(version: string | null, rest?: string): Promise<void>;
   wait(ms: number): void;
+  /** Of the steady clock. */
+  readonly start: number;
   /** How often it was asked. */
   asked(): Promise<number>;
 }
@@ -22,24 +25,25 @@ interface Host {
 async function host(t: TestContext): Promise<Host> {
   const base = await tempDir(t);
   const [program, asked] = [join(base, 'esphome'), join(base, 'asked')];
-  let time = 0;
+  const clock = manualClock();
   await writeFile(asked, '');
   return {
     installed: createInstalled({
-      ...{ esphome: program, environment: {}, probeEnv: { PATH: '/usr/bin:/bin' }, now: () => time },
+      ...{ esphome: program, environment: {}, probeEnv: { PATH: '/usr/bin:/bin' }, clock },
     }),
     async set(version, rest = '') {
       if (version === null) return rm(program, { force: true });
       const script = `#!/bin/sh\necho asked >> '${asked}'\n${rest}\necho 'Version: ${version}'\n`;
       await writeFile(program, script, { mode: 0o755 });
     },
-    wait: (ms) => void (time += ms),
+    wait: clock.advance,
+    start: clock.steady(),
     asked: async () => (await readFile(asked, 'utf8')).split('\n').length - 1,
   };
 }
 
 test('What was asked in advance is the answer, once for all who come within ten seconds', async (t) => {
-  const { installed, set, wait, asked } = await host(t);
+  const { installed, set, wait, asked, start } = await host(t);
   await set('2026.10.0');
   for (let n = 0; n < 50; n += 1) installed.prepare();
   wait(9_999);
@@ -47,8 +51,8 @@ test('What was asked in advance is the answer, once for all who come within ten 
   assert.deepEqual(
     answers.map(({ version, askedAt }) => [version, askedAt]),
     [
-      ['2026.10.0', 0],
-      ['2026.10.0', 0],
+      ['2026.10.0', start],
+      ['2026.10.0', start],
     ],
   );
   assert.equal(await asked(), 1);

@@ -104,7 +104,7 @@ const sweepNow = fc.constant(command('sweep', sweep));
 
 const sweepLater = fc.constantFrom(dayMs - minuteMs, dayMs, 3 * dayMs).map((ms) =>
   command(`pass ${ms / minuteMs} min and sweep`, async (world) => {
-    world.here.pass(ms);
+    world.here.clock.advance(ms);
     await sweep(world);
   }),
 );
@@ -181,14 +181,14 @@ const revoke = fc.nat(1).map((n) =>
 
 const pass = fc.constantFrom(10 * minuteMs, hourMs, 23 * hourMs, dayMs).map((ms) =>
   command(`pass ${ms / minuteMs} min`, async (world) => {
-    world.here.pass(ms);
+    world.here.clock.advance(ms);
   }),
 );
 
 const steps = [-400 * dayMs, -dayMs, -hourMs, -5 * minuteMs, 5 * minuteMs, hourMs, dayMs, 400 * dayMs];
 const step = fc.constantFrom(...steps).map((ms) =>
   command(`set the clock by ${ms / minuteMs} min`, async (world) => {
-    world.here.time += ms;
+    world.here.clock.jump(ms);
     world.unheededMs += ms;
   }),
 );

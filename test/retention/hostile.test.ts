@@ -48,7 +48,7 @@ function leftIn({ left }: SweepReport): Record<string, string> {
 
 /** Sweeps a day later, and looks at what must hold after every sweep. */
 async function sweepNextDay(here: KeptPlace): Promise<SweepReport> {
-  here.pass(dayMs);
+  here.clock.advance(dayMs);
   const report = await here.retentionService.retention.sweep();
   for (const { why } of report.left) assert.ok(!why.includes('/'), `it names a place: ${why}`);
   await here.assertCanaries();
@@ -92,7 +92,7 @@ test('Links among peers, devices and files are not walked through, and those amo
 
 test('A device that has become a link to another peer’s goes itself, and the other’s does not', async (t) => {
   const here = await keptDevices(t);
-  here.pass(dayMs);
+  here.clock.advance(dayMs);
   for (const key of [theirKitchen, theirHall]) here.jobs.begin(key);
   const subtree = here.layout.subtree(mineKitchen);
   await rename(subtree, join(here.base, 'stolen'));
@@ -294,7 +294,7 @@ test(
 
 test('Records that are damaged, forged or of another device make nothing older than it is', async (t) => {
   const here = await keptDevices(t);
-  const old = { usedAt: here.time - 2 * dayMs, sizes: null, measuredAt: 0 };
+  const old = { usedAt: here.clock.wall() - 2 * dayMs, sizes: null, measuredAt: 0 };
   const oldOf = (key: object): string => JSON.stringify({ ...key, ...old });
   const forgeries: ((file: string) => unknown)[] = [
     (file) => writeFileSync(file, ''),
@@ -363,11 +363,11 @@ test('A tree deeper than a path may be long goes, and counts as far as it can be
 
 test('After a clock that was a year ahead, what was used then is kept for a day and no longer', async (t) => {
   const here = await keptDevices(t);
-  here.time += yearMs;
+  here.clock.jump(yearMs);
   const job = here.jobs.begin(mineKitchen);
   here.jobs.end(job.id);
   await here.retentionService.close();
-  here.time -= yearMs;
+  here.clock.jump(-yearMs);
   for (let restart = 0; restart < 2; restart += 1) {
     await here.restart();
     assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
@@ -379,11 +379,11 @@ test('After a clock that was a year ahead, what was used then is kept for a day 
 
 test('What was measured while the clock was a year ahead is measured anew and counts', async (t) => {
   const here = await keptDevices(t);
-  here.time += yearMs;
+  here.clock.jump(yearMs);
   here.jobs.end(here.jobs.begin(mineKitchen).id);
   await here.retentionService.retention.sweep();
   await here.retentionService.close();
-  here.time -= yearMs;
+  here.clock.jump(-yearMs);
   await here.restart();
   await writeFile(join(here.layout.subtree(mineKitchen), 'build', 'more'), Buffer.alloc(5_000_000, 1));
   await here.retentionService.retention.sweep();
@@ -396,35 +396,35 @@ test('What was measured while the clock was a year ahead is measured anew and co
 
 test('A clock that is set back by a year has nothing go early, and nothing stay for that year', async (t) => {
   const here = await keptDevices(t);
-  here.time -= yearMs;
+  here.clock.jump(-yearMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
-  here.pass(dayMs - hourMs);
+  here.clock.advance(dayMs - hourMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
-  here.pass(hourMs);
+  here.clock.advance(hourMs);
   assert.equal((await here.retentionService.retention.sweep()).removed.length, 4);
   await here.assertCanaries();
 });
 
 test('A clock that is set forward by a year has nothing go that was used within the day', async (t) => {
   const here = await keptDevices(t);
-  here.pass(hourMs);
-  here.time += yearMs;
+  here.clock.advance(hourMs);
+  here.clock.jump(yearMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep({ dryRun: true })), []);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   // And it is on record.
   await here.retentionService.close();
   await here.restart();
-  here.pass(dayMs - 2 * hourMs);
+  here.clock.advance(dayMs - 2 * hourMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
-  here.pass(hourMs);
+  here.clock.advance(hourMs);
   assert.equal((await here.retentionService.retention.sweep()).removed.length, 4);
 });
 
 test('A receiver that starts in 1970 takes nothing away, then or when it learns the time', async (t) => {
   const here = await keptDevices(t);
-  const today = here.time;
+  const today = here.clock.wall();
   await here.retentionService.close();
-  here.time = 1_000;
+  here.clock.jump(1_000 - today);
   await here.restart();
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   // Its records cannot be written, so what it has in mind is all that there is.
@@ -434,7 +434,7 @@ test('A receiver that starts in 1970 takes nothing away, then or when it learns 
   // Behind the measurement, and so behind all writes.
   await here.retentionService.retention.setLimits({}).catch(() => {});
   await mkdir(devicesDir);
-  here.time = today + hourMs;
+  here.clock.jump(today + hourMs - here.clock.wall());
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
@@ -442,10 +442,10 @@ test('A receiver that starts in 1970 takes nothing away, then or when it learns 
 test('A dry run on a full disk names what a wet one takes, and no more', async (t) => {
   let freeBytes = 1_000_000_000;
   const here = await keptDevices(t, { minFreeDiskBytes: 1_000_000, freeBytesOf: async () => freeBytes });
-  here.pass(dayMs - hourMs);
+  here.clock.advance(dayMs - hourMs);
   for (const key of [theirKitchen, theirHall]) here.jobs.end(here.jobs.begin(key).id);
   await here.retentionService.retention.sweep();
-  here.pass(hourMs);
+  here.clock.advance(hourMs);
   // What goes for its age is enough.
   freeBytes = 999_000;
   const dry = await here.retentionService.retention.sweep({ dryRun: true });

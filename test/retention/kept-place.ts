@@ -4,7 +4,6 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createPaths } from '../../src/paths/index.js';
-import type { Clock } from '../../src/async/clock.js';
 import {
   openRetentionService,
   type RetentionService,
@@ -17,12 +16,8 @@ import { defaultOptions } from '../support/options.js';
 
 export interface KeptPlace extends Omit<Place, 'usage'> {
   readonly jobs: PlayedJobs;
-  /** The steady one. Its timers never fall due: a test sweeps when it likes. */
-  readonly clock: Clock;
   /** The present retentionService. */
   retentionService: RetentionService;
-  /** Both clocks go on. */
-  pass(ms: number): void;
   /** Another retentionService on the same disk. The one before is the test's to close, or to forget as after a crash. */
   restart(changes?: Partial<RetentionServiceDeps>): Promise<void>;
   /** Makes a directory outside all that is swept, with a file that must live. */
@@ -37,18 +32,14 @@ export async function keptPlace(
 ): Promise<KeptPlace> {
   const { usage: _, ...place } = await emptyPlace(t);
   const canaries: string[] = [];
-  let steady = 1_000;
-  const clock: Clock = { now: () => steady, after: () => () => {} };
+  // Its timers never fall due: a test sweeps when it likes.
+  const clock = { ...place.clock, after: () => () => {} };
   const jobs = playedJobs();
   const here: KeptPlace = Object.assign(place, {
-    ...{ jobs, clock, retentionService: undefined as unknown as RetentionService },
-    pass(ms: number) {
-      here.time += ms;
-      steady += ms;
-    },
+    ...{ jobs, retentionService: undefined as unknown as RetentionService },
     async restart(further: Partial<RetentionServiceDeps> = {}) {
       here.retentionService = await openRetentionService({
-        ...{ ...place, jobs, clock, retention: defaultOptions.retention, now: () => here.time },
+        ...{ ...place, jobs, clock, retention: defaultOptions.retention },
         paths: createPaths({ configDir: join(place.base, 'config') }),
         ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },
         tools: { list: async () => [], remove: async () => false },

@@ -36,7 +36,7 @@ export async function impatientKeeper(base: string): Promise<RetentionService> {
   const paths = pathsIn(base);
   const { layout } = paths;
   return openRetentionService({
-    ...{ paths, layout, log, now: Date.now, clock: systemClock, jobs: playedJobs() },
+    ...{ paths, layout, log, clock: systemClock, jobs: playedJobs() },
     underLease: realLeases(layout.locksDir),
     retention: { ...defaultOptions.retention, buildTtlMs: 0 },
     ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },

@@ -72,7 +72,7 @@ export async function createModelWorld(t: Cleanups): Promise<World> {
   const world: World = {
     ...{ here, uses: new Map(), unheededMs: 0, death: null, deadTrash: 0, staleUntil: 0, nameOf },
     died: new Promise(() => {}),
-    now: () => here.clock.now(),
+    now: () => here.clock.steady(),
     use(key) {
       world.uses.set(nameOf(key), world.now());
       world.unheededMs = 0;
@@ -221,7 +221,7 @@ export async function assertQuiet(world: World): Promise<void> {
   for (const job of here.jobs.list()) here.jobs.end(job.id);
   await retention.sweep();
   await assertUsage(world);
-  here.pass(retention.limits().buildTtlMs + 2 * minuteMs);
+  here.clock.advance(retention.limits().buildTtlMs + 2 * minuteMs);
   await retention.sweep();
   assert.deepEqual(world.onDisk(), [], 'what nobody uses goes');
   assert.deepEqual(await readRecords(here.layout.devicesDir), []);

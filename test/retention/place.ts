@@ -14,6 +14,7 @@ import {
 } from '../../src/paths/index.js';
 import { openDeviceUsage, type DeviceUsageLog } from '../../src/retention/device-usage.js';
 import type { UnderLease } from '../../src/retention/sweep.js';
+import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 
 export const mine = dashboardId('dashboard-of-mine');
@@ -29,9 +30,7 @@ export interface Place {
   readonly leased: string[];
   /** Devices whose lease is somebody else's. */
   readonly held: Set<string>;
-  /** Milliseconds since 1970; to be moved by the test. */
-  time: number;
-  now(): number;
+  readonly clock: ManualClock;
   /** Called while the lease of a device is held, before the work. */
   onLease: (key: RemoteKey) => void;
   list(peer: string, device: string): Promise<string[]>;
@@ -66,8 +65,7 @@ export async function emptyPlace(t: Cleanups): Promise<Place> {
   const held = new Set<string>();
   const here = {
     ...{ base, layout, leased, held, log },
-    time: 1_800_000_000_000,
-    now: () => here.time,
+    clock: manualClock(),
     onLease: (_key: RemoteKey): void => {},
     underLease: (async (key, _reason, work) => {
       if (held.has(key.device)) throw new ReceiverError('LOCK_TIMEOUT', 'the device is busy');

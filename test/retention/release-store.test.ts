@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { systemClock } from '../../src/async/clock.js';
 import { markReady, placeOf, stampUse, useOf, type VenvPlace } from '../../src/provision/venv-place.js';
 import { acquireAt } from '../../src/locks/lease.js';
 import { silentLog as log } from '../../src/log.js';
@@ -39,7 +40,7 @@ async function place(t: TestContext): Promise<Here> {
   const { venvsDir, locksDir } = layout;
   for (const directory of [venvsDir, locksDir]) await mkdir(directory, { recursive: true });
   const start = Date.now();
-  const again = (): EvictableStore => createReleaseStore({ layout, timing, now: Date.now, log });
+  const again = (): EvictableStore => createReleaseStore({ layout, timing, clock: systemClock, log });
   const shelf = again();
   return {
     ...{ layout, shelf, start, again },

@@ -19,7 +19,7 @@ async function sweep(
   changes: Partial<SweepDeps & { dryRun: boolean; signal: AbortSignal }> = {},
 ): Promise<SweepResult> {
   const { dryRun = false, signal = live, ...deps } = changes;
-  const isWanted = ({ usedAt }: DeviceRecord): boolean => here.now() - usedAt >= dayMs;
+  const isWanted = ({ usedAt }: DeviceRecord): boolean => here.clock.wall() - usedAt >= dayMs;
   const order = { reason: 'a test', isWanted, dryRun, signal };
   const candidates = here.usage
     .list()
@@ -37,10 +37,10 @@ const whys = ({ left }: SweepResult): string[] => left.map(({ why }) => why);
 test('A device goes a day after its last use, with all that is in it; one that was used stays', async (t) => {
   const here = await place(t);
   for (const { dashboardId, device } of here.usage.list()) await here.usage.measure({ dashboardId, device });
-  here.time += dayMs - 1;
+  here.clock.advance(dayMs - 1);
   here.usage.touch(keyOf(mine, 'kitchen'));
   assert.deepEqual(namesOf(await sweep(here)), []);
-  here.time += 1;
+  here.clock.advance(1);
   const result = await sweep(here);
   assert.deepEqual(namesOf(result), [`${mine}/hall`, `${other}/hall`, `${other}/kitchen`]);
   for (const { bytes } of result.removed) assert.ok(bytes > 10_000);
@@ -62,7 +62,7 @@ test('A device goes a day after its last use, with all that is in it; one that w
 test('The log says what was removed, and of a dry run nothing', async (t) => {
   const here = await place(t);
   const log = recordingLog();
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   await sweep(here, { log, dryRun: true });
   assert.deepEqual(log.entries, []);
   await sweep(here, { log });
@@ -74,7 +74,7 @@ test('The log says what was removed, and of a dry run nothing', async (t) => {
 
 test('A dry run names the same devices, takes no lease and touches nothing', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   const dry = await sweep(here, { dryRun: true });
   assert.deepEqual(here.leased, []);
   assert.ok(existsSync(here.layout.subtree(keyOf(mine, 'hall'))));
@@ -83,7 +83,7 @@ test('A dry run names the same devices, takes no lease and touches nothing', asy
 
 test('A device that is used between the look and the lease stays', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   here.onLease = (key) => {
     if (key.device === 'hall') here.usage.touch(key);
   };
@@ -93,7 +93,7 @@ test('A device that is used between the look and the lease stays', async (t) => 
 test('A use that only another receiver knows of counts, for it is on record', async (t) => {
   const here = await place(t);
   const theirs = await openDeviceUsage(here);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   theirs.touch(keyOf(mine, 'hall'));
   await theirs.settled();
   assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/hall`, `${other}/kitchen`]);
@@ -101,7 +101,7 @@ test('A use that only another receiver knows of counts, for it is on record', as
 
 test('A device with a job that waits, or one whose lease somebody holds, stays and is named', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   here.held.add('hall');
   const result = await sweep(here, { isBusy: (key) => key.dashboardId === mine && key.device === 'kitchen' });
   assert.deepEqual(namesOf(result), [`${other}/kitchen`]);
@@ -110,7 +110,7 @@ test('A device with a job that waits, or one whose lease somebody holds, stays a
 
 test('A peer whose directory is a link costs nobody else the sweep, and nothing behind the link goes', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   const peerDir = dirname(here.layout.subtree(keyOf(mine, 'hall')));
   const elsewhere = join(here.base, 'elsewhere');
   await rename(peerDir, elsewhere);
@@ -126,7 +126,7 @@ test('A peer whose directory is a link costs nobody else the sweep, and nothing 
 
 test('Links inside a device go themselves, and what they name stays', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   const canary = join(here.base, 'canary');
   await mkdir(canary);
   await writeFile(join(canary, 'alive'), '');
@@ -144,7 +144,7 @@ test(
   { skip: process.getuid?.() === 0 && 'permissions do not hold for root' },
   async (t) => {
     const here = await place(t);
-    here.time += dayMs;
+    here.clock.advance(dayMs);
     const subtree = here.layout.subtree(keyOf(mine, 'hall'));
     await chmod(join(subtree, 'build', 'k'), 0);
     await chmod(subtree, 0);
@@ -155,7 +155,7 @@ test(
 
 test('A sweep that is ended stops between two devices', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   const stopping = new AbortController();
   here.onLease = () => stopping.abort();
   const result = await sweep(here, { signal: stopping.signal });
@@ -164,7 +164,7 @@ test('A sweep that is ended stops between two devices', async (t) => {
 
 test('When the receiver ends, what is out of sight already waits for the next start, and nobody for it', async (t) => {
   const here = await place(t);
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   const ending = new AbortController();
   here.onLease = () => ending.abort();
   const { signal } = ending;

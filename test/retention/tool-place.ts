@@ -14,6 +14,7 @@ import {
   readyTools,
   type ToolchainGate,
 } from '../../src/toolchains/gate.js';
+import { manualClock, type ManualClock } from '../async/manual-clock.js';
 
 const timing = { staleMs: 2_000, updateMs: 1_000 };
 
@@ -22,9 +23,7 @@ export interface ToolPlace {
   readonly directories: ToolDirectories;
   readonly shelf: EvictableStore;
   readonly tools: ToolsDeps;
-  /** Milliseconds since 1970; to be moved by the test. */
-  time: number;
-  now(): number;
+  readonly clock: ManualClock;
   /** As another receiver, or after a restart. */
   again(): EvictableStore;
   /** Waits until a build of the platform may use its tools. */
@@ -48,12 +47,12 @@ export async function toolPlace(base: string): Promise<ToolPlace> {
     await mkdir(directory, { recursive: true });
   }
   const shared = { locksDir, timing, log };
-  const now = (): number => here.time;
-  const directories = createToolDirectories({ layout, timing, now, log });
-  const again = (): EvictableStore => createToolchainStore({ layout, directories, now, log });
+  const clock = manualClock();
+  const directories = createToolDirectories({ layout, timing, clock, log });
+  const again = (): EvictableStore => createToolchainStore({ layout, directories, clock, log });
   const shelf = again();
   const here: ToolPlace = {
-    ...{ layout, directories, shelf, again, now, time: 1_800_000_000_000 },
+    ...{ layout, directories, shelf, again, clock },
     tools: {
       enterToolchain: (wish) => enterToolchain({ ...wish, ...shared, toolsDir: toolchainsDir }),
       becomeInstaller: (wish) => becomeInstaller({ ...wish, ...shared }),

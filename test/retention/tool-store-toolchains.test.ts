@@ -24,7 +24,7 @@ async function place(t: TestContext): Promise<ToolPlace> {
 }
 
 const order = (here: ToolPlace, changes: Partial<EvictionOrder> = {}): EvictionOrder => ({
-  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.time, dryRun: false, signal, log },
+  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.clock.wall(), dryRun: false, signal, log },
   ...changes,
 });
 
@@ -39,10 +39,10 @@ test('A toolchain goes when no build has used it for the time, and every platfor
   const here = await place(t);
   await here.build('esp32', 'idf', 'platformio', 'ccache');
   await here.build('nrf52', 'sdk-nrf');
-  here.time += 30 * dayMs - 1;
+  here.clock.advance(30 * dayMs - 1);
   await here.build('nrf52');
   assert.deepEqual(await evict(here.shelf, order(here)), { removed: [], left: [] });
-  here.time += 1;
+  here.clock.advance(1);
   const dry = await evict(here.shelf, order(here, { dryRun: true }));
   assert.deepEqual(await here.list(), ['ccache', 'idf', 'platformio', 'sdk-nrf']);
   const wet = await evict(here.shelf, order(here));
@@ -63,12 +63,12 @@ test('A toolchain goes when no build has used it for the time, and every platfor
 
 test('A use is noted when a build leaves, for what it may have used and is there, and not by the times of files', async (t) => {
   const here = await place(t);
-  const start = here.time;
+  const start = here.clock.wall();
   await here.build('esp8266', 'arduino8266', 'platformio', 'ccache', 'home');
   await here.fill('idf');
   await here.shelf.list();
   const gate = await here.enter('esp8266');
-  here.time += 5 * minuteMs;
+  here.clock.advance(5 * minuteMs);
   assert.equal((await entryOf(here, 'platformio')).usedAt, start);
   const long = new Date(1_000);
   for (const name of await here.list()) await utimes(join(here.layout.toolchainsDir, name), long, long);
@@ -90,17 +90,17 @@ test('A use is noted when a build leaves, for what it may have used and is there
 test('A directory without a stamp counts as used now', async (t) => {
   const here = await place(t);
   await here.fill('idf');
-  assert.equal((await entryOf(here, 'esp-idf')).usedAt, here.time);
-  here.time += 30 * dayMs - 1;
+  assert.equal((await entryOf(here, 'esp-idf')).usedAt, here.clock.wall());
+  here.clock.advance(30 * dayMs - 1);
   assert.deepEqual((await evict(here.shelf, order(here))).removed, []);
-  here.time += 1;
+  here.clock.advance(1);
   assert.deepEqual(namesOf((await evict(here.again(), order(here))).removed), ['esp-idf']);
 });
 
 test('One that a build has used between the look and the removal stays, and is ready', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf');
-  here.time += 40 * dayMs;
+  here.clock.advance(40 * dayMs);
   const entry = await entryOf(here, 'esp-idf');
   await here.build('esp32');
   assert.equal(await here.shelf.remove(entry), false);
@@ -111,7 +111,7 @@ test('While a build is in the gate, first or later, it is in use, and the build 
   const here = await place(t);
   const cold = await here.enter('esp32');
   await here.fill('idf', 'ccache');
-  here.time += 40 * dayMs;
+  here.clock.advance(40 * dayMs);
   for (const name of ['esp-idf', 'ccache']) {
     const entry = await entryOf(here, name);
     assert.equal(entry.isInUse, true);
@@ -119,7 +119,7 @@ test('While a build is in the gate, first or later, it is in use, and the build 
   }
   await cold.markReady();
   await cold.leave();
-  here.time += 40 * dayMs;
+  here.clock.advance(40 * dayMs);
   const entry = await entryOf(here, 'esp-idf');
   assert.equal(entry.isInUse, false);
   const warm = await here.enter('esp32');
@@ -191,7 +191,7 @@ test('Links are taken away themselves, and what they name stays', async (t) => {
   await symlink(elsewhere, join(toolchainsDir, 'platformio', 'link'));
   await here.shelf.measure?.(signal);
   assert.equal((await entryOf(here, 'esp-idf')).bytes < 50_000, true);
-  here.time += 40 * dayMs;
+  here.clock.advance(40 * dayMs);
   const { removed } = await evict(here.shelf, order(here));
   assert.deepEqual(namesOf(removed), ['esp-idf', 'platformio']);
   assert.deepEqual([await here.list(), await readdir(trashDir)], [[], []]);
@@ -204,7 +204,7 @@ test('What is no toolchain is left, whatever its age, and reported by its place'
   await here.build('esp32', 'idf');
   await mkdir(join(toolchainsDir, 'my-tools'));
   await writeFile(join(toolchainsDir, 'notes.txt'), 'alive');
-  here.time += 400 * dayMs;
+  here.clock.advance(400 * dayMs);
   const { removed, left } = await evict(here.shelf, order(here));
   assert.deepEqual(namesOf(removed), ['esp-idf']);
   const strange = (name: string): unknown => ({
@@ -228,15 +228,15 @@ test('A toolchain is measured once a day, or after a use, and its size is known 
   assert.equal(await bytes(), 0);
   await here.shelf.measure?.(signal);
   assert.equal((await bytes()) >= 50_000, true);
-  here.time += dayMs - 1;
+  here.clock.advance(dayMs - 1);
   assert.equal(await grown('a'), false);
-  here.time += 1;
+  here.clock.advance(1);
   assert.equal(await grown('b'), true);
-  here.time += 2 * minuteMs;
+  here.clock.advance(2 * minuteMs);
   assert.equal(await grown('c'), false);
   const before = await bytes();
   await here.build('esp32');
-  here.time += 1;
+  here.clock.advance(1);
   await here.shelf.measure?.(signal);
   assert.equal((await bytes()) >= before + 20_000, true);
   assert.equal(await grown('d'), false);
@@ -259,7 +259,7 @@ test('For room toolchains go and caches stay, which do not count; by their age c
   const here = await place(t);
   await here.fill('ccache', 'home', 'host');
   await here.shelf.list();
-  here.time += dayMs;
+  here.clock.advance(dayMs);
   await here.build('nrf52', 'sdk-nrf');
   await here.fill('idf');
   await here.shelf.measure?.(signal);
@@ -268,7 +268,7 @@ test('For room toolchains go and caches stay, which do not count; by their age c
   assert.deepEqual(await here.list(), ['ccache', 'home', 'host', 'idf', 'sdk-nrf']);
   await evict(here.shelf, order(here, { maxBytes: 1 }));
   assert.deepEqual(await here.list(), caches);
-  here.time += 30 * dayMs;
+  here.clock.advance(30 * dayMs);
   assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), caches);
 });
 
@@ -289,7 +289,7 @@ test('A build for the host, which is in no gate, uses the caches and no toolchai
   await writeFile(file, 'esphome:\n  name: k\nhost:\n');
   const lease = { signal, recordBuild: async () => {} };
   const build = { id: 'a', configuration, version: '2026.10.0', lease, signal };
-  here.time += 40 * dayMs;
+  here.clock.advance(40 * dayMs);
   await createTools(here.tools).compile({ ...build, output() {}, onWaiting() {} }, async (guard) => {
     await guard.recordBuild(null);
     const uses = (await here.shelf.list()).map((entry) => [namesOf([entry])[0], entry.isInUse]);
@@ -297,7 +297,7 @@ test('A build for the host, which is in no gate, uses the caches and no toolchai
     await assert.rejects(here.shelf.remove(await entryOf(here, 'ccache')), { code: 'LOCK_TIMEOUT' });
     return { cancelled: true, marks: {} } as CompileResult;
   });
-  assert.equal((await entryOf(here, 'ccache')).usedAt, here.time);
+  assert.equal((await entryOf(here, 'ccache')).usedAt, here.clock.wall());
   assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), ['platformio']);
 });
 

@@ -44,8 +44,8 @@ function play(peers: Peer[], random = () => 0.5) {
   const log = recordingLog();
   const connected = new Set<DashboardId>();
   const calls: PlayedCall[] = [];
-  const began = clock.now();
-  const now = (): number => (clock.now() - began) / seconds;
+  const began = clock.steady();
+  const now = (): number => (clock.steady() - began) / seconds;
   const schedule = startConnectBackSchedule({
     ...{ clock, log, random, timing, peers: () => peers },
     isConnected: (id) => connected.has(id),

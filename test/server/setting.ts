@@ -63,7 +63,7 @@ export interface Setting {
 export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOptions> = {}): Promise<Setting> {
   const clock = manualClock();
   const log = recordingLog();
-  const peers = await freshPeers(t);
+  const peers = await freshPeers(t, clock);
   const pairing = createPairingService({ ...defaultOptions, peers, clock, log });
   const [jobs, intakes] = [fakeJobs(), fakeIntakes()];
   const sessions = createSessions(clock, log);
