@@ -1,0 +1,61 @@
+/**
+ * The TypeScript blocks of the documents, and a project in which they compile and run as a user's code would: the
+ * package has its own name there, and stands for the sources. Readers copy these blocks, so a wrong one costs each of
+ * them the same hour.
+ */
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { tempDir, type Cleanups } from './temp-dir.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+export interface CodeBlock {
+  /** Of the document, from the root of the project. */
+  readonly path: string;
+  /** The line of the document on which the code begins. */
+  readonly line: number;
+  readonly code: string;
+}
+
+export function typescriptBlocks(path: string, text: string): CodeBlock[] {
+  return [...text.matchAll(/^```(?:ts|typescript)\n([^]*?)^```$/gm)].map(({ index, 1: code = '' }) => ({
+    path,
+    line: text.slice(0, index).split('\n').length + 1,
+    code,
+  }));
+}
+
+export interface Project {
+  readonly directory: string;
+  readonly tsconfig: string;
+}
+
+/** An empty ES module project with the package and its dependencies installed. */
+export async function userProject(t: Cleanups): Promise<Project> {
+  const directory = join(await tempDir(t), 'project');
+  const tsconfig = join(directory, 'tsconfig.json');
+  await mkdir(directory);
+  await symlink(join(root, 'node_modules'), join(directory, 'node_modules'));
+  await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module' }));
+  const paths = await entryPoints();
+  const config = { extends: join(root, 'tsconfig.json'), compilerOptions: { paths }, include: ['**/*.ts'] };
+  await writeFile(tsconfig, JSON.stringify(config));
+  return { directory, tsconfig };
+}
+
+/** Each name that users import, and the source that it is built from. */
+async function entryPoints(): Promise<Record<string, string[]>> {
+  const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+    readonly name: string;
+    readonly exports: Readonly<Record<string, string | { readonly default: string }>>;
+  };
+  return Object.fromEntries(
+    Object.entries(manifest.exports).flatMap(([subpath, target]) => {
+      if (typeof target === 'string') return [];
+      const source = target.default.replace(/^\.\/dist\/(.*)\.js$/, 'src/$1.ts');
+      return [[manifest.name + subpath.slice(1), [join(root, source)]] as const];
+    }),
+  );
+}
