@@ -3,8 +3,7 @@
  * what is promised here and not on how the parts are wired.
  */
 import type { Environment } from './esphome/environment.js';
-import type { JobEvent } from './jobs/job-service.js';
-import type { JobService } from './jobs/job-service.js';
+import type { JobEvent, JobService } from './jobs/job-service.js';
 import type { Slot } from './jobs/queue.js';
 import type { ResolvedOptions } from './options/resolve.js';
 import { type Paths, type RemoteKey, dashboardId, type DashboardId } from './paths/index.js';

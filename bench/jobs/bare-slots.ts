@@ -8,8 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { compilersPerBuild } from '../../src/options/machine.js';
-import { machineOf } from '../../src/process/machine.js';
+import { compilersPerBuild, machineOf } from '../../src/process/machine.js';
 
 const maxBuffer = 2 ** 26;
 

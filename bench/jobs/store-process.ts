@@ -11,7 +11,7 @@ import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { RunningJob } from '../../src/jobs/build.js';
 import type { JobRequest, Outcome } from '../../src/jobs/record.js';
 import { createJobService, type JobService } from '../../src/jobs/create-job-service.js';
-import { stagedBundle } from '../../src/bundles/staged.js';
+import { stagedBundle } from '../../src/bundles/store.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
 import { waitFor } from '../../test/support/wait-for.js';

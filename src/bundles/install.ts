@@ -16,9 +16,14 @@ import { moveToTrash, removeTree } from '../disk/remove.js';
 import { isReceiverError, systemCode } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
-import type { StagedBundle } from './staged.js';
 
 const maxNameBytes = 255;
+
+/** A complete bundle in a directory that is installed by renaming it. `defer` takes work to wait for later. */
+export interface InstallableBundle {
+  readonly directory: string;
+  defer(work: Promise<void>): void;
+}
 
 export interface InstallOptions {
   readonly layout: Layout;
@@ -33,7 +38,7 @@ export interface InstallOptions {
  * receiver has ended since, stays. Throws `TRAVERSAL` when the subtree is reached through a link below the builds
  * directory, and system errors.
  */
-export async function installBundle(staged: StagedBundle, options: InstallOptions): Promise<void> {
+export async function installBundle(staged: InstallableBundle, options: InstallOptions): Promise<void> {
   const { layout, key } = options;
   const subtree = layout.subtree(key);
   await assertInside(layout.buildsDir, subtree, 'the build directory');

@@ -19,7 +19,7 @@ import type { Clock } from '../async/clock.js';
 import { extract, type Extracted } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import { removeOrWarn } from './unpack-messages.js';
-import { stagedBundle, type StagedBundle } from './staged.js';
+import { stagedBundle, type StagedBundle } from './store.js';
 
 export interface IntakeOptions {
   /** Where the staging directory is made; itself made when missing. On the file system of the builds. */

@@ -12,7 +12,7 @@ import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
 import type { BundleIntake, IntakeOptions } from './intake.js';
-import { stagedBundle, type StagedBundle } from './staged.js';
+import { stagedBundle, type StagedBundle } from './store.js';
 import { removeOrWarn, unpackError, type FromThread, type ToThread } from './unpack-messages.js';
 
 /** Large enough that handing them over costs little, small enough that the last one is soon unpacked. */
@@ -195,8 +195,7 @@ function startThread(): UnpackThread {
  */
 function startWorker(): Worker {
   const own = import.meta.url;
-  if (!own.endsWith('.ts'))
-    return new Worker(new URL('../bundles/unpack-worker.js', own), { resourceLimits });
+  if (!own.endsWith('.ts')) return new Worker(new URL('./unpack-worker.js', own), { resourceLimits });
   const loader = new URL('../../scripts/tsx-in-thread.mjs', own);
   return new Worker(new URL('unpack-worker.ts', own), {
     ...{ resourceLimits, execArgv: ['--import', loader.href] },

@@ -14,7 +14,7 @@ import {
 import type { Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
-import type { StagedFacts } from './staged.js';
+import type { StagedFacts } from './store.js';
 
 /** Each upload has a number that is used once in a thread. */
 export type ToThread =

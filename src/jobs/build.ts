@@ -6,7 +6,7 @@
  * on without the lock would write into the next one's tree.
  */
 import type { ArtifactFacts } from '../artifacts/store.js';
-import type { StagedBundle } from '../bundles/staged.js';
+import type { StagedBundle } from '../bundles/store.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
 import { precheckTimeoutMs, type PrecheckRequest } from '../compile/precheck.js';

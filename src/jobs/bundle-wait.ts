@@ -3,8 +3,7 @@
  * which has been cancelled meanwhile is discarded, and somebody can wait for that.
  */
 import { raceAbort } from '../async/abort.js';
-import type { BundleStore } from '../bundles/store.js';
-import type { StagedBundle } from '../bundles/staged.js';
+import type { BundleStore, StagedBundle } from '../bundles/store.js';
 import type { Log } from '../log.js';
 
 export interface BundleWait {

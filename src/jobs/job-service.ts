@@ -6,7 +6,7 @@
  * its peer's, gets the state of that moment.
  */
 import type { StoredArtifacts } from '../artifacts/store.js';
-import type { StagedBundle } from '../bundles/staged.js';
+import type { StagedBundle } from '../bundles/store.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { JobRecord, JobRequest } from './record.js';
 import type { LocalJob, QueueStatus } from './local-work.js';

@@ -8,8 +8,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import type { Emitter } from '../async/emitter.js';
-import type { StagedBundle } from '../bundles/staged.js';
-import { factsOf, type BundleStore } from '../bundles/store.js';
+import { type StagedBundle, factsOf, type BundleStore } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
 import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';

@@ -7,7 +7,7 @@
 import * as z from 'zod';
 
 import type { ArtifactFacts } from '../artifacts/store.js';
-import type { BundleFacts } from '../bundles/staged.js';
+import type { BundleFacts } from '../bundles/store.js';
 import { messageOf } from '../errors.js';
 import { type Progress, compilePhases } from '../esphome/progress.js';
 import {

@@ -7,7 +7,7 @@
  * and the work is done once more from the start.
  */
 import { ReceiverError, isReceiverError } from '../errors.js';
-import type { StagedBundle } from '../bundles/staged.js';
+import type { StagedBundle } from '../bundles/store.js';
 import type { Lease } from '../locks/lease.js';
 import type { RemoteKey } from '../paths/index.js';
 import { build, type BuildDeps, type JobLease, type RunningJob } from './build.js';

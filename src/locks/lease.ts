@@ -22,7 +22,7 @@ import { type SessionIdentity, endSession } from '../process/stop.js';
 import { openFence } from './fence.js';
 import { enterLine, type LinePlace, type LineRequest } from './fifo.js';
 import { endPredecessors, removeRecord, writeRecord, type OwnerRecord } from './owner-record.js';
-import { waitForFileLock } from './wait.js';
+import { waitForFileLock } from './ticket-queue.js';
 
 export interface LockTiming {
   /** A lock without a heartbeat for so long is free. At least 2000. */

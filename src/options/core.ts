@@ -5,9 +5,8 @@
 import * as z from 'zod';
 
 import { silentLog, type Log } from '../log.js';
-import { machineOf } from '../process/machine.js';
+import { machineOf, defaultSlots, machineName, maxNameLength, maxSlots } from '../process/machine.js';
 import { bundleLimits, connectionLimits, retentionLimits } from './limits.js';
-import { defaultSlots, machineName, maxNameLength, maxSlots } from './machine.js';
 import { option } from './schema.js';
 
 const secondMs = 1_000;

@@ -1,20 +1,34 @@
 /** All that devices share, as one store: installed releases of ESPHome and toolchains have one limit together. */
-import { readdir } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { join, relative, basename } from 'node:path';
+
+import * as z from 'zod';
 
 import type { Clock } from '../async/clock.js';
+import { writeAtomic } from '../disk/atomic-write.js';
+import { parseJson } from '../disk/json.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf } from '../disk/temporary.js';
+import { measure } from '../disk/usage.js';
+import { createUseStamps } from '../disk/use-stamps.js';
 import { cacheNames, toolchains } from '../esphome/platforms.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
+import type { LockTiming } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { Layout } from '../paths/index.js';
+import { venvName, venvVersion } from '../provision/releases.js';
+import {
+  placeOf,
+  usedFile,
+  type VenvPlace,
+  findVenvs,
+  removeVenv,
+  type FoundVenv,
+} from '../provision/venv-place.js';
 import { stampPrefix, type ToolDirectories } from '../toolchains/directories.js';
 import { markPrefix } from '../toolchains/gate.js';
 import type { EvictableStore } from './evictable.js';
-import { createReleaseStore, type ReleaseStoreDeps } from './release-store.js';
 import { patienceMs } from './sweep.js';
-import { createToolSizes } from './tool-sizes.js';
 
 export type ToolStoreDeps = ReleaseStoreDeps & ToolchainStoreDeps;
 
@@ -109,4 +123,129 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
       return true;
     },
   };
+}
+
+/**
+ * Installed releases of ESPHome as a store. Each takes 220 MB, whoever has asked for it once; it goes under the lock of
+ * its environment, and not while somebody holds it.
+ */
+export interface ReleaseStoreDeps {
+  readonly layout: Pick<Layout, 'venvsDir' | 'locksDir'>;
+  readonly timing: LockTiming;
+  readonly clock: Pick<Clock, 'wall'>;
+  readonly log: Log;
+}
+
+type Version = Pick<FoundVenv, 'place' | 'isInUse'> & { readonly version: string; readonly ready: string };
+
+export function createReleaseStore(deps: ReleaseStoreDeps): EvictableStore {
+  const { layout, timing, log } = deps;
+  const stamps = createUseStamps(deps);
+  const sizes = createToolSizes(deps);
+
+  async function versions(): Promise<readonly Version[]> {
+    const found = await findVenvs({ ...layout, timing });
+    return found.flatMap(({ name, place, ready, isInUse }) => {
+      const version = venvVersion(name);
+      return version === null || ready === null ? [] : [{ version, place, ready, isInUse }];
+    });
+  }
+
+  return {
+    async list() {
+      const listed = (await versions()).map(async ({ version, place, ready, isInUse }) => {
+        const note = await sizes.read(releaseSizeFile(place));
+        const bytes = note?.of === basename(ready) ? note.bytes : 0;
+        const item = { kind: 'version', version } as const;
+        return { item, bytes, usedAt: await stamps.last(usedFile(place)), isInUse };
+      });
+      return Promise.all(listed);
+    },
+    async measure(signal) {
+      for (const { place, ready } of await versions()) {
+        if (signal.aborted) return;
+        // What is installed does not change.
+        const of = basename(ready);
+        if ((await sizes.read(releaseSizeFile(place)))?.of === of) continue;
+        await sizes.measure(releaseSizeFile(place), { path: place.directory, of }, signal);
+      }
+    },
+    async remove({ item, usedAt }) {
+      if (item.kind !== 'version') return false;
+      const place = placeOf({ ...layout, name: venvName(item.version) });
+      return removeVenv({ place, usedAt }, { timing, waitMs: patienceMs, log });
+    },
+  };
+}
+
+/** Goes with the environment. */
+function releaseSizeFile({ directory }: VenvPlace): string {
+  return join(directory, 'size');
+}
+
+/**
+ * How large tools were when somebody looked last: a toolchain has a hundred thousand files, so it is walked seldom, and
+ * the figure is on record for the next start and for other receivers.
+ */
+export interface ToolSize {
+  /** Of the volume. */
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly measuredAt: number;
+  /** What was measured, where that can be replaced by another; otherwise empty. */
+  readonly of: string;
+}
+
+export interface ToolSizes {
+  /** Null as long as nobody has measured it. Never rejects. */
+  read(file: string): Promise<ToolSize | null>;
+  /** Walks a tree and notes in `file` what it takes. Stops, without a note, when the signal aborts. Never rejects. */
+  measure(file: string, tree: Measured, signal: AbortSignal): Promise<void>;
+  /** Never rejects. */
+  forget(file: string): Promise<void>;
+}
+
+export interface Measured {
+  readonly path: string;
+  readonly of: string;
+}
+
+export interface ToolSizesOptions {
+  readonly clock: Pick<Clock, 'wall'>;
+  readonly log: Log;
+}
+
+const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
+
+function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
+  /** What the disk did not take. */
+  const unwritten = new Map<string, ToolSize>();
+
+  return {
+    read: async (file) => unwritten.get(file) ?? readNote(file),
+    async measure(file, { path, of }, signal) {
+      const measuredAt = clock.wall();
+      try {
+        const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
+        const note: ToolSize = { bytes, measuredAt, of };
+        unwritten.set(file, note);
+        await writeAtomic(file, JSON.stringify(note));
+        unwritten.delete(file);
+      } catch (error) {
+        if (!signal.aborted) log.warn({ path, err: error }, 'tool measurement failed');
+      }
+    },
+    async forget(file) {
+      unwritten.delete(file);
+      await rm(file, { force: true }).catch(() => {});
+    },
+  };
+}
+
+async function readNote(file: string): Promise<ToolSize | null> {
+  try {
+    return schema.parse(parseJson(await readFile(file)));
+  } catch {
+    return null;
+  }
 }

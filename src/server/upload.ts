@@ -10,7 +10,7 @@
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import type { BundleIntake } from '../bundles/intake.js';
-import type { StagedBundle } from '../bundles/staged.js';
+import type { StagedBundle } from '../bundles/store.js';
 import { TraversalError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
 import { createRefusalLog, type Log } from '../log.js';

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import { isInstalled, isInstallCut, repairInstall, installBundle } from '../../src/bundles/install.js';
 import { startRecovery } from '../../src/recovery.js';
 import { silentLog } from '../../src/log.js';

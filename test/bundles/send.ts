@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../src/async/clock.js';
 import { openIntake, type BundleIntake, type IntakeOptions } from '../../src/bundles/intake.js';
 import type { BundleLimits } from '../../src/options/core-options.js';
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import { isReceiverError } from '../../src/errors.js';
 import { fileName } from '../../src/paths/index.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';

@@ -7,7 +7,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import process from 'node:process';
 
-import { stagedBundle, type StagedFacts } from '../../src/bundles/staged.js';
+import { stagedBundle, type StagedFacts } from '../../src/bundles/store.js';
 import { installBundle } from '../../src/bundles/install.js';
 import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
 

@@ -4,7 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { createMemoryStore } from '../../src/jobs/store.js';
 import { dashboardId } from '../../src/paths/index.js';

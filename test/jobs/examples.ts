@@ -1,5 +1,5 @@
 /** What a test hands to jobs: requests, bundles without files, and promises that it settles itself. */
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import type { JobRequest } from '../../src/jobs/record.js';
 import { dashboardId, deviceFromFile, fileName } from '../../src/paths/index.js';
 import type { World } from './harness.js';

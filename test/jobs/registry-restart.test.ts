@@ -5,7 +5,7 @@ import { test, type TestContext } from 'node:test';
 
 import fc from 'fast-check';
 
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import { ReceiverError } from '../../src/errors.js';
 import { isTerminal, jobStates, type JobRecord } from '../../src/jobs/record.js';
 import { afterRestart, afterStop } from '../../src/jobs/registry.js';

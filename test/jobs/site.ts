@@ -12,15 +12,14 @@ import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { createArtifactStore } from '../../src/artifacts/store.js';
 import { systemClock as clock } from '../../src/async/clock.js';
 import { installBundle } from '../../src/bundles/install.js';
-import { stagedBundle, type StagedBundle } from '../../src/bundles/staged.js';
-import { createBundleStore } from '../../src/bundles/store.js';
+import { stagedBundle, type StagedBundle, createBundleStore } from '../../src/bundles/store.js';
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
 import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
 import { createChoice } from '../../src/jobs/choose-esphome.js';
-import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { createJobService, type JobService } from '../../src/jobs/create-job-service.js';
+import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import type { JobRecord, JobRequest } from '../../src/jobs/record.js';
 import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
@@ -33,9 +32,9 @@ import { standInEsphome } from '../../src/testing/index.js';
 import { createToolDirectories } from '../../src/toolchains/directories.js';
 import { becomeInstaller, enterToolchain } from '../../src/toolchains/gate.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
+import { defaultOptions, defaultTiming } from '../support/options.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { exampleRequest } from './examples.js';
-import { defaultOptions, defaultTiming } from '../support/options.js';
 
 export interface Site {
   readonly jobs: JobService;

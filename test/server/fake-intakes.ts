@@ -1,7 +1,7 @@
 /** Intakes that unpack nothing but remember how each of them ended, so that one that was forgotten shows. */
 import { ReceiverError } from '../../src/errors.js';
 import type { BundleIntake } from '../../src/bundles/intake.js';
-import type { StagedBundle } from '../../src/bundles/staged.js';
+import type { StagedBundle } from '../../src/bundles/store.js';
 import type { OpenIntake } from '../../src/server/ports.js';
 
 export interface FakeIntake {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
 
-import { compilersPerBuild, defaultSlots, machineName } from '../../src/options/machine.js';
+import { compilersPerBuild, defaultSlots, machineName } from '../../src/process/machine.js';
 
 test('A machine is divided by its processors and its memory, and has one slot at least', () => {
   const divided = ([cores, gigabytes]: readonly [number, number]): readonly [number, number | null] => {

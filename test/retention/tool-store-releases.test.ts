@@ -16,7 +16,7 @@ import {
   type EvictableEntry,
   type EvictionOrder,
 } from '../../src/retention/evictable.js';
-import { createReleaseStore } from '../../src/retention/release-store.js';
+import { createReleaseStore } from '../../src/retention/tool-store.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const timing = { staleMs: 2_000, updateMs: 1_000 };
