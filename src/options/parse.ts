@@ -113,7 +113,11 @@ function expectedOf({ info, core, isNullable, values, least, most }: OptionFacts
     const range = most === undefined ? `of at least ${least}` : `from ${least} to ${most}`;
     return `an integer ${range}${orNull}`;
   }
-  if (values) return values.map((value) => `"${value}"`).join(' or ');
+  if (values)
+    return values
+      .map((value) => `"${value}"`)
+      .join(', ')
+      .replace(/, (?=[^,]*$)/, ' or ');
   if (core instanceof z.ZodBoolean) return 'true or false';
   if (core instanceof z.ZodString) {
     return most === undefined ? 'a string' : `a string of at most ${most} characters`;

@@ -41,7 +41,7 @@ test('A value that cannot be is refused with what was expected and what was give
     ],
     [{ resultCache: 1 }, 'invalid resultCache: expected true or false, got 1'],
     [{ connectBack: 'yes' }, 'invalid connectBack: expected true or false, got "yes"'],
-    [{ peerReset: 'mine' }, 'invalid peerReset: expected "own" or "all" or "none", got "mine"'],
+    [{ peerReset: 'mine' }, 'invalid peerReset: expected "own", "all" or "none", got "mine"'],
     [
       { friendlyName: 'x'.repeat(129) },
       `invalid friendlyName: expected a string of at most 128 characters, got "${'x'.repeat(80)}"… (129 characters)`,
