@@ -118,8 +118,8 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       if (ticket) {
         await ticket.touch();
       } else {
-        ticket = await takeTicket(directory);
         const holder = onBlocked && readHolder(directory);
+        ticket = await takeTicket(directory);
         if (holder) onBlocked({ reason: holder.reason });
       }
       const now = performance.now();
