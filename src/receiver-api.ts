@@ -5,7 +5,7 @@
 import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobService } from './jobs/job-service.js';
 import type { Slot } from './jobs/queue.js';
-import type { ResolvedOptions } from './options/resolve.js';
+import type { ResolvedOptions } from './options/core.js';
 import { type Paths, type RemoteKey, dashboardId, type DashboardId } from './paths/index.js';
 import type { PairingEvent, PairingService } from './peers/pairing.js';
 import type { PeerTable } from './peers/peers.js';

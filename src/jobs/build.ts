@@ -14,7 +14,7 @@ import { judge, leavesDamage, type CompileLimits } from '../compile/verdict.js';
 import { compileArgs } from '../esphome/command.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import type { Paths } from '../paths/index.js';
 import type { ChosenEsphome } from './choose-esphome.js';
 import type { JobRecord, Outcome } from './record.js';

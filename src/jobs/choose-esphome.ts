@@ -12,7 +12,7 @@ import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
 import type { LockTiming } from '../locks/lease.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import type { Layout } from '../paths/index.js';
 import {
   createInstalled,
@@ -21,6 +21,7 @@ import {
   type InstalledEsphome,
   type InstalledOptions,
 } from '../provision/installed.js';
+import type { JobRecord } from './record.js';
 import { pythonOf } from '../provision/python.js';
 import { openReleases, type Releases } from '../provision/releases.js';
 
@@ -43,6 +44,29 @@ export type ChooseEsphome = (
   signal: AbortSignal,
   output: (line: string) => void,
 ) => Promise<ChosenEsphome>;
+
+/** What the choice needs of a job, and what it tells it. */
+export interface ChoosingJob {
+  readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
+  readonly signal: AbortSignal;
+  output(line: string): void;
+  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'waiting'>>): void;
+}
+
+/** What a job compiles with, to be released by the caller; null for a clean. Throws as {@link ChooseEsphome} does. */
+export async function chooseFor(
+  job: ChoosingJob,
+  chooseEsphome: ChooseEsphome,
+): Promise<ChosenEsphome | null> {
+  const { target, targetVersion } = job.record;
+  if (target === 'clean') return null;
+  const chosen = await chooseEsphome(targetVersion, job.signal, (line) => {
+    job.output(line);
+    if (job.record.waiting === null) job.note({ waiting: { for: 'esphome', version: targetVersion } });
+  });
+  job.note({ esphomeVersion: chosen.version, ...(job.record.waiting !== null && { waiting: null }) });
+  return chosen;
+}
 
 export interface ChoiceOptions {
   /** The host's own. */

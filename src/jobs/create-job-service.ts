@@ -16,7 +16,7 @@ import type { StagedBundle, BundleStore } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
 import type { ChosenEsphome } from './choose-esphome.js';

@@ -9,7 +9,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import type { Log } from '../log.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import type { DashboardId } from '../paths/index.js';
 import { isTerminal, lastUse, type JobRecord } from './record.js';
 import type { Job, JobRegistry } from './registry.js';

@@ -8,13 +8,12 @@
  */
 import type { Clock } from '../async/clock.js';
 import type { Emitter } from '../async/emitter.js';
-import { type StagedBundle, factsOf, type BundleStore } from '../bundles/store.js';
+import { type StagedBundle, factsOf, type BundleStore, createBundleWait } from '../bundles/store.js';
 import { ReceiverError } from '../errors.js';
 import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
-import { createBundleWait } from './bundle-wait.js';
 import type { ChosenEsphome } from './choose-esphome.js';
 import type { JobEvent } from './job-service.js';
 import { jobLogFile, openJobLog, type JobLog } from './log.js';

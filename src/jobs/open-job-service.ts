@@ -18,18 +18,18 @@ import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';
 import type { Log } from '../log.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import type { Paths } from '../paths/index.js';
 import { freeMemoryBytes } from '../process/machine.js';
 import type { ToolDirectories } from '../toolchains/directories.js';
 import { becomeInstaller, enterToolchain } from '../toolchains/gate.js';
 import { createTools } from '../toolchains/run-with-tools.js';
 import { withAdmission } from './admission.js';
-import type { ChooseEsphome } from './choose-esphome.js';
+import { chooseFor, type ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
 import { createJobService, type JobLimits, type JobService } from './create-job-service.js';
 import { createMemoryQueue } from './queue.js';
-import { chooseFor, runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
+import { runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
 
 /** The options of the builds. */
 type BuildOptions = Pick<
@@ -62,7 +62,6 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
     paths,
-    chooseEsphome,
     composeEnvironment,
     acquireLease: acquire,
     installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
@@ -92,7 +91,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
       freeMemory: freeMemoryBytes,
       freeDisk: async () => freeOrUnknown(paths.buildsDir, log),
     }),
-    choose: (job) => chooseFor(job, runner),
+    choose: (job) => chooseFor(job, chooseEsphome),
     run: (job, staged, chosen) => runJob(job, staged, chosen, runner),
     // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),

@@ -11,14 +11,13 @@ import type { StagedBundle } from '../bundles/store.js';
 import type { Lease } from '../locks/lease.js';
 import type { RemoteKey } from '../paths/index.js';
 import { build, type BuildDeps, type JobLease, type RunningJob } from './build.js';
-import type { ChooseEsphome, ChosenEsphome } from './choose-esphome.js';
+import type { ChosenEsphome } from './choose-esphome.js';
 import type { Outcome } from './record.js';
 import { outcomeOf } from './outcome.js';
 import { resultCacheOf, type ResultCacheDeps } from './result-cache.js';
 
 /** What the runner does to the world besides. */
 export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
-  readonly chooseEsphome: ChooseEsphome;
   /** The complete environment of the configuration's compile. */
   readonly composeEnvironment: (configuration: string) => Readonly<Record<string, string>>;
   /** Rejects with the signal's reason, or with `LOCK_TIMEOUT`. */
@@ -38,21 +37,6 @@ export interface LeaseRequest {
 }
 
 const maxAttempts = 2;
-
-/** What a job compiles with, to be released by the caller; null for a clean. Throws as {@link ChooseEsphome} does. */
-export async function chooseFor(
-  job: RunningJob,
-  { chooseEsphome }: Pick<RunnerDeps, 'chooseEsphome'>,
-): Promise<ChosenEsphome | null> {
-  const { target, targetVersion } = job.record;
-  if (target === 'clean') return null;
-  const chosen = await chooseEsphome(targetVersion, job.signal, (line) => {
-    job.output(line);
-    if (job.record.waiting === null) job.note({ waiting: { for: 'esphome', version: targetVersion } });
-  });
-  job.note({ esphomeVersion: chosen.version, ...(job.record.waiting !== null && { waiting: null }) });
-  return chosen;
-}
 
 /** Never rejects. A job that was cancelled meanwhile comes back as cancelled. `chosen` is null for a clean. */
 export async function runJob(

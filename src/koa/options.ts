@@ -6,9 +6,8 @@ import { isIPv4 } from 'node:net';
 
 import * as z from 'zod';
 
-import { coreOptions } from '../options/core.js';
+import { coreOptions, withAbsolutePaths } from '../options/core.js';
 import { parseOptions } from '../options/parse.js';
-import { withAbsolutePaths } from '../options/resolve.js';
 import { option } from '../options/schema.js';
 import type { Publisher } from './announce.js';
 import type { Authorize } from './authorize.js';

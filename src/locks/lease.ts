@@ -31,11 +31,6 @@ export interface LockTiming {
   readonly updateMs: number;
 }
 
-/** Four heartbeats in the time after which a lock is stale, at most one a second. */
-export function lockTiming(lockStaleMs: number): LockTiming {
-  return { staleMs: lockStaleMs, updateMs: Math.max(1_000, Math.floor(lockStaleMs / 4)) };
-}
-
 export interface AcquireOptions {
   /** Shown to those who wait for this lease. */
   readonly reason: string;

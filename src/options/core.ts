@@ -2,11 +2,16 @@
  * Every option of a receiver, declared once: its values, its default, its limits and its sentences. core-options.ts,
  * docs/OPTIONS.md and `serve --help` are generated from here (`npm run options`).
  */
+import { resolve } from 'node:path';
+
 import * as z from 'zod';
 
 import { silentLog, type Log } from '../log.js';
+import { stateDirName } from '../paths/segments.js';
 import { machineOf, defaultSlots, machineName, maxNameLength, maxSlots } from '../process/machine.js';
+import type { CoreOptions, RetentionLimits } from './core-options.js';
 import { bundleLimits, connectionLimits, retentionLimits } from './limits.js';
+import { parseOptions } from './parse.js';
 import { option } from './schema.js';
 
 const secondMs = 1_000;
@@ -215,4 +220,46 @@ function isLog(value: unknown): boolean {
   return (['debug', 'info', 'warn', 'error'] as const).every(
     (level) => typeof Reflect.get(value, level) === 'function',
   );
+}
+
+/**
+ * From what a host has set to what the parts read. Checked once, when the receiver is made: a value that cannot work is
+ * refused then, and not hours later in the middle of somebody's build. The caller's object is never changed.
+ */
+const schema = z.strictObject(coreOptions);
+
+export type ResolvedOptions = ReturnType<typeof resolveOptions>;
+
+/** Checks the options and fills in the defaults. Throws `OPTIONS`, naming the option. */
+export function resolveOptions(options: CoreOptions) {
+  return Object.freeze(withAbsolutePaths(parseOptions(schema, options)));
+}
+
+/** The paths of the state are absolute from here on; those of the builds are resolved with the layout. */
+export function withAbsolutePaths<O extends z.output<typeof schema>>(options: O) {
+  const { configDir, stateDir = resolve(configDir, stateDirName), takeOver } = options;
+  return {
+    ...options,
+    configDir: resolve(configDir),
+    stateDir: resolve(stateDir),
+    takeOver: takeOver === undefined ? undefined : resolve(takeOver),
+  };
+}
+
+/** Without the defaults: what is not named stays as it is. */
+const changes = z
+  .strictObject(
+    Object.fromEntries(Object.entries(retentionLimits).map(([name, limit]) => [name, limit.unwrap()])),
+  )
+  .partial();
+
+/** The limits with some of them changed. Throws `OPTIONS`, naming the limit. */
+export function changeRetention(limits: RetentionLimits, wanted: unknown): RetentionLimits {
+  const given = Object.entries(parseOptions(changes, wanted)).filter(([, value]) => value !== undefined);
+  return Object.freeze({ ...limits, ...Object.fromEntries(given) });
+}
+
+/** Four heartbeats in the time after which a lock is stale, at most one a second. */
+export function lockTiming(lockStaleMs: number): { readonly staleMs: number; readonly updateMs: number } {
+  return { staleMs: lockStaleMs, updateMs: Math.max(1_000, Math.floor(lockStaleMs / 4)) };
 }

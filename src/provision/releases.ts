@@ -13,7 +13,7 @@ import type { EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
 import type { LockTiming } from '../locks/lease.js';
 import type { Log } from '../log.js';
-import type { ResolvedOptions } from '../options/resolve.js';
+import type { ResolvedOptions } from '../options/core.js';
 import { findPython, type Python } from './python.js';
 import { placeOf, readyIn, stampUse, useOf, sweepVenvs } from './venv-place.js';
 import { provisionVenv, type PlaceOptions } from './venv.js';

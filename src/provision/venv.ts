@@ -12,9 +12,9 @@ import { isAbsolute, join } from 'node:path';
 
 import { removeTree } from '../disk/remove.js';
 import { ReceiverError, isReceiverError } from '../errors.js';
-import { acquireAt, lockTiming, type Lease, type LockTiming } from '../locks/lease.js';
+import { acquireAt, type Lease, type LockTiming } from '../locks/lease.js';
 import { silentLog, type Log } from '../log.js';
-import { defaultLockStaleMs } from '../options/core.js';
+import { defaultLockStaleMs, lockTiming } from '../options/core.js';
 import { findPython } from './python.js';
 import { runStep } from '../esphome/step.js';
 import {

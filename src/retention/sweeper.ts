@@ -9,7 +9,7 @@ import type { JobService } from '../jobs/create-job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import type { RetentionLimits } from '../options/core-options.js';
-import { changeRetention, type ResolvedOptions } from '../options/resolve.js';
+import { changeRetention, type ResolvedOptions } from '../options/core.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog, DeviceRecord } from './device-usage.js';
 import { evict, type EvictableStore, type EvictableEntry, type EvictionLimits } from './evictable.js';

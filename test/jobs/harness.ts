@@ -19,7 +19,8 @@ import {
   type JobServiceDeps,
 } from '../../src/jobs/create-job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
-import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { chooseFor, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
+import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
@@ -82,11 +83,16 @@ export interface World {
   assertAtRest(): void;
 }
 
+/** What a job does to the world, from the choice of its ESPHome to its packed result. */
+interface JobSteps extends RunnerDeps {
+  readonly chooseEsphome: ChooseEsphome;
+}
+
 export interface WorldOptions {
   readonly jobsDir: string;
   /** Called at every step; the step goes on when it resolves. */
   readonly gate?: (moment: Moment, signal?: AbortSignal) => Promise<void>;
-  readonly run?: Partial<RunnerDeps>;
+  readonly run?: Partial<JobSteps>;
   readonly deps?: Partial<JobServiceDeps>;
   readonly slots?: number;
   readonly store?: JobStore;
@@ -130,7 +136,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     return cancelled || leaseLost ? { ...cleanResult, exitCode: null, cancelled, leaseLost } : cleanResult;
   }
 
-  const runner: RunnerDeps = {
+  const runner: JobSteps = {
     paths: createPaths({ configDir: join(jobsDir, 'config') }),
     async chooseEsphome() {
       await pass('chooseEsphome');
@@ -213,7 +219,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       },
     },
     bundles: keptOn(disk, pass),
-    choose: (job) => chooseFor(job, runner),
+    choose: (job) => chooseFor(job, runner.chooseEsphome),
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ artifacts: facts }) => {
       assert.ok(facts);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { buffer } from 'node:stream/consumers';
 
-import type { RunnerDeps } from '../../src/jobs/runner.js';
+import type { JobSteps } from './site.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { assertSucceeded, hashOf, host, site, type Site } from './site.js';
 
@@ -39,11 +39,11 @@ type Again = readonly [
   cached: boolean,
   text: string,
   facts?: Parameters<Site['build']>[1],
-  runner?: Partial<RunnerDeps>,
+  runner?: Partial<JobSteps>,
 ];
 
 const plain = host('kitchen');
-const otherVersion: Partial<RunnerDeps> = {
+const otherVersion: Partial<JobSteps> = {
   chooseEsphome: async () => ({
     ...{ command: standInEsphome, version: '2026.11.0' },
     ...{ confirm: async () => '2026.11.0', release: async () => {} },

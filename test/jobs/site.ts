@@ -17,12 +17,12 @@ import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
 import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
-import { createChoice } from '../../src/jobs/choose-esphome.js';
+import { chooseFor, createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { createJobService, type JobService } from '../../src/jobs/create-job-service.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import type { JobRecord, JobRequest } from '../../src/jobs/record.js';
-import { chooseFor, runJob, type RunnerDeps } from '../../src/jobs/runner.js';
+import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
 import { acquireLease } from '../../src/locks/lease.js';
 import { presenceDirOf } from '../../src/locks/presence.js';
 import { silentLog as log } from '../../src/log.js';
@@ -52,13 +52,18 @@ export interface Site {
 export const host = (name: string, more = ''): string => `esphome:\n  name: ${name}\nhost:\n${more}`;
 
 /** Locks that are free two seconds after their owner was killed. */
+/** What a job does to the world, from the choice of its ESPHome to its packed result. */
+export interface JobSteps extends RunnerDeps {
+  readonly chooseEsphome: ChooseEsphome;
+}
+
 export function quickLocks(base: string): Pick<RunnerDeps, 'acquireLease'> {
   const { locksDir } = createPaths({ configDir: join(base, 'config') }).layout;
   const timing = { staleMs: 2_000, updateMs: 1_000 };
   return { acquireLease: (wish) => acquireLease({ ...wish, locksDir, timing, log }) };
 }
 
-export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> = {}): Promise<Site> {
+export async function site(t: Cleanups, base?: string, run: Partial<JobSteps> = {}): Promise<Site> {
   const root = base ?? (await tempDir(t));
   const paths = createPaths({ configDir: join(root, 'config') });
   const { layout } = paths;
@@ -68,7 +73,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
   const presenceDir = presenceDirOf(locksDir);
   const artifacts = createArtifactStore(layout.artifactsDir);
   const timing = defaultTiming;
-  const runner: RunnerDeps = {
+  const runner: JobSteps = {
     paths,
     chooseEsphome: createChoice({
       installed: createInstalled({
@@ -105,7 +110,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<RunnerDeps> 
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: 2_000, log }),
     bundles: createBundleStore(layout),
     queue: createMemoryQueue({ slots: 2 }),
-    choose: (job) => chooseFor(job, runner),
+    choose: (job) => chooseFor(job, runner.chooseEsphome),
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
     removeArtifacts: (id) => artifacts.remove(id),

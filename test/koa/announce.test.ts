@@ -8,7 +8,7 @@ import { test, type TestContext } from 'node:test';
 import { createReceiver } from '../../src/index.js';
 import { createAnnouncer, recheckMs, type Announcer, type Publisher } from '../../src/koa/announce.js';
 import type { Announcement, Networks } from '../../src/koa/announcement.js';
-import { resolveOptions } from '../../src/options/resolve.js';
+import { resolveOptions } from '../../src/options/core.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import { recordingLog, type RecordingLog } from '../support/recording-log.js';

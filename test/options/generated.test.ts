@@ -15,14 +15,13 @@ import type {
   CoreOptions,
   RetentionLimits,
 } from '../../src/options/core-options.js';
-import { coreOptions } from '../../src/options/core.js';
+import { coreOptions, type ResolvedOptions } from '../../src/options/core.js';
 import {
   bundleLimits,
   connectionLimits,
   mostPackedBytes,
   retentionLimits,
 } from '../../src/options/limits.js';
-import type { ResolvedOptions } from '../../src/options/resolve.js';
 import { factsOf, option } from '../../src/options/schema.js';
 import { maxBundleBytes } from '../../src/protocol/transfer.js';
 import { readText } from '../house/sources.js';

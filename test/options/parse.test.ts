@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { isReceiverError } from '../../src/errors.js';
-import { resolveOptions } from '../../src/options/resolve.js';
+import { resolveOptions } from '../../src/options/core.js';
 
 function messageFor(options: unknown): string {
   try {

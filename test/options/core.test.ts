@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { test } from 'node:test';
 
 import type { CoreOptions } from '../../src/options/core-options.js';
-import { changeRetention, resolveOptions } from '../../src/options/resolve.js';
+import { changeRetention, resolveOptions } from '../../src/options/core.js';
 import { silentLog } from '../../src/log.js';
 
 const configDir = '/config/esphome';
