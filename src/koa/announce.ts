@@ -1,7 +1,7 @@
 /**
- * Keeps the announcement true: made only after the port was bound, looked at again every five minutes (another address,
- * another ESPHome), withdrawn before the receiver goes. A receiver works without it, so nothing here ever fails anybody:
- * what goes wrong is logged, and the next look tries again.
+ * Keeps the mDNS announcement current: publishes once a port is bound, checks every five minutes whether the addresses or
+ * the ESPHome version have changed, and withdraws when the receiver closes. The receiver works without an announcement,
+ * so a failure is logged and retried at the next check; it never reaches a caller.
  */
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
@@ -15,21 +15,21 @@ import { loadDashboardId } from '../peers/identity.js';
 import { announcementOf, reachableAddresses, type Announcement, type Networks } from './announcement.js';
 import type { Bound } from './listen.js';
 
-/** What speaks mDNS. One publisher announces one service at a time. */
+/** Speaks mDNS. A publisher announces one service at a time. */
 export interface Publisher {
   /**
-   * Announces this from now on, in the place of what it announced before. Resolves to the instance's name once that is
-   * done; it is another one where the name was taken. Rejects when nothing is announced.
+   * Announces this service in place of the previous one. Resolves to the instance name, which differs from the requested
+   * one if that was taken. Rejects when nothing is announced.
    */
   publish(announcement: Announcement): Promise<string>;
-  /** Says goodbye. Ends a `publish` that is under way, which may then reject. */
+  /** Sends the goodbye. Ends a `publish` in progress, which can then reject. */
   withdraw(): Promise<void>;
 }
 
 export interface Announcer {
-  /** Announces a listener that was bound just now. Of several, the first that is reached from outside. */
+  /** Announces a listener that has just been bound. Of several, the first with a reachable address is announced. */
   begin(bound: Bound): void;
-  /** Resolves when the goodbye is out, after two seconds at the latest. */
+  /** Resolves when the goodbye is sent, after two seconds at most. */
   close(): Promise<void>;
 }
 
@@ -38,7 +38,7 @@ export interface AnnouncerOptions {
   readonly core: Pick<ReceiverCore, 'options' | 'pin' | 'esphomeVersion'>;
   /** Default: the port of the peer link. */
   readonly httpPort?: number | undefined;
-  /** The IPv4 address of the one network in which it is announced. */
+  /** The IPv4 address of the only adapter to announce on. */
   readonly via?: string | undefined;
   readonly clock: Clock;
   readonly networks?: () => Networks;
@@ -57,29 +57,29 @@ export function createAnnouncer({
 }: AnnouncerOptions): Announcer {
   const { log, stateDir, friendlyName, haAddon } = core.options;
   const listeners: Bound[] = [];
-  /** What is announced; null for nothing, undefined when that is not known. */
-  let said: string | null | undefined;
+  /** The announcement as JSON; null when nothing is announced, undefined when that is unknown. */
+  let published: string | null | undefined;
   let dashboardId: DashboardId | null = null;
   let esphomeVersion = '';
-  const looks = createSerialQueue();
+  const checks = createSerialQueue();
   let stopTimer = (): void => {};
   let closing: Promise<void> | null = null;
 
-  function look(): void {
+  function scheduleCheck(): void {
     stopTimer();
-    stopTimer = clock.after(recheckMs, look);
-    void looks.run(lookNow);
+    stopTimer = clock.after(recheckMs, scheduleCheck);
+    void checks.run(checkNow);
   }
 
-  async function lookNow(): Promise<void> {
+  async function checkNow(): Promise<void> {
     try {
       const wanted = closing === null ? await describe() : null;
       if (closing !== null) return;
       const text = wanted && JSON.stringify(wanted);
-      if (text === said) return;
-      said = undefined;
-      await (wanted === null ? sayNothing() : say(wanted));
-      said = text;
+      if (text === published) return;
+      published = undefined;
+      await (wanted === null ? withdrawUnreachable() : publish(wanted));
+      published = text;
     } catch (error) {
       if (closing === null) log.warn({ err: error }, 'mDNS announcement failed, trying again later');
     }
@@ -92,7 +92,7 @@ export function createAnnouncer({
     if (found === undefined) return null;
     const { bound, addresses } = found;
     dashboardId ??= await loadDashboardId(stateDir, log);
-    // One that does not answer just now is most likely still the same.
+    // An ESPHome that does not answer right now most likely still has the same version.
     esphomeVersion = await core.esphomeVersion().catch(() => esphomeVersion);
     const facts = { pin: core.pin, friendlyName, haAddon, serverVersion: await ownVersion() };
     return announcementOf(
@@ -101,13 +101,13 @@ export function createAnnouncer({
     );
   }
 
-  async function say(announcement: Announcement): Promise<void> {
+  async function publish(announcement: Announcement): Promise<void> {
     const instance = await publisher.publish(announcement);
     const { host, port, addresses, txt } = announcement;
     log.info({ instance, host, port, addresses, txt }, 'receiver announced by mDNS');
   }
 
-  async function sayNothing(): Promise<void> {
+  async function withdrawUnreachable(): Promise<void> {
     await publisher.withdraw();
     log.warn({ listeners, via }, 'receiver not announced: it listens on loopback only');
   }
@@ -116,10 +116,11 @@ export function createAnnouncer({
     stopTimer();
     let stopWaiting = (): void => {};
     const tooLong = new Promise<void>((_resolve, reject) => {
-      const fail = (): void => reject(new ReceiverError('STATE', 'the goodbye took too long', { goodbyeMs }));
+      const fail = (): void =>
+        reject(new ReceiverError('STATE', 'mDNS goodbye timed out after 2 s', { goodbyeMs }));
       stopWaiting = clock.after(goodbyeMs, fail, true);
     });
-    const goodbye = Promise.all([publisher.withdraw(), looks.idle()]);
+    const goodbye = Promise.all([publisher.withdraw(), checks.idle()]);
     await Promise.race([goodbye, tooLong]).catch((error: unknown) => {
       log.warn({ err: error }, 'mDNS announcement not withdrawn');
     });
@@ -130,7 +131,7 @@ export function createAnnouncer({
     begin(bound) {
       if (closing !== null) return;
       listeners.push(bound);
-      look();
+      scheduleCheck();
     },
     close: () => (closing ??= Promise.resolve().then(end)),
   };

@@ -1,10 +1,8 @@
 /**
- * What the receiver tells the local network about itself, so that a dashboard finds it without anybody typing an
- * address. Clients store the host name as the receiver's address and read the port from the TXT record, so both follow
- * the original's rules to the letter (Device Builder 1.26, `helpers/dashboard_advertise.py`).
- *
- * Only addresses on which the listener really answers are told: a dashboard that was sent to the bridge of somebody's
- * containers would look for the receiver on its own machine.
+ * The content of the mDNS announcement, by which a dashboard finds the receiver. Clients store the host name as the
+ * receiver's address and read the port from the TXT record, so both follow Device Builder 1.26 exactly
+ * (`helpers/dashboard_advertise.py`). Only addresses that the listener answers on are announced: a dashboard that gets the
+ * address of a container bridge would look for the receiver on its own machine.
  */
 import { isIPv4 } from 'node:net';
 import type { networkInterfaces } from 'node:os';
@@ -13,15 +11,15 @@ import type { Bound } from './listen.js';
 import { dnsLabel } from '../peers/identity.js';
 import type { DashboardId } from '../paths/index.js';
 
-/** One service of mDNS, complete. */
+/** One complete mDNS service. */
 export interface Announcement {
-  /** Without underscore: `_esphomebuilder._tcp.local`. */
+  /** The service type `_esphomebuilder._tcp.local`, without the underscore. */
   readonly type: 'esphomebuilder';
-  /** The instance's name. Where it is taken, another one does: nobody stores it. */
+  /** The instance name. Clients do not store it, so the publisher can choose another if it is taken. */
   readonly instance: string;
-  /** The target of the SRV record, without a dot at its end. Clients store it as the receiver's address. */
+  /** The target of the SRV record, without the trailing dot. Clients store it as the receiver's address. */
   readonly host: string;
-  /** The port of the SRV record: where a browser finds the dashboard. */
+  /** The port of the SRV record, where a browser finds the dashboard. */
   readonly port: number;
   readonly txt: Readonly<Record<string, string>>;
   /** IPv4 and IPv6, sorted. */
@@ -33,11 +31,10 @@ export interface AnnouncedFacts {
   readonly pin: string;
   readonly friendlyName: string;
   readonly haAddon: boolean;
-  /** Of this package. */
+  /** The version of this package. */
   readonly serverVersion: string;
-  /** '' while it is not known. */
+  /** Empty while it is unknown. */
   readonly esphomeVersion: string;
-  /** What was really bound: the pin and the port are told of nothing else. */
   readonly bound: Bound;
   readonly httpPort: number;
 }
@@ -46,17 +43,16 @@ export type Networks = ReturnType<typeof networkInterfaces>;
 
 const idCharacters = 8;
 const product = 'esphome-builder';
-/** One string of a TXT record has one byte for its length. */
+/** A TXT string stores its length in one byte. */
 const maxTxtBytes = 255;
 
-/** The announcement for these addresses. */
 export function announcementOf(facts: AnnouncedFacts, addresses: readonly string[]): Announcement {
   const instance = instanceName(facts.dashboardId);
   const { httpPort: port } = facts;
   return { type: 'esphomebuilder', instance, host: `${instance}.local`, port, txt: txtOf(facts), addresses };
 }
 
-/** `esphome-builder-` and the id's first eight characters as a DNS label; without any, `esphome-builder`. */
+/** `esphome-builder-` and the first eight characters of the id as a DNS label; `esphome-builder` if none is usable. */
 export function instanceName(id: DashboardId): string {
   const suffix = dnsLabel(id)
     .slice(0, idCharacters)
@@ -74,27 +70,29 @@ function txtOf(facts: AnnouncedFacts): Record<string, string> {
     remote_build_port: String(bound.port),
     ha_addon: haAddon ? '1' : '',
   };
-  const said = Object.entries(all).filter(([, value]) => value !== '');
-  return Object.fromEntries(said.map(([key, value]) => [key, cut(value, maxTxtBytes - key.length - 1)]));
+  const known = Object.entries(all).filter(([, value]) => value !== '');
+  return Object.fromEntries(
+    known.map(([key, value]) => [key, truncate(value, maxTxtBytes - key.length - 1)]),
+  );
 }
 
-/** At most so many bytes of UTF-8, without half a character. */
-function cut(text: string, maxBytes: number): string {
+/** The longest prefix of whole characters that fits into `maxBytes` of UTF-8. */
+function truncate(text: string, maxBytes: number): string {
   const bytes = Buffer.from(text);
   let end = Math.min(bytes.length, maxBytes);
   while (end < bytes.length && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
   return bytes.toString('utf8', 0, end);
 }
 
-/** Adapters whose addresses mean something on this machine alone; the prefixes are the original's. */
+/** Adapters whose addresses are meaningless on other machines; the prefixes are Device Builder's. */
 const localAdapters = /^(?:lo|docker|hassio|veth|cni|virbr|podman|vethernet|br-[0-9a-f]{12}$)/i;
-/** 169.254.0.0/16 and fe80::/10: useless without the interface, which the wire cannot say. */
+/** 169.254.0.0/16 and fe80::/10 are useless without the interface, which an mDNS record cannot name. */
 const linkLocal = /^(?:169\.254\.|fe[89ab][0-9a-f]:)/i;
 const loopback = /^(?:127\.|::1$)/;
 
 /**
- * Where a listener that is bound to `bound` is reached from outside. With `via`, an IPv4 address of this machine,
- * only the addresses of its adapter.
+ * The addresses at which other machines reach a listener. With `via`, an IPv4 address of this machine, only the addresses
+ * of that adapter.
  */
 export function reachableAddresses(networks: Networks, { address: bound }: Bound, via?: string): string[] {
   const found = Object.entries(networks)

@@ -1,32 +1,33 @@
 /**
- * Who may use the admin surface.
- *
- * Without a hook only this machine itself, spoken to by its loopback name and not through a proxy: a page from
- * elsewhere in the operator's browser, a rebound host name or a neighbour on the network could otherwise approve
- * its own pairing request, and an approved peer runs code here.
+ * Who can use the admin routes and events. Without a hook, only requests from this machine pass, addressed to a loopback
+ * name and not through a proxy. Otherwise a foreign page in the operator's browser, a rebound host name or a neighbour on
+ * the network could approve its own pairing request, and an approved peer runs code here.
  */
 import { isIP } from 'node:net';
 import type { IncomingMessage } from 'node:http';
 
 import type { Context } from 'koa';
 
-/** Decides about one request; any truthy answer lets it in. What it throws is the answer to the request. */
+/** Decides about one request; any truthy result allows it. An error that it throws answers the request. */
 export type Authorize = (ctx: Context) => unknown;
 
-/** Null when the request may pass, else the status and the sentence to refuse it with. */
+/** Null when the request is allowed; otherwise the status and message of the refusal. */
 export async function refusal(
   ctx: Context,
   authorize: Authorize | undefined,
 ): Promise<{ readonly status: 401 | 403; readonly message: string } | null> {
   if (isForeignOrigin(ctx.req)) return { status: 403, message: 'requests from other sites are refused' };
   if (authorize !== undefined) {
-    return (await authorize(ctx)) ? null : { status: 401, message: 'this needs an authorised operator' };
+    return (await authorize(ctx))
+      ? null
+      : { status: 401, message: 'not authorised: an operator is required' };
   }
   if (isLocalRequest(ctx.req)) return null;
-  return { status: 403, message: 'without an authorize hook the admin surface answers this machine only' };
+  const message = 'refused: without an authorize hook, admin requests are accepted from this machine only';
+  return { status: 403, message };
 }
 
-/** A browser names the page's origin on every cross-site request that could change something. */
+/** Browsers send the origin of the page with every cross-site request that can change something. */
 function isForeignOrigin(request: IncomingMessage): boolean {
   const site = request.headers['sec-fetch-site'];
   if (site !== undefined && site !== 'same-origin' && site !== 'none') return true;
@@ -55,7 +56,7 @@ function isLoopback(address: string): boolean {
   return bare === '::1' || (isIP(bare) === 4 && bare.startsWith('127.'));
 }
 
-/** A rebound name of the attacker's resolves to loopback too, but the Host header still spells it. */
+/** An attacker's rebound name resolves to loopback too, but the Host header still contains that name. */
 function namesLoopback(host: string): boolean {
   const name = host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
   return name === 'localhost' || isLoopback(name);

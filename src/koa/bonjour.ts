@@ -1,16 +1,14 @@
 /**
- * The publisher that speaks mDNS by itself, with `bonjour-service`. That package is optional and is loaded only when
- * somebody asks for an announcement.
- *
- * What it leaves to its user, as of 1.4: an error of its socket that nobody listens to ends the process; it announces
- * every address of the machine; it says goodbye in the name of another one that it finds under its own name; and it
- * cannot change what it has announced. So each announcement gets a responder of its own, with records of ours.
+ * The option `announce`, and the default publisher on top of `bonjour-service`, an optional package that is loaded only
+ * when an announcement is requested. As of version 1.4 the package has four faults: an unhandled error of its socket ends
+ * the process; it announces every address of the machine; on a name conflict it sends a goodbye for the other machine; and
+ * it cannot change an announcement. So each announcement gets its own responder, with our records.
  */
 import { networkInterfaces } from 'node:os';
 
 import type BonjourClass from 'bonjour-service';
 
-import { ReceiverError, systemCode } from '../errors.js';
+import { ReceiverError, quote, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Publisher } from './announce.js';
 import type { Announcement } from './announcement.js';
@@ -18,13 +16,13 @@ import type { AnnounceOptions } from './receiver-options.js';
 
 export interface BonjourOptions {
   readonly log: Log;
-  /** The IPv4 address of the one network to speak in. Default: the one of the default route. */
+  /** The IPv4 address of the only adapter to use. Default: the adapter of the default route. */
   readonly via?: string | undefined;
-  /** The UDP port; another one than the default, 5353, is for tests. */
+  /** The UDP port. Default: 5353; tests use another. */
   readonly port?: number;
 }
 
-/** `taken`: another machine answers to that name. `ended`: nobody wants it any more. */
+/** `taken`: another machine uses the name. `ended`: a newer request replaced this one. */
 type PublishOutcome = 'announced' | 'taken' | 'ended';
 
 interface Responder {
@@ -39,7 +37,7 @@ type ServiceRecord = ReturnType<Service['records']>[number];
 const maxNames = 20;
 const recordTtlSeconds = 120;
 
-/** Loads the library. Throws `OPTIONS` when it is not installed. */
+/** Throws `OPTIONS` when the package is not installed. */
 export async function loadBonjour(
   load: () => Promise<{ readonly default: Library }> = () => import('bonjour-service'),
 ): Promise<(options: BonjourOptions) => Publisher> {
@@ -48,7 +46,7 @@ export async function loadBonjour(
     return (options) => createPublisher(Bonjour, options);
   } catch (cause) {
     if (systemCode(cause)?.endsWith('MODULE_NOT_FOUND') !== true) throw cause;
-    const message = 'to be announced, the receiver needs a package: npm install bonjour-service';
+    const message = 'option "announce" needs a package that is not installed: npm install bonjour-service';
     throw new ReceiverError('OPTIONS', message, {}, { cause });
   }
 }
@@ -56,17 +54,17 @@ export async function loadBonjour(
 function createPublisher(Bonjour: Library, options: BonjourOptions): Publisher {
   let current: Responder | null = null;
   let nameNumber = 1;
-  /** Counts what is wished; a wish that is not the last any more ends. */
-  let wish = 0;
+  /** The number of the newest request; an older one stops. */
+  let newest = 0;
 
   return {
     async publish(announcement) {
-      const own = ++wish;
+      const own = ++newest;
       if (options.via !== undefined) checkAdapter(options.via);
-      // Without a goodbye: what is announced next takes the place of it in everybody's memory.
+      // No goodbye: the next announcement replaces this one in every cache.
       await current?.end({ goodbye: false });
       while (nameNumber <= maxNames) {
-        if (own !== wish) throw new ReceiverError('CANCELLED', 'the announcement was withdrawn');
+        if (own !== newest) throw new ReceiverError('CANCELLED', 'the announcement was withdrawn');
         const instance = nameNumber === 1 ? announcement.instance : `${announcement.instance}-${nameNumber}`;
         const responder = startResponder(Bonjour, { ...announcement, instance }, options);
         current = responder;
@@ -82,20 +80,20 @@ function createPublisher(Bonjour: Library, options: BonjourOptions): Publisher {
         }
       }
       nameNumber = 1;
-      throw new ReceiverError('STATE', 'all names for the announcement are taken', { maxNames });
+      throw new ReceiverError('STATE', `mDNS names are taken: tried ${maxNames}`, { maxNames });
     },
     async withdraw() {
-      wish++;
+      newest++;
       await current?.end({ goodbye: true });
     },
   };
 }
 
-/** Without such an adapter, the system would speak in the network of the default route instead. */
+/** If no adapter had the address, the system would use the network of the default route instead. */
 function checkAdapter(via: string): void {
   const addresses = Object.values(networkInterfaces()).flatMap((entries = []) => entries);
   if (addresses.some(({ address }) => address === via)) return;
-  throw new ReceiverError('STATE', 'no network adapter has the address in which to announce', { via });
+  throw new ReceiverError('STATE', `no network adapter has the address ${quote(via)}`, { via });
 }
 
 function startResponder(
@@ -104,11 +102,11 @@ function startResponder(
   { via, port, log }: BonjourOptions,
 ): Responder {
   const { type, instance: name, host, port: srvPort, txt } = announcement;
-  const onFault = (error: unknown): void => log.warn({ err: error }, 'mDNS error');
-  // With an interface alone, the socket would be bound to its address and hear no multicast.
+  const warnError = (error: unknown): void => log.warn({ err: error }, 'mDNS error');
+  // With `interface` alone, the socket would bind to that address and receive no multicast.
   const network = via === undefined ? {} : { interface: via, bind: '0.0.0.0' };
-  // Its options are those of multicast-dns, whatever its types say.
-  const bonjour = new Bonjour({ ...network, ...(port !== undefined && { port }) }, onFault);
+  // The constructor passes its options to multicast-dns, although its types do not say so.
+  const bonjour = new Bonjour({ ...network, ...(port !== undefined && { port }) }, warnError);
   let service: Service | undefined;
   let finish = (_outcome: PublishOutcome): void => {};
   let ending: Promise<void> | null = null;
@@ -117,14 +115,14 @@ function startResponder(
   const outcome = new Promise<PublishOutcome>((resolve, reject) => {
     finish = resolve;
     const socket = bonjour['server'].mdns as NodeJS.EventEmitter;
-    socket.on('error', (error) => (service?.published === true ? onFault(error) : reject(error)));
+    socket.on('error', (error) => (service?.published === true ? warnError(error) : reject(error)));
     socket.on('warning', (error) => log.debug({ err: error }, 'mDNS warning'));
-    // It looks first whether the name is taken, which takes up to a second.
+    // The probe for a conflict takes up to a second.
     service = bonjour.publish({ name, type, host, port: srvPort, txt, probe: true });
     const records = recordsOf(service, announcement);
     service.records = () =>
-      records.filter((record) => !isEnding || !isOfAll(record)).map((record) => ({ ...record }));
-    // What it does about a name that is taken: its own `stop` would say goodbye for the other one.
+      records.filter((record) => !isEnding || !isShared(record)).map((record) => ({ ...record }));
+    // Called on a conflict: the library's own `stop` would send a goodbye for the other machine.
     service.stop = () => resolve('taken');
     service.once('up', () => resolve('announced'));
   });
@@ -136,7 +134,7 @@ function startResponder(
       isEnding = true;
       ending ??= new Promise((resolve) => {
         const close = (): void => bonjour.destroy(resolve);
-        // Before it is announced there is nothing to take back, and the name may be somebody else's.
+        // Before the announcement there is nothing to take back, and the name may belong to another machine.
         if (goodbye && service?.published === true) bonjour.unpublishAll(close);
         else close();
       });
@@ -145,14 +143,14 @@ function startResponder(
   };
 }
 
-/** That there are such services at all is said in the name of all of them, and not taken back by one. */
-function isOfAll({ name }: ServiceRecord): boolean {
+/** The record that lists the service type belongs to all services of the type, so no single one takes it back. */
+function isShared({ name }: ServiceRecord): boolean {
   return name.startsWith('_services.');
 }
 
 /**
- * The library's records with our addresses. All but the shared ones bear the flush bit (RFC 6762, 10.2), by which
- * a listener forgets what it heard before.
+ * The library's records with our addresses. All but the shared ones have the cache-flush bit (RFC 6762, 10.2), which
+ * makes a listener drop what it cached before.
  */
 function recordsOf(service: Service, { addresses }: Announcement): ServiceRecord[] {
   const unique = service
@@ -160,23 +158,21 @@ function recordsOf(service: Service, { addresses }: Announcement): ServiceRecord
     .filter(({ type }) => type === 'SRV' || type === 'TXT')
     .map((record) => ({ ...record, flush: true }));
   const shared = service.records().filter(({ type }) => type === 'PTR');
-  const places = addresses.map((data) => {
+  const hosts = addresses.map((data) => {
     const type = data.includes(':') ? ('AAAA' as const) : ('A' as const);
     return { name: service.host, type, ttl: recordTtlSeconds, data, flush: true };
   });
-  return [...shared, ...unique, ...places];
+  return [...shared, ...unique, ...hosts];
 }
 
-/** What the option `announce` comes to. */
 export interface ResolvedAnnounce {
   readonly httpPort: number | undefined;
   readonly via: string | undefined;
   makePublisher(log: Log): Publisher;
 }
 
-/** Null when nothing is to be announced. Throws `OPTIONS` when the library is needed and not installed. */
-export async function resolveAnnounce(option: boolean | AnnounceOptions): Promise<ResolvedAnnounce | null> {
-  if (option === false) return null;
+/** Throws `OPTIONS` when `bonjour-service` is needed and not installed. */
+export async function resolveAnnounce(option: true | AnnounceOptions): Promise<ResolvedAnnounce> {
   const { httpPort, interface: via, publisher } = option === true ? {} : option;
   if (publisher !== undefined) return { httpPort, via, makePublisher: () => publisher };
   const create = await loadBonjour();

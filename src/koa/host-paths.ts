@@ -1,10 +1,8 @@
 /**
- * The resolver hook: what a dashboard asks instead of joining paths by itself.
- *
- * Every look-up goes through the one resolver, so a host that uses these is right for its own configurations and
- * for those of peers alike. Whatever is absent is an error that says which kind of file is missing: a reader that
- * shrugs shows "0 bytes" for a build that lies somewhere else. A peer's build is code and may plant links: `config`
- * as one to the host's own YAMLs would have the host delete those, so a place that leads out of it is refused.
+ * The path functions of a dashboard, which calls these instead of joining paths: they are right for its own
+ * configurations and for those of peers. A missing file is an error that names the kind of file, because a silent reader
+ * shows "0 bytes" for a build that is elsewhere. A peer's build is code and can plant links: if `config` linked to the
+ * host's own YAML files, the host would delete those, so a path that leads out of the peer's subtree is refused.
  */
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -30,62 +28,62 @@ import type { Configuration, Paths, RemoteKey } from '../paths/index.js';
 import { remoteKeyOf } from '../paths/resolver.js';
 import type { ReceiverCore } from '../receiver-api.js';
 
-/** A file of a build, as a page offers it. */
+/** A downloadable file of a build. */
 export interface HostFile {
   /** The base name. */
   readonly name: string;
-  /** Absolute, without links. */
+  /** Absolute, with links resolved. */
   readonly path: string;
   readonly bytes: number;
 }
 
 export interface HostArtifacts {
   readonly storage: StorageJson;
-  /** The file at `firmware_bin_path`, or what stands in for it where the toolchain writes none. */
+  /** The file at `firmware_bin_path`, or its substitute for a toolchain that writes none. */
   readonly firmware: HostFile;
-  /** The files that a peer would get too, the firmware first. No name comes twice. */
+  /** The files that a peer would get too, the firmware first. Names are unique. */
   readonly files: readonly HostFile[];
 }
 
-/** The places that belong to a configuration, whether or not something is there. */
+/** The paths that belong to a configuration, whether or not they exist. */
 export interface ArchivePaths {
   readonly config: string;
   readonly storage: string;
   readonly validated: readonly string[];
-  /** Null when no sidecar says what the build is called. */
+  /** Null without a sidecar, which names the build. */
   readonly idedata: string | null;
   readonly build: string | null;
 }
 
 /**
- * Each takes a configuration string, local or remote, and throws `TRAVERSAL` for one that is refused. Those that
- * read also throw it for a place of a peer's that leads out of its subtree, and `STORAGE` for what cannot be read.
+ * Each function takes a local or remote configuration string and throws `TRAVERSAL` if it is not a valid one. Functions
+ * that read throw `TRAVERSAL` for a peer's path that leads out of its subtree, and `STORAGE` for an unreadable file.
  */
 export interface HostPaths extends Pick<
   Paths,
   'parseConfiguration' | 'resolveDataDir' | 'resolveConfigPath' | 'resolveStoragePath' | 'resolveIdedataPath'
 > {
-  /** The sidecar. Throws `STORAGE` when it is missing or damaged. */
+  /** The sidecar. */
   loadStorage(configuration: string): Promise<StorageJson>;
-  /** The firmware and what lies with it. Throws `STORAGE` naming what is missing, `TRAVERSAL` for a planted path. */
+  /** The firmware and the files beside it. */
   loadBuildArtifacts(configuration: string): Promise<HostArtifacts>;
-  /** What the build directory holds. Throws `STORAGE` when there is no sidecar, or no build. */
+  /** The size of the build directory. Throws `STORAGE` when there is no sidecar, or no build. */
   buildSize(configuration: string): Promise<Usage>;
-  /** The hash of the configuration that was built, as ESPHome prints it: `0x1a2b3c4d`. Throws `STORAGE`. */
+  /** The hash of the configuration that was built, as ESPHome prints it: `0x1a2b3c4d`. */
   configHash(configuration: string): Promise<string>;
   /**
-   * Removes what was built, under the lock when it is a peer's; configuration and sidecar stay. Never `esphome
-   * clean`, which empties shared caches. Nothing there is fine. Throws `TRAVERSAL` for a build directory that is
-   * not below the one where ESPHome would put it, `LOCK_TIMEOUT` while a build runs there.
+   * Removes the build, if there is one; configuration and sidecar stay. A peer's build is removed under its lock. Does not
+   * call `esphome clean`, which empties shared caches. Throws `TRAVERSAL` for a build directory outside of the one where
+   * ESPHome would put it, `LOCK_TIMEOUT` while a build runs there.
    */
   wipeBuild(configuration: string): Promise<void>;
-  /** What a host moves or removes when the device is archived or deleted. Throws `STORAGE` for a damaged sidecar. */
+  /** The paths to move or remove when the device is archived or deleted. Throws `STORAGE` for a damaged sidecar. */
   archivePaths(configuration: string): Promise<ArchivePaths>;
-  /** The configurations of all builds of peers that are here, in order. Throws system errors. */
+  /** The configurations of all stored builds of peers, sorted, including those whose jobs were removed. */
   listRemote(): Promise<readonly Configuration[]>;
   /**
-   * Removes all that is here of one device of a peer, once no build of it runs. Nothing there is fine. Throws
-   * `STATE` for a local configuration, `TRAVERSAL` for a planted link, `LOCK_TIMEOUT`.
+   * Removes all data of one device of a peer, if there is any, once no build of it runs. Throws `STATE` for a local
+   * configuration, `TRAVERSAL` for a planted link, `LOCK_TIMEOUT`.
    */
   removeRemote(configuration: string): Promise<void>;
 }
@@ -94,10 +92,6 @@ const maxBuildInfoBytes = 64 * 1024;
 
 export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' | 'clean'>): HostPaths {
   const { paths } = core;
-
-  function storageOf(configuration: string): Promise<StorageJson> {
-    return readSidecar(paths, configuration);
-  }
 
   function idedataOf(configuration: string, { name, toolchain }: StorageJson): string | null {
     return name === null ? null : paths.resolveIdedataPath(configuration, { name, toolchain });
@@ -128,17 +122,16 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' 
   }
 
   async function wipeBuild(configuration: string): Promise<void> {
-    const key = paths.parseConfiguration(configuration);
-    if (key === null) return wipeLocal(configuration);
-    await core.clean(configuration);
+    if (paths.parseConfiguration(configuration) === null) await wipeLocal(configuration);
+    else await core.clean(configuration);
   }
 
   async function wipeLocal(configuration: string): Promise<void> {
-    const storage = await ifAny(storageOf(configuration));
+    const storage = await unlessMissing(readSidecar(paths, configuration));
     if (storage === null) return;
     const { buildPath } = storage;
     if (buildPath !== null) {
-      // Below it any name will do: the sidecar's own may be none that ESPHome would choose.
+      // Any name gives the right parent; the sidecar's own might not be a valid one.
       const root = dirname(paths.resolveBuildPath(configuration, { name: 'any' }));
       await assertInside(root, buildPath, 'the build directory');
       await removeTree(buildPath);
@@ -148,7 +141,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' 
   }
 
   async function archivePaths(configuration: string): Promise<ArchivePaths> {
-    const storage = await ifAny(storageOf(configuration));
+    const storage = await unlessMissing(readSidecar(paths, configuration));
     const found = {
       config: paths.resolveConfigPath(configuration),
       storage: paths.resolveStoragePath(configuration),
@@ -168,7 +161,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' 
     resolveConfigPath: paths.resolveConfigPath,
     resolveStoragePath: paths.resolveStoragePath,
     resolveIdedataPath: paths.resolveIdedataPath,
-    loadStorage: (configuration) => withoutPlaces(() => storageOf(configuration)),
+    loadStorage: (configuration) => withoutPlaces(() => readSidecar(paths, configuration)),
     loadBuildArtifacts: (configuration) => withoutPlaces(() => loadBuildArtifacts(configuration)),
     buildSize: (configuration) => withoutPlaces(() => buildSize(configuration)),
     configHash: (configuration) => withoutPlaces(() => configHash(configuration)),
@@ -183,8 +176,8 @@ function hostFile({ name, path, size }: BuildFile): HostFile {
   return { name: basename(name), path, bytes: size };
 }
 
-/** Null where there is no sidecar; every other trouble is an error. */
-async function ifAny(reading: Promise<StorageJson>): Promise<StorageJson | null> {
+/** Null when the sidecar is missing; every other fault is an error. */
+async function unlessMissing(reading: Promise<StorageJson>): Promise<StorageJson | null> {
   try {
     return await reading;
   } catch (error) {
@@ -193,12 +186,6 @@ async function ifAny(reading: Promise<StorageJson>): Promise<StorageJson | null>
   }
 }
 
-/**
- * The builds of peers as a whole: which there are, and the removal of one. A host that walked the directories by
- * itself would follow a link that a peer's build has planted, or delete under a running compiler.
- */
-
-/** The configurations of all builds that are here, also of those whose jobs are forgotten. In order of their names. */
 async function listRemote(paths: Paths): Promise<readonly Configuration[]> {
   const found: Configuration[] = [];
   for (const peer of await namesIn(paths.buildsDir, 'isDirectory')) {
@@ -210,10 +197,6 @@ async function listRemote(paths: Paths): Promise<readonly Configuration[]> {
   return found;
 }
 
-/**
- * Removes all that is here of one device of a peer, once no build of it runs. Nothing there is fine. Throws `STATE`
- * for a local configuration, `TRAVERSAL` for a directory that is reached through a link, `LOCK_TIMEOUT`.
- */
 async function removeRemote(
   { paths, underLease }: Pick<ReceiverCore, 'paths' | 'underLease'>,
   configuration: string,
@@ -227,7 +210,6 @@ async function removeRemote(
   });
 }
 
-/** What the names of two directories mean together; the parser decides. */
 function keyOf(paths: Paths, peer: string, name: string): RemoteKey | null {
   return orNull(() => paths.parseConfiguration(`.esphome/.remote_builds/${peer}/${name}/any.yaml`));
 }
@@ -240,7 +222,7 @@ async function configurationsOf(paths: Paths, key: RemoteKey): Promise<Configura
     .map((file) => paths.formatConfiguration(key, file));
 }
 
-/** Names of real directories or files, never of links. A directory that is not there has none. */
+/** Names of real directories or files, without links; empty for a missing directory. */
 async function namesIn(directory: string, kind: 'isFile' | 'isDirectory'): Promise<string[]> {
   try {
     const entries = await readdir(directory, { withFileTypes: true });
@@ -254,7 +236,7 @@ async function namesIn(directory: string, kind: 'isFile' | 'isDirectory'): Promi
   }
 }
 
-/** What the parser refuses is not a build. */
+/** Null for names that the parser refuses: those are not builds. */
 function orNull<T>(read: () => T): T | null {
   try {
     return read();

@@ -1,8 +1,8 @@
 /**
- * The peer link on a port of its own, as the original build server has it: one path, everything else is 404.
- *
- * Nobody is refused for want of room, and nobody stays who asks for no peer link (half-open.ts). Node's own limits would
- * do the opposite: a full `maxConnections` drops the newcomer, and half a request may take minutes.
+ * The peer link on its own port, as Device Builder's build server has it: one path, everything else is 404. A socket that
+ * is not upgraded to the peer link in time is closed, and when all places are taken a new connection replaces one of
+ * these, so silent strangers neither stay nor keep a paired dashboard out. Node's own limits do the opposite: a full
+ * `maxConnections` drops the new connection, and half a request can take minutes.
  */
 import { createServer, type Server, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -12,19 +12,20 @@ import type { Clock } from '../async/clock.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { ConnectionLimits } from '../options/core-options.js';
+import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';
 import { type ReleasePlace, createConnectionPool } from '../server/connection-limits.js';
 import { peerLinkPath, wsTransport, WebSocketServer } from './ws-transport.js';
 
-/** What was really bound. */
+/** The address that was bound. */
 export interface Bound {
   readonly port: number;
-  /** An IP address, also where a name was asked for. */
+  /** An IP address, also when a host name was requested. */
   readonly address: string;
 }
 
 export interface Listener extends Bound {
-  /** Stops listening and drops what is still open. */
+  /** Stops listening and destroys all open sockets. */
   close(): Promise<void>;
 }
 
@@ -37,7 +38,7 @@ export interface ListenOptions {
   readonly log: Log;
 }
 
-/** Binds `host:port`; port 0 takes a free one. Throws `STATE` when the address is taken or not to be had. */
+/** Binds `host:port`; port 0 picks a free port. Throws `STATE` when the address cannot be bound. */
 export async function listenForPeers({
   port,
   host,
@@ -50,19 +51,19 @@ export async function listenForPeers({
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
   });
   const halfOpen = createHalfOpen(connectionLimits, clock);
-  // After an upgrade a socket is no concern of the HTTP server's, which then would wait for it for ever.
+  // `server.close()` waits for upgraded sockets but cannot end them.
   const open = new Map<Duplex, ReleasePlace>();
   server.on('connection', (socket) => {
-    const leave = halfOpen.enter(socket.remoteAddress ?? '', () => socket.destroy());
-    open.set(socket, leave);
+    const release = halfOpen.enter(socket.remoteAddress ?? '', () => socket.destroy());
+    open.set(socket, release);
     socket.once('close', () => {
       open.delete(socket);
-      leave();
+      release();
     });
   });
   server.on('upgrade', (request, socket, head) => {
     if (handleUpgrade(request, socket, head)) {
-      // One that was refused as no proper WebSocket has its answer, and stays what it was until it is gone.
+      // `ws` has already answered an invalid handshake; such a socket stays half-open until it closes.
       if (!socket.writableEnded) open.get(socket)?.();
       return;
     }
@@ -86,54 +87,46 @@ export async function listenForPeers({
 function bind(server: Server, port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
-      const why = systemCode(cause) === 'EADDRINUSE' ? 'is taken' : 'cannot be bound';
-      reject(new ReceiverError('STATE', `the address ${host}:${port} ${why}`, { host, port }, { cause }));
+      const why = systemCode(cause) === 'EADDRINUSE' ? 'is already in use' : 'cannot be bound';
+      const message = `cannot listen on ${host}:${port}: the address ${why}`;
+      reject(new ReceiverError('STATE', message, { host, port }, { cause }));
     });
     server.listen(port, host, resolve);
   });
 }
 
-/**
- * The sockets of the receiver's own port that are no peer link yet, whatever they have said so far: nothing, half a
- * request, or requests without end. Each has so many milliseconds from its arrival and no more, and a newcomer who finds
- * no room gets that of another (places.ts). So silent strangers neither keep a paired dashboard out nor stay.
- *
- * What has been upgraded is no concern of this: the link's gate counts strangers, and a session of a peer is never ended
- * for want of room.
- */
+/** For sockets before their upgrade; the peer server has limits for those after it. */
 export type HalfOpenLimits = Pick<ConnectionLimits, 'sockets' | 'handshakeTimeoutMs'>;
 
-/** One timer for all of them fires no more often than this. */
+/** The shortest interval of the one timer that serves all sockets. */
 const leastWaitMs = 1_000;
 
+/** Sockets that are not upgraded yet, whether they have sent nothing, half a request or endless requests. */
 export interface HalfOpen {
-  /**
-   * Takes a newcomer in; `end` is called once, when his time is over or his place is needed. He leaves when he has been
-   * upgraded, or is gone.
-   */
+  /** Adds a socket; `end` is called once, on timeout or when its place is needed. Release it on upgrade or close. */
   enter(address: string, end: () => void): ReleasePlace;
 }
 
 interface HalfOpenSocket {
   readonly until: number;
   readonly end: () => void;
-  readonly leave: ReleasePlace;
+  readonly release: ReleasePlace;
 }
 
 export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, clock: Clock): HalfOpen {
   const places = createConnectionPool({ most: sockets });
-  /** As they came, so that the first is the next whose time is over. */
+  /** In the order of arrival, so the first one times out next. */
   const waiting = new Set<HalfOpenSocket>();
-  let isTimed = false;
+  let hasTimer = false;
 
-  function lookLater(): void {
+  function startTimer(): void {
     const [first] = waiting;
-    if (isTimed || first === undefined) return;
-    isTimed = true;
+    if (hasTimer || first === undefined) return;
+    hasTimer = true;
     clock.after(Math.max(first.until - clock.steady(), leastWaitMs), () => {
-      isTimed = false;
+      hasTimer = false;
       endLate();
-      lookLater();
+      startTimer();
     });
   }
 
@@ -141,50 +134,43 @@ export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, 
     const now = clock.steady();
     for (const late of waiting) {
       if (late.until > now) return;
-      late.leave();
+      late.release();
       late.end();
     }
   }
 
   return {
     enter(address, end) {
-      const leavePlace = places.enter(address, () => {
-        waiting.delete(mine);
+      const releasePlace = places.enter(address, () => {
+        waiting.delete(entry);
         end();
       });
-      const mine: HalfOpenSocket = {
+      const entry: HalfOpenSocket = {
         until: clock.steady() + handshakeTimeoutMs,
         end,
-        leave() {
-          waiting.delete(mine);
-          leavePlace();
+        release() {
+          waiting.delete(entry);
+          releasePlace();
         },
       };
-      waiting.add(mine);
-      lookLater();
-      return mine.leave;
+      waiting.add(entry);
+      startTimer();
+      return entry.release;
     },
   };
 }
 
-/**
- * Upgrades of the peer link's path to a transport, on any HTTP server.
- *
- * Messages are never larger than 65,535 bytes (Noise), and the limit holds from the first byte: `ws` would take
- * 100 MiB from a stranger before the handshake. A path that is not ours is left to whoever else listens.
- */
-const maxMessageBytes = 65_535;
-
-/** Handles an upgrade when it is for the peer link. False, and nothing touched, when it is not. */
+/** Upgrades a request to the peer link. Returns false, with nothing touched, for any other path. */
 export type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => boolean;
 
+/** Works on any HTTP server. The message limit holds from the first byte: by default `ws` accepts 100 MiB of a stranger. */
 export function createUpgrade(accept: (transport: Transport) => void): HandleUpgrade {
   const server = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
     maxPayload: maxMessageBytes,
     clientTracking: false,
-    // Left to itself, `ws` agrees to the first subprotocol that a client offers; the link has none.
+    // By default `ws` accepts the first subprotocol that a client offers; the peer link has none.
     handleProtocols: () => false,
   });
   return function handleUpgrade(request, socket, head) {

@@ -1,6 +1,4 @@
-/**
- * The receiver as a host mounts it: the core with its routes, its sockets and its own port.
- */
+/** The receiver as a host mounts it: the core plus its routes, its sockets, its port and its mDNS announcement. */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { parse } from 'node:url';
@@ -26,92 +24,76 @@ import { loadWebsockify, createRoutes } from './routes.js';
 import { createEvents, createSockets } from './sockets.js';
 import { callFrom, dial } from './ws-transport.js';
 
-/** What of the core a host may have as it is. */
+/** The parts of the core that a host gets unchanged. */
 type Shared = Pick<
   ReceiverCore,
   'paths' | 'pin' | 'pairing' | 'peers' | 'jobs' | 'retention' | 'clean' | 'composeEnvironment' | 'subscribe'
 >;
 
 export interface Receiver extends Shared {
-  /** The same look-ups as `ctx.esphomePaths`. */
+  /** The same functions as `ctx.esphomePaths`. */
   readonly hostPaths: HostPaths;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
-  /**
-   * Events and the peer link on the host's own port, for `app.ws.use` of koa-websocket; with `peerLink: false` events
-   * alone, for a host that wants dashboards at the port of `listen` only.
-   */
+  /** The event stream and the peer link on the host's port, for `app.ws.use` of koa-websocket. */
   sockets(options?: MountOptions): websockify.Middleware;
-  /** Does both for a host without wishes. Reuses `app.ws` when koa-websocket is there already. */
+  /** Mounts `routes` and `sockets` on an app. Reuses `app.ws` if koa-websocket is already installed. */
   mount(app: Koa, options?: MountOptions): void;
-  /** For a host that owns its server: takes an upgrade of the peer link over. False: not ours, nothing touched. */
+  /** For a host with its own HTTP server: upgrades a peer link request. Returns false, with nothing touched, for others. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
-  /** Opens the peer link on a port of its own; resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
+  /** Opens the peer link on its own port and resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
   listen(port: number, host?: string): Promise<number>;
-  /** Ends everything that was started: peers hear `server_shutting_down`, running builds are ended. */
+  /** Ends everything that was started: peers are sent `server_shutting_down`, running builds are stopped. */
   close(): Promise<void>;
 }
 
 export interface MountOptions {
-  /** Default: true. */
+  /** False serves the peer link only on the port of `listen`. Default: true. */
   readonly peerLink?: boolean | undefined;
 }
 
 const maxEventMessageBytes = 1024 * 1024;
 
-/** Makes a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
+/** Creates a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
 export async function createReceiver(options: ReceiverOptions): Promise<Receiver> {
   return createTimedReceiver(options, defaultConnectBackTiming);
 }
 
-/** The same for tests that cannot wait for five minutes. */
+/** For tests, which cannot wait five minutes for a connect-back. */
 export async function createTimedReceiver(
   options: ReceiverOptions,
   timing: ConnectBackTiming,
 ): Promise<Receiver> {
   const resolved = resolveReceiverOptions(options);
   const { authorize, prefix } = resolved;
-  const wish = await resolveAnnounce(resolved.announce);
+  const announce = resolved.announce === false ? null : await resolveAnnounce(resolved.announce);
   const core = await openReceiver(resolved);
+  const { paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe } = core;
   const announcer =
-    wish && createAnnouncer({ ...wish, publisher: wish.makePublisher(core.options.log), core, clock });
+    announce &&
+    createAnnouncer({ ...announce, publisher: announce.makePublisher(core.options.log), core, clock });
   const hostPaths = createHostPaths(core);
-  const upgrade = createUpgrade(core.accept);
+  const handleUpgrade = createUpgrade(core.accept);
   const events = createEvents(core);
   const listeners: Listener[] = [];
   let isClosed = false;
 
   const receiver: Receiver = {
-    paths: core.paths,
-    hostPaths,
-    pin: core.pin,
-    pairing: core.pairing,
-    peers: core.peers,
-    jobs: core.jobs,
-    retention: core.retention,
-    clean: core.clean,
-    composeEnvironment: core.composeEnvironment,
+    ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
+    ...{ hostPaths, handleUpgrade },
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
     sockets: ({ peerLink = true } = {}) => createSockets({ core, events, prefix, authorize, peerLink }),
-    mount(app, wishes) {
+    mount(app, mountOptions) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
-      withSockets.ws.use(receiver.sockets(wishes));
+      withSockets.ws.use(receiver.sockets(mountOptions));
       harden(withSockets.ws);
     },
-    handleUpgrade: upgrade,
     async listen(port, host = '0.0.0.0') {
       if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
       const { log, connectionLimits } = core.options;
-      const listener = await listenForPeers({
-        port,
-        host,
-        connectionLimits,
-        handleUpgrade: upgrade,
-        clock,
-        log,
-      });
+      const listener = await listenForPeers({ port, host, connectionLimits, handleUpgrade, clock, log });
       listeners.push(listener);
       if (isClosed) {
         await listener.close();
@@ -124,10 +106,9 @@ export async function createTimedReceiver(
         timing,
       });
       announcer?.begin(listener);
-      log.info({ host, port: listener.port, pin: core.pin }, 'listening');
+      log.info({ host, port: listener.port, pin }, 'listening');
       return listener.port;
     },
-    subscribe: core.subscribe,
     async close() {
       isClosed = true;
       events.close();
@@ -139,9 +120,9 @@ export async function createTimedReceiver(
 }
 
 /**
- * Two ways in which koa-websocket crashes the process: its socket server repeats the errors of the HTTP server, such
- * as a port that is taken, where nobody listens; and it parses the address of an upgrade where nothing catches, so
- * that one request from any web page ends the host. Takes effect when the host begins to listen.
+ * Prevents two crashes in koa-websocket: its socket server re-emits errors of the HTTP server, such as a port in use,
+ * without a listener; and it parses the URL of an upgrade without a catch, so one request from any web page would end the
+ * host. Takes effect when the host begins to listen.
  */
 function harden(sockets: websockify.App['ws']): void {
   const listen = sockets.listen.bind(sockets);
@@ -161,7 +142,7 @@ function harden(sockets: websockify.App['ws']): void {
   };
 }
 
-/** By the old parser, which is the one that koa-websocket uses. */
+/** Uses the legacy parser, as koa-websocket does. */
 function isParsable(address: string | undefined): boolean {
   try {
     return parse(address ?? '').pathname !== null;

@@ -1,12 +1,10 @@
 /**
- * The admin routes under one prefix, and the resolver hook on every context of the host.
- *
- * Each route asks the authorize hook first; an error of ours becomes a status and its message, which by rule names
- * no place of this machine.
+ * The admin routes below one prefix, and `ctx.esphomePaths` on every context of the host. Each request is authorized
+ * before it is routed. A `ReceiverError` becomes a status and its message, which never contains a host path.
  */
 import { createRequire } from 'node:module';
 
-import type { Router } from '@koa/router';
+import type { Router, RouterContext } from '@koa/router';
 import type { Context, Middleware } from 'koa';
 import type websockify from 'koa-websocket';
 
@@ -21,7 +19,7 @@ import { stateOf } from './state.js';
 
 declare module 'koa' {
   interface ExtendableContext {
-    /** Where things are, for local and remote configurations alike; set by `receiver.routes()`. */
+    /** Paths of local and remote configurations; set by `receiver.routes()`. */
     esphomePaths: HostPaths;
   }
 }
@@ -43,8 +41,8 @@ export interface RoutesOptions {
 }
 
 /**
- * One middleware for `app.use`. The question of authority stands in front of the router and not in it: a router that
- * matched its routes in any case, and its own middleware only in the written one, let strangers in.
+ * A middleware for `app.use`. It authorizes in front of the router and not inside it: a router that matched its routes in
+ * any letter case, but its own middleware only in the written case, let strangers in.
  */
 export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
   const router = new (loadRouter())({ prefix, sensitive: true });
@@ -65,29 +63,28 @@ export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptio
     ctx.set('cache-control', 'no-store');
     let isOurs = true;
     await answerErrors(ctx as Context, async () => routed(ctx, async () => void (isOurs = false)));
-    // What the host throws is the host's to answer.
+    // Outside of `answerErrors`: the host answers its own errors.
     return isOurs ? undefined : next();
   };
 }
 
-async function answerErrors(ctx: Context, work: () => Promise<unknown>): Promise<unknown> {
+async function answerErrors(ctx: Context, handle: () => Promise<unknown>): Promise<void> {
   try {
-    return await work();
+    await handle();
   } catch (error) {
     if (!isReceiverError(error)) throw error;
     ctx.status = statusOf[error.code] ?? 500;
     ctx.body = { error: error.code, message: error.message };
-    return undefined;
   }
 }
 
-/** The request that decided something, for the log. */
-function nameOf({ method, path, ip }: Context): string {
+/** The request that made a decision, for the log. */
+function requestName({ method, path, ip }: RouterContext): string {
   return `${method} ${path} from ${ip}`;
 }
 
-/** Whose share of the pairing window the request is about. */
-async function clientOf(ctx: Context): Promise<string | undefined> {
+/** The page whose share of the pairing window the request changes. */
+async function clientOf(ctx: RouterContext): Promise<string | undefined> {
   const { client } = await readJsonObject(ctx);
   return typeof client === 'string' && client !== '' ? client : undefined;
 }
@@ -98,26 +95,27 @@ function addRoutes(router: Router, core: ReceiverCore): void {
     ctx.body = stateOf(core);
   });
   router.post('/pairing/open', async (ctx) => {
-    pairing.open(await clientOf(ctx as unknown as Context));
+    pairing.open(await clientOf(ctx));
     ctx.body = { closesInMs: pairing.closesInMs() };
   });
   router.post('/pairing/close', async (ctx) => {
-    pairing.close(await clientOf(ctx as unknown as Context));
+    pairing.close(await clientOf(ctx));
     ctx.status = 204;
   });
   router.get('/pairing/requests', (ctx) => {
     ctx.body = pairing.requests();
   });
   router.post('/pairing/requests/:id/approve', async (ctx) => {
-    const { pin } = await readJsonObject(ctx as unknown as Context);
-    if (typeof pin !== 'string') throw new ReceiverError('OPTIONS', 'the pin that was shown is needed');
-    const by = nameOf(ctx as unknown as Context);
+    const { pin } = await readJsonObject(ctx);
+    if (typeof pin !== 'string')
+      throw new ReceiverError('OPTIONS', 'field "pin" must be the pin of the request');
+    const by = requestName(ctx);
     const { dashboardId } = await pairing.approve(ctx.params['id'] ?? '', pin, { by });
     ctx.body = { dashboardId };
   });
   router.post('/pairing/requests/:id/reject', (ctx) => {
-    const by = nameOf(ctx as unknown as Context);
-    ctx.status = pairing.reject(ctx.params['id'] ?? '', { by }) ? 204 : 404;
+    const isRejected = pairing.reject(ctx.params['id'] ?? '', { by: requestName(ctx) });
+    ctx.status = isRejected ? 204 : 404;
   });
   router.get('/peers', (ctx) => {
     ctx.body = peers.list();
@@ -125,9 +123,9 @@ function addRoutes(router: Router, core: ReceiverCore): void {
   router.delete('/peers/:id', async (ctx) => {
     const { data } = ctx.query;
     if (data !== undefined && data !== 'keep' && data !== 'delete')
-      throw new ReceiverError('OPTIONS', 'data must be keep or delete');
-    const by = nameOf(ctx as unknown as Context);
-    ctx.status = (await peers.revoke(ctx.params['id'] ?? '', { data, by })) ? 204 : 404;
+      throw new ReceiverError('OPTIONS', 'query parameter "data" must be "keep" or "delete"');
+    const isRevoked = await peers.revoke(ctx.params['id'] ?? '', { data, by: requestName(ctx) });
+    ctx.status = isRevoked ? 204 : 404;
   });
   router.get('/jobs', (ctx) => {
     ctx.body = jobs.list();
@@ -141,40 +139,97 @@ function addRoutes(router: Router, core: ReceiverCore): void {
   });
 }
 
-/** Reads the small JSON bodies of the admin routes. Hosts have body parsers of their own; none is relied on. */
-const maxBodyBytes = 64 * 1024;
-
-/** The request's JSON object; an absent body is an empty one. Answers 400 or 413 by throwing as `ctx.throw` does. */
-async function readJsonObject(ctx: Context): Promise<Readonly<Record<string, unknown>>> {
-  const parsed = (ctx.request as { body?: unknown }).body ?? parse(ctx, await readAll(ctx));
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
-    ctx.throw(400, 'a JSON object is needed');
-  return parsed as Record<string, unknown>;
+function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore): void {
+  router.get('/usage', async (ctx) => {
+    ctx.body = await retention.usage();
+  });
+  router.get('/retention', (ctx) => {
+    ctx.body = retention.limits();
+  });
+  router.patch('/retention', async (ctx) => {
+    ctx.body = await retention.setLimits(await readJsonObject(ctx));
+  });
+  router.post('/sweep', async (ctx) => {
+    ctx.body = await retention.sweep({ dryRun: isDryRun(await readFields(ctx, [])) });
+  });
+  router.post('/clean', async (ctx) => {
+    const { configuration } = await readFields(ctx, ['configuration']);
+    if (typeof configuration !== 'string')
+      throw new ReceiverError('OPTIONS', 'field "configuration" must be a string');
+    await clean(configuration);
+    ctx.status = 204;
+  });
+  router.post('/reset', async (ctx) => {
+    const body = await readFields(ctx, resettable);
+    ctx.body = await retention.reset(resetTargetOf(body), { dryRun: isDryRun(body) });
+  });
 }
 
-async function readAll(ctx: Context): Promise<string> {
+const resettable = ['configuration', 'dashboardId', 'version', 'toolchain', 'all'] as const;
+
+/** Refuses unknown fields: with a misspelt `dryRun`, the request would remove data. */
+async function readFields(ctx: RouterContext, names: readonly string[]): Promise<Body> {
+  const body = await readJsonObject(ctx);
+  const allowed = [...names, 'dryRun'];
+  const unknown = Object.keys(body).find((name) => !allowed.includes(name));
+  if (unknown === undefined) return body;
+  throw new ReceiverError('OPTIONS', `unknown field ${quote(unknown)} (allowed: ${allowed.join(', ')})`);
+}
+
+function isDryRun({ dryRun = false }: Body): boolean {
+  if (typeof dryRun === 'boolean') return dryRun;
+  throw new ReceiverError('OPTIONS', 'field "dryRun" must be true or false');
+}
+
+function resetTargetOf(body: Body): ResetTarget {
+  const [name, ...more] = resettable.filter((each) => body[each] !== undefined);
+  const value = name && body[name];
+  if (name !== undefined && more.length === 0) {
+    if (name === 'all' && value === true) return 'all';
+    if (name !== 'all' && typeof value === 'string') return { [name]: value } as unknown as ResetTarget;
+  }
+  const expected = `expected exactly one of ${resettable.join(', ')}`;
+  throw new ReceiverError('OPTIONS', `invalid reset: ${expected} (true for all, a string for the others)`);
+}
+
+type Body = Readonly<Record<string, unknown>>;
+
+const maxBodyBytes = 64 * 1024;
+
+/**
+ * The request's JSON object, empty for an empty body. Uses the result of the host's body parser, if there is one. Throws
+ * 400 or 413 by `ctx.throw`.
+ */
+async function readJsonObject(ctx: RouterContext): Promise<Body> {
+  const parsed = (ctx.request as { body?: unknown }).body ?? parse(ctx, await readAll(ctx));
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+    ctx.throw(400, 'invalid body: expected a JSON object');
+  return parsed as Body;
+}
+
+async function readAll(ctx: RouterContext): Promise<string> {
   const pieces: Buffer[] = [];
   let bytes = 0;
   for await (const piece of ctx.req as AsyncIterable<Buffer>) {
     bytes += piece.length;
-    if (bytes > maxBodyBytes) ctx.throw(413, `over ${maxBodyBytes} bytes`);
+    if (bytes > maxBodyBytes) ctx.throw(413, `body too large: at most ${maxBodyBytes} bytes are accepted`);
     pieces.push(piece);
   }
   return Buffer.concat(pieces).toString('utf8');
 }
 
-function parse(ctx: Context, text: string): unknown {
+function parse(ctx: RouterContext, text: string): unknown {
   if (text === '') return {};
   try {
     return JSON.parse(text);
   } catch {
-    return ctx.throw(400, 'the body is not JSON');
+    return ctx.throw(400, 'invalid body: expected JSON');
   }
 }
 
 /**
- * The libraries that only a Koa host needs, loaded when it mounts the receiver: for a build server without a dashboard
- * they were a quarter of its start. By `require`, because `mount` and `routes` cannot wait for an `import()`.
+ * Loads the libraries that only a Koa host needs when it mounts the receiver: they took a quarter of the start of a build
+ * server without a dashboard. By `require`, because `mount` and `routes` cannot await an `import()`.
  */
 const load = createRequire(import.meta.url);
 
@@ -184,61 +239,4 @@ function loadRouter(): typeof Router {
 
 export function loadWebsockify(): typeof websockify {
   return load('koa-websocket') as typeof websockify;
-}
-
-/** The admin routes of what is kept: who takes how much of the disk, a sweep, limits, a clean, a reset. */
-type Body = Readonly<Record<string, unknown>>;
-
-function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore): void {
-  router.get('/usage', async (ctx) => {
-    ctx.body = await retention.usage();
-  });
-  router.get('/retention', (ctx) => {
-    ctx.body = retention.limits();
-  });
-  router.patch('/retention', async (ctx) => {
-    ctx.body = await retention.setLimits(await readJsonObject(ctx as unknown as Context));
-  });
-  router.post('/sweep', async (ctx) => {
-    ctx.body = await retention.sweep({ dryRun: isDryRun(await bodyOf(ctx, [])) });
-  });
-  router.post('/clean', async (ctx) => {
-    const { configuration } = await bodyOf(ctx, ['configuration']);
-    if (typeof configuration !== 'string') throw new ReceiverError('OPTIONS', 'configuration must be a text');
-    await clean(configuration);
-    ctx.status = 204;
-  });
-  router.post('/reset', async (ctx) => {
-    const body = await bodyOf(ctx, resettable);
-    ctx.body = await retention.reset(wishOf(body), { dryRun: isDryRun(body) });
-  });
-}
-
-const resettable = ['configuration', 'dashboardId', 'version', 'toolchain', 'all'] as const;
-
-/** A field that nobody knows is refused: a dry run that is misspelt would be none. */
-async function bodyOf(ctx: unknown, names: readonly string[]): Promise<Body> {
-  const body = await readJsonObject(ctx as Context);
-  const known = [...names, 'dryRun'];
-  for (const name of Object.keys(body)) {
-    if (!known.includes(name))
-      throw new ReceiverError('OPTIONS', `${quote(name)} is none of ${known.join(', ')}`);
-  }
-  return body;
-}
-
-function isDryRun({ dryRun = false }: Body): boolean {
-  if (typeof dryRun === 'boolean') return dryRun;
-  throw new ReceiverError('OPTIONS', 'dryRun must be true or false');
-}
-
-/** Exactly one thing. */
-function wishOf(body: Body): ResetTarget {
-  const [name, ...more] = resettable.filter((each) => body[each] !== undefined);
-  const value = name && body[name];
-  if (name !== undefined && more.length === 0) {
-    if (name === 'all' && value === true) return 'all';
-    if (name !== 'all' && typeof value === 'string') return { [name]: value } as unknown as ResetTarget;
-  }
-  throw new ReceiverError('OPTIONS', `one of ${resettable.join(', ')} is needed`);
 }

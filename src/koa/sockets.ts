@@ -1,8 +1,7 @@
 /**
- * The WebSocket side for koa-websocket: events, and the peer link when it shares the host's port.
- *
- * koa-websocket leaves a socket open for ever when no route matched or a route threw, and loses what arrives
- * before a listener is attached; so ours decides at once and closes what it refuses.
+ * The sockets on the host's port, for koa-websocket: live events for operators' pages, and the peer link. koa-websocket
+ * leaves a socket open forever when no route matches or a route throws, and loses messages that arrive before a listener
+ * is attached; so this middleware decides immediately and closes every socket that it refuses.
  */
 import type websockify from 'koa-websocket';
 import type { WebSocket } from 'ws';
@@ -14,27 +13,31 @@ import { refusal, type Authorize } from './authorize.js';
 import { stateOf, type StateSource } from './state.js';
 import { peerLinkPath, wsTransport } from './ws-transport.js';
 
-/** Close codes in the private range mirror the HTTP status. */
+/** Added to the HTTP status of a refusal: a close code in the private range. */
 const refusedCode = 4000;
-const brokenCode = 1011;
+/** WebSocket close codes. */
+const goingAway = 1001;
+const internalError = 1011;
+const tryAgainLater = 1013;
+const maxBufferedBytes = 1024 * 1024;
 
 export interface SocketsOptions {
   readonly core: ReceiverCore;
   readonly events: Events;
   readonly prefix: string;
   readonly authorize: Authorize | undefined;
-  /** Whether the peer link is on the host's port, too. */
+  /** Whether the host's port serves the peer link. */
   readonly peerLink: boolean;
 }
 
-/** One middleware for `app.ws.use`. Other paths go on to the next. */
+/** A middleware for `app.ws.use`, which passes other paths on. */
 export function createSockets(options: SocketsOptions): websockify.Middleware {
   const { core, events, prefix, authorize, peerLink } = options;
   const warnRefused = createRefusalLog(core.options.log, systemClock);
   return async function esphomeReceiverSockets(ctx, next) {
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
-      if (!peerLink) return websocket.close(refusedCode + 404, 'the peer link has a port of its own');
+      if (!peerLink) return websocket.close(refusedCode + 404, 'the peer link is on another port');
       const { socket } = ctx.req;
       core.accept(wsTransport(websocket, socket.remoteAddress ?? '', socket));
       return;
@@ -54,25 +57,19 @@ export function createSockets(options: SocketsOptions): websockify.Middleware {
       events.follow(websocket, job);
     } catch (error) {
       core.options.log.error({ err: error }, 'authorize hook threw');
-      websocket.close(brokenCode, 'internal error');
+      websocket.close(internalError, 'internal error');
     }
   };
 }
 
 /**
- * Live events for operators' pages, one JSON object a message: a snapshot first, then what changes.
- *
- * A page that does not keep up is closed and reconnects to a new snapshot; the receiver never buffers for it
- * without bound. Open pages are closed with the receiver: a host whose server waits for them would never end.
+ * One JSON object per message: a snapshot, then every change. A page that reads too slowly is closed, so the buffer stays
+ * bounded, and gets a new snapshot when it reconnects.
  */
-const maxBufferedBytes = 1024 * 1024;
-/** WebSocket close codes: going away, and try again later. */
-const goingAway = 1001;
-const tooSlow = 1013;
-
 export interface Events {
-  /** Follows the receiver until the socket closes. Job output is sent for one job only, when `job` names it. */
+  /** Sends events until the socket closes. Job output is sent only for `job`. */
   follow(socket: WebSocket, job: string | null): void;
+  /** Closes all sockets; otherwise a host that waits for them would never end. */
   close(): void;
 }
 
@@ -84,7 +81,8 @@ export function createEvents(core: Pick<ReceiverCore, 'subscribe'> & StateSource
       if (socket.readyState !== socket.OPEN) return;
       function send(event: object): void {
         if (socket.readyState !== socket.OPEN) return;
-        if (socket.bufferedAmount > maxBufferedBytes) return socket.close(tooSlow, 'reading too slowly');
+        if (socket.bufferedAmount > maxBufferedBytes)
+          return socket.close(tryAgainLater, 'reading too slowly');
         socket.send(JSON.stringify(event));
       }
       const unsubscribe = core.subscribe((event) => {

@@ -1,6 +1,6 @@
 /**
- * What an operator's page shows first: the whole state in one object, which the event stream then keeps current.
- * It holds no key and no host path.
+ * The receiver's whole state in one object, which the event stream then keeps current. It holds no key and no host path.
+ * Short because it is the contract of `GET /state` and of the first event alone.
  */
 import type { ReceiverCore } from '../receiver-api.js';
 import {
@@ -17,7 +17,7 @@ export interface StateView {
   readonly pin: string;
   readonly fingerprint: Fingerprint;
   readonly friendlyName: string;
-  /** `closesInMs` is 0 while the pairing window is closed. */
+  /** `closesInMs` is 0 when the pairing window is closed. */
   readonly pairing: { readonly closesInMs: number; readonly requests: readonly RequestView[] };
   readonly peers: readonly PeerView[];
   /** Oldest first. */
@@ -25,7 +25,6 @@ export interface StateView {
   readonly localJobs: readonly LocalJobView[];
 }
 
-/** The parts of a receiver that its state is made of. */
 export type StateSource = Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>;
 
 export function stateOf({ pin, options, pairing, peers, jobs }: StateSource): StateView {

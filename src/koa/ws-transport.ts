@@ -1,9 +1,7 @@
 /**
- * A `ws` socket as the link's transport. The one place where the two meet.
- *
- * A message that arrives before the link listens is kept; koa-websocket on its own loses it, and the handshake
- * then waits for ever. An error of the socket is an end like any other: `ws` throws it when nobody listens, and
- * a stranger's broken frame must not stop the host's process.
+ * Adapts a `ws` socket to the peer link's transport. Messages that arrive before the link listens are kept; koa-websocket
+ * alone loses them, and the handshake then waits forever. A socket error closes the connection: unhandled, `ws` throws it,
+ * and a stranger's malformed frame would end the host's process.
  */
 import { createRequire } from 'node:module';
 import { isIP } from 'node:net';
@@ -13,14 +11,15 @@ import type * as ws from 'ws';
 
 import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
+import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport, TransportEvents } from '../protocol/transport.js';
 
-/** The path of the peer link, fixed by the original client (Device Builder 1.26). */
+/** The path of the peer link, fixed by Device Builder 1.26. */
 export const peerLinkPath = '/remote-build/peer-link';
 
 /**
- * The library `ws`, by `require`: a start takes 15 % less than through its ES module, for which Node reads each of the
- * files twice, once for the names that it exports. Types come from `ws` itself.
+ * By `require`, which makes a start 15 % faster: for the ES module, Node reads each file twice, once for its exported
+ * names.
  */
 const { WebSocket, WebSocketServer } = createRequire(import.meta.url)('ws') as typeof ws;
 export { WebSocketServer };
@@ -29,8 +28,8 @@ export { WebSocketServer };
 export type Wire = Pick<Duplex, 'cork' | 'uncork'>;
 
 /**
- * Takes the socket over. It must be open, or about to be. With its `wire`, what is sent in one turn leaves together: a
- * compiler's lines are short, and a call to the system for each would cost more than all else that is done with it.
+ * Takes over a socket that is open or opening. With `wire`, all messages sent in one tick leave in one write: a compiler's
+ * lines are short, and a system call per line would cost more than all other work on it.
  */
 export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: Wire): Transport {
   const kept: { data: ws.RawData; binary: boolean }[] = [];
@@ -40,7 +39,6 @@ export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: 
   let corked = false;
   const draining = new Set<{ readonly maxBytes: number; readonly done: () => void }>();
 
-  /** Runs whenever a message has left, or the socket has. */
   function checkDrained(): void {
     for (const waiter of draining) {
       if (!ended && socket.bufferedAmount > waiter.maxBytes) continue;
@@ -124,9 +122,7 @@ function toBuffer(data: ws.RawData): Buffer {
   return Array.isArray(data) ? Buffer.concat(data) : Buffer.from(data);
 }
 
-/** Opens a connection to a receiver: the client's way to a transport. Kept here because it needs `ws`. */
 const connectTimeoutMs = 10_000;
-const maxMessageBytes = 65_535;
 
 export interface Where {
   readonly host: string;
@@ -134,18 +130,15 @@ export interface Where {
 }
 
 export interface DialOptions {
-  /** How long the connection may take, in milliseconds. Default: 10,000. */
+  /** The longest time for the connection, in milliseconds. Default: 10,000. */
   readonly timeoutMs?: number;
-  /** The address of this machine that the connection comes from. Default: what the system chooses. */
+  /** The local address of the connection. Default: chosen by the system. */
   readonly localAddress?: string | undefined;
-  /** Ends the attempt; a connection that is open already is not touched. */
+  /** Cancels the attempt; an open connection is not affected. */
   readonly signal?: AbortSignal;
 }
 
-/**
- * Connects to the peer link of a receiver. Throws `PROTOCOL` when nobody answers, or not as a receiver, and `CANCELLED`
- * on abort.
- */
+/** Connects to a receiver's peer link. Throws `PROTOCOL` when no receiver answers, `CANCELLED` on abort. */
 export function dial({ host, port }: Where, options: DialOptions = {}): Promise<Transport> {
   const { timeoutMs = connectTimeoutMs, localAddress, signal } = options;
   const address = host.includes(':') ? `[${host}]` : host;
@@ -158,7 +151,7 @@ export function dial({ host, port }: Where, options: DialOptions = {}): Promise<
     });
     const cancel = (): void => socket.terminate();
     const stopListening = onAbort(signal, cancel);
-    // The library's own limit begins anew with each byte that comes.
+    // The timeout of `ws` restarts with each received byte.
     const timer = setTimeout(cancel, timeoutMs);
     const stopWaiting = (): void => {
       clearTimeout(timer);
@@ -177,8 +170,9 @@ export function dial({ host, port }: Where, options: DialOptions = {}): Promise<
 }
 
 /**
- * The address from which somebody who is to find a listener at `bound` must be called, because he looks for it where the
- * call comes from. Undefined when the system's choice is as good: all addresses are bound, or `to` is of the other family.
+ * The local address for a connect-back to `to`: the dashboard looks for the receiver at the address that the call comes
+ * from, so it must be `bound`. Undefined leaves the choice to the system: all addresses are bound, or `to` is of the other
+ * IP family.
  */
 export function callFrom(bound: string, to: string): string | undefined {
   const family = isIP(bound);

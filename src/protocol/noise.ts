@@ -14,7 +14,7 @@ import { agree, generateKeyPair, keyBytes, type KeyPair } from './x25519.js';
 export type { KeyPair } from './x25519.js';
 
 const protocolName = 'Noise_XX_25519_ChaChaPoly_SHA256';
-const maxMessageBytes = 65_535;
+export const maxMessageBytes = 65_535;
 const empty = Buffer.alloc(0);
 
 type Token = 'e' | 's' | 'ee' | 'es' | 'se';

@@ -3,7 +3,7 @@
  * no frame of the wire leaks into a job.
  */
 import type { BundleIntake } from '../bundles/intake.js';
-import type { JobService } from '../jobs/create-job-service.js';
+import type { JobService } from '../jobs/job-service.js';
 import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
 import type { AckReason } from '../protocol/constants.js';
 

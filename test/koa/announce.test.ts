@@ -1,4 +1,4 @@
-/** When it is announced, changed and withdrawn: an injected publisher, and a clock that stands still. */
+/** When the receiver is announced, re-announced and withdrawn: with an injected publisher and a manual clock. */
 import assert from 'node:assert/strict';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import type { NetworkInterfaceInfo } from 'node:os';
@@ -46,7 +46,7 @@ interface Setting {
   readonly stateDir: string;
   version: string | null;
   addresses: string[];
-  /** Lets five minutes pass, and waits until the look is over. */
+  /** Advances the clock by five minutes and waits for the check. */
   recheck(): Promise<void>;
 }
 
@@ -87,7 +87,7 @@ async function setting(t: TestContext, httpPort?: number): Promise<Setting> {
 const first = ({ publisher }: Setting): Promise<Announcement> =>
   waitFor(() => publisher.said[0] as Announcement | undefined, { what: 'the announcement' });
 
-test('What was bound is announced under the name of its own id, with the port of the peer link unless the host has one', async (t) => {
+test("A bound listener is announced under the name of its id, with the peer link's port unless the host sets one", async (t) => {
   const plain = await setting(t);
   plain.announcer.begin(bound);
   const said = await first(plain);
@@ -113,7 +113,7 @@ test('The same id gives the same name after a restart', async (t) => {
   assert.equal((await first(it)).host, 'esphome-builder-kitchen.local');
 });
 
-test('Every five minutes it is looked at: only another address or another ESPHome is announced anew', async (t) => {
+test('Every five minutes the facts are checked, and only a new address or ESPHome version is announced again', async (t) => {
   const it = await setting(t);
   it.announcer.begin(bound);
   await first(it);
@@ -131,7 +131,7 @@ test('Every five minutes it is looked at: only another address or another ESPHom
   assert.deepEqual(more, []);
 });
 
-test('An ESPHome that does not answer for once stays announced', async (t) => {
+test('The last known ESPHome version stays announced when ESPHome fails to answer once', async (t) => {
   const it = await setting(t);
   it.announcer.begin(bound);
   await first(it);
@@ -144,7 +144,7 @@ test('An ESPHome that does not answer for once stays announced', async (t) => {
   assert.ok(!Object.hasOwn((await first(without)).txt, 'esphome_version'));
 });
 
-test('Without an address there is nothing to announce; when one comes it is, when it goes it is withdrawn', async (t) => {
+test('Nothing is announced without an address; a new address is announced, and a lost one is withdrawn', async (t) => {
   const it = await setting(t);
   it.addresses = [];
   it.announcer.begin(bound);
@@ -162,7 +162,7 @@ test('Without an address there is nothing to announce; when one comes it is, whe
   );
 });
 
-test('Of several listeners the first is announced that is reached from outside', async (t) => {
+test('Of several listeners, the first with a reachable address is announced', async (t) => {
   const it = await setting(t);
   it.announcer.begin({ port: 1000, address: '127.0.0.1' });
   it.announcer.begin({ port: 2000, address: '0.0.0.0' });
@@ -173,7 +173,7 @@ test('Of several listeners the first is announced that is reached from outside',
   assert.equal(it.publisher.said.filter((said) => said !== 'withdrawn').length, 1);
 });
 
-test('A publisher that fails is logged and asked again, and nobody else hears of it', async (t) => {
+test('A publisher failure is logged and retried, and reaches no caller', async (t) => {
   const it = await setting(t);
   it.publisher.fault = new Error('EADDRINUSE');
   it.announcer.begin(bound);
@@ -186,7 +186,7 @@ test('A publisher that fails is logged and asked again, and nobody else hears of
   assert.equal(it.publisher.said.at(-1), 'withdrawn');
 });
 
-test('What could not be changed is announced anew also when all is as it was before', async (t) => {
+test('After a failed change, the announcement is repeated even if the facts are back to what they were', async (t) => {
   const it = await setting(t);
   it.announcer.begin(bound);
   const said = await first(it);
@@ -201,7 +201,7 @@ test('What could not be changed is announced anew also when all is as it was bef
   assert.deepEqual(it.publisher.said[1], said);
 });
 
-test('Closing says goodbye once and leaves no timer; what begins afterwards is not announced', async (t) => {
+test('Closing sends one goodbye and leaves no timer; a listener that begins later is not announced', async (t) => {
   const it = await setting(t);
   it.announcer.begin(bound);
   await first(it);
@@ -212,7 +212,7 @@ test('Closing says goodbye once and leaves no timer; what begins afterwards is n
   assert.deepEqual(it.publisher.said.slice(1), ['withdrawn']);
 });
 
-test('A goodbye that hangs holds the end up for two seconds and no longer', async (t) => {
+test('A goodbye that hangs delays closing by two seconds at most', async (t) => {
   const it = await setting(t);
   it.publisher.hangs = true;
   it.announcer.begin(bound);
@@ -227,7 +227,7 @@ test('A goodbye that hangs holds the end up for two seconds and no longer', asyn
   assert.match(it.log.entries.at(-1) ?? '', /not withdrawn/);
 });
 
-test('A receiver that listens for this machine only announces nothing, and withdraws when it closes', async (t) => {
+test('A receiver that listens on loopback only announces nothing, and withdraws when it closes', async (t) => {
   const configDir = await tempDir(t);
   const [publisher, log] = [fakePublisher(), recordingLog()];
   const receiver = await createReceiver({
@@ -241,7 +241,7 @@ test('A receiver that listens for this machine only announces nothing, and withd
   assert.deepEqual(publisher.said, ['withdrawn', 'withdrawn']);
 });
 
-test('What cannot be announced is refused when the receiver is made, and makes nothing', async (t) => {
+test('Invalid announce options are refused when the receiver is created, before it creates any file', async (t) => {
   const configDir = await tempDir(t);
   const refused: readonly (readonly [announce: unknown, message: string])[] = [
     [5, 'invalid announce: expected true, false or an object, got 5'],

@@ -1,4 +1,4 @@
-/** What is announced: names, the TXT record and the addresses, by the original's rules. */
+/** The content of an announcement: names, TXT record and addresses, by Device Builder's rules. */
 import assert from 'node:assert/strict';
 import type { NetworkInterfaceInfo } from 'node:os';
 import { test } from 'node:test';
@@ -15,7 +15,7 @@ import {
 import { dashboardId } from '../../src/paths/index.js';
 
 const idText = fc.stringMatching(/^[A-Za-z0-9_-]{8,64}$/);
-/** Around and over what fits. */
+/** Below, at and above the limit. */
 const longName = fc.string({ unit: 'grapheme', minLength: 60, maxLength: 300, size: 'max' });
 const facts: AnnouncedFacts = {
   ...{ dashboardId: dashboardId('Ab_cdEFGHijk'), pin: 'ab'.repeat(32), friendlyName: 'Küche' },
@@ -25,13 +25,13 @@ const facts: AnnouncedFacts = {
 const txtOf = (more: Partial<AnnouncedFacts>): Readonly<Record<string, string>> =>
   announcementOf({ ...facts, ...more }, []).txt;
 
-test('The names are of the first eight characters of the id, in lower case and with hyphens', () => {
+test('Names use the first eight characters of the id, in lower case and with hyphens', () => {
   assert.equal(instanceName(dashboardId('Ab_cdEFGHijk')), 'esphome-builder-ab-cdefg');
   assert.equal(instanceName(dashboardId('__abcdefgh')), 'esphome-builder-abcdef');
   assert.equal(instanceName(dashboardId('________x')), 'esphome-builder');
 });
 
-test('Whatever the id, the host name is one DNS label in .local, and the instance is the same label', () => {
+test('For any id, the host name is one DNS label in .local, and the instance is the same label', () => {
   fc.assert(
     fc.property(idText, (id) => {
       const { instance, host } = announcementOf({ ...facts, dashboardId: dashboardId(id) }, []);
@@ -41,7 +41,7 @@ test('Whatever the id, the host name is one DNS label in .local, and the instanc
   );
 });
 
-test('The TXT record has the keys of the original, the add-on only where it is one', () => {
+test("The TXT record has Device Builder's keys, with ha_addon only for an add-on", () => {
   const { type, port, txt } = announcementOf(facts, []);
   assert.deepEqual([type, port], ['esphomebuilder', 6052]);
   assert.deepEqual(txt, {
@@ -56,7 +56,7 @@ test('The TXT record has the keys of the original, the add-on only where it is o
   assert.ok(!Object.hasOwn(txtOf({ esphomeVersion: '' }), 'esphome_version'));
 });
 
-test('Whatever the machine is called, each string of the TXT record fits and is whole UTF-8', () => {
+test('For any machine name, each string of the TXT record fits and is valid UTF-8', () => {
   fc.assert(
     fc.property(fc.oneof(fc.string(), longName), (friendlyName) => {
       const said = txtOf({ friendlyName })['friendly_name'] ?? '';
@@ -82,19 +82,19 @@ const networks: Networks = {
 const reach = (address: string, via?: string): string[] =>
   reachableAddresses(networks, { port: 1, address }, via);
 
-test('Addresses that mean something on this machine alone are left out, each of the others comes once', () => {
+test('Addresses that are meaningless on other machines are left out, and each of the others appears once', () => {
   assert.deepEqual(reach('::'), ['192.0.2.2', '198.51.100.7', '2001:db8::2', '203.0.113.1', 'fd00::7']);
   assert.deepEqual(reachableAddresses({ eth0: undefined }, { port: 1, address: '::' }), []);
 });
 
-test('Only those are told on which the listener answers', () => {
+test('Only addresses that the listener answers on are announced', () => {
   assert.deepEqual(reach('0.0.0.0'), ['192.0.2.2', '198.51.100.7', '203.0.113.1']);
   assert.deepEqual(reach('198.51.100.7'), ['198.51.100.7']);
   assert.deepEqual(reach('127.0.0.1'), []);
   assert.deepEqual(reach('::1'), []);
 });
 
-test('With one network chosen only the addresses of its adapter are told', () => {
+test('With one adapter chosen, only the addresses of that adapter are announced', () => {
   assert.deepEqual(reach('::', '198.51.100.7'), ['198.51.100.7', 'fd00::7']);
   assert.deepEqual(reach('0.0.0.0', '192.0.2.200'), []);
   assert.deepEqual(reach('0.0.0.0', '127.0.0.1'), []);

@@ -28,14 +28,14 @@ const withoutHook: readonly (readonly [string, string, Record<string, string>, b
 ];
 
 for (const [who, address, headers, passes] of withoutHook) {
-  test(`Without an authorize hook ${who} is ${passes ? 'let in' : 'refused'}`, async () => {
+  test(`Without an authorize hook, ${who} is ${passes ? 'allowed' : 'refused'}`, async () => {
     const refused = await refusal(request(address, headers), undefined);
     assert.equal(refused === null, passes);
     if (refused) assert.equal(refused.status, 403);
   });
 }
 
-test('An authorize hook decides about everybody, also from afar and through a proxy', async () => {
+test('An authorize hook decides about every request, including remote and proxied ones', async () => {
   const far = request('192.0.2.7', { host: 'dash.example', 'x-forwarded-for': '198.51.100.1' });
   assert.equal(await refusal(far, () => Promise.resolve(true)), null);
   for (const no of [false, undefined, null, Promise.resolve(false)]) {
@@ -43,12 +43,12 @@ test('An authorize hook decides about everybody, also from afar and through a pr
   }
 });
 
-test('A page from another site is refused before the hook is asked', async () => {
+test('A page from another site is refused before the hook is called', async () => {
   const foreign = request('127.0.0.1', { ...local, origin: 'https://evil.example' });
   assert.equal((await refusal(foreign, () => assert.fail('asked')))?.status, 403);
 });
 
-test('What the hook throws reaches the host', async () => {
+test('An error that the hook throws reaches the host', async () => {
   await assert.rejects(
     refusal(request('127.0.0.1', local), () => {
       throw new Error('session store is down');

@@ -1,4 +1,4 @@
-/** The real bonjour-service, on the loopback adapter alone. */
+/** The publisher with the real bonjour-service, on the loopback adapter only. */
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -30,7 +30,7 @@ async function publisherOn(t: Cleanups, port: number, log = silentLog): Promise<
   return publisher;
 }
 
-test('A browser sees what is announced, with our addresses and no others, and hears the goodbye', async (t) => {
+test('A browser sees the announcement with our addresses and no others, and then the goodbye', async (t) => {
   const port = await freeUdpPort();
   const watcher = watch(t, port);
   const packets = await recordPackets(t, port);
@@ -48,7 +48,7 @@ test('A browser sees what is announced, with our addresses and no others, and he
   await publisher.withdraw();
 });
 
-test('A change takes the place of what was announced, without a goodbye', async (t) => {
+test('A change replaces the announcement without a goodbye', async (t) => {
   const port = await freeUdpPort();
   const watcher = watch(t, port);
   const publisher = await publisherOn(t, port);
@@ -59,8 +59,8 @@ test('A change takes the place of what was announced, without a goodbye', async 
   assert.deepEqual(watcher.events, [`up ${name}`, `txt ${name}`]);
 });
 
-test('Where the name is taken the next one is announced, and the other machine stays as it is', async (t) => {
-  // The library says it on the console.
+test('If the name is taken, the next name is announced and the other machine stays listed', async (t) => {
+  // The library prints it on the console.
   const printed = t.mock.method(console, 'log', () => {});
   const port = await freeUdpPort();
   const watcher = watch(t, port);
@@ -78,7 +78,7 @@ test('Where the name is taken the next one is announced, and the other machine s
   assert.equal(printed.mock.callCount(), 1);
 });
 
-test('A port that somebody has for himself is an error of publish and of nobody else; later it works', async (t) => {
+test('A port in exclusive use makes publish fail, and nothing else; publish works once the port is free', async (t) => {
   const port = await freeUdpPort();
   const greedy = createSocket('udp4').bind(port);
   await once(greedy, 'listening');
@@ -89,13 +89,13 @@ test('A port that somebody has for himself is an error of publish and of nobody 
   assert.equal(await publisher.publish(announcement), name);
 });
 
-test('In an adapter that this machine does not have nothing is said, and in no other instead', async () => {
+test('For an address that no adapter has, nothing is announced, on any adapter', async () => {
   const make = await loadBonjour();
   const publisher = make({ log: silentLog, via: '192.0.2.250', port: await freeUdpPort() });
   await assert.rejects(publisher.publish(announcement), { code: 'STATE', message: /no network adapter/ });
 });
 
-test('Who withdraws while it is being announced ends that, and nothing has been said', async (t) => {
+test('Withdrawing during a publish ends the publish, and nothing is announced', async (t) => {
   const port = await freeUdpPort();
   const packets = await recordPackets(t, port);
   const publisher = await publisherOn(t, port);
@@ -109,7 +109,7 @@ test('Who withdraws while it is being announced ends that, and nothing has been 
   assert.deepEqual(packets.filter(isResponse), []);
 });
 
-test('Who withdraws before he has found out that the name is taken does not say goodbye for its owner', async (t) => {
+test('Withdrawing before a name conflict is detected sends no goodbye for the owner of the name', async (t) => {
   const port = await freeUdpPort();
   const watcher = watch(t, port);
   const owner = await publisherOn(t, port);
@@ -125,7 +125,7 @@ test('Who withdraws before he has found out that the name is taken does not say 
   assert.deepEqual(watcher.events, [`up ${name}`, `txt ${name}`]);
 });
 
-test('Without the library the error names it; another fault of it is what it is', async () => {
+test('Without the library, the error names it; any other load error is passed on', async () => {
   const missing = Object.assign(new Error('no'), { code: 'ERR_MODULE_NOT_FOUND' });
   const options = { code: 'OPTIONS', message: /npm install bonjour-service/ };
   await assert.rejects(

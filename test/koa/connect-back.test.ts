@@ -1,4 +1,4 @@
-/** A whole receiver that calls back over real sockets, and a dashboard that is played up to its answer. */
+/** A whole receiver that connects back over real sockets, and a fake dashboard that answers the call. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
@@ -34,7 +34,7 @@ async function startReceiver(t: Cleanups, options: Partial<ReceiverOptions> = {}
   return { receiver, port: await receiver.listen(0, host), host };
 }
 
-/** A dashboard with a listener of its own, which keeps who calls there. */
+/** A dashboard whose own listener records the calls. */
 async function playDashboard(
   t: Cleanups,
   { receiver, port, host }: Awaited<ReturnType<typeof startReceiver>>,
@@ -63,7 +63,7 @@ async function playDashboard(
   receiver.pairing.open();
   await ask('pair_request');
   await receiver.pairing.approve(dashboardId, keys.pin);
-  /** Comes, says at which port it can be called, and hangs up. */
+  /** Connects, states its connect-back port, and disconnects. */
   const comeAndGo = async (): Promise<void> => {
     const { word, channel } = await ask('peer_link', { connectBackPort });
     assert.equal(word, 'ok');
@@ -73,7 +73,7 @@ async function playDashboard(
   return { calls, dashboardId, connectBackPort, ask, comeAndGo };
 }
 
-test('A dashboard that stays away is called at its last address and told the port; a session ends the call', async (t) => {
+test('An absent dashboard is called at its last address and told the port; a session ends the call', async (t) => {
   const whole = await startReceiver(t, { connectBack: true });
   const { calls, connectBackPort, ask, comeAndGo } = await playDashboard(t, whole);
   await comeAndGo();
@@ -91,7 +91,7 @@ test('A dashboard that stays away is called at its last address and told the por
   await waitFor(() => calls[2], { what: 'the call after a further silence' });
 });
 
-test('Revoking the dashboard ends the call and all further ones', async (t) => {
+test('Revoking the dashboard ends the call and prevents further ones', async (t) => {
   const whole = await startReceiver(t, { connectBack: true });
   const { calls, dashboardId, comeAndGo } = await playDashboard(t, whole);
   await comeAndGo();
@@ -104,7 +104,7 @@ test('Revoking the dashboard ends the call and all further ones', async (t) => {
   assert.equal(calls.length, 1);
 });
 
-test('Closing the receiver ends a call that is under way', async (t) => {
+test('Closing the receiver ends a call in progress', async (t) => {
   const whole = await startReceiver(t, { connectBack: true });
   const { calls, comeAndGo } = await playDashboard(t, whole);
   await comeAndGo();
@@ -115,7 +115,7 @@ test('Closing the receiver ends a call that is under way', async (t) => {
   await waitFor(() => call.channel.signal.aborted, { what: 'the end of the call' });
 });
 
-test('Unless the option is on nobody is called', async (t) => {
+test('Without the option, no dashboard is called', async (t) => {
   const usual = await playDashboard(t, await startReceiver(t));
   await usual.comeAndGo();
   const wished = await playDashboard(t, await startReceiver(t, { connectBack: true }));
@@ -124,7 +124,7 @@ test('Unless the option is on nobody is called', async (t) => {
   assert.deepEqual(usual.calls, []);
 });
 
-test('The call comes from the address that is bound, since the dashboard looks for the receiver there', async (t) => {
+test('The call comes from the bound address, where the dashboard then looks for the receiver', async (t) => {
   const whole = await startReceiver(t, { connectBack: true }, '127.0.0.2');
   const { calls, comeAndGo } = await playDashboard(t, whole);
   await comeAndGo();
@@ -136,7 +136,7 @@ test('The call comes from the address that is bound, since the dashboard looks f
   assert.equal(callFrom('2001:db8::1', '2001:db8::2'), '2001:db8::1');
 });
 
-test('A connection is given up on abort, before it begins and while nobody answers', async (t) => {
+test('A connection attempt ends on abort, before it begins and while it waits for an answer', async (t) => {
   const silent = createServer().on('upgrade', () => {});
   silent.listen(0, '127.0.0.1');
   t.after(() => {
@@ -156,7 +156,7 @@ test('A connection is given up on abort, before it begins and while nobody answe
   await assert.rejects(dial(where, { timeoutMs: 50 }), { code: 'PROTOCOL' });
 });
 
-test('One who answers a byte at a time is given up as well, for a call is one of few', async (t) => {
+test('A call that is answered one byte at a time is given up too, because few calls run at once', async (t) => {
   const dripping = createTcpServer((socket) => {
     socket.on('error', () => {}).write('HTTP/1.1 101 Switching Protocols\r\nX-Slow: ');
     const timer = setInterval(() => socket.write('a'), 10);

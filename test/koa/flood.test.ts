@@ -1,6 +1,6 @@
 /**
- * Strangers in every state that comes before a session, from eight addresses and again and again, while paired dashboards
- * use the receiver. Over real sockets; the limits are small, so that all of them are reached.
+ * Strangers in every state before a session, from eight addresses and repeatedly, while paired dashboards
+ * use the receiver. Real sockets, and limits small enough that all of them are reached.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ const limits = {
     handshakeTimeoutMs: 1_000,
   },
 };
-/** A socket has a second to its upgrade, another to the first look after that, and a second for either wait. */
+/** A socket has one second until its upgrade, one until the next check, and one for each wait. */
 const goneWithinMs = 10_000;
 
 const upgrade = [
@@ -33,7 +33,7 @@ const upgrade = [
 ].join('\r\n');
 const first = createInitiator({ staticKey: identityOf(Buffer.alloc(32, 9)) }).write(encodeIntent('preview'));
 
-/** What each says and then is silent, waiting. */
+/** What each stranger sends before it goes silent. */
 const states = {
   'says nothing': '',
   'half a line': 'GET /remote-b',
@@ -48,20 +48,20 @@ const states = {
   'a text': Buffer.concat([Buffer.from(upgrade), frame(0x81, Buffer.from('hello'))]),
 } as const;
 
-/** As a client sends it, masked with zeros. */
+/** A client's frame, masked with zeros. */
 function frame(opcode: number, data: Buffer): Buffer {
   return Buffer.concat([Buffer.from([opcode, 0x80 | data.length, 0, 0, 0, 0]), data]);
 }
 
 interface Flood {
-  /** How many the receiver has ended so far. */
+  /** How many the receiver has closed so far. */
   readonly ended: number;
   readonly open: number;
-  /** No more of them come. */
+  /** Stops new ones. */
   stop(): void;
 }
 
-/** As many at once as said; whoever is ended comes again in another state. */
+/** Keeps this many open at once; a closed one returns in another state. */
 function flood(t: TestContext, port: number): Flood {
   const texts = Object.values(states);
   const open = new Set<Socket>();
@@ -98,7 +98,7 @@ function flood(t: TestContext, port: number): Flood {
   };
 }
 
-test('Paired dashboards connect, build and fetch during a flood of strangers, all of whom are gone in their time', async (t) => {
+test('Paired dashboards connect, build and fetch during a flood of strangers, who are all closed in time', async (t) => {
   const whole = await startReceiver(t, { connectionLimits: limits });
   const [early, late] = [await pairedClient(t, whole, 'early'), await pairedClient(t, whole, 'late')];
   const session = await early.openSession();
@@ -127,7 +127,7 @@ function openSockets(): number {
   return process.getActiveResourcesInfo().filter((what) => what === 'TCPSocketWrap').length;
 }
 
-test('A stranger is gone in his time, whatever he has said before he fell silent', async (t) => {
+test('A stranger is closed in time, whatever it sent before it went silent', async (t) => {
   const { port } = await startReceiver(t, { connectionLimits: limits });
   await Promise.all(
     Object.entries(states).map(async ([state, text], n) => {

@@ -1,4 +1,4 @@
-/** The resolver hook over real directories: what a host asks about its own configurations and those of peers. */
+/** The host's path functions on real directories, for its own configurations and those of peers. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -20,7 +20,7 @@ interface Setting {
   readonly root: string;
   readonly paths: Paths;
   readonly hook: HostPaths;
-  /** What was done under a lease, in order. */
+  /** The operations under a lease, in order. */
   readonly leases: string[];
 }
 
@@ -82,7 +82,7 @@ function firmwareOf(paths: Paths, configuration: string): string {
   return join(buildOf(paths, configuration), '.pioenvs', 'kitchen-node', 'program');
 }
 
-/** A whole build: configuration, sidecars, tree. */
+/** A complete build: configuration, sidecars, tree. */
 async function writeBuild(paths: Paths, configuration: string): Promise<void> {
   const build = buildOf(paths, configuration);
   await write(paths.resolveConfigPath(configuration), 'esphome:\n  name: kitchen-node\nhost:\n');
@@ -93,7 +93,7 @@ async function writeBuild(paths: Paths, configuration: string): Promise<void> {
   await write(paths.resolveIdedataPath(configuration, { name: 'kitchen-node', toolchain: 'host' }), '{}');
 }
 
-/** Expects the code; and in no case a place of this machine in the message. */
+/** Expects the code, and no host path in the message. */
 function refusal(root: string, code: ErrorCode, message = /./): (error: unknown) => boolean {
   return (error) => {
     assert.ok(isReceiverError(error, code), `${code} expected, not ${String(error)}`);
@@ -106,7 +106,7 @@ function refusal(root: string, code: ErrorCode, message = /./): (error: unknown)
 const readers = ['loadStorage', 'loadBuildArtifacts', 'buildSize', 'configHash'] as const;
 const all = [...readers, 'wipeBuild', 'archivePaths'] as const;
 
-test('A local and a remote build of one name are each found in their own place', async (t) => {
+test('A local and a remote build of the same name are each found in their own directory', async (t) => {
   const { paths, hook } = await setting(t);
   for (const configuration of both) await writeBuild(paths, configuration);
   await write(join(buildOf(paths, remote), 'README.txt'), 'more');
@@ -127,11 +127,11 @@ test('A local and a remote build of one name are each found in their own place',
   assert.equal((there?.bytes ?? 0) - (here?.bytes ?? 0), 'more'.length + remote.length - local.length);
 });
 
-test('The files of a platform are offered once by name, the firmware first', async (t) => {
+test('The files of a platform are listed once per name, the firmware first', async (t) => {
   const { paths, hook } = await setting(t);
   const build = buildOf(paths, remote);
   const firmware = join(build, 'build', 'kitchen-node.bin');
-  // Spelt as ESPHome may: the same place must not be listed twice.
+  // A spelling that ESPHome can use: the same path must not be listed twice.
   const spelt = `${build}/build/../build/kitchen-node.bin`;
   await writeSidecar(paths, remote, { espPlatform: 'ESP32S3', toolchain: 'esp-idf', firmware: spelt });
   const first = '.pioenvs/kitchen-node/firmware.ota.bin';
@@ -151,7 +151,7 @@ test('The files of a platform are offered once by name, the firmware first', asy
   ]);
 });
 
-test('What a toolchain leaves in place of a firmware, and the downloads in a list, are offered as to peers', async (t) => {
+test("A toolchain's substitute for a firmware, and the listed downloads, are returned as for peers", async (t) => {
   const { paths, hook } = await setting(t);
   const offers = async (platform: Planted, ...leaves: readonly (readonly [string, string])[]) => {
     for (const configuration of both) {
@@ -179,7 +179,7 @@ test('What a toolchain leaves in place of a firmware, and the downloads in a lis
   );
 });
 
-test('What is absent is named: the sidecar, the build, the firmware, the build information', async (t) => {
+test('The error for a missing file names it: the sidecar, the build, the firmware, the build information', async (t) => {
   const { root, paths, hook } = await setting(t);
   for (const configuration of both) {
     const refused = (reader: (typeof readers)[number], message: RegExp): Promise<void> =>
@@ -204,7 +204,7 @@ test('What is absent is named: the sidecar, the build, the firmware, the build i
   }
 });
 
-test('What is damaged is not called missing', async (t) => {
+test('A damaged file is not reported as missing', async (t) => {
   const { root, paths, hook } = await setting(t);
   for (const configuration of both) {
     await writeBuild(paths, configuration);
@@ -223,7 +223,7 @@ test('What is damaged is not called missing', async (t) => {
   }
 });
 
-test('A traversal is refused by every look-up before anything is touched', async (t) => {
+test('Every function refuses a traversal before it touches anything', async (t) => {
   const { root, hook, leases } = await setting(t);
   for (const configuration of [
     '../kitchen.yaml',
@@ -240,7 +240,7 @@ test('A traversal is refused by every look-up before anything is touched', async
   assert.deepEqual(leases, []);
 });
 
-test("A peer's sidecar cannot name a build or a firmware elsewhere", async (t) => {
+test("A peer's sidecar cannot name a build or a firmware outside its subtree", async (t) => {
   const { root, paths, hook } = await setting(t);
   await writeBuild(paths, local);
   const neighbour = buildOf(paths, local);
@@ -264,13 +264,13 @@ test("A peer's sidecar cannot name a build or a firmware elsewhere", async (t) =
   await assert.rejects(hook.archivePaths(remote), refusal(root, 'TRAVERSAL', /node name/));
 });
 
-test("Links that a peer's build has planted lead nowhere", async (t) => {
+test("Links that a peer's build has planted are refused", async (t) => {
   const { root, paths, hook } = await setting(t);
   await writeBuild(paths, local);
   const subtree = paths.resolveDataDir(remote);
   const build = buildOf(paths, remote);
 
-  /** A fresh build with a link in the place of something of it. */
+  /** A fresh build with one of its files or directories replaced by a link. */
   async function plant(place: string, target: string): Promise<void> {
     await rm(subtree, { recursive: true, force: true });
     await writeBuild(paths, remote);
@@ -306,7 +306,7 @@ test("Links that a peer's build has planted lead nowhere", async (t) => {
   await assert.rejects(hook.loadBuildArtifacts(remote), refusal(root, 'STORAGE', /cannot be used \(ELOOP\)/));
 });
 
-test('A place that no system call takes is refused without being shown', async (t) => {
+test('A path that no system call accepts is refused without being shown', async (t) => {
   const { root, paths, hook } = await setting(t);
   for (const configuration of both) {
     await writeBuild(paths, configuration);
@@ -336,7 +336,7 @@ test("Wiping a peer's build happens under its lease; configuration, sidecar and 
   assert.equal(leases.length, 6);
 });
 
-test("A link in the place of a peer's subtree or build does not carry the wiping elsewhere", async (t) => {
+test("A link in place of a peer's subtree or build does not redirect the wipe", async (t) => {
   const { root, paths, hook } = await setting(t);
   await writeBuild(paths, local);
   const subtree = paths.resolveDataDir(remote);
@@ -377,7 +377,7 @@ test('Wiping a local build takes no lease and leaves configuration, sidecar and 
   assert.ok(!existsSync(dotted));
 });
 
-test('A local build directory elsewhere is not wiped, and nothing else is either', async (t) => {
+test('A local build directory outside the usual parent is not wiped, and neither is anything else', async (t) => {
   const { root, paths, hook } = await setting(t);
   await writeBuild(paths, local);
   const data = paths.resolveDataDir(local);
@@ -400,7 +400,7 @@ test('A local build directory elsewhere is not wiped, and nothing else is either
   }
 });
 
-test('The places to archive are named whether or not something is there', async (t) => {
+test('The paths to archive are returned whether or not they exist', async (t) => {
   const { paths, hook } = await setting(t);
   for (const configuration of both) {
     const always = {

@@ -1,4 +1,4 @@
-/** How long a socket may go without an upgrade, and what a crowd of such sockets costs. */
+/** How long a socket can stay without an upgrade, and what many such sockets cost. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -9,7 +9,7 @@ import { manualClock } from '../async/manual-clock.js';
 
 const handshakeTimeoutMs = 5_000;
 
-test('Who is not upgraded in time is ended within a second more and once, and who has left never is', () => {
+test('A socket without a timely upgrade is ended once, within one more second, and a released one is never ended', () => {
   const step = fc.record({ afterMs: fc.nat(3_000), leavesAfterMs: fc.option(fc.nat(10_000)) });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
@@ -36,7 +36,7 @@ test('Who is not upgraded in time is ended within a second more and once, and wh
   );
 });
 
-test('One timer serves any number of sockets, and one that had to make room is not ended again', () => {
+test('One timer serves any number of sockets, and a socket that was replaced is not ended again', () => {
   const clock = manualClock();
   const halfOpen = createHalfOpen({ sockets: 16, handshakeTimeoutMs }, clock);
   let ended = 0;

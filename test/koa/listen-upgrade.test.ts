@@ -1,4 +1,4 @@
-/** What the peer link's path takes of a WebSocket, on the receiver's own port. */
+/** WebSocket behaviour of the peer link's path on the receiver's own port. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -15,7 +15,7 @@ import { waitFor } from '../support/wait-for.js';
 interface Side {
   readonly port: number;
   readonly transports: readonly Transport[];
-  /** The lengths of the messages that arrived, and the ends. */
+  /** The lengths of the received messages, and the closures. */
   readonly seen: readonly (number | 'closed')[];
   dial(protocols?: string[], options?: ClientOptions): Promise<WebSocket>;
 }
@@ -49,7 +49,7 @@ async function listening(t: TestContext, limits: Partial<HalfOpenLimits> = {}): 
   };
 }
 
-test('Neither compression nor a subprotocol is agreed on, and where the caller comes from does not matter', async (t) => {
+test('Compression and subprotocols are not negotiated, and the Origin header does not matter', async (t) => {
   const { port } = await listening(t);
   const socket = connect(port, '127.0.0.1');
   t.after(() => socket.destroy());
@@ -66,7 +66,7 @@ test('Neither compression nor a subprotocol is agreed on, and where the caller c
   assert.doesNotMatch(answer, /sec-websocket-(?:protocol|extensions)/i);
 });
 
-test('A message that comes in pieces is one message', async (t) => {
+test('A fragmented message arrives as one message', async (t) => {
   const { dial, seen } = await listening(t);
   const socket = await dial();
   for (const fin of [false, false, true]) socket.send(Buffer.alloc(100), { binary: true, fin });
@@ -74,7 +74,7 @@ test('A message that comes in pieces is one message', async (t) => {
   assert.deepEqual(seen, [300]);
 });
 
-test('A ping of the WebSocket is answered', async (t) => {
+test('A WebSocket ping is answered', async (t) => {
   const { dial } = await listening(t);
   const socket = await dial();
   socket.ping('alive');
@@ -82,7 +82,7 @@ test('A ping of the WebSocket is answered', async (t) => {
   assert.equal(payload.toString(), 'alive');
 });
 
-test('A message of 65,535 bytes is taken, and one byte more ends the connection', async (t) => {
+test('A message of 65,535 bytes is accepted, and one byte more closes the connection', async (t) => {
   const { dial, seen } = await listening(t);
   const socket = await dial();
   socket.send(Buffer.alloc(65_535));
@@ -93,7 +93,7 @@ test('A message of 65,535 bytes is taken, and one byte more ends the connection'
   assert.deepEqual(seen, [65_535, 'closed']);
 });
 
-test('A connection that is closed in good order has the code of a normal end', async (t) => {
+test('An orderly close has the code for a normal closure', async (t) => {
   const { dial, transports } = await listening(t);
   const socket = await dial();
   const closed = once(socket, 'close') as Promise<[number]>;
@@ -101,7 +101,7 @@ test('A connection that is closed in good order has the code of a normal end', a
   assert.equal((await closed)[0], 1_000);
 });
 
-test('Of more sockets than there is room for before an upgrade the oldest goes, and what is upgraded stays', async (t) => {
+test('When too many sockets wait for an upgrade, the oldest is closed, and upgraded sockets stay', async (t) => {
   const { dial, port } = await listening(t, { sockets: 2 });
   const upgraded = await dial();
   const silent: Socket[] = [];
@@ -118,7 +118,7 @@ test('Of more sockets than there is room for before an upgrade the oldest goes, 
   assert.equal(upgraded.readyState, WebSocket.OPEN);
 });
 
-test('Who asks for other pages or improper upgrades without end is gone after his time, and the upgraded stay', async (t) => {
+test('A client that keeps sending other requests or invalid upgrades is closed in time, and upgraded sockets stay', async (t) => {
   const { dial, port } = await listening(t, { handshakeTimeoutMs: 1_000 });
   const upgraded = await dial();
   const page = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n';

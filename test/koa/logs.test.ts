@@ -1,4 +1,4 @@
-/** What the log of a whole receiver answers afterwards, and what must never be in it. */
+/** Which questions the log of a whole receiver answers, and what it must never contain. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -37,7 +37,7 @@ function keptLog(): { readonly log: Log; readonly lines: readonly Line[]; find(t
   };
 }
 
-test('The log tells who was let in, what ran for how long, and why a session ended', async (t) => {
+test('The log shows who was approved, how long each job ran, and why a session ended', async (t) => {
   const { log, lines, find } = keptLog();
   const whole = await startReceiver(t, { log });
   const { receiver, port } = whole;
@@ -92,7 +92,7 @@ test('The log tells who was let in, what ran for how long, and why a session end
   find('receiver closed');
 });
 
-test('A request that is rejected and one that outlives the window each leave a line', async (t) => {
+test('A rejected request and one that expires with the window are each logged', async (t) => {
   const { log, find } = keptLog();
   const whole = await startReceiver(t, { log });
   whole.receiver.pairing.open();
@@ -107,7 +107,7 @@ test('A request that is rejected and one that outlives the window each leave a l
   assert.deepEqual(find('pairing request expired').facts, { dashboardId: second.dashboardId });
 });
 
-test('No key, token or secret of anybody reaches the log, at any level', async (t) => {
+test('No key, token or secret reaches the log at any level', async (t) => {
   const { log, lines } = keptLog();
   const canary = (name: string): string => `${name}-${randomBytes(12).toString('hex')}`;
   const [token, secret, variable] = [canary('token'), canary('wifi'), canary('env')];
@@ -157,7 +157,7 @@ test('No key, token or secret of anybody reaches the log, at any level', async (
   for (const each of canaries) assert.ok(!text.includes(each), each);
 });
 
-/** All that an error or a value can tell a log, its stack and causes too. */
+/** All text that an error or a value can add to a log, with stacks and causes. */
 function shown(facts: object): string {
   return JSON.stringify(facts, (_name, value: unknown) =>
     value instanceof Error

@@ -1,6 +1,6 @@
 /**
- * mDNS that cannot leave this machine: multicast on the loopback adapter alone, on a port of its own. What speaks and
- * what listens are both told to use the adapter of 127.0.0.1, and a port that is not 5353 is nobody else's.
+ * mDNS that cannot leave this machine: multicast on the loopback adapter only, on a separate port. Publisher and
+ * listener both use the adapter of 127.0.0.1, and no other program uses a port other than 5353.
  */
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -13,7 +13,7 @@ import { waitFor } from '../support/wait-for.js';
 export const loopback = '127.0.0.1';
 const group = '224.0.0.251';
 
-/** A UDP port that nobody has in this moment. */
+/** A UDP port that is free right now. */
 export async function freeUdpPort(): Promise<number> {
   const socket = createSocket('udp4').bind(0, loopback);
   await once(socket, 'listening');
@@ -23,7 +23,7 @@ export async function freeUdpPort(): Promise<number> {
   return port;
 }
 
-/** Every packet that is sent to the group, as it is on the wire. */
+/** Every packet sent to the group, as raw bytes. */
 export async function recordPackets(t: Cleanups, port: number): Promise<readonly Buffer[]> {
   const packets: Buffer[] = [];
   const socket = createSocket({ type: 'udp4', reuseAddr: true });
@@ -46,11 +46,11 @@ export interface Seen {
 export interface Watcher {
   /** `up NAME`, `down NAME`, `txt NAME`, in order. */
   readonly events: readonly string[];
-  /** The service as it was when that event came. */
+  /** The service at the time of the event. */
   seen(event: string): Promise<Seen>;
 }
 
-/** What a browser of our services sees. */
+/** What a browser for our service type sees. */
 export function watch(t: Cleanups, port: number): Watcher {
   const options = { interface: loopback, bind: '0.0.0.0', port };
   const bonjour = new Bonjour(options);

@@ -1,4 +1,4 @@
-/** The whole path with the stand-in compiler: real sockets, real processes, real files. */
+/** A whole receiver with the stand-in compiler: real sockets, processes and files. */
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
@@ -20,7 +20,7 @@ import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
 
-test('A build goes up, is compiled in a directory of its own, and its firmware comes down', async (t) => {
+test('A bundle is uploaded, compiled in its own directory, and its firmware is downloaded', async (t) => {
   const whole = await startReceiver(t);
   const { receiver } = whole;
   const client = await pairedClient(t, whole);
@@ -53,7 +53,7 @@ test('A build goes up, is compiled in a directory of its own, and its firmware c
   await nothingIsLeft(whole);
 });
 
-test('The same bundle sent again is delivered at once with the result of the build before, unless that is off', async (t) => {
+test('A bundle that is sent again gets the result of the earlier build at once, unless the cache is off', async (t) => {
   for (const resultCache of [true, false]) {
     const whole = await startReceiver(t, { resultCache });
     const client = await pairedClient(t, whole);
@@ -82,7 +82,7 @@ test('The same bundle sent again is delivered at once with the result of the bui
   }
 });
 
-test('A bundle over the limits that the host has set is refused, before its first chunk or as a bundle', async (t) => {
+test("A bundle over the host's limits is refused, before its first chunk or as a bundle", async (t) => {
   const limits = [{ packedBytes: 10 }, { members: 1 }, { unpackedBytes: 20 }];
   const refused = [/oversized/, /more than 1 members/, /more than 20 bytes/];
   for (const [index, bundleLimits] of limits.entries()) {
@@ -99,7 +99,7 @@ test('A bundle over the limits that the host has set is refused, before its firs
   }
 });
 
-test('No line that a peer sees names a place of this machine', async (t) => {
+test('No line that a peer sees contains a host path', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -120,7 +120,7 @@ test('No line that a peer sees names a place of this machine', async (t) => {
   );
 });
 
-test('A compile that ends well but wrote elsewhere fails and says so', async (t) => {
+test('A compile that succeeds but wrote to another directory fails, and the error says so', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -133,7 +133,7 @@ test('A compile that ends well but wrote elsewhere fails and says so', async (t)
   }
 });
 
-test('A bundle that is no archive is acknowledged by its hash, fails as a bundle, and leaves nothing', async (t) => {
+test('A bundle that is not an archive is acknowledged by its hash, fails as a bundle, and leaves no file', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -143,7 +143,7 @@ test('A bundle that is no archive is acknowledged by its hash, fails as a bundle
   await nothingIsLeft(whole);
 });
 
-test('A manifest that names another file fails, and the other file is not built', async (t) => {
+test('A manifest that names another file fails the job, and that file is not built', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -153,7 +153,7 @@ test('A manifest that names another file fails, and the other file is not built'
   await assert.rejects(stat(join(whole.receiver.paths.buildsDir, client.dashboardId)), { code: 'ENOENT' });
 });
 
-test('A file name with the shape of a traversal is refused before its first chunk', async (t) => {
+test('A file name that looks like a traversal is refused before its first chunk', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -171,7 +171,7 @@ test('A file name with the shape of a traversal is refused before its first chun
   assert.deepEqual(whole.receiver.jobs.list(), []);
 });
 
-test('Two peers with the same device name build side by side, each in its own directory', async (t) => {
+test('Two peers with the same device name build at the same time, each in its own directory', async (t) => {
   const whole = await startReceiver(t, { slots: 2 });
   const clients = await Promise.all([pairedClient(t, whole, 'one'), pairedClient(t, whole, 'two')]);
   const programs = await Promise.all(
@@ -191,7 +191,7 @@ test('Two peers with the same device name build side by side, each in its own di
   assert.notEqual(programs[0], programs[1]);
 });
 
-test('A cancelled build ends as cancelled and leaves no process', async (t) => {
+test('A cancelled build ends in the state cancelled and leaves no process', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -206,7 +206,7 @@ test('A cancelled build ends as cancelled and leaves no process', async (t) => {
   assert.equal(whole.receiver.jobs.list()[0]?.state, 'cancelled');
 });
 
-test('A revoked peer loses its session and its jobs, and may not come back', async (t) => {
+test('A revoked peer loses its session and its jobs, and cannot reconnect', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -222,7 +222,7 @@ test('A revoked peer loses its session and its jobs, and may not come back', asy
   assert.equal(await whole.receiver.peers.revoke(client.dashboardId), false);
 });
 
-test('Closing the receiver tells the peer, ends its build, and leaves nothing running', async (t) => {
+test('Closing the receiver notifies the peer, stops its build, and leaves no process', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   const session = await client.openSession();
@@ -234,7 +234,7 @@ test('Closing the receiver tells the peer, ends its build, and leaves nothing ru
   assert.equal(await session.ended, 'server_shutting_down');
 });
 
-test('A receiver that cannot be made leaves nothing behind, and the next one has its jobs', async (t) => {
+test('A receiver that fails to start leaves nothing running, and the next one resumes its jobs', async (t) => {
   const whole = await startReceiver(t);
   const { options } = whole;
   const client = await pairedClient(t, whole);
@@ -245,7 +245,7 @@ test('A receiver that cannot be made leaves nothing behind, and the next one has
   await whole.receiver.close();
   await lost;
 
-  // A step of the start fails at which the job goes on already.
+  // A late step of the start fails, when the job has already resumed.
   const { devicesDir } = whole.receiver.paths.layout;
   const { readdir: real } = promises;
   const failing = t.mock.method(promises, 'readdir', async (...args: unknown[]) => {
@@ -262,7 +262,7 @@ test('A receiver that cannot be made leaves nothing behind, and the next one has
   await waitFor(() => next.jobs.list()[0]?.state === 'running', { what: 'the same build' });
 });
 
-test('The peer link works on the port of a host that uses koa-websocket already', async (t) => {
+test('The peer link works on the port of a host that already uses koa-websocket', async (t) => {
   const whole = await startReceiver(t);
   const app = websockify(new Koa());
   whole.receiver.mount(app);
@@ -281,7 +281,7 @@ test('The peer link works on the port of a host that uses koa-websocket already'
   assert.equal(shown, whole.receiver.paths.resolveStoragePath('kitchen.yaml'));
 });
 
-test('A host that owns its server hands upgrades over, and keeps those of other paths', async (t) => {
+test('A host with its own server passes upgrades on, and keeps those of other paths', async (t) => {
   const whole = await startReceiver(t);
   const server = createServer();
   const foreign: string[] = [];
@@ -301,7 +301,7 @@ test('A host that owns its server hands upgrades over, and keeps those of other 
   assert.deepEqual(foreign, ['/other']);
 });
 
-test('Another path of the own port is 404, as page and as socket', async (t) => {
+test("Another path on the receiver's port is 404, as a page and as a socket", async (t) => {
   const { port } = await startReceiver(t);
   assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
   const socket = new WebSocket(`ws://127.0.0.1:${port}/other`);
@@ -309,7 +309,7 @@ test('Another path of the own port is 404, as page and as socket', async (t) => 
   assert.match(error.message, /404/);
 });
 
-test('A stranger who keeps a refused upgrade half open does not keep the receiver from ending', async (t) => {
+test('A stranger that keeps a refused upgrade half open does not keep the receiver from closing', async (t) => {
   const { receiver, port } = await startReceiver(t);
   const sockets = await Promise.all(
     Array.from({ length: 20 }, async () => {
@@ -325,7 +325,7 @@ test('A stranger who keeps a refused upgrade half open does not keep the receive
   await receiver.close();
 });
 
-test('Another version is installed and built with where that is on; where it is off the client is told to build itself', async (t) => {
+test('Another version is installed and used if provisioning is on; if it is off, the client is told to build itself', async (t) => {
   const [program, script] = standInEsphome;
   const { path } = await fakePython(await tempDir(t), {
     ...{ name: 'python3.14', version: '3.14.1', prints: 'Version: 2026.9.1' },
@@ -358,9 +358,9 @@ test('Another version is installed and built with where that is on; where it is 
   }
 });
 
-test('A port that is taken is an error that says so, and options are checked at once', async (t) => {
+test('A port in use is reported as such, and options are checked at creation', async (t) => {
   const whole = await startReceiver(t);
-  await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /taken/ });
+  await assert.rejects(whole.receiver.listen(whole.port, '127.0.0.1'), { code: 'STATE', message: /in use/ });
   await whole.receiver.close();
   await assert.rejects(whole.receiver.listen(0, '127.0.0.1'), { code: 'STATE', message: /closed/ });
   const { receiver } = await startReceiver(t);
@@ -390,7 +390,7 @@ test('A port that is taken is an error that says so, and options are checked at 
   assert.deepEqual(await readdir(configDir), []);
 });
 
-test('A job that hangs, one that prints too much and one too many are each stopped at the limit that the host has set', async (t) => {
+test("A job that hangs, one that prints too much and one too many are each stopped at the host's limit", async (t) => {
   const whole = await startReceiver(t, {
     silenceTimeoutMs: 1_000,
     maxOutputBytes: 65_536,
@@ -422,6 +422,6 @@ async function nothingIsLeft({ receiver }: Whole): Promise<void> {
   });
 }
 
-/** Compile-time: a host's context has the hook, typed. */
+/** Compile-time check: a host's context has typed `esphomePaths`. */
 export const typed = (ctx: Koa.Context, t: TestContext): Promise<unknown> =>
   t ? ctx.esphomePaths.loadStorage('kitchen.yaml') : Promise.resolve();

@@ -1,4 +1,4 @@
-/** What is kept, in a whole receiver with the stand-in compiler: over the link, over the API, and over the admin routes. */
+/** Retention in a whole receiver with the stand-in compiler: over the link, the API and the admin routes. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -33,7 +33,7 @@ async function usageOf({ receiver }: Whole, client: Client, devices: number) {
   });
 }
 
-test('Usage by peer and device is known after a build, and is what a walk finds', async (t) => {
+test('Usage by peer and device is known after a build and matches a walk of the disk', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   await build(client, 'kitchen');
@@ -46,7 +46,7 @@ test('Usage by peer and device is known after a build, and is what a walk finds'
   assert.ok(peer.results > 0);
 });
 
-test('A quota that is lowered takes effect at once: the least recently used build goes, its result stays', async (t) => {
+test('A lowered quota takes effect at once: the least recently used build is removed, its result stays', async (t) => {
   const whole = await startReceiver(t);
   const { receiver } = whole;
   const client = await pairedClient(t, whole);
@@ -60,7 +60,7 @@ test('A quota that is lowered takes effect at once: the least recently used buil
   await assert.rejects(receiver.retention.setLimits({ buildTtlMs: 1 }), { code: 'OPTIONS' });
 });
 
-test('An upload that cannot have room is refused before its first byte, with a sentence that its user sees', async (t) => {
+test('An upload without enough room is refused before its first byte, with a message for its user', async (t) => {
   const whole = await startReceiver(t, { retention: { maxBuildBytesPerPeer: 100 } });
   const client = await pairedClient(t, whole);
   await assert.rejects(build(client, 'kitchen'), {
@@ -71,7 +71,7 @@ test('An upload that cannot have room is refused before its first byte, with a s
   assert.deepEqual(await readdir(whole.receiver.paths.layout.uploadsDir), []);
 });
 
-test('A clean takes the build and leaves configuration and sidecar; a reset names what it frees', async (t) => {
+test('A clean removes the build and keeps configuration and sidecar; a reset reports what it frees', async (t) => {
   const whole = await startReceiver(t);
   const { receiver } = whole;
   const client = await pairedClient(t, whole);
@@ -97,7 +97,7 @@ test('A clean takes the build and leaves configuration and sidecar; a reset name
   await assert.rejects(retention.reset({ configuration: 'kitchen.yaml' }), { code: 'STATE' });
 });
 
-test('Data that is kept at a revoke is found by the same key again, and by no other under the same id', async (t) => {
+test('Data kept at a revoke is available to the same key again, and to no other key with the same id', async (t) => {
   const whole = await startReceiver(t);
   const { receiver } = whole;
   const client = await pairedClient(t, whole);
@@ -125,7 +125,7 @@ test('Data that is kept at a revoke is found by the same key again, and by no ot
   assert.deepEqual(receiver.jobs.list(), []);
 });
 
-test("To revoke a peer's id in another case touches nothing of the peer", async (t) => {
+test("Revoking a peer's id in another letter case does not affect the peer", async (t) => {
   const whole = await startReceiver(t);
   const { receiver } = whole;
   const client = await pairedClient(t, whole);

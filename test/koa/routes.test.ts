@@ -1,4 +1,4 @@
-/** The admin surface as an operator's page uses it: HTTP routes and the socket of events. */
+/** The admin routes and the event stream, as an operator's page uses them. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { access, writeFile } from 'node:fs/promises';
@@ -49,7 +49,7 @@ async function startHost(t: TestContext, options: Partial<ReceiverOptions> = {})
   };
 }
 
-test('An operator opens the window, sees a request, approves exactly what he saw, and can take it back', async (t) => {
+test('An operator opens the window, sees a request, approves exactly that request, and can revoke the peer', async (t) => {
   const host = await startHost(t);
   const { pin } = host.receiver;
   const client = await newClient(t, host, 'Home');
@@ -80,7 +80,7 @@ test('An operator opens the window, sees a request, approves exactly what he saw
   assert.equal((await host.ask('DELETE', `peers/${client.dashboardId}`)).status, 404);
 });
 
-test('Every fingerprint comes in all its forms, so that a page can show them without a table of its own', async (t) => {
+test('Every fingerprint comes in all its forms, so a page needs no table of its own', async (t) => {
   const host = await startHost(t);
   const { receiver, ask } = host;
   const paired = await pairedClient(t, host, 'paired');
@@ -104,7 +104,7 @@ test('Every fingerprint comes in all its forms, so that a page can show them wit
   }
 });
 
-test('Each page has its share of the pairing window, and the last one that closes shuts it', async (t) => {
+test('Each page has its share of the pairing window, and the last page to close it ends it', async (t) => {
   const host = await startHost(t);
   const closesInMs = async (): Promise<number> => {
     const { body } = await host.ask('GET', 'state');
@@ -125,7 +125,7 @@ test('Each page has its share of the pairing window, and the last one that close
   assert.equal(await closesInMs(), 0);
 });
 
-test('A request can be rejected, and a bad id is refused with its rule', async (t) => {
+test('A request can be rejected, and an invalid id is refused with the rule that it broke', async (t) => {
   const host = await startHost(t);
   const client = await newClient(t, host);
   await host.ask('POST', 'pairing/open');
@@ -137,7 +137,7 @@ test('A request can be rejected, and a bad id is refused with its rule', async (
   assert.equal((bad.body as { error: string }).error, 'TRAVERSAL');
 });
 
-test('Jobs are listed, shown and cancelled, and the events tell all of it as it happens', async (t) => {
+test('Jobs are listed, shown and cancelled, and the events report each change as it happens', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const session = await client.openSession();
@@ -162,7 +162,7 @@ test('Jobs are listed, shown and cancelled, and the events tell all of it as it 
   assert.ok(!events.some(({ type }) => type === 'output'), 'output is sent to who asks for that job only');
 });
 
-test('Whoever names a job gets its output, each line with the id of the job alone', async (t) => {
+test('A page that names a job gets its output, each line with only the id of the job', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const session = await client.openSession();
@@ -186,7 +186,7 @@ test('Whoever names a job gets its output, each line with the id of the job alon
   }
 });
 
-test('Nothing that the admin surface shows is a key or a place of this machine', async (t) => {
+test('The admin routes show no key and no host path', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const session = await client.openSession();
@@ -198,7 +198,7 @@ test('Nothing that the admin surface shows is a key or a place of this machine',
   assert.ok(!text.includes(host.base));
 });
 
-test('All that the admin surface says is in camelCase, and no field of the records inside leaves', async (t) => {
+test('The admin routes use camelCase only, and expose no field of the internal records', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const events: object[] = [];
@@ -224,7 +224,7 @@ test('All that the admin surface says is in camelCase, and no field of the recor
     assert.ok(!names.has(internal), internal);
 });
 
-test('A page of another site and an operator who is not authorised are refused, as pages and as sockets', async (t) => {
+test('A page of another site and an unauthorized operator are refused, on routes and sockets', async (t) => {
   const host = await startHost(t, { authorize: (ctx) => ctx.get('x-admin') === 'yes' });
   assert.equal((await host.ask('GET', 'state')).status, 401);
   const url = `http://${host.origin}/esphome-receiver/state`;
@@ -241,7 +241,7 @@ test('A page of another site and an operator who is not authorised are refused, 
   }
 });
 
-test('A body that is too large or no object is refused', async (t) => {
+test('A body that is too large or not an object is refused', async (t) => {
   const host = await startHost(t);
   const url = `http://${host.origin}/esphome-receiver/pairing/requests/${'a'.repeat(32)}/approve`;
   for (const [body, status] of [
@@ -253,7 +253,7 @@ test('A body that is too large or no object is refused', async (t) => {
   }
 });
 
-test('Closing the receiver closes the pages of events, so that the host can end', async (t) => {
+test('Closing the receiver closes the event sockets, so that the host can end', async (t) => {
   const host = await startHost(t);
   const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
   await once(socket, 'message');
@@ -262,7 +262,7 @@ test('Closing the receiver closes the pages of events, so that the host can end'
   assert.deepEqual((await closed)[0], 1001);
 });
 
-test("A page learns of a request without the peer's key in it", async (t) => {
+test("A page is told of a request without the peer's key", async (t) => {
   const host = await startHost(t);
   const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
   t.after(() => socket.terminate());
@@ -278,7 +278,7 @@ test("A page learns of a request without the peer's key in it", async (t) => {
   );
 });
 
-test('A page is told when a paired dashboard comes and when it goes', async (t) => {
+test('A page is told when a paired dashboard connects and disconnects', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const socket = new WebSocket(`ws://${host.origin}/esphome-receiver/events`);
@@ -298,7 +298,7 @@ test('A page is told when a paired dashboard comes and when it goes', async (t) 
   ]);
 });
 
-test('No spelling of a route passes the question of authority', async (t) => {
+test('No spelling of a route bypasses authorization', async (t) => {
   const host = await startHost(t, { authorize: () => false });
   for (const path of ['state', 'pairing/open', 'peers', 'jobs']) {
     for (const prefix of [
@@ -322,7 +322,7 @@ test('No spelling of a route passes the question of authority', async (t) => {
   assert.equal(host.receiver.pairing.closesInMs(), 0);
 });
 
-test('An upgrade to an address that does not parse is refused, and the host lives on', async (t) => {
+test('An upgrade to an unparsable URL is refused, and the host keeps running', async (t) => {
   const host = await startHost(t);
   for (const path of ['//a@b:c@[/', 'http://[', '/esphome-receiver/events']) {
     const socket = connect(Number(host.origin.split(':')[1]), '127.0.0.1');
@@ -337,7 +337,7 @@ test('An upgrade to an address that does not parse is refused, and the host live
   assert.equal((await host.ask('GET', 'state')).status, 200);
 });
 
-test('A dry run that is misspelt is refused and removes nothing, as is a field that nobody knows', async (t) => {
+test('A misspelt dryRun is refused and removes nothing, like any unknown field', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const session = await client.openSession();
@@ -375,7 +375,7 @@ test('A dry run that is misspelt is refused and removes nothing, as is a field t
   assert.equal((await host.ask('DELETE', peer)).status, 404);
 });
 
-test('What the host throws below the prefix is answered by the host', async (t) => {
+test('An error of the host below the prefix is answered by the host', async (t) => {
   const { receiver } = await startReceiver(t);
   const app = new Koa();
   app.silent = true;
@@ -391,7 +391,7 @@ test('What the host throws below the prefix is answered by the host', async (t) 
   assert.deepEqual([response.status, await response.text()], [500, 'Internal Server Error']);
 });
 
-test('With `peerLink: false` dashboards get in at the port of `listen` alone', async (t) => {
+test('With `peerLink: false`, dashboards can connect only at the port of `listen`', async (t) => {
   const whole = await startReceiver(t);
   const app = new Koa();
   whole.receiver.mount(app, { peerLink: false });

@@ -1,4 +1,4 @@
-/** A follower that does not read, over a real socket and beside a real process that prints. */
+/** A follower that stops reading, over a real socket and with a real process that prints. */
 import assert from 'node:assert/strict';
 import { chmod, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,11 +9,11 @@ import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { pairedClient, startReceiver, yaml } from '../support/whole.js';
 
-/** More than the buffers of both sockets and the backlog together. */
+/** More than both socket buffers and the backlog hold together. */
 const manyLines = 24_000;
 const fewLines = 1_000;
 
-/** Prints as many lines of 1 KiB as a comment of the YAML says, and then does as the stand-in. */
+/** Prints the number of 1 KiB lines in a comment of the YAML, then runs the stand-in. */
 const script = `#!/bin/sh
 for last; do :; done
 count=$(sed -n 's/^# flood: //p' "$last" 2>/dev/null)
@@ -21,7 +21,7 @@ count=$(sed -n 's/^# flood: //p' "$last" 2>/dev/null)
 exec ${standInEsphome.map((word) => `'${word}'`).join(' ')} "$@"
 `;
 
-test('A follower that stops to read holds up neither the compile nor other followers, and learns how many lines it has missed', async (t) => {
+test('A follower that stops reading delays neither the compile nor other followers, and is told how many lines it missed', async (t) => {
   const esphome = join(await tempDir(t), 'esphome');
   await writeFile(esphome, script);
   await chmod(esphome, 0o755);
@@ -59,7 +59,7 @@ test('A follower that stops to read holds up neither the compile nor other follo
   const lines = shown.filter((line) => line.startsWith('xxx'));
   const notices = shown.flatMap((line) => /^\[(\d+) lines? (?:is|are) missing here/.exec(line) ?? []);
   assert.equal(notices.length, 2, 'one notice');
-  // Lines of the stand-in may be among the missing.
+  // Lines of the stand-in can be among the missed ones.
   const missing = Number(notices[1]);
   assert.ok(missing > 0 && lines.length + missing >= manyLines && lines.length + missing < manyLines + 100);
   assert.ok(lines.length < manyLines);

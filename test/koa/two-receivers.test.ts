@@ -1,4 +1,4 @@
-/** Two receivers on one configuration directory, as when a new one starts before the old one has ended. */
+/** Two receivers on one configuration directory, as when a new one starts before the old one has stopped. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -8,7 +8,7 @@ import { dashboardId } from '../../src/paths/index.js';
 import { tempDir } from '../support/temp-dir.js';
 import { pairedClient, startReceiver, yaml } from '../support/whole.js';
 
-test('They are one server with one key: each lets in whom the other has approved, and nobody whom it has revoked', async (t) => {
+test('Two receivers act as one server with one key: each accepts peers the other approved, and refuses peers it revoked', async (t) => {
   const one = await startReceiver(t);
   const two = await startReceiver(t, { configDir: join(one.base, 'config') });
   const { pin, pairing, peers } = one.receiver;
@@ -31,7 +31,7 @@ test('They are one server with one key: each lets in whom the other has approved
   });
 });
 
-test('What one has built for a key is not handed to another key that the other one has let in under the same id', async (t) => {
+test('A build of one receiver for a key is not given to another key that the other receiver approved under the same id', async (t) => {
   const one = await startReceiver(t);
   const two = await startReceiver(t, { configDir: join(one.base, 'config') });
   const client = await pairedClient(t, two);
@@ -40,7 +40,7 @@ test('What one has built for a key is not handed to another key that the other o
   await session.build({ file: 'kitchen.yaml', bundle, jobId: 'guessed' });
   const { pin } = one.receiver;
 
-  // Another one comes under the id, and the first one lets it in.
+  // Another key pairs under the id, and the first receiver approves it.
   const own = await loadOffloaderIdentity(await tempDir(t));
   const identity = { ...own, dashboardId: dashboardId(client.dashboardId) };
   const at = (port: number) =>

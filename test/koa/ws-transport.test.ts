@@ -1,4 +1,4 @@
-/** The transport over real sockets on loopback. */
+/** The WebSocket transport over real sockets on loopback. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -10,7 +10,7 @@ import type { Transport } from '../../src/protocol/transport.js';
 import { wsTransport } from '../../src/koa/ws-transport.js';
 import { waitFor } from '../support/wait-for.js';
 
-/** Both ends of a connection: the server's as a transport, the client's as a socket. */
+/** Both ends of a connection: the server end as a transport, the client end as a socket. */
 async function pair(t: TestContext): Promise<{ transport: Transport; client: WebSocket; socket: WebSocket }> {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.after(() => {
@@ -35,7 +35,7 @@ function record(transport: Transport): string[] {
   return seen;
 }
 
-test('Messages that came before the start are kept, in order, and the end comes last', async (t) => {
+test('Messages that arrive before the start are kept in order, and the closure is reported last', async (t) => {
   const { transport, client } = await pair(t);
   for (const text of ['one', 'two', 'three']) client.send(Buffer.from(text));
   client.send('words');
@@ -47,7 +47,7 @@ test('Messages that came before the start are kept, in order, and the end comes 
   assert.equal(transport.remoteAddress, '127.0.0.1');
 });
 
-test('What is sent in one turn leaves together, in order, and before a close', async (t) => {
+test('Messages sent in one tick leave together, in order, and before a close', async (t) => {
   const { client, socket } = await pair(t);
   const calls: string[] = [];
   const wire = { cork: () => void calls.push('cork'), uncork: () => void calls.push('uncork') };
@@ -83,7 +83,7 @@ test('A paused transport delivers nothing until it is resumed', async (t) => {
   assert.deepEqual(seen, ['first', 'second']);
 });
 
-test('drained waits while the other side reads too slowly, and ends when it has read', async (t) => {
+test('drained waits while the other side reads too slowly, and resolves once it has read', async (t) => {
   const { transport, client } = await pair(t);
   record(transport);
   client.pause();
@@ -98,7 +98,7 @@ test('drained waits while the other side reads too slowly, and ends when it has 
   assert.ok(transport.bufferedBytes <= 64 * 1024);
 });
 
-test('drained ends when the connection does', async (t) => {
+test('drained resolves when the connection closes', async (t) => {
   const { transport, client } = await pair(t);
   record(transport);
   client.pause();
@@ -110,7 +110,7 @@ test('drained ends when the connection does', async (t) => {
   await transport.drained(0);
 });
 
-test('A broken frame of a stranger ends the connection and nothing else', async (t) => {
+test("A stranger's malformed frame closes the connection and affects nothing else", async (t) => {
   const { transport, client } = await pair(t);
   const seen = record(transport);
   Reflect.get(client, '_socket').write(Buffer.from([0xff, 0xff, 0xff, 0xff]));
