@@ -105,7 +105,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
       haAddon: options.haAddon,
       pairingByKey: options.pairingByKey,
     },
-    hidePlaces: createPathStripper(
+    stripPaths: createPathStripper(
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, stateDir, homedir()]),
     ),

@@ -66,7 +66,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     },
     isPlaceSafe: async () => true,
     about: { friendlyName: 'printer', haAddon: false, pairingByKey: false },
-    hidePlaces: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
+    stripPaths: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
     ...{ clock: systemClock, log: silentLog },
   });

@@ -1,10 +1,8 @@
 /**
- * When which dashboard is called back (Device Builder 1.26): one that has been silent for so long that it has had every
- * chance to come by itself, and ever more seldom while that leads to nothing.
- *
- * A peer has at most one call at a time and none while its session is open; few run at once, so that a table full of
- * dead addresses costs no more sockets than that. It knows neither sockets nor the wire, and takes time and chance from
- * outside.
+ * When to connect back to which dashboard (Device Builder 1.26): after it has been silent for long enough to have
+ * reconnected by itself, and less and less often while calls fail. A peer has one call at a time and none during a
+ * session, and few calls run at once, so a table full of dead addresses costs few sockets. Time, randomness and
+ * connections are injected.
  */
 import { BlockList, isIP, isIPv6 } from 'node:net';
 
@@ -21,9 +19,9 @@ import { type CallOutcome, connectBack } from './connect-back.js';
 import type { Sessions } from './sessions.js';
 
 export interface ConnectBackTiming {
-  /** How often it is looked who is silent. */
+  /** The interval between two checks for silent peers. */
   readonly sweepMs: number;
-  /** For how long a peer must have been silent; far above the 30 s after which a client tries again by itself. */
+  /** How long a peer must be silent before a call: far above the 30 s after which a client reconnects by itself. */
   readonly silenceMs: number;
 }
 
@@ -35,23 +33,23 @@ export const defaultConnectBackTiming: ConnectBackTiming = Object.freeze({
 export const maxCalls = 4;
 
 interface Backoff {
-  /** Before the second attempt, 20 % more or less, and twice as long before each further one. */
+  /** The delay before the second attempt, plus or minus 20 %. It doubles with each further attempt. */
   readonly firstMs: number;
   readonly mostMs: number;
 }
 
 const usual: Backoff = { firstMs: 300_000, mostMs: 3_600_000 };
-/** The dashboard looks for us at this moment. */
+/** For a dashboard that is already probing this receiver. */
 const busy: Backoff = { firstMs: 30_000, mostMs: 300_000 };
 const jitter = 0.2;
-/** As many failures in a row have the delay at its most, and are worth a word to the operator. */
-const strikesToWarn = 5;
+/** After this many failures in a row the delay is at its maximum, and the operator is warned. */
+const failuresToWarn = 5;
 
 export interface ConnectBackScheduleOptions {
   /** The approved peers. */
   readonly peers: () => readonly Peer[];
   readonly isConnected: (id: DashboardId) => boolean;
-  /** Must not reject, and end soon after the signal's abort. */
+  /** Must not reject, and must end soon after the signal aborts. */
   readonly call: (peer: Peer, signal: AbortSignal) => Promise<CallOutcome>;
   readonly clock: Clock;
   /** From 0 to 1. */
@@ -61,21 +59,21 @@ export interface ConnectBackScheduleOptions {
 }
 
 export interface ConnectBackSchedule {
-  /** A peer's session has begun, or has ended. */
-  note(id: DashboardId, connected: boolean): void;
-  /** A peer is none any more. */
+  /** Records that a peer's session was opened or closed. */
+  recordSession(id: DashboardId, connected: boolean): void;
+  /** Removes a revoked peer and ends its call. */
   forget(id: DashboardId): void;
-  /** Ends all calls; resolves when none runs any more. */
+  /** Ends all calls; resolves when none is running. */
   stop(): Promise<void>;
 }
 
-/** What is known of a peer that has no session. */
+/** The state of a peer without a session. */
 interface Silence {
   since: number;
-  /** Not called again before. */
+  /** The earliest time of the next call. */
   until: number;
-  /** Calls in a row that have failed. */
-  strikes: number;
+  /** Failed calls in a row. */
+  failures: number;
 }
 
 interface Call {
@@ -83,11 +81,11 @@ interface Call {
   readonly ended: Promise<void>;
 }
 
-/** Begins at once. A peer that was not seen since the start has been silent since the start. */
+/** Starts at once. A peer without a session since then counts as silent since then. */
 export function startConnectBackSchedule(options: ConnectBackScheduleOptions): ConnectBackSchedule {
   const { clock, random, timing, log } = options;
   const silences = new Map<DashboardId, Silence>();
-  /** Until their end, also when they were cancelled. */
+  /** Until they end, even if they were cancelled. */
   const calls = new Map<DashboardId, Call>();
   let cancelSweep = (): void => {};
   sweep();
@@ -98,16 +96,15 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     const known = new Set(peers.map(({ dashboardId }) => dashboardId));
     for (const id of [...silences.keys()]) if (!known.has(id)) forget(id);
     const due = peers.filter(isDue).toSorted((a, b) => dueAt(a) - dueAt(b));
-    for (const peer of due.slice(0, maxCalls - calls.size)) begin(peer);
+    for (const peer of due.slice(0, maxCalls - calls.size)) startCall(peer);
   }
 
   function silenceOf({ dashboardId }: Peer): Silence {
-    return silences.get(dashboardId) ?? begun(dashboardId);
+    return silences.get(dashboardId) ?? restartSilence(dashboardId);
   }
 
-  /** The silence begins anew, and what went wrong before is forgotten. */
-  function begun(id: DashboardId): Silence {
-    const silence = { since: clock.steady(), until: 0, strikes: 0 };
+  function restartSilence(id: DashboardId): Silence {
+    const silence = { since: clock.steady(), until: 0, failures: 0 };
     silences.set(id, silence);
     return silence;
   }
@@ -123,28 +120,28 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     return isTime && isCallable(peer) && !options.isConnected(id) && !calls.has(id);
   }
 
-  function begin(peer: Peer): void {
+  function startCall(peer: Peer): void {
     const { dashboardId, address, connectBackPort: port } = peer;
     const controller = new AbortController();
     log.info({ dashboardId, address, port }, 'calling dashboard back');
-    calls.set(dashboardId, { controller, ended: lead(peer, controller.signal) });
+    calls.set(dashboardId, { controller, ended: runCall(peer, controller.signal) });
   }
 
-  async function lead(peer: Peer, signal: AbortSignal): Promise<void> {
+  async function runCall(peer: Peer, signal: AbortSignal): Promise<void> {
     const outcome = await options.call(peer, signal);
     calls.delete(peer.dashboardId);
-    if (!signal.aborted) learn(peer, outcome);
+    if (!signal.aborted) recordOutcome(peer, outcome);
   }
 
-  function learn(peer: Peer, outcome: CallOutcome): void {
+  function recordOutcome(peer: Peer, outcome: CallOutcome): void {
     const { dashboardId, address, connectBackPort: port } = peer;
     const facts = { dashboardId, address, port };
     switch (outcome.kind) {
       case 'accepted':
-        begun(dashboardId);
+        restartSilence(dashboardId);
         return log.info(facts, 'dashboard called back');
       case 'refused':
-        return refused(peer, outcome.reason);
+        return recordRefusal(peer, outcome.reason);
       case 'wrong_key':
         log.warn(facts, "call back failed: a different key answered at the dashboard's address");
         return backOff(peer, usual);
@@ -156,7 +153,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     }
   }
 
-  function refused(peer: Peer, reason: string): void {
+  function recordRefusal(peer: Peer, reason: string): void {
     const facts = { dashboardId: peer.dashboardId, reason: quote(reason) };
     switch (reason) {
       case 'rebind_in_progress':
@@ -176,10 +173,10 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
 
   function backOff(peer: Peer, { firstMs, mostMs }: Backoff): void {
     const silence = silenceOf(peer);
-    silence.strikes += 1;
+    silence.failures += 1;
     const first = firstMs * (1 - jitter + 2 * jitter * random());
-    silence.until = clock.steady() + Math.min(first * 2 ** (silence.strikes - 1), mostMs);
-    if (silence.strikes !== strikesToWarn) return;
+    silence.until = clock.steady() + Math.min(first * 2 ** (silence.failures - 1), mostMs);
+    if (silence.failures !== failuresToWarn) return;
     log.warn({ dashboardId: peer.dashboardId }, 'call back failed several times in a row');
   }
 
@@ -189,9 +186,9 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
   }
 
   return {
-    note(id, connected) {
+    recordSession(id, connected) {
       if (connected) calls.get(id)?.controller.abort();
-      begun(id);
+      restartSilence(id);
     },
     forget,
     async stop() {
@@ -202,37 +199,31 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
   };
 }
 
-/**
- * Where a peer can be called back. Address and port stand in a file and have come over the wire, so a name is never
- * looked up, and an address that means nobody, everybody or this machine by another name is not dialled.
- */
-const nobody = new BlockList();
-nobody.addSubnet('0.0.0.0', 8);
-nobody.addSubnet('224.0.0.0', 4);
-nobody.addSubnet('240.0.0.0', 4);
-nobody.addAddress('::', 'ipv6');
-nobody.addSubnet('ff00::', 8, 'ipv6');
+/** Unspecified, multicast and reserved addresses, some of which reach this machine. */
+const uncallable = new BlockList();
+uncallable.addSubnet('0.0.0.0', 8);
+uncallable.addSubnet('224.0.0.0', 4);
+uncallable.addSubnet('240.0.0.0', 4);
+uncallable.addAddress('::', 'ipv6');
+uncallable.addSubnet('ff00::', 8, 'ipv6');
 
-/** Whether the peer has said a port, and was seen at a literal address. One with a zone (`fe80::1%eth0`) is in no URL. */
+/**
+ * Whether a peer can be called. Its address came over the wire and through a file, so only a literal one is dialled and no
+ * name is resolved. An address with a zone (`fe80::1%eth0`) does not fit into a URL.
+ */
 export function isCallable({ address, connectBackPort }: Pick<Peer, 'address' | 'connectBackPort'>): boolean {
   if (connectBackPort === 0 || isIP(address) === 0 || address.includes('%')) return false;
-  return !nobody.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+  return !uncallable.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
 }
 
-/**
- * Calls dashboards back for as long as a port of ours is open: what the link and the pairing say goes to the schedule, and
- * a call that is due goes over a connection that the mount opens.
- */
-
-/** Opens a connection to a peer link at a literal address. Rejects when nobody answers, and on abort. */
+/** Opens a connection to a peer link at a literal address. Rejects when no one answers, and on abort. */
 export type Dial = (
   where: { readonly host: string; readonly port: number },
   signal: AbortSignal,
 ) => Promise<Transport>;
 
-/** Where this receiver is to be found, and how it reaches others. */
+/** The receiver's own port, and how it opens connections. */
 export interface CallingPlace {
-  /** The port that is bound. */
   readonly port: number;
   readonly dial: Dial;
   readonly timing: ConnectBackTiming;
@@ -247,7 +238,7 @@ export interface ConnectBackOptions extends CallingPlace {
   readonly log: Log;
 }
 
-/** The returned function ends it, and resolves when no call runs any more. */
+/** Runs the schedule with the events of sessions and pairing. The returned function stops it, once no call is running. */
 export function startConnectBack(options: ConnectBackOptions): () => Promise<void> {
   const { identity, port, dial, timing, table, pairing, sessions, clock, log } = options;
   const schedule = startConnectBackSchedule({
@@ -261,7 +252,7 @@ export function startConnectBack(options: ConnectBackOptions): () => Promise<voi
   });
   const stops = [
     sessions.subscribe((event) => {
-      if (event.type === 'session') schedule.note(event.dashboardId, event.connected);
+      if (event.type === 'session') schedule.recordSession(event.dashboardId, event.connected);
     }),
     pairing.subscribe((event) => {
       if (event.type === 'revoked') schedule.forget(event.dashboardId);

@@ -1,9 +1,8 @@
 /**
- * One call back: a receiver that has moved tells an approved dashboard where it is now (Device Builder 1.26).
- *
- * The roles of the handshake are swapped, we begin it. The key that answers is compared with the paired one before our
- * third message, so that whoever has got the dashboard's old address by now is told nothing but that a receiver calls.
- * No trust hangs on the call: the dashboard looks for our key at the address that it sees before it believes us.
+ * One connect-back: a receiver that has moved tells an approved dashboard its new address (Device Builder 1.26). The
+ * receiver initiates the handshake and compares the dashboard's key with the paired one before its third message, so
+ * whoever has the dashboard's old address now learns only that a receiver calls. The call needs no trust in return: the
+ * dashboard checks for our key at the caller's address before it accepts that address.
  */
 import { isReceiverError } from '../errors.js';
 import { onAbort } from '../async/abort.js';
@@ -14,14 +13,14 @@ import type { IntentAnswer } from '../protocol/intent.js';
 import type { KeyPair } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';
 
-/** Of the connection, the second message and the answer each: the dashboard looks for us before it answers. */
+/** The limit for the connection, the second message and the answer each: the dashboard probes us before it answers. */
 export const callStepMs = 30_000;
 
 export interface CallOptions {
   readonly identity: KeyPair;
-  /** Of the dashboard, as it was paired. */
+  /** The dashboard's pin from its pairing. */
   readonly expectedPin: string;
-  /** The port of ours that the dashboard is told. */
+  /** Our port, which the dashboard is told. */
   readonly port: number;
   readonly clock: Clock;
   /** Ends the call and its connection. */
@@ -31,16 +30,16 @@ export interface CallOptions {
 }
 
 export type CallOutcome =
-  /** It has found us there, and will reconnect. */
+  /** The dashboard reached this receiver and will reconnect. */
   | { readonly kind: 'accepted' }
-  /** A word of the peer's; '' when it gave none. Anything may stand in it. */
+  /** `reason` is untrusted text from the peer, empty if it sent none. */
   | { readonly kind: 'refused'; readonly reason: string }
-  /** Somebody else answers at its address, or it has a new key. */
+  /** Another machine answered at the address, or the dashboard has a new key. */
   | { readonly kind: 'wrong_key' }
   | { readonly kind: 'failed'; readonly cause: unknown }
   | { readonly kind: 'cancelled' };
 
-/** Makes the call over a connection of its own. Resolves when that has ended; never rejects. */
+/** Makes the call over a new connection. Resolves when the connection has ended; never rejects. */
 export async function connectBack(
   connect: () => Promise<Transport>,
   options: CallOptions,

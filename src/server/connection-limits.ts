@@ -1,9 +1,7 @@
 /**
- * So many places for connections that nobody has vouched for yet. A newcomer always gets one: to refuse him would let
- * whoever came first and says nothing keep an approved peer out.
- *
- * Who goes instead is the oldest of the network that has the most. A peer that is alone at its address then keeps its
- * place in any flood that comes from fewer addresses than there are places.
+ * Limits on connections before their session, and on uploads. A full pool accepts a new connection and evicts the oldest
+ * one of the network with the most: a refusal would let silent strangers who came first keep an approved peer out. A peer
+ * that is alone at its address keeps its place in any flood from fewer addresses than the pool has places.
  */
 import { isIPv6 } from 'node:net';
 
@@ -13,15 +11,15 @@ import type { DashboardId } from '../paths/index.js';
 
 export interface PoolLimits {
   readonly most: number;
-  /** Of one network: an IPv4 address, or the first 64 bits of an IPv6 one. Default: all of them. */
+  /** The most from one network: an IPv4 address, or the first 64 bits of an IPv6 one. Default: `most`. */
   readonly mostOfNetwork?: number;
 }
 
-/** Gives the place up. May be called more than once, and by one who has lost his place. */
+/** Frees the place. Can be called repeatedly, and after an eviction. */
 export type ReleasePlace = () => void;
 
 export interface ConnectionPool {
-  /** Takes a place. When there is none, somebody loses his first, and his `evict` is called. */
+  /** Takes a place. If the pool is full, another connection is removed first and its `evict` is called. */
   enter(address: string, evict: () => void): ReleasePlace;
 }
 
@@ -31,18 +29,18 @@ interface PooledConnection {
 }
 
 export function createConnectionPool({ most, mostOfNetwork = most }: PoolLimits): ConnectionPool {
-  /** The places of each network that has any, the oldest first; the networks as they came. */
+  /** The connections of each network, oldest first; the networks in the order of arrival. */
   const networks = new Map<string, Set<PooledConnection>>();
   let taken = 0;
 
-  function remove(place: PooledConnection): void {
-    const same = networks.get(place.network);
-    if (!same?.delete(place)) return;
+  function remove(connection: PooledConnection): void {
+    const same = networks.get(connection.network);
+    if (!same?.delete(connection)) return;
     taken -= 1;
-    if (same.size === 0) networks.delete(place.network);
+    if (same.size === 0) networks.delete(connection.network);
   }
 
-  /** With the newcomer counted. Of several that have as many it is his own, else the one that came first. */
+  /** The largest network, counting the new connection. In a tie, its own network comes first, then the oldest. */
   function largestWith(newcomer: string): Set<PooledConnection> | undefined {
     let largest = networks.get(newcomer);
     let size = largest === undefined ? 0 : largest.size + 1;
@@ -65,33 +63,27 @@ export function createConnectionPool({ most, mostOfNetwork = most }: PoolLimits)
     enter(address, evict) {
       const network = networkOf(address);
       makeRoom(network);
-      const place = { network, evict };
+      const connection = { network, evict };
       const same = networks.get(network) ?? new Set();
-      networks.set(network, same.add(place));
+      networks.set(network, same.add(connection));
       taken += 1;
-      return () => remove(place);
+      return () => remove(connection);
     },
   };
 }
 
 /**
- * Anybody on the network can open a socket and say nothing. An approved peer's session does not count, since there is
- * only one for each peer.
+ * Limits on unauthenticated connections: anyone on the network can open a socket and stay silent. Sessions of approved
+ * peers do not count, because each peer has only one.
  */
 export type StrangerLimits = Pick<
   ConnectionLimits,
   'strangers' | 'strangersPerAddress' | 'handshakesPerSecond' | 'handshakeTimeoutMs'
 >;
 
-/** Gives the place up: the stranger has left, or is none any more. May be called more than once. */
-export type LeavePool = ReleasePlace;
-
 export interface StrangerPool {
-  /**
-   * Takes a place. When there is none, a stranger who has said nothing for long loses his, first among those of the same
-   * network: silent sockets must not keep an approved peer out. Null: too many have come from there of late.
-   */
-  enter(address: string, evict: () => void): LeavePool | null;
+  /** As {@link ConnectionPool.enter}, or null when the network has begun too many handshakes. */
+  enter(address: string, evict: () => void): ReleasePlace | null;
 }
 
 export function createStrangerPool(limits: StrangerLimits, clock: Clock): StrangerPool {
@@ -103,17 +95,17 @@ export function createStrangerPool(limits: StrangerLimits, clock: Clock): Strang
 }
 
 /**
- * How many handshakes one network may begin: each costs us two key agreements before we know who asks, and a stranger
- * nothing. What is over is dropped before any of that work.
+ * A token bucket per network. A handshake costs the receiver two key agreements before it knows the caller, and a
+ * stranger nothing, so the excess is dropped before that work.
  */
 export interface RateLimiter {
-  /** Whether one more may begin now. */
+  /** Takes a token. False when there is none. */
   take(address: string): boolean;
 }
 
-/** So many seconds' worth may begin at once: a house that comes back from a power cut is no attack. */
+/** The size of a burst: a household that reconnects after a power cut is not an attack. */
 const burstSeconds = 4;
-/** Networks that are remembered; beyond it those go that could begin a full burst again. */
+/** The most networks to remember; beyond it, those with a full bucket are forgotten. */
 const mostNetworks = 4_096;
 
 interface Bucket {
@@ -129,7 +121,7 @@ export function createRateLimiter({ perSecond, clock }: { perSecond: number; clo
 
   function forgetFull(now: number): void {
     for (const [network, bucket] of buckets) if (filled(bucket, now) >= burst) buckets.delete(network);
-    // A flood from as many networks: the one that was seen first has the least to lose.
+    // In a flood from this many networks, the one seen first loses the least.
     const [first] = buckets.keys();
     if (buckets.size >= mostNetworks && first !== undefined) buckets.delete(first);
   }
@@ -147,7 +139,7 @@ export function createRateLimiter({ perSecond, clock }: { perSecond: number; clo
   };
 }
 
-/** The address; of an IPv6 one its first 64 bits, since whoever has one has them all. An IPv4 one in IPv6 is an IPv4 one. */
+/** An IPv4 address, also one mapped into IPv6, or the first 64 bits of an IPv6 one: its holder can use all the others. */
 export function networkOf(address: string): string {
   if (!address.includes(':')) return address;
   const [bare = ''] = address.replace(/^::ffff:(?=\d+\.)/i, '').split('%');
@@ -156,19 +148,19 @@ export function networkOf(address: string): string {
   const left = head === '' ? [] : head.split(':');
   if (tail === undefined) return left.slice(0, 4).join(':');
   const right = tail === '' ? [] : tail.split(':');
-  // An IPv4 part at the end is two groups in one.
+  // A trailing IPv4 part stands for two groups.
   const length = right.length + (tail.includes('.') ? 1 : 0);
   const groups = [...left, ...Array.from({ length: 8 - left.length - length }, () => '0'), ...right];
   return groups.slice(0, 4).join(':');
 }
 
 /**
- * Counts the uploads of each peer over all its connections. What a lost connection leaves takes time to be removed, so
- * without the count a peer that connects again and again would have any number of half-written trees here at once.
+ * Counts the uploads of each peer over all its connections. The data of a lost connection takes time to be removed, so
+ * without the count a peer that reconnects again and again could have any number of half-written trees on disk.
  */
 export interface Uploads {
   readonly maxUploadsPerPeer: number;
-  /** Counts one more and gives how to count it off, once; undefined when there are as many as may be. */
+  /** Counts an upload and returns its release, to be called once; undefined when the peer has too many. */
   begin(peer: DashboardId): (() => void) | undefined;
 }
 

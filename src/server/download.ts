@@ -1,43 +1,33 @@
 /**
- * A finished build on its way to the peer that ordered it (Device Builder 1.26).
- *
- * It is read piece by piece as the connection takes it, beside everything else that the session does: a slow link
- * costs no memory, and the peer's pings are answered while firmware travels.
+ * Sends the result of a build to the peer that ordered it (Device Builder 1.26). It is read in pieces as fast as the
+ * connection accepts them, so a slow link costs no memory, and the session answers pings meanwhile.
  */
 import type { Clock } from '../async/clock.js';
 import { isReceiverError, quote } from '../errors.js';
-import { createRefusalLog, type Log } from '../log.js';
+import { createRefusalLog } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';
 import type { ArtifactsReason } from '../protocol/constants.js';
 import { chunkBytes, inChunks } from '../protocol/transfer.js';
-import type { SessionJobs } from './ports.js';
+import type { SessionPorts } from './ports.js';
 
 const maxDetailLength = 256;
 
 export interface DownloadHandler {
-  /** Answers a `download_artifacts`. One at a time for each peer. */
+  /** Answers a `download_artifacts`. Each peer has one download at a time. */
   start(jobId: string): void;
   isBusy(): boolean;
   /** Stops the stream; resolves when its file is closed. */
   end(): Promise<void>;
 }
 
-export interface DownloadHandlerDeps {
+export interface DownloadHandlerDeps extends Pick<SessionPorts, 'jobs' | 'clock' | 'log'> {
   readonly dashboardId: DashboardId;
   readonly channel: ReceiverChannel;
-  readonly jobs: Pick<SessionJobs, 'find' | 'openArtifacts'>;
-  readonly clock: Clock;
-  readonly log: Log;
 }
 
-export function createDownloadHandler({
-  dashboardId,
-  channel,
-  jobs,
-  clock,
-  log,
-}: DownloadHandlerDeps): DownloadHandler {
+export function createDownloadHandler(parts: DownloadHandlerDeps): DownloadHandler {
+  const { dashboardId, channel, jobs, clock, log } = parts;
   const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
   let ended = false;
@@ -93,7 +83,8 @@ export function createDownloadHandler({
       });
       index += 1;
     }
-    if (sent !== bytes) throw new Error('the stored artifacts do not have the size that was announced');
+    if (sent !== bytes)
+      throw new Error(`stored artifacts changed size: expected ${bytes} bytes, got ${sent}`);
   }
 
   return {

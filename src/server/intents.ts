@@ -1,7 +1,6 @@
 /**
- * The one answer that follows the handshake: what the caller wants, and whether it gets it (Device Builder 1.26).
- *
- * The words matter: after `no_approved_peer` or `pin_mismatch` a client stops for good and its user must pair again.
+ * The answer to the handshake: what the caller requests, and whether it is granted (Device Builder 1.26). The reason
+ * matters: after `no_approved_peer` or `pin_mismatch` a client stops for good, and its user must pair again.
  */
 import { idOrUndefined } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
@@ -9,12 +8,11 @@ import type { Responded } from '../protocol/handshake.js';
 import type { IntentAnswer } from '../protocol/intent.js';
 import type { IntentResponse, RejectReason } from '../protocol/constants.js';
 
-/** What the receiver says about itself in every answer. */
+/** Facts about the receiver in every answer. */
 export interface ReceiverFacts {
-  /** The name of the machine for people. */
   readonly friendlyName: string;
   readonly haAddon: boolean;
-  /** Whether a pairing needs the printed key; only a preview says so. */
+  /** Whether pairing needs the printed key; sent only in the answer to a preview. */
   readonly pairingByKey: boolean;
 }
 
@@ -25,7 +23,7 @@ export interface IntentDecision {
   readonly granted?: PairingCaller;
 }
 
-/** Decides about a caller. May take as long as a person takes; undefined when there is nothing to say any more. */
+/** Decides about a caller, which can wait for an operator. Undefined when the connection ended meanwhile. */
 export async function decide(
   responded: Responded,
   pairing: PairingService,
@@ -43,7 +41,7 @@ export async function decide(
   }
   const caller = callerOf(responded);
   if (!caller) return { response: 'rejected', reason: 'bad_dashboard_id' };
-  // A wrong `no_approved_peer` is final. So it is not said by a table that another receiver has overtaken.
+  // A wrong `no_approved_peer` is final, so it must not come from a table that another receiver has changed since.
   await pairing.reread();
   if (intent === 'pair_request') return pairing.pairRequest(caller);
   if (intent === 'pair_status') return pairing.pairStatus(caller, channel.signal);
@@ -56,17 +54,16 @@ function callerOf({ hello, peerStaticKey, channel }: Responded): PairingCaller |
   return dashboardId && { ...hello, dashboardId, publicKey: peerStaticKey, address: channel.remoteAddress };
 }
 
-/** What a receiver can build with at the moment of the answer. */
+/** The receiver's abilities at the time of the answer. */
 export interface IntentBuilds {
-  /** Of the installed ESPHome, '' when unknown. */
+  /** The version of the installed ESPHome, empty if unknown. */
   readonly version: string;
   /** Whether other releases are installed on demand. */
   readonly provisions: boolean;
-  /** Whether the caller may have builds begin from nothing. */
+  /** Whether the caller can reset builds. */
   readonly resets: boolean;
 }
 
-/** The decision as it stands on the wire. */
 export function answerOf(
   { response, reason }: IntentDecision,
   responded: Responded,

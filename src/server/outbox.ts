@@ -1,10 +1,9 @@
 /**
- * The frames about jobs on their way to one peer, in order.
- *
- * A compiler prints faster than a slow link carries. What waits is bounded: lines of output are dropped beyond it,
- * with one notice that says how many, and states never are: they are few, for each answers something of the peer's, and
- * one that asks and does not read is cut off (session.ts). Little is handed to the socket at a time, so that a
- * pong, which does not pass here, never waits behind a backlog and the peer is not taken for dead.
+ * Job frames for one peer: state frames, the queue of frames to send, host paths removed from output, long lines split.
+ * A compiler prints faster than a slow link carries, so the queue is bounded: lines of output beyond the limit are dropped
+ * with a notice that counts them. State frames are never dropped; they are few, because each answers a request, and
+ * session.ts disconnects a peer that requests without reading. The socket gets little at a time, so that a pong, which
+ * bypasses the queue, is not late and the peer does not count as dead.
  */
 import { realpath } from 'node:fs/promises';
 
@@ -14,20 +13,20 @@ import type { Layout, RemoteKey } from '../paths/index.js';
 import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';
 import type { FrameOf } from '../protocol/frames.js';
 
-/** Bytes of output that may wait; once over it, lines are dropped until half of it is free. */
+/** The limit of queued output. Above it, lines are dropped until half of the queue is free. */
 const maxWaitingBytes = 1_048_576;
-/** What a frame costs beside its line. */
+/** The size of a frame without its line. */
 const frameBytes = 128;
 
 type JobFrame = FrameOf<'job_state_changed'> | FrameOf<'job_output'> | FrameOf<'queue_status'>;
 
 export interface Outbox {
   state(frame: FrameOf<'job_state_changed'>): void;
-  /** One line of a job's output with its terminator. */
+  /** Sends one line of a job's output, which includes its terminator. */
   output(jobId: string, line: string): void;
-  /** Of several that wait only the latest is sent. */
+  /** Replaces a queued status, so only the latest is sent. */
   queueStatus(frame: FrameOf<'queue_status'>): void;
-  /** Drops what waits. */
+  /** Drops all queued frames. */
   end(): void;
 }
 
@@ -45,7 +44,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
         const { frame, bytes } = waiting.shift() as (typeof waiting)[number];
         waitingBytes -= bytes;
         channel.send(frame);
-        if (waiting.length === 0) for (const jobId of dropped.keys()) giveNotice(jobId);
+        if (waiting.length === 0) for (const jobId of dropped.keys()) sendNotice(jobId);
       }
       if (channel.signal.aborted) end();
     }
@@ -66,7 +65,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
     put({ type: 'job_output', job_id: jobId, stream: 'stdout', line }, line.length + frameBytes);
   }
 
-  function giveNotice(jobId: string): void {
+  function sendNotice(jobId: string): void {
     const lines = dropped.get(jobId);
     if (lines === undefined) return;
     dropped.delete(jobId);
@@ -82,7 +81,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
 
   return {
     state(frame) {
-      giveNotice(frame.job_id);
+      sendNotice(frame.job_id);
       put(frame, frameBytes);
     },
     output(jobId, line) {
@@ -91,7 +90,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
         dropped.set(jobId, (dropped.get(jobId) ?? 0) + 1);
         return;
       }
-      giveNotice(jobId);
+      sendNotice(jobId);
       for (const piece of outputPieces(line)) putLine(jobId, piece);
     },
     queueStatus(frame) {
@@ -104,36 +103,31 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
 }
 
 /**
- * Takes the places of this machine out of what a compiler prints before a peer sees it. ESPHome names its
- * directories in every log; they tell a stranger the account, the layout and the ids of other peers. The job's own
- * log keeps them.
+ * Strips host paths from a line of output for the peer of a job; the job's own log keeps them. ESPHome prints its
+ * directories in every log, which would tell a stranger the account, the layout and the ids of other peers.
  */
-
-/** The line as the peer of that job may see it. */
 export type PathStripper = (line: string, key: RemoteKey) => string;
 
-/** Names in the device's own directory become relative to it; what lies below one of `places` begins with `…`. */
+/** Makes paths in the device's own directory relative to it, and replaces each of `directories` with `…`. */
 export function createPathStripper(
   layout: Pick<Layout, 'subtree' | 'buildsDir'>,
-  places: readonly string[],
+  directories: readonly string[],
 ): PathStripper {
-  const longestFirst = places.filter((place) => place.length > 1).toSorted((a, b) => b.length - a.length);
-  return function hidePlaces(line, key) {
+  const longestFirst = directories.filter((path) => path.length > 1).toSorted((a, b) => b.length - a.length);
+  return function stripPaths(line, key) {
     if (!line.includes('/')) return line;
     let shown = line.includes(layout.buildsDir) ? line.replaceAll(`${layout.subtree(key)}/`, '') : line;
-    for (const place of longestFirst) shown = shown.replaceAll(place, '…');
+    for (const directory of longestFirst) shown = shown.replaceAll(directory, '…');
     return shown;
   };
 }
 
-/** The places, and where their links lead: a compiler prints either. Each must exist. */
-export async function withRealPaths(places: readonly string[]): Promise<string[]> {
-  return [...places, ...(await Promise.all(places.map((place) => realpath(place))))];
+/** The directories, which must exist, and their real paths: a compiler prints both. */
+export async function withRealPaths(directories: readonly string[]): Promise<string[]> {
+  return [...directories, ...(await Promise.all(directories.map((directory) => realpath(directory))))];
 }
 
-/** A job's state in the words of the wire (Device Builder 1.26). */
-
-/** The frame for the present state; undefined while the bundle is still being unpacked, for which there is none. */
+/** The frame for the job's state (Device Builder 1.26); undefined while the bundle is being unpacked. */
 export function stateFrame(job: JobRecord): FrameOf<'job_state_changed'> | undefined {
   if (job.state === 'receiving') return undefined;
   return {
@@ -141,7 +135,7 @@ export function stateFrame(job: JobRecord): FrameOf<'job_state_changed'> | undef
     job_id: job.peerJobId,
     status: job.state,
     error_message: job.errorMessage,
-    // The only reason that clients know: they then build by themselves.
+    // The only reason that clients know; they then build locally.
     ...(job.failureReason === 'provision' && { failure_reason: 'provision' }),
   };
 }
@@ -150,17 +144,15 @@ export function queueStatusFrame({ idle, running, queueDepth }: QueueStatus): Fr
   return { type: 'queue_status', idle, running, queue_depth: queueDepth };
 }
 
-/**
- * Cuts a line of output so that each frame stays under 48 kB of JSON: the original client closes the session at a
- * message of 60 KiB, and one endless line of a compiler would then cost the whole build (Device Builder 1.26).
- */
-
-/** Room for the line inside one frame, escapes counted; the rest is for the frame's other fields. */
+/** The limit for a line inside one frame of 48 kB, escapes included. */
 const maxEscapedBytes = 47_000;
-/** The most that one UTF-16 unit can cost, as `\u001b`. */
+/** The most bytes for one UTF-16 unit, as in `\u001b`. */
 const worstUnitBytes = 6;
 
-/** The pieces, in order; together they are the line. Cuts stand between code points. */
+/**
+ * Splits a line between code points so that each frame stays under 48 kB of JSON: Device Builder 1.26 closes the session
+ * at a message of 60 KiB, so one endless line of a compiler would cost the whole build.
+ */
 export function outputPieces(line: string): readonly string[] {
   if (line.length * worstUnitBytes <= maxEscapedBytes) return [line];
   const pieces: string[] = [];
@@ -181,7 +173,7 @@ export function outputPieces(line: string): readonly string[] {
   return pieces;
 }
 
-/** What `JSON.stringify` makes of a code point, in bytes of UTF-8; never less. */
+/** At least the UTF-8 size of the code point after `JSON.stringify`. */
 function escapedBytes(point: number): number {
   if (point < 0x20) return worstUnitBytes;
   if (point === 0x22 || point === 0x5c) return 2;

@@ -1,7 +1,6 @@
 /**
- * The receiver's side of the peer link: takes connections, answers them, and leads the sessions.
- *
- * It knows transports and no sockets, so that a host may bring the connections from wherever it has them.
+ * The receiver's side of the peer link: accepts connections, answers them, and runs the sessions. It knows transports but
+ * no sockets, so a host can provide connections from any source.
  */
 import { setMaxListeners } from 'node:events';
 
@@ -9,8 +8,7 @@ import type { Clock } from '../async/clock.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
-import { createRefusalLog, type Log } from '../log.js';
-import type { BundleLimits } from '../options/core-options.js';
+import { createRefusalLog } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { Identity } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
@@ -22,61 +20,50 @@ import type { Transport } from '../protocol/transport.js';
 import {
   createStrangerPool,
   createUploads,
+  type ReleasePlace,
   type StrangerLimits,
-  type LeavePool,
 } from './connection-limits.js';
 import { answerOf, decide, type ReceiverFacts } from './intents.js';
 import { type PathStripper, queueStatusFrame, stateFrame } from './outbox.js';
-import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
+import type { SessionJobs, SessionPorts } from './ports.js';
 import { openSession } from './session.js';
 import { createSessions, type SessionEvent, type Sessions } from './sessions.js';
 
-export interface PeerServerOptions {
+export interface PeerServerOptions extends SessionPorts {
   readonly identity: Identity;
   readonly pairing: PairingService;
-  readonly jobs: SessionJobs;
-  readonly openIntake: OpenIntake;
-  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
   readonly maxUploadsPerPeer: number;
-  readonly isPlaceSafe: IsPlaceSafe;
-  /** Default: there always is room. */
-  readonly noRoomFor?: NoRoomFor | undefined;
-  /** Default: nobody may, and nobody is told that he may. */
-  readonly resetBuilds?: ResetBuilds | undefined;
   readonly about: ReceiverFacts;
   /** Applied to each line of output. Default: none. */
-  readonly hidePlaces?: PathStripper;
-  /** The version of the installed ESPHome. Asked for each connection, so it must answer within seconds. */
+  readonly stripPaths?: PathStripper;
+  /** The version of the installed ESPHome. Called for each connection, so it must resolve within seconds. */
   readonly esphomeVersion: () => Promise<string>;
-  /** Whether other versions are installed on demand. Asked as often; must not reject. Default: never. */
+  /** Whether other versions are installed on demand. Called as often; must not reject. Default: never. */
   readonly canProvision?: () => Promise<boolean>;
-  /** Default: none yet. */
   readonly sessions?: Sessions;
-  readonly log: Log;
-  readonly clock: Clock;
   readonly connectionLimits: StrangerLimits;
 }
 
 export interface PeerServer {
-  /** Takes a connection over, for good. Never throws. */
+  /** Takes over a connection. Never throws. */
   accept(transport: Transport): void;
   isConnected(id: DashboardId): boolean;
   subscribe(listener: (event: SessionEvent) => void): () => void;
-  /** Closes the pairing, tells all peers that the receiver ends, and waits until they are gone, at most 5 s. */
+  /** Closes pairing, tells all peers that the receiver stops, and waits up to 5 s for their connections to close. */
   close(): Promise<void>;
 }
 
 export function createPeerServer(options: PeerServerOptions): PeerServer {
   const { pairing, jobs, clock, log, connectionLimits } = options;
-  const gate = createStrangerPool(connectionLimits, clock);
+  const strangers = createStrangerPool(connectionLimits, clock);
   const warnRefused = createRefusalLog(log, clock);
   const { sessions = createSessions(clock, log) } = options;
-  const fanOut = startJobFanOut(jobs, sessions, options.hidePlaces ?? ((line) => line));
+  const fanOut = startJobFanOut(jobs, sessions, options.stripPaths ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer);
   const stopping = new AbortController();
-  // Every handshake listens to it, and there may be more than ten.
+  // Every handshake adds a listener, and more than ten can run at once.
   setMaxListeners(0, stopping.signal);
-  /** Every accepted connection until it is gone. */
+  /** Every accepted connection until it has closed. */
   const connections = new Map<Transport, Promise<void>>();
   const unsubscribe = pairing.subscribe((event) => {
     if (event.type === 'revoked') sessions.cutOff(event.dashboardId);
@@ -84,27 +71,27 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
 
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
-    const leave = gate.enter(transport.remoteAddress, () => transport.destroy());
-    if (leave === null) {
+    const release = strangers.enter(transport.remoteAddress, () => transport.destroy());
+    if (release === null) {
       const cause = 'too many unauthenticated connections or handshakes';
       warnRefused({ address: transport.remoteAddress, cause }, 'connection refused');
       return transport.destroy();
     }
-    const served = serve(transport, leave)
-      .catch((error: unknown) => {
-        const facts = { error, address: transport.remoteAddress };
-        if (isTheirs(error)) log.debug(facts, 'connection failed');
+    const served = serve(transport, release)
+      .catch((err: unknown) => {
+        const facts = { err, address: transport.remoteAddress };
+        if (isCausedByPeer(err)) log.debug(facts, 'connection failed');
         else log.error(facts, 'connection failed: internal error');
         transport.destroy();
       })
       .finally(() => {
-        leave();
+        release();
         connections.delete(transport);
       });
     connections.set(transport, served);
   }
 
-  async function serve(transport: Transport, leave: LeavePool): Promise<void> {
+  async function serve(transport: Transport, release: ReleasePlace): Promise<void> {
     const { signal } = stopping;
     const responded = await respond(transport, options.identity, {
       timeoutMs: connectionLimits.handshakeTimeoutMs,
@@ -120,7 +107,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
       else log.info(facts, 'connection answered');
       const resets = options.resetBuilds !== undefined;
       channel.answer(answerOf(decision, responded, options.about, { version, provisions, resets }));
-      if (decision.granted && (await lead(channel, decision.granted, leave))) return;
+      if (decision.granted && (await runSession(channel, decision.granted, release))) return;
     }
     channel.close();
     await waitForClose(channel, clock);
@@ -135,8 +122,12 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     }
   }
 
-  /** Leads the session to its end. False when the approval was withdrawn after the answer. */
-  async function lead(channel: ReceiverChannel, caller: PairingCaller, leave: LeavePool): Promise<boolean> {
+  /** Resolves when the session has ended; false when the approval was withdrawn after the answer. */
+  async function runSession(
+    channel: ReceiverChannel,
+    caller: PairingCaller,
+    release: ReleasePlace,
+  ): Promise<boolean> {
     const { dashboardId } = caller;
     const isFree = await sessions.isFree(dashboardId, channel.remoteAddress);
     const peer = pairing.seen(caller);
@@ -149,7 +140,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     const peerLabel = peer.friendlyName || peer.label || dashboardId;
     const { mute } = fanOut;
     const session = openSession({ ...options, dashboardId, peerLabel, channel, uploads, mute, clock });
-    leave();
+    release();
     sessions.register(session);
     session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus()));
     await session.ended;
@@ -184,24 +175,24 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
 
 const refusals: ReadonlySet<IntentResponse> = new Set(['rejected', 'no_pairing_window']);
 
-const theirCodes: ReadonlySet<ErrorCode> = new Set(['NOISE', 'PROTOCOL', 'CANCELLED']);
+const peerCodes: ReadonlySet<ErrorCode> = new Set(['NOISE', 'PROTOCOL', 'CANCELLED']);
 
-/** Whether a connection failed by what the other side did, or because the receiver ends: anybody can cause that. */
-function isTheirs(error: unknown): boolean {
-  return isReceiverError(error) && theirCodes.has(error.code);
+/** Whether the peer or the stop of the receiver ended the connection: any stranger can cause such errors. */
+function isCausedByPeer(error: unknown): boolean {
+  return isReceiverError(error) && peerCodes.has(error.code);
 }
 
-/**
- * From the jobs to the sessions: each event of a job goes to the peer that ordered it, if it is there, under the id
- * that the peer gave. What happens while the peer is away is not repeated; it asks for its job again when it is back.
- */
-export interface JobFanOut {
-  /** Nothing more is sent about that job, whose peer's id now means another. It must not have ended yet. */
+interface JobFanOut {
+  /** Sends nothing more about a running job whose peer's id now means a newer one. */
   mute(jobId: string): void;
   stop(): void;
 }
 
-function startJobFanOut(jobs: SessionJobs, sessions: Sessions, hidePlaces: PathStripper): JobFanOut {
+/**
+ * Sends each event of a job to the session of its peer, under the peer's own id. Events during the peer's absence are not
+ * repeated: it asks for its job again when it reconnects.
+ */
+function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper): JobFanOut {
   const muted = new Set<string>();
 
   function state(job: JobRecord): void {
@@ -214,7 +205,7 @@ function startJobFanOut(jobs: SessionJobs, sessions: Sessions, hidePlaces: PathS
     if (event.type === 'state') state(event.job);
     if (event.type === 'output' && !muted.has(event.job.id)) {
       const session = sessions.get(event.job.dashboardId);
-      session?.outbox.output(event.job.peerJobId, hidePlaces(event.line, event.job));
+      session?.outbox.output(event.job.peerJobId, stripPaths(event.line, event.job));
     }
     if (event.type === 'queue') {
       const frame = queueStatusFrame(event.status);

@@ -1,9 +1,12 @@
 /**
- * What the link needs of the parts below it, and nothing more, so that a test can stand in for each of them and
+ * What the peer server needs of the parts below it (short because it is a contract): a test can replace each of them, and
  * no frame of the wire leaks into a job.
  */
+import type { Clock } from '../async/clock.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { JobService } from '../jobs/job-service.js';
+import type { Log } from '../log.js';
+import type { BundleLimits } from '../options/core-options.js';
 import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
 import type { AckReason } from '../protocol/constants.js';
 
@@ -12,20 +15,28 @@ export type SessionJobs = Pick<
   'submit' | 'cancel' | 'cancelByPeer' | 'find' | 'queueStatus' | 'subscribe' | 'openArtifacts'
 >;
 
-/** Begins to take a bundle in. */
+/** Begins to unpack a bundle. */
 export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
 
-/** Whether a device's directory really lies below the builds directory, links resolved. */
-export type IsPlaceSafe = (key: RemoteKey) => Promise<boolean>;
-
-/** Why an upload of as many bytes is refused before its first one; null when there is room. */
+/** Why an upload of this size is refused before its first byte; null when there is room. */
 export type NoRoomFor = (
   dashboardId: DashboardId,
   bytes: number,
 ) => { readonly reason: AckReason; readonly detail: string } | null;
 
-/**
- * Removes what was built for the peer, or for all where the host allows that. Null when jobs are under way that it would
- * take the ground from.
- */
+/** Removes the builds of the peer, or of all peers if the host allows it. Null while affected jobs are running. */
 export type ResetBuilds = (dashboardId: DashboardId) => Promise<void> | null;
+
+export interface SessionPorts {
+  readonly jobs: SessionJobs;
+  readonly openIntake: OpenIntake;
+  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
+  /** Whether a device's directory is inside the builds directory after links are resolved. */
+  readonly isPlaceSafe: (key: RemoteKey) => Promise<boolean>;
+  /** Default: there is always room. */
+  readonly noRoomFor?: NoRoomFor | undefined;
+  /** Default: resets are refused, and not offered to the peer. */
+  readonly resetBuilds?: ResetBuilds | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+}

@@ -1,15 +1,11 @@
 /**
- * The long session with one approved peer: what each of its frames does, and one way to end it from whichever side
- * and for whatever reason (Device Builder 1.26).
- *
- * Frames are handled in order and never waited for, so a ping is answered while a bundle is unpacked and firmware
- * is sent. When the session ends, its uploads, downloads and timers end with it; jobs do not, they belong to the
- * peer and not to its connection.
+ * The session with one approved peer: the effect of each frame, and one way to end for either side and any reason (Device
+ * Builder 1.26). Frames are handled in order and never awaited, so a ping is answered while a bundle is unpacked and
+ * firmware is sent. Uploads, downloads and timers end with the session; jobs continue, because they belong to the peer.
  */
 import type { Clock } from '../async/clock.js';
 import { quote } from '../errors.js';
-import { createRefusalLog, type Log } from '../log.js';
-import type { BundleLimits } from '../options/core-options.js';
+import { createRefusalLog } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { TerminateReason, ResetReason } from '../protocol/constants.js';
@@ -18,44 +14,35 @@ import { closeGraceMs, startHeartbeat } from '../protocol/heartbeat.js';
 import type { Uploads } from './connection-limits.js';
 import { createDownloadHandler } from './download.js';
 import { createOutbox, type Outbox } from './outbox.js';
-import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake, ResetBuilds } from './ports.js';
+import type { SessionPorts } from './ports.js';
 import { createUploadHandler } from './upload.js';
 
-/** Unread answers at which a peer that only asks is cut off. All that we send by ourselves waits long before. */
+/** The limit of unread answers before the peer is disconnected. Frames without a request wait in the outbox instead. */
 const maxUnreadBytes = 1_048_576;
 
 export interface PeerSession {
   readonly dashboardId: DashboardId;
   readonly remoteAddress: string;
-  /** The frames about this peer's jobs. */
   readonly outbox: Outbox;
   /**
-   * Ends the session: with a `terminate` of that reason as the last frame, `closed` without a frame and in good
-   * order, or `cut` at once. Only the first call counts. `reason` is for the log.
+   * Ends the session: with a final `terminate` frame of that reason, `closed` in good order without a frame, or `cut` at
+   * once. Only the first call has an effect. `reason` is for the log.
    */
   end(how: TerminateReason | 'closed' | 'cut', reason?: string): void;
-  /** Asks the other side for a sign of life. False when none comes in that time. */
+  /** Pings the peer. False when no frame arrives in that time. */
   isAnswering(withinMs: number): Promise<boolean>;
-  /** Resolves when the connection has ended and nothing of the session runs any more. */
+  /** Resolves when the connection has closed and nothing of the session is running. */
   readonly ended: Promise<void>;
 }
 
-export interface PeerSessionDeps {
+export interface PeerSessionDeps extends SessionPorts {
   readonly dashboardId: DashboardId;
-  /** For people: whose jobs these are. */
+  /** The name of the peer, shown to operators with its jobs. */
   readonly peerLabel: string;
   readonly channel: ReceiverChannel;
-  readonly jobs: SessionJobs;
-  readonly openIntake: OpenIntake;
-  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
-  readonly isPlaceSafe: IsPlaceSafe;
-  readonly noRoomFor?: NoRoomFor | undefined;
-  readonly resetBuilds?: ResetBuilds | undefined;
   readonly uploads: Uploads;
-  /** From now on nothing is sent about that job. */
+  /** Stops all frames about a job. */
   readonly mute: (jobId: string) => void;
-  readonly clock: Clock;
-  readonly log: Log;
 }
 
 type Frame = Exclude<Parsed<ToReceiver>, { kind: 'malformed' }>;
@@ -64,33 +51,30 @@ type Frame = Exclude<Parsed<ToReceiver>, { kind: 'malformed' }>;
 export function openSession(parts: PeerSessionDeps): PeerSession {
   const { channel, clock, dashboardId, log } = parts;
   const outbox = createOutbox(channel);
-  const breach = (): void => end('malformed_frame');
+  const endMalformed = (): void => end('malformed_frame');
   log.info({ dashboardId, label: parts.peerLabel, address: channel.remoteAddress }, 'session opened');
-  const receiving = createUploadHandler({ ...parts, outbox, breach });
-  const delivering = createDownloadHandler(parts);
-  const resetting = createResetHandler({
-    ...{ ...parts, outbox },
-    isBusy: () => receiving.isBusy() || delivering.isBusy(),
-  });
+  const upload = createUploadHandler({ ...parts, outbox, endMalformed });
+  const download = createDownloadHandler(parts);
+  const reset = createResetHandler({ ...parts, outbox, isBusy: () => upload.isBusy() || download.isBusy() });
   const heartbeat = startHeartbeat({
     clock,
     ping: (nonce) => channel.send({ type: 'ping', nonce }),
     dead: () => end('heartbeat_timeout'),
-    isPaused: receiving.isPaused,
+    isPaused: upload.isPaused,
   });
-  const asking = new Set<(isAnswered: boolean) => void>();
-  let work: Promise<unknown> | undefined;
+  const probes = new Set<(isAnswered: boolean) => void>();
+  let ending: Promise<unknown> | undefined;
   let cancelCut = (): void => {};
   const openedAt = clock.steady();
 
   function end(how: TerminateReason | 'closed' | 'cut', reason: string = how): void {
-    if (work) return;
+    if (ending) return;
     const seconds = Math.round((clock.steady() - openedAt) / 1_000);
     log.info({ dashboardId, address: channel.remoteAddress, reason, seconds }, 'session closed');
     heartbeat.stop();
-    for (const answer of asking) answer(false);
+    for (const finish of probes) finish(false);
     outbox.end();
-    work = Promise.all([receiving.end(), delivering.end(), resetting.end()]);
+    ending = Promise.all([upload.end(), download.end(), reset.end()]);
     if (how === 'cut') return channel.destroy();
     cancelCut = clock.after(closeGraceMs, () => channel.destroy());
     if (how === 'closed') channel.close();
@@ -101,7 +85,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
     channel.open({
       anyDecryptedFrame() {
         heartbeat.alive();
-        for (const answer of asking) answer(true);
+        for (const finish of probes) finish(true);
       },
       frame(parsed) {
         try {
@@ -112,11 +96,11 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
           end('closed', 'internal error');
         }
       },
-      malformed: breach,
+      malformed: endMalformed,
       closed() {
         end('cut', 'connection lost');
         cancelCut();
-        void work?.then(() => resolve());
+        void ending?.then(() => resolve());
       },
     });
   });
@@ -142,15 +126,15 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
       case 'terminate':
         return end('closed', `terminated by the peer: ${quote(frame.reason)}`);
       case 'submit_job':
-        return receiving.header(frame);
+        return upload.header(frame);
       case 'submit_job_chunk':
-        return receiving.chunk(frame);
+        return upload.chunk(frame);
       case 'cancel_job':
-        return receiving.cancel(frame.job_id);
+        return upload.cancel(frame.job_id);
       case 'download_artifacts':
-        return delivering.start(frame.job_id);
+        return download.start(frame.job_id);
       case 'reset_build_env':
-        return resetting.ask(frame.job_id);
+        return reset.start(frame.job_id);
     }
   }
 
@@ -158,75 +142,60 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
     switch (type) {
       case 'submit_job':
       case 'submit_job_chunk':
-        return receiving.invalid(type, jobId);
+        return upload.invalid(type, jobId);
       case 'download_artifacts':
-        return breach();
+        return endMalformed();
       case 'reset_build_env':
-        channel.send({
-          type: 'reset_build_env_ack',
-          job_id: jobId,
-          accepted: false,
-          reason: 'invalid_frame',
-        });
-        return breach();
+        reset.refuse(jobId, 'invalid_frame');
+        return endMalformed();
       default:
         return log.debug({ type, dashboardId }, 'frame ignored: malformed');
     }
   }
 
   function isAnswering(withinMs: number): Promise<boolean> {
-    // Who is not being read cannot answer.
-    if (receiving.isPaused()) return Promise.resolve(true);
-    if (work || !channel.send({ type: 'ping', nonce: 0 })) return Promise.resolve(false);
+    // While the channel is paused, no answer can arrive.
+    if (upload.isPaused()) return Promise.resolve(true);
+    if (ending || !channel.send({ type: 'ping', nonce: 0 })) return Promise.resolve(false);
     return new Promise((resolve) => {
-      const answer = (isAnswered: boolean): void => {
-        asking.delete(answer);
+      const finish = (isAnswered: boolean): void => {
+        probes.delete(finish);
         cancel();
         resolve(isAnswered);
       };
-      const cancel = clock.after(withinMs, () => answer(false));
-      asking.add(answer);
+      const cancel = clock.after(withinMs, () => finish(false));
+      probes.add(finish);
     });
   }
 
   return { dashboardId, remoteAddress: channel.remoteAddress, outbox, end, isAnswering, ended };
 }
 
-/**
- * A peer's wish to have its builds begin from nothing (Device Builder 1.26, `reset_build_env`). The original empties the
- * caches of all, so that one dashboard can cost every other its next hour; here it concerns what the host allows, by
- * default the peer's own builds.
- *
- * What comes of it is told as of a job, under the id that the frame brought.
- */
-export interface ResetHandlerDeps {
-  readonly dashboardId: DashboardId;
-  readonly channel: Pick<ReceiverChannel, 'send'>;
-  readonly outbox: Pick<Outbox, 'state'>;
-  /** Undefined: never. */
-  readonly resetBuilds?: ResetBuilds | undefined;
-  /** Whether a bundle or a result of this session is on its way. */
+interface ResetHandlerDeps extends PeerSessionDeps {
+  readonly outbox: Outbox;
+  /** Whether this session is transferring a bundle or a result. */
   readonly isBusy: () => boolean;
-  readonly clock: Clock;
-  readonly log: Log;
 }
 
-export interface ResetHandler {
-  /** Answers a `reset_build_env`. */
-  ask(jobId: string): void;
-  /** Resolves when nothing of it runs. */
+interface ResetHandler {
+  start(jobId: string): void;
+  refuse(jobId: string, reason: ResetReason): void;
   end(): Promise<void>;
 }
 
+/**
+ * Handles `reset_build_env`, a request to remove builds (Device Builder 1.26). Device Builder empties the caches of all
+ * dashboards, which can cost every other one its next hour; here the host decides what is removed, by default the peer's
+ * own builds. The progress is reported as that of a job, under the id of the frame.
+ */
 function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
   const { dashboardId, channel, outbox, resetBuilds, isBusy, clock, log } = parts;
   const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
 
-  function answer(jobId: string, reason?: ResetReason): void {
-    const refusal = reason === undefined ? { accepted: true } : { accepted: false, reason };
-    if (reason !== undefined) warnRefused({ dashboardId, reason }, 'build reset refused');
-    channel.send({ type: 'reset_build_env_ack', job_id: jobId, ...refusal });
+  function refuse(jobId: string, reason: ResetReason): void {
+    warnRefused({ dashboardId, reason }, 'build reset refused');
+    channel.send({ type: 'reset_build_env_ack', job_id: jobId, accepted: false, reason });
   }
 
   async function follow(jobId: string, reset: Promise<void>): Promise<void> {
@@ -237,20 +206,21 @@ function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
       outbox.state({ ...state, status: 'completed', error_message: '' });
     } catch (error) {
       log.error({ err: error, dashboardId, jobId: quote(jobId) }, 'build reset failed');
-      const message = 'not everything could be removed; the log of the build server says what';
+      const message = 'some builds could not be removed; see the log of the build server';
       outbox.state({ ...state, status: 'failed', error_message: message });
     }
   }
 
   return {
-    ask(jobId) {
-      if (resetBuilds === undefined) return answer(jobId, 'not_ready');
-      if (running || isBusy()) return answer(jobId, 'busy');
+    start(jobId) {
+      if (resetBuilds === undefined) return refuse(jobId, 'not_ready');
+      if (running || isBusy()) return refuse(jobId, 'busy');
       const reset = resetBuilds(dashboardId);
-      if (reset === null) return answer(jobId, 'busy');
-      answer(jobId);
+      if (reset === null) return refuse(jobId, 'busy');
+      channel.send({ type: 'reset_build_env_ack', job_id: jobId, accepted: true });
       running = follow(jobId, reset).finally(() => (running = undefined));
     },
+    refuse,
     async end() {
       await running;
     },

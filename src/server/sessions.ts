@@ -1,10 +1,8 @@
 /**
- * The open sessions, at most one for each peer. The newest wins, since the older one is most likely a connection
- * whose end never arrived; the newest is never told `superseded`, because a client that hears it stops for good.
- *
- * Two programs with one identity, as after a backup was restored beside its original, would throw each other out for
- * ever. So a place changes hands once a minute; in between, the one who has it is asked for a sign of life, and keeps
- * it when it answers.
+ * The open sessions, at most one per peer. The newest wins, because the older one is most likely a connection whose close
+ * was lost; the newest is never sent `superseded`, because a client that gets it stops for good. Two clients with the same
+ * identity, as after a restored backup, would then disconnect each other in a loop, so a session is replaced at most once
+ * a minute; in between, the current one is pinged and stays if it answers.
  */
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -12,57 +10,57 @@ import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
 import type { PeerSession } from './session.js';
 
-/** A peer has come, or has gone. */
+/** A peer's session was opened or closed. */
 export interface ConnectionEvent {
   readonly type: 'session';
   readonly dashboardId: DashboardId;
   readonly connected: boolean;
 }
 
-/** Two programs use one identity: one was told `identity_in_use`. */
+/** Two clients use one identity: one of them was sent `identity_in_use`. */
 export interface ClonesEvent {
   readonly type: 'clones';
   readonly dashboardId: DashboardId;
-  /** Of the one who stays, and of the one who was sent away. */
+  /** The addresses of the client that stays and of the one that was refused. */
   readonly addresses: readonly [string, string];
 }
 
 export type SessionEvent = ConnectionEvent | ClonesEvent;
 
-const handOverEveryMs = 60_000;
+const replaceEveryMs = 60_000;
 const answerWithinMs = 5_000;
 
 export interface Sessions {
   get(id: DashboardId): PeerSession | undefined;
   list(): readonly PeerSession[];
-  /** Whether a newcomer from that address may have the peer's place. Takes at most 5 s. */
+  /** Whether a client at this address can open the peer's session. Takes up to 5 s. */
   isFree(id: DashboardId, newcomer: string): Promise<boolean>;
-  /** Puts the session into its peer's place, and only then ends the one that was there. */
+  /** Makes this the peer's session, then ends the previous one. */
   register(session: PeerSession): void;
-  /** Clears the place, if it is still this session's. */
+  /** Removes the session if it is still the peer's. */
   remove(session: PeerSession): void;
-  /** Ends the session of a peer that is none any more, at once. */
+  /** Ends the session of a revoked peer at once. */
   cutOff(id: DashboardId): void;
   subscribe(listener: (event: SessionEvent) => void): () => void;
 }
 
 export function createSessions(clock: Clock, log: Log): Sessions {
   const byPeer = new Map<DashboardId, PeerSession>();
-  /** When a place was last taken from somebody who had it. */
-  const handedOver = new Map<DashboardId, number>();
+  /** When each peer's session was last replaced. */
+  const replacedAt = new Map<DashboardId, number>();
   const events = createEmitter<SessionEvent>('sessions', log);
 
   return {
     get: (id) => byPeer.get(id),
     list: () => [...byPeer.values()],
     async isFree(dashboardId, newcomer) {
-      const last = handedOver.get(dashboardId);
+      const last = replacedAt.get(dashboardId);
       if (last === undefined) return true;
-      if (clock.steady() - last >= handOverEveryMs) handedOver.delete(dashboardId);
-      const holder = byPeer.get(dashboardId);
-      if (holder === undefined || !handedOver.has(dashboardId)) return true;
-      if (!(await holder.isAnswering(answerWithinMs))) return true;
-      const addresses = [holder.remoteAddress, newcomer] as const;
+      if (clock.steady() - last >= replaceEveryMs) replacedAt.delete(dashboardId);
+      const current = byPeer.get(dashboardId);
+      if (current === undefined || !replacedAt.has(dashboardId)) return true;
+      if (!(await current.isAnswering(answerWithinMs))) return true;
+      const addresses = [current.remoteAddress, newcomer] as const;
       log.warn({ dashboardId, addresses }, 'session refused: another client uses the same identity');
       events.emit({ type: 'clones', dashboardId, addresses });
       return false;
@@ -72,7 +70,7 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       const older = byPeer.get(dashboardId);
       byPeer.set(dashboardId, session);
       if (older) {
-        handedOver.set(dashboardId, clock.steady());
+        replacedAt.set(dashboardId, clock.steady());
         older.end('superseded');
       } else events.emit({ type: 'session', dashboardId, connected: true });
     },

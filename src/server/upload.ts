@@ -1,11 +1,9 @@
 /**
- * One peer's bundles on their way in: an announcement, its chunks, and the hand-over to the jobs (Device Builder
- * 1.26, its checks in its order).
- *
- * The acknowledgement leaves as soon as the bytes are proved complete and the job is on record, since the other side
- * waits 60 s for it and no longer, and unpacking may take more. A store that refuses holds nothing up: the job is built,
- * and lost if this process is. A bundle that is not acknowledged leaves nothing behind. A job that is
- * announced again under its old id, as clients do after a lost connection, is found and not built twice.
+ * Receives one peer's bundles: the header, its chunks, and the submission of the job (Device Builder 1.26, its checks in
+ * its order). The acknowledgement is sent as soon as the bytes are complete and the job is recorded, because the client
+ * waits only 60 s for it and unpacking can take longer. If the record cannot be stored, the job is built anyway, and lost
+ * if the process ends. A bundle without acknowledgement leaves no file. A job that is submitted again under its old id, as
+ * clients do after a lost connection, is found and not built twice.
  */
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
@@ -13,8 +11,7 @@ import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/store.js';
 import { TraversalError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
-import { createRefusalLog, type Log } from '../log.js';
-import type { BundleLimits } from '../options/core-options.js';
+import { createRefusalLog } from '../log.js';
 import { deviceFromFile, fileName, type DashboardId, type FileName } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { AckReason } from '../protocol/constants.js';
@@ -22,44 +19,37 @@ import type { FrameOf } from '../protocol/frames.js';
 import { announcementFault, createAssembler, type Assembler } from '../protocol/transfer.js';
 import { stateFrame, type Outbox } from './outbox.js';
 import type { Uploads } from './connection-limits.js';
-import type { IsPlaceSafe, SessionJobs, NoRoomFor, OpenIntake } from './ports.js';
+import type { SessionPorts } from './ports.js';
 
-/** Real ids have 12 characters; a peer must not make us keep more than this. */
+/** Real ids have 12 characters; longer ones must not fill our memory. */
 const maxJobIdLength = 256;
-/** Ends of uploads under way at which a peer is not read further: each holds a directory and descriptors. */
+/** The number of uploads being finished at which reading pauses: each holds a directory and descriptors. */
 const mostUnfinished = 4;
 
-export interface UploadHandlerDeps {
+export interface UploadHandlerDeps extends SessionPorts {
   readonly dashboardId: DashboardId;
   readonly peerLabel: string;
   readonly channel: ReceiverChannel;
   readonly outbox: Outbox;
-  readonly jobs: SessionJobs;
-  readonly openIntake: OpenIntake;
-  readonly bundleLimits: Pick<BundleLimits, 'packedBytes'>;
-  readonly isPlaceSafe: IsPlaceSafe;
-  readonly noRoomFor?: NoRoomFor | undefined;
   readonly uploads: Uploads;
   /** Ends the session with `malformed_frame`. */
-  readonly breach: () => void;
-  /** From now on nothing is sent about that job. */
-  readonly mute: (id: string) => void;
-  readonly clock: Clock;
-  readonly log: Log;
+  readonly endMalformed: () => void;
+  /** Stops all frames about a job. */
+  readonly mute: (jobId: string) => void;
 }
 
 export interface UploadHandler {
   header(frame: FrameOf<'submit_job'>): void;
   chunk(frame: FrameOf<'submit_job_chunk'>): void;
-  /** A header or chunk whose fields are missing or wrong. */
+  /** Refuses a header or chunk with missing or wrong fields, and ends the session. */
   invalid(type: 'submit_job' | 'submit_job_chunk', jobId: string): void;
-  /** Cancels the peer's job of that id, after all that was uploaded before. Nobody's id is ignored. */
+  /** Cancels the peer's job with this id after all earlier uploads. Ignores an unknown id. */
   cancel(jobId: string): void;
-  /** Whether a bundle is on its way, or not handed over yet. */
+  /** Whether a bundle is being received or submitted. */
   isBusy(): boolean;
-  /** Whether the peer is not being read, because the disk must catch up. */
+  /** Whether reading is paused until the disk catches up. */
   isPaused(): boolean;
-  /** Drops a half-received bundle; resolves when nothing of it is left. */
+  /** Drops an incomplete bundle; resolves when its files are removed. */
   end(): Promise<void>;
 }
 
@@ -67,8 +57,8 @@ interface IncomingUpload {
   readonly request: JobRequest;
   readonly assembler: Assembler;
   readonly intake: BundleIntake;
-  /** Counts it off. */
-  readonly over: () => void;
+  /** Lowers the peer's count of uploads. */
+  readonly release: () => void;
 }
 
 export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
@@ -76,53 +66,54 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   const warnRefused = createRefusalLog(log, clock);
   const maxUnfinished = Math.min(mostUnfinished, uploads.maxUploadsPerPeer - 1);
   let upload: IncomingUpload | undefined;
-  /** Why the peer is not being read: a full intake, or too much that was begun and is not done. */
-  let holds = 0;
+  /** The reasons to pause reading: a full intake, too many unfinished uploads. */
+  let pauses = 0;
   let unfinished = 0;
   let draining: BundleIntake | undefined;
   let ended = false;
-  /** Ends of uploads and what must come after them. */
-  const turns = createSerialQueue();
+  /** The ends of uploads, and the steps that must follow them. */
+  const steps = createSerialQueue();
 
   function accept(jobId: string): void {
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: true });
   }
 
-  /** A dashboard shows its user the reason as it stands, so a word may be followed by what it means here. */
+  /** A dashboard shows its user the reason unchanged, so a detail can follow the word. */
   function refuse(jobId: string, word: AckReason, detail?: string): void {
     const reason = detail === undefined ? word : `${word}: ${detail}`;
     warnRefused({ dashboardId, peerJobId: quote(jobId), reason }, 'upload refused');
     channel.send({ type: 'submit_job_ack', job_id: jobId, accepted: false, reason });
   }
 
-  function hold(): void {
-    holds += 1;
-    if (holds === 1) channel.pause();
+  function pause(): void {
+    pauses += 1;
+    if (pauses === 1) channel.pause();
   }
 
-  function letGo(): void {
-    holds -= 1;
-    if (holds === 0) channel.resume();
+  function resume(): void {
+    pauses -= 1;
+    if (pauses === 0) channel.resume();
   }
 
-  function later(work: () => Promise<void>): void {
+  /** Queues the end of an upload, or a step that must follow it. */
+  function enqueue(step: () => Promise<void>): void {
     unfinished += 1;
-    if (unfinished === maxUnfinished) hold();
-    void turns.run(async () => {
+    if (unfinished === maxUnfinished) pause();
+    void steps.run(async () => {
       try {
-        await work();
+        await step();
       } catch (error) {
         log.error({ err: error, dashboardId }, 'upload cleanup failed');
       }
-      if (unfinished === maxUnfinished) letGo();
+      if (unfinished === maxUnfinished) resume();
       unfinished -= 1;
     });
   }
 
-  function drop(): void {
+  function dropUpload(): void {
     const dropped = upload;
     upload = undefined;
-    if (dropped) later(() => dropped.intake.abort().finally(dropped.over));
+    if (dropped) enqueue(() => dropped.intake.abort().finally(dropped.release));
   }
 
   function header(frame: FrameOf<'submit_job'>): void {
@@ -142,11 +133,11 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     };
     const fault = announcementFault(announced, parts.bundleLimits.packedBytes);
     if (fault) return refuse(frame.job_id, fault);
-    // A clean makes room.
-    const none = target === 'compile' ? parts.noRoomFor?.(dashboardId, frame.total_bundle_bytes) : null;
-    if (none) return refuse(frame.job_id, none.reason, none.detail);
-    const over = uploads.begin(dashboardId);
-    if (!over) return refuse(frame.job_id, 'duplicate_submit');
+    // A clean frees space, so it is never refused for want of it.
+    const noRoom = target === 'compile' ? parts.noRoomFor?.(dashboardId, frame.total_bundle_bytes) : null;
+    if (noRoom) return refuse(frame.job_id, noRoom.reason, noRoom.detail);
+    const release = uploads.begin(dashboardId);
+    if (!release) return refuse(frame.job_id, 'duplicate_submit');
     upload = {
       request: {
         dashboardId,
@@ -163,7 +154,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
       },
       assembler: createAssembler(announced),
       intake: parts.openIntake(file),
-      over,
+      release,
     };
   }
 
@@ -173,31 +164,31 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     const { chunk_index: index, data_b64: dataBase64, is_last: isLast } = frame;
     const result = upload.assembler.push({ index, dataBase64, isLast });
     if (!result.ok) {
-      drop();
+      dropUpload();
       refuse(frame.job_id, result.reason);
-      if (result.fatal) parts.breach();
+      if (result.fatal) parts.endMalformed();
       return;
     }
     if (result.bytes.length > 0 && !upload.intake.write(result.bytes)) pauseFor(upload.intake);
     if (!result.complete) return;
     const complete = upload;
     upload = undefined;
-    later(() => handOver(complete).finally(complete.over));
+    enqueue(() => finishUpload(complete).finally(complete.release));
   }
 
-  /** The session's other direction goes on meanwhile. */
+  /** Pauses reading only; sending continues. */
   function pauseFor(intake: BundleIntake): void {
     if (draining === intake) return;
     draining = intake;
-    hold();
+    pause();
     void intake.drain().then(() => {
       if (draining === intake) draining = undefined;
-      letGo();
+      resume();
       return undefined;
     });
   }
 
-  async function handOver({ request, intake }: IncomingUpload): Promise<void> {
+  async function finishUpload({ request, intake }: IncomingUpload): Promise<void> {
     const isSafe = await isPlaceSafe(request);
     if (ended) return intake.abort();
     if (!isSafe) {
@@ -212,7 +203,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
       return intake.abort();
     }
     if (older && !isTerminal(older)) {
-      // Its `cancelled` would otherwise go out under the id that now means the newer job.
+      // Its `cancelled` would otherwise be sent under the id that now means the newer job.
       parts.mute(older.id);
       jobs.cancel(older.id);
     }
@@ -228,7 +219,7 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     }
   }
 
-  /** What is acknowledged ends in a state that the peer hears of, come what may. */
+  /** An acknowledged job always ends in a state that is sent to the peer. */
   function submit(request: JobRequest, staged: Promise<StagedBundle>): void {
     try {
       jobs.submit(request, staged, () => accept(request.peerJobId));
@@ -250,17 +241,17 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
     chunk,
     invalid(type, jobId) {
       refuse(jobId, type === 'submit_job' ? 'invalid_header' : 'invalid_chunk');
-      parts.breach();
+      parts.endMalformed();
     },
     cancel(jobId) {
-      later(async () => void jobs.cancelByPeer(dashboardId, jobId));
+      enqueue(async () => void jobs.cancelByPeer(dashboardId, jobId));
     },
     isBusy: () => upload !== undefined || unfinished > 0,
-    isPaused: () => holds > 0,
+    isPaused: () => pauses > 0,
     async end() {
       ended = true;
-      drop();
-      await turns.idle();
+      dropUpload();
+      await steps.idle();
     },
   };
 }
@@ -275,7 +266,7 @@ function readName(text: string): { readonly file?: FileName; readonly rule?: str
   }
 }
 
-/** Whether the request is for the job that is there already. */
+/** Whether the request repeats an existing job. */
 function isRepeated(job: JobRecord, request: JobRequest): boolean {
   return (
     job.bundleSha256 === request.bundleSha256 &&

@@ -1,4 +1,4 @@
-/** The frames of a well-formed upload; tests change what they want to see refused. */
+/** The frames of a well-formed upload; tests change the parts that must be refused. */
 import { createHash } from 'node:crypto';
 
 import type { Client } from './setting.js';

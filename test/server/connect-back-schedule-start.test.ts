@@ -1,4 +1,4 @@
-/** What the schedule hears of the link and the pairing, and where its calls go. */
+/** Which session and pairing events reach the connect-back schedule, and where its calls go. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -18,7 +18,7 @@ import {
   type Setting,
 } from './setting.js';
 
-/** Calls back from a setting; the far ends of the connections are the test's. */
+/** Starts connect-backs from a setting; the test holds the far ends of the connections. */
 function start({ peers, pairing, sessions, clock, log }: Setting) {
   const ends: MemoryTransport[] = [];
   const places: string[] = [];
@@ -36,7 +36,7 @@ function start({ peers, pairing, sessions, clock, log }: Setting) {
 
 const hello = { dashboardId: offloaderId, connectBackPort: 6055 };
 
-test('A peer is called where its last session came from, at the port that it said', async (t) => {
+test('A peer is called at the address of its last session and at its stated port', async (t) => {
   const setting = await linkSetting(t);
   const { ends, places, stop } = start(setting);
   await setting.approve();
@@ -50,7 +50,7 @@ test('A peer is called where its last session came from, at the port that it sai
   await stop();
 });
 
-test('A session and a revocation each end the call at once, without waiting for the next look', async (t) => {
+test('A session and a revocation each end the call at once, before the next sweep', async (t) => {
   for (const act of ['session', 'revoke'] as const) {
     const setting = await linkSetting(t);
     const { ends, stop } = start(setting);

@@ -1,4 +1,4 @@
-/** When a silent dashboard is called back: the times of the original, and what holds whatever happens. */
+/** When a silent dashboard is called: Device Builder's times, and the invariants for any order of events. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -31,14 +31,14 @@ function peerNamed(name: string, changes: Partial<Peer> = {}): Peer {
 
 interface PlayedCall {
   readonly id: DashboardId;
-  /** In seconds since the start, as is `endedAt`. */
+  /** In seconds since the start, like `endedAt`. */
   readonly at: number;
   readonly signal: AbortSignal;
   end(outcome: CallOutcome): Promise<void>;
   isOver: boolean;
 }
 
-/** A schedule whose calls are ended by the test. */
+/** A schedule whose calls the test ends. */
 function play(peers: Peer[], random = () => 0.5) {
   const clock = manualClock();
   const log = recordingLog();
@@ -66,7 +66,7 @@ function play(peers: Peer[], random = () => 0.5) {
   return { schedule, clock, log, connected, calls, peers, now, last };
 }
 
-/** Ends each call at once with the next outcome, and tells the seconds from one call to the next. */
+/** Ends each call at once with the next outcome, and returns the seconds between calls. */
 async function gaps(outcomes: readonly CallOutcome[], random?: () => number): Promise<number[]> {
   const played = play([peerNamed('dashboard')], random);
   for (const outcome of outcomes) {
@@ -80,7 +80,7 @@ async function gaps(outcomes: readonly CallOutcome[], random?: () => number): Pr
   return played.calls.map(({ at }, index) => at - (played.calls[index - 1]?.at ?? 0));
 }
 
-test('A peer is called after 300 s without a sign of it, and not before', () => {
+test('A peer is called after 300 s of silence, and not before', () => {
   const { calls, clock, now } = play([peerNamed('dashboard')]);
   clock.advance(299_999);
   assert.deepEqual(calls, []);
@@ -88,33 +88,33 @@ test('A peer is called after 300 s without a sign of it, and not before', () => 
   assert.deepEqual([calls.length, now()], [1, 300]);
 });
 
-test('Failures and refusals that may pass are tried again after 300 s, twice as long each time, at most an hour', async () => {
+test('Failures and temporary refusals are retried after 300 s, doubling each time up to an hour', async () => {
   const passing = [failed, { kind: 'wrong_key' } as const, refused('probe_failed')];
   const outcomes = [...passing, refused('already_connected'), failed, failed];
   assert.deepEqual(await gaps(outcomes), [300, 300, 600, 1_200, 2_400, 3_600, 3_600]);
 });
 
-test('While the dashboard looks for us it is asked again after 30 s, twice as long each time, at most 300 s', async () => {
+test('While the dashboard is probing us, calls are retried after 30 s, doubling each time up to 300 s', async () => {
   const outcomes = Array.from({ length: 6 }, () => refused('rebind_in_progress'));
   assert.deepEqual(await gaps(outcomes), [300, 30, 60, 120, 240, 300, 300]);
 });
 
-test('A refusal that will not pass by itself is asked again after an hour', async () => {
+test('A permanent refusal is retried after an hour', async () => {
   for (const reason of ['no_approved_peer', 'bad_endpoint', 'bad_intent', '', 'a word of tomorrow'])
     assert.deepEqual(await gaps([refused(reason), refused(reason)]), [300, 3_600, 3_600], reason);
 });
 
-test('The first delay is 20 % longer or shorter by chance, so that receivers do not call in step', async () => {
+test('The first delay varies randomly by 20 %, so that receivers do not call in step', async () => {
   assert.deepEqual(await gaps([failed, failed], () => 0), [300, 240, 480]);
   assert.deepEqual(await gaps([failed, failed], () => 0.999_999), [300, 360, 720]);
   assert.deepEqual(await gaps([refused('rebind_in_progress')], () => 0.999_999), [300, 60]);
 });
 
-test('An acceptance counts as a sign of life, and forgets the failures before it', async () => {
+test('An acceptance ends the silence and resets the failures before it', async () => {
   assert.deepEqual(await gaps([failed, failed, accepted, failed, failed]), [300, 300, 600, 300, 300, 600]);
 });
 
-test('A session ends the call, and its own end begins the silence anew with nothing remembered', async () => {
+test('A session ends the call, and its close starts a new silence without failures', async () => {
   const { schedule, calls, clock, connected, last, now } = play([peerNamed('dashboard')]);
   const id = dashboardId('dashboard');
   clock.advance(300_000);
@@ -122,13 +122,13 @@ test('A session ends the call, and its own end begins the silence anew with noth
   clock.advance(300_000);
   assert.equal(calls.length, 2);
   connected.add(id);
-  schedule.note(id, true);
+  schedule.recordSession(id, true);
   assert.equal(last().signal.aborted, true);
   await last().end(failed);
   clock.advance(7_200_000);
   assert.equal(calls.length, 2, 'no call while the session is open');
   connected.delete(id);
-  schedule.note(id, false);
+  schedule.recordSession(id, false);
   clock.advance(270_000);
   assert.equal(calls.length, 2);
   clock.advance(30_000);
@@ -139,11 +139,11 @@ test('A session ends the call, and its own end begins the silence anew with noth
   assert.deepEqual([calls.length, now() - before], [4, 300], 'the delay has begun anew');
 });
 
-test('A call that was cancelled and has not ended yet keeps its peer from another', async () => {
+test('A cancelled call that has not ended yet prevents another call to its peer', async () => {
   const { schedule, calls, clock, last } = play([peerNamed('dashboard')]);
   clock.advance(300_000);
-  schedule.note(dashboardId('dashboard'), true);
-  schedule.note(dashboardId('dashboard'), false);
+  schedule.recordSession(dashboardId('dashboard'), true);
+  schedule.recordSession(dashboardId('dashboard'), false);
   clock.advance(600_000);
   assert.equal(calls.length, 1);
   await last().end(refused('no_approved_peer'));
@@ -151,7 +151,7 @@ test('A call that was cancelled and has not ended yet keeps its peer from anothe
   assert.equal(calls.length, 2, 'and what it says counts no more');
 });
 
-test('A peer that is none any more is not called, and a call to it ends', async () => {
+test('A revoked peer is not called, and a call to it ends', async () => {
   const peers = [peerNamed('revoked-one'), peerNamed('vanished-one'), peerNamed('other-one')];
   const { schedule, calls, clock } = play(peers);
   clock.advance(300_000);
@@ -169,7 +169,7 @@ test('A peer that is none any more is not called, and a call to it ends', async 
   assert.deepEqual([...new Set(calls.slice(3).map(({ id }) => id))], ['other-one']);
 });
 
-test('A peer that is paired again is as new', async () => {
+test('A peer that pairs again starts without failures', async () => {
   const peers = [peerNamed('dashboard')];
   const { schedule, calls, clock, last } = play(peers);
   clock.advance(300_000);
@@ -193,7 +193,7 @@ test('A peer without a port, without a literal address or with an open session i
   assert.deepEqual(calls, []);
 });
 
-test('Few are called at once, and those that have waited longest are first', async () => {
+test('Few calls run at once, and the peers that have waited longest are called first', async () => {
   const names = Array.from({ length: maxCalls * 2 }, (_, n) => `dashboard-${n}`);
   const { calls, clock } = play(names.map((name) => peerNamed(name)));
   clock.advance(330_000);
@@ -209,7 +209,7 @@ test('Few are called at once, and those that have waited longest are first', asy
   );
 });
 
-test('The fifth failure in a row is told to the operator, once; a foreign key and an unreachable port each time', async () => {
+test('The operator is warned once at the fifth failure in a row, and each time of a foreign key or an unreachable port', async () => {
   const { clock, log, last, calls } = play([peerNamed('dashboard')]);
   const once = async (outcome: CallOutcome): Promise<void> => {
     const before = calls.length;
@@ -226,7 +226,7 @@ test('The fifth failure in a row is told to the operator, once; a foreign key an
   assert.equal(warnings(), 3);
 });
 
-test('After the end nothing is called, and the end waits for the calls', async () => {
+test('Stopping waits for the running calls, and no call starts afterwards', async () => {
   const { schedule, calls, clock, last } = play([peerNamed('dashboard')]);
   clock.advance(300_000);
   let isStopped = false;
@@ -254,7 +254,7 @@ const anyAct = fc.record({
 });
 type Act = typeof anyAct extends fc.Arbitrary<infer T> ? T : never;
 
-/** The least and the most time in seconds from the end of a call to the next. */
+/** The shortest and the longest time in seconds from the end of a call to the next. */
 function bounds(ended: CallOutcome): readonly [least: number, most: number] {
   if (ended.kind === 'accepted') return [300, 300];
   if (ended.kind !== 'refused') return [240, 3_600];
@@ -262,13 +262,13 @@ function bounds(ended: CallOutcome): readonly [least: number, most: number] {
   return ['already_connected', 'probe_failed'].includes(ended.reason) ? [240, 3_600] : [3_600, 3_600];
 }
 
-/** A schedule with six peers, and beside it what must hold of it. */
+/** A schedule with six peers, and a model of its invariants. */
 function modelled(random: () => number) {
   const peers = six.map((id) => peerNamed(id));
   const played = play(peers, random);
   const { schedule, clock, connected, calls, now } = played;
   const sweep = timing.sweepMs / seconds;
-  /** Per peer, when its next call may be at the earliest and must be at the latest. */
+  /** The earliest and the latest time of the next call, by peer. */
   const waits = new Map(six.map((id) => [id, { from: 300, to: 300 }]));
   const open = (): PlayedCall[] => calls.filter((call) => !call.isOver);
   const isApproved = (id: DashboardId): boolean => peers.some((peer) => peer.dashboardId === id);
@@ -314,7 +314,7 @@ function modelled(random: () => number) {
         1,
       );
     } else {
-      schedule.note(id, act === 'come');
+      schedule.recordSession(id, act === 'come');
       waits.set(id, { from: now() + 300, to: now() + 300 });
     }
     const isCalled = open().some((call) => call.id === id && !call.signal.aborted);
@@ -325,7 +325,7 @@ function modelled(random: () => number) {
     ...played,
     async perform({ act, ms, which, outcome }: Act): Promise<void> {
       if (act === 'pass') {
-        // In steps that are shorter than a sweep, so that each call is looked at before the next.
+        // In steps shorter than a sweep, so that each call is checked before the next.
         for (let left = ms; left > 0; left -= 10_000) {
           clock.advance(Math.min(10_000, left));
           check();
@@ -340,7 +340,7 @@ function modelled(random: () => number) {
   };
 }
 
-test('Whatever happens in whichever order, no peer has two calls, none with a session has one, and all delays are kept', async () => {
+test('In any order of events, no peer has two calls, none with a session has one, and all delays are kept', async () => {
   let calls = 0;
   await fc.assert(
     fc.asyncProperty(

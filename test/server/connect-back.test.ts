@@ -1,4 +1,4 @@
-/** One call back over a connection in memory: every answer, a foreign key, and every way in which it can break off. */
+/** One connect-back over a connection in memory: every answer, a foreign key, and every way to fail. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -17,7 +17,7 @@ import { receiverIdentity, settled, until } from './setting.js';
 const dashboard = identityOf(Buffer.alloc(32, 9));
 const stranger = identityOf(Buffer.alloc(32, 11));
 
-/** A call that is under way, and the far end of its connection. */
+/** A call in progress, and the far end of its connection. */
 function place(changes: Partial<CallOptions> = {}) {
   const [near, far] = memoryTransportPair();
   const clock = manualClock();
@@ -30,7 +30,7 @@ function place(changes: Partial<CallOptions> = {}) {
   return { near, far, clock, called, hangUp };
 }
 
-/** What came in at the far end, without a word in return. */
+/** The messages received at the far end, which answers none. */
 function watch(far: MemoryTransport) {
   const messages: Buffer[] = [];
   let isClosed = false;
@@ -42,7 +42,7 @@ function watch(far: MemoryTransport) {
   return { messages, isClosed: () => isClosed };
 }
 
-test('The dashboard hears who calls and the port, and nothing else; its yes is an acceptance', async () => {
+test('The dashboard is told the caller and the port, and nothing else; its ok is an acceptance', async () => {
   const { far, called } = place();
   const responded = await respond(far, dashboard);
   assert.equal(responded.intent, 'connect_back');
@@ -56,7 +56,7 @@ test('The dashboard hears who calls and the port, and nothing else; its yes is a
   assert.deepEqual(await called, { kind: 'accepted' });
 });
 
-test('Every other answer is a refusal with its reason, whatever stands in it', async () => {
+test('Every other answer is a refusal with its reason, whatever the reason contains', async () => {
   const answers: readonly [word: string, reason: string | undefined][] = [
     ...['rebind_in_progress', 'already_connected', 'probe_failed', 'no_approved_peer', 'bad_endpoint'].map(
       (reason): [string, string] => ['rejected', reason],
@@ -76,7 +76,7 @@ test('Every other answer is a refusal with its reason, whatever stands in it', a
   }
 });
 
-test('Somebody else at the address is told nothing: the third message never leaves', async () => {
+test('A stranger at the address is told nothing: the third message is never sent', async () => {
   const { far, called } = place();
   const seen = watch(far);
   const noise = createResponder({ staticKey: stranger });
@@ -89,7 +89,7 @@ test('Somebody else at the address is told nothing: the third message never leav
   assert.equal(seen.messages.length, 1);
 });
 
-test('Silence at either wait, nonsense, an early end and too long an answer are failures and end the connection', async () => {
+test('Silence at either wait, invalid data, an early close and an oversized answer are failures and end the connection', async () => {
   const silent = place({ stepTimeoutMs: 20 });
   const seen = watch(silent.far);
   assert.equal((await silent.called).kind, 'failed');
@@ -127,7 +127,7 @@ test('Silence at either wait, nonsense, an early end and too long an answer are 
   assert.equal((await long.called).kind, 'failed');
 });
 
-test('An address where nobody answers is a failure', async () => {
+test('An address without a listener is a failure', async () => {
   const cause = new ReceiverError('PROTOCOL', 'no receiver answered');
   const { signal } = new AbortController();
   const parts = { identity: receiverIdentity, expectedPin: dashboard.pin, port: 1, clock: manualClock() };
@@ -137,7 +137,7 @@ test('An address where nobody answers is a failure', async () => {
   });
 });
 
-test('A call is given up at once, wherever it stands, and its connection with it', async () => {
+test('Cancelling ends a call and its connection at once, in any phase', async () => {
   const stages: readonly ((far: MemoryTransport) => Promise<Responded | undefined>)[] = [
     async () => undefined,
     (far) => respond(far, dashboard),
@@ -165,7 +165,7 @@ test('A call is given up at once, wherever it stands, and its connection with it
   assert.deepEqual(seen.messages, []);
 });
 
-test('A dashboard that keeps its end open after the answer is cut off', async () => {
+test('A dashboard that keeps the connection open after its answer is disconnected', async () => {
   const { far, clock, called } = place();
   const { channel } = await respond(far, dashboard);
   channel.pause();
@@ -176,7 +176,7 @@ test('A dashboard that keeps its end open after the answer is cut off', async ()
   assert.equal(clock.waiting, 0);
 });
 
-test('Only a literal address that means one machine is called, and only with a port', () => {
+test('Only a literal address of a single machine is called, and only with a port', () => {
   for (const address of ['192.0.2.10', '127.0.0.1', '10.0.0.1', '2001:db8::1', '::1', '::ffff:192.0.2.1'])
     assert.equal(isCallable({ address, connectBackPort: 6055 }), true, address);
   const never = ['', 'localhost', 'hass.local', '0.0.0.0', '0.1.2.3', '::', '::ffff:0.0.0.0', '224.0.0.251'];

@@ -1,4 +1,4 @@
-/** How many handshakes a network may begin, and what counts as one network. */
+/** How many handshakes a network can begin, and what counts as one network. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { createRateLimiter, networkOf } from '../../src/server/connection-limits.js';
 import { manualClock } from '../async/manual-clock.js';
 
-test('Over any longer time no network begins more than its share and one burst, and none is held up by another', () => {
+test('Over any longer time, no network begins more than its share plus one burst, and networks do not affect each other', () => {
   const steps = fc.array(fc.record({ afterMs: fc.nat(400), of: fc.constantFrom('a', 'b') }), {
     maxLength: 300,
   });
@@ -31,7 +31,7 @@ test('Over any longer time no network begins more than its share and one burst, 
   );
 });
 
-test('A flood from countless networks is remembered in little, and does not free the one that has had its share', () => {
+test('A flood from countless networks takes little memory, and does not reset a network that has used up its share', () => {
   const clock = manualClock();
   const rate = createRateLimiter({ perSecond: 1, clock });
   for (let n = 0; n < 4; n += 1) rate.take('busy');
@@ -39,7 +39,7 @@ test('A flood from countless networks is remembered in little, and does not free
   assert.equal(rate.take('busy'), false);
 });
 
-test('An IPv4 address is a network, and the first 64 bits of an IPv6 one are', () => {
+test('A network is an IPv4 address, or the first 64 bits of an IPv6 address', () => {
   const cases = [
     ['192.0.2.1', '192.0.2.1'],
     ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2'],

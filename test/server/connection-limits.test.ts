@@ -1,4 +1,4 @@
-/** Who keeps a place and who loses it. */
+/** Which connections a full pool keeps, and which it evicts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -11,7 +11,7 @@ interface Taken {
   readonly network: string;
 }
 
-test('A newcomer always has a place, the limits always hold, and who loses his is the oldest of those who have most', () => {
+test('A new connection always gets a place, the limits always hold, and the oldest of the largest network is evicted', () => {
   const step = fc.record({
     network: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
     leaves: fc.option(fc.nat(20)),
@@ -53,7 +53,7 @@ test('A newcomer always has a place, the limits always hold, and who loses his i
   );
 });
 
-test('Who is alone at his address keeps his place in a flood from fewer addresses than there are places', () => {
+test('A connection alone at its address keeps its place in a flood from fewer addresses than places', () => {
   const places = createConnectionPool({ most: 16 });
   const flood = (count: number): void => {
     for (let n = 0; n < count; n += 1) places.enter(`192.0.2.${n % 15}`, () => {});

@@ -1,4 +1,4 @@
-/** Finished builds and lines of output on their way out, over fast links and slow ones. */
+/** Downloads and job output, over fast and slow links. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -14,7 +14,7 @@ import { linkSetting, offloaderId, settled, until, type Client, type Setting } f
 
 const request = { type: 'download_artifacts', job_id: jobId };
 
-/** A session whose only job has that state. */
+/** A session whose only job is in this state. */
 async function withJob(
   t: Cleanups,
   state: JobRecord['state'] = 'completed',
@@ -62,20 +62,20 @@ suite('download_artifacts', () => {
         { reason: 'build_dir_missing', detail: 'idedata is missing for porch-light' },
       ],
       [
-        'a detail of more than 256 characters is cut',
+        'a detail of more than 256 characters is truncated',
         ({ jobs }) => (jobs.open = unopenable('STORAGE', 'x'.repeat(300))),
         {},
         { reason: 'build_dir_missing', detail: 'x'.repeat(256) },
       ],
       [
-        'any other error: pack_failed, and nothing of it is told',
+        'any other error: pack_failed, without its message',
         ({ jobs }) => (jobs.open = () => Promise.reject(new Error('EACCES /home/user/builds'))),
         {},
         { reason: 'pack_failed' },
       ],
     ];
   for (const [rule, prepare, sent, end] of refusals) {
-    test(`${rule}; the session stays and may ask again`, async (t) => {
+    test(`${rule}; the session stays, and a second request succeeds`, async (t) => {
       const setting = await withJob(t);
       const { open } = setting.jobs;
       prepare(setting);
@@ -97,7 +97,7 @@ suite('download_artifacts', () => {
     });
   }
 
-  test('The files arrive whole, in chunks of 32 KiB, announced by count and hash', async (t) => {
+  test('The result arrives complete, in chunks of 32 KiB, announced by count and hash', async (t) => {
     const { client, jobs } = await withJob(t);
     client.send(request);
     assert.deepEqual(await client.next('artifacts_start'), {
@@ -138,7 +138,7 @@ suite('download_artifacts', () => {
     });
   }
 
-  test('A second request meanwhile: duplicate_download; pings are answered, and a slow reader holds the file back', async (t) => {
+  test('A second request during a download: duplicate_download; pings are answered, and a slow reader slows the file', async (t) => {
     const { client, jobs } = await withJob(t);
     jobs.artifacts = Buffer.alloc(2_000_000);
     client.send(request);
@@ -186,7 +186,7 @@ suite('download_artifacts', () => {
 });
 
 suite('Job output', () => {
-  /** A channel whose socket takes nothing until it is told to. */
+  /** A channel whose socket accepts nothing until the test allows it. */
   function slowChannel() {
     const sent: { type: string; line?: string; status?: string; idle?: boolean; job_id?: string }[] = [];
     const waiting: (() => void)[] = [];
@@ -206,7 +206,7 @@ suite('Job output', () => {
   const state = (status: 'running' | 'completed') =>
     ({ type: 'job_state_changed', job_id: 'a', status, error_message: '' }) as const;
 
-  test('On a slow link lines are dropped, the notice counts them, and no state is lost or overtaken', async () => {
+  test('On a slow link, lines are dropped, the notice counts them, and no state is lost or reordered', async () => {
     const { outbox, sent, drain } = slowChannel();
     outbox.state(state('running'));
     for (let n = 0; n < 3_000; n += 1) outbox.output('a', 'x'.repeat(999) + '\n');
@@ -224,7 +224,7 @@ suite('Job output', () => {
     );
   });
 
-  test('Each drought gives one notice, and it stands where the lines are missing', async () => {
+  test('Each gap has one notice, at the position of the missing lines', async () => {
     const { channel, outbox, sent, drain } = slowChannel();
     for (let round = 0; round < 2; round += 1) {
       channel.bufferedBytes = 100_000;
@@ -238,7 +238,7 @@ suite('Job output', () => {
     for (const n of [1, 3]) assert.equal(short[n], 'after\n');
   });
 
-  test('Of the queue states that wait only the latest is sent', async () => {
+  test('Of several queued queue states, only the latest is sent', async () => {
     const { outbox, sent, drain } = slowChannel();
     for (const depth of [1, 2, 3]) {
       outbox.queueStatus({ type: 'queue_status', idle: depth === 3, running: false, queue_depth: depth });
@@ -247,7 +247,7 @@ suite('Job output', () => {
     assert.deepEqual(sent, [{ type: 'queue_status', idle: true, running: false, queue_depth: 3 }]);
   });
 
-  test('What waits when the session ends is dropped', async () => {
+  test('Queued frames are dropped when the session ends', async () => {
     const { outbox, sent, drain } = slowChannel();
     outbox.state(state('running'));
     outbox.end();
@@ -255,7 +255,7 @@ suite('Job output', () => {
     assert.deepEqual(sent, []);
   });
 
-  test('Any line comes apart into frames under 48 kB and together again, never inside a code point', () => {
+  test('Any line is split into frames under 48 kB, never inside a code point, and joins to the same line', () => {
     const unit = fc.constantFrom(
       'a',
       '"',

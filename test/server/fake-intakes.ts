@@ -1,4 +1,4 @@
-/** Intakes that unpack nothing but remember how each of them ended, so that one that was forgotten shows. */
+/** Intakes that unpack nothing and record how each one ended, so that a leaked one shows. */
 import { ReceiverError } from '../../src/errors.js';
 import type { BundleIntake } from '../../src/bundles/intake.js';
 import type { StagedBundle } from '../../src/bundles/store.js';
@@ -13,11 +13,11 @@ export interface FakeIntake {
 export interface FakeIntakes {
   readonly open: OpenIntake;
   readonly all: readonly FakeIntake[];
-  /** While true, `write` asks its caller to wait. Setting it to false drains. */
+  /** While true, `write` tells its caller to wait. Setting it to false drains. */
   full: boolean;
-  /** While true, `abort` does not come back, as on a slow disk. */
+  /** While true, `abort` does not return, as on a slow disk. */
   stuck: boolean;
-  /** What `finish` throws, if anything. */
+  /** The error that `finish` throws, if any. */
   fault: string | undefined;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Jobs that build nothing: they keep the contract that the link relies on (one record for each submit, the newest
- * found first, events after each change) and leave the pace to the test.
+ * Jobs that build nothing: they keep the contract that the peer server relies on (one record per submit, the newest
+ * found first, an event after each change), and the test sets the pace.
  */
 import { randomUUID } from 'node:crypto';
 
@@ -13,14 +13,14 @@ import { formatConfiguration } from '../../src/paths/index.js';
 export interface FakeJobs extends SessionJobs {
   /** All records in the order of their submission. */
   records(): readonly JobRecord[];
-  /** Changes the newest record and tells it, as the runner would. */
+  /** Changes the newest record and emits the event, as the runner does. */
   move(changes: Partial<JobRecord>): void;
   emit(event: JobEvent): void;
   /** Drops all records. */
   forget(): void;
-  /** Stores a new record and calls back, at once unless a test lets it wait. */
+  /** Stores a new record and calls back, at once unless a test delays it. */
   store: (done: () => void) => void;
-  /** What a completed job's download holds, and how it is read. */
+  /** The content of a completed job's download, and how it is read. */
   artifacts: Buffer;
   open: (id: string) => ReturnType<SessionJobs['openArtifacts']>;
   /** Listeners that are still subscribed. */
@@ -123,7 +123,7 @@ export function fakeJobs(): FakeJobs {
   return jobs;
 }
 
-/** For `open`: a download that cannot begin. */
+/** For `open`: a download that fails to start. */
 export function unopenable(code: 'ARTIFACTS' | 'STORAGE' | 'NOT_FOUND', message: string): FakeJobs['open'] {
   return () => Promise.reject(new ReceiverError(code, message));
 }

@@ -1,4 +1,4 @@
-/** The one answer after the handshake, field by field, and what happens when there can be none. */
+/** The answer after the handshake, field by field, and the cases without one. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -22,14 +22,14 @@ async function answerTo(setting: Setting, intent: Intent, changes: object = {}):
   return answer;
 }
 
-test('A refusal says all that any answer says, and its reason', async (t) => {
+test('A refusal has all fields of an answer, and a reason', async (t) => {
   const setting = await linkSetting(t);
   const refused = { intent_response: 'rejected', ...about, reason: 'no_approved_peer' };
   assert.deepEqual(await answerTo(setting, 'peer_link'), refused);
   assert.deepEqual(await answerTo(setting, 'pair_status'), refused);
 });
 
-test('A request that waits has no reason, a session that must wait for it has one', async (t) => {
+test('A pending request has no reason, a session that must wait for it has one', async (t) => {
   const setting = await linkSetting(t);
   setting.pairing.window.open('page');
   assert.deepEqual(await answerTo(setting, 'pair_request'), { intent_response: 'pending', ...about });
@@ -40,7 +40,7 @@ test('A request that waits has no reason, a session that must wait for it has on
   });
 });
 
-test('A closed window, a wrong key, no key and a full list are told in one and the same answer', async (t) => {
+test('A closed window, a wrong key, no key and a full list get the same answer', async (t) => {
   const closed = await answerTo(await linkSetting(t), 'pair_request');
   assert.deepEqual(closed, { intent_response: 'no_pairing_window', ...about });
   const armed = await linkSetting(t);
@@ -56,14 +56,14 @@ test('A closed window, a wrong key, no key and a full list are told in one and t
   assert.deepEqual(await answerTo(full, 'pair_request'), closed);
 });
 
-test('An unknown intent is refused as such, whatever else is wrong with the caller', async (t) => {
+test('An unknown intent is refused as such, whatever else is wrong with the hello', async (t) => {
   const setting = await linkSetting(t);
   for (const changes of [{}, { dashboardId: '../etc' }, { dashboardId: '' }]) {
     assert.equal((await answerTo(setting, 'dance' as Intent, changes)).reason, 'bad_intent');
   }
 });
 
-test('An older client, which sends a label and an id and nothing else, pairs and is let in', async (t) => {
+test('An older client, which sends only a label and an id, pairs and opens a session', async (t) => {
   const setting = await linkSetting(t);
   setting.pairing.window.open('page');
   assert.equal((await answerTo(setting, 'pair_request')).intent_response, 'pending');
@@ -79,7 +79,7 @@ test('An older client, which sends a label and an id and nothing else, pairs and
   await setting.session();
 });
 
-test('A pair_status is held for as long as the operator keeps the window open', async (t) => {
+test('A pair_status is held while the operator keeps the window open', async (t) => {
   const setting = await linkSetting(t);
   setting.pairing.window.open('page');
   await answerTo(setting, 'pair_request');
@@ -94,7 +94,7 @@ test('A pair_status is held for as long as the operator keeps the window open', 
   assert.equal((await status).reason, 'no_approved_peer');
 });
 
-test('A fault of our own while a caller is answered closes without a word, and the operator reads of it', async (t) => {
+test('An internal error during an answer closes the connection without a frame, and is logged', async (t) => {
   const setting = await linkSetting(t);
   let key = '';
   setting.pairing.armOneTimeKey((text) => (key = text));
@@ -106,7 +106,7 @@ test('A fault of our own while a caller is answered closes without a word, and t
   await until(() => setting.log.entries.some((entry) => entry.startsWith('error')), 'an entry in the log');
 });
 
-test('A stranger who breaks off or speaks nonsense is no error of ours', async (t) => {
+test('A stranger that disconnects or sends invalid data is not logged as an error', async (t) => {
   const setting = await linkSetting(t);
   for (const act of ['nonsense', 'end'] as const) {
     const [mine, theirs] = memoryTransportPair();

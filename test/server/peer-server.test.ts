@@ -1,4 +1,4 @@
-/** The link from the first byte of a stranger to its own end: answers, sessions, limits, closing. */
+/** The peer server from a stranger's first byte to its own close: answers, sessions, limits, closing. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -47,7 +47,7 @@ const answers: readonly [
   ['preview: always ok', 'preview', nothing, { dashboardId: '' }, 'ok'],
   ['an unknown intent: bad_intent', 'dance' as Intent, approved, {}, 'rejected', 'bad_intent'],
   [
-    'connect_back: no_approved_peer, without a look at the id',
+    'connect_back: no_approved_peer, without checking the id',
     'connect_back',
     nothing,
     { dashboardId: '' },
@@ -96,7 +96,7 @@ suite('Intents', () => {
     });
   }
 
-  test('Every answer tells the version and who we are, and claims no ability that we lack', async (t) => {
+  test("Every answer has the version and the receiver's name, and claims no ability that is missing", async (t) => {
     const { connect } = await linkSetting(t);
     const { answer } = await connect('preview');
     assert.deepEqual(answer, {
@@ -109,13 +109,13 @@ suite('Intents', () => {
     });
   });
 
-  test('A receiver that installs other versions on demand says so', async (t) => {
+  test('A receiver that installs other versions on demand announces it', async (t) => {
     const { connect } = await linkSetting(t, { canProvision: async () => true });
     assert.equal((await connect('preview')).answer.auto_provision_supported, true);
     assert.equal((await connect('pair_request', hello)).answer.auto_provision_supported, true);
   });
 
-  test('Only a preview says that a pairing key is needed', async (t) => {
+  test('Only a preview announces that a pairing key is needed', async (t) => {
     const about = { friendlyName: 'buildbox', haAddon: true, pairingByKey: true };
     const { connect } = await linkSetting(t, { about });
     assert.equal((await connect('preview')).answer.requires_pairing_key, true);
@@ -123,7 +123,7 @@ suite('Intents', () => {
     assert.deepEqual([refused.answer.requires_pairing_key, refused.answer.ha_addon], [undefined, true]);
   });
 
-  test('A receiver that does not know its ESPHome still answers', async (t) => {
+  test('A receiver that does not know its ESPHome version still answers', async (t) => {
     const esphomeVersion = () => Promise.reject(new Error('no such program'));
     const { connect } = await linkSetting(t, { esphomeVersion });
     assert.deepEqual((await connect('preview')).answer.esphome_version, '');
@@ -139,7 +139,7 @@ suite('Intents', () => {
     assert.deepEqual(peers.get(offloaderId)?.pin, offloaderIdentity.pin);
   });
 
-  test('A parked pair_status hears of the approval, and the session can open', async (t) => {
+  test('A parked pair_status gets the approval, and the session can open', async (t) => {
     const setting = await linkSetting(t);
     await waiting(setting);
     const parked = setting.connect('pair_status', hello);
@@ -150,7 +150,7 @@ suite('Intents', () => {
     await setting.session();
   });
 
-  test('A parked pair_status whose socket closes leaves no one waiting', async (t) => {
+  test('A parked pair_status whose socket closes is removed', async (t) => {
     const setting = await linkSetting(t);
     await waiting(setting);
     const [mine, theirs] = memoryTransportPair();
@@ -165,7 +165,7 @@ suite('Intents', () => {
 });
 
 suite('Sessions', () => {
-  test('The session begins with the state of the queue, and what the peer says of itself is kept', async (t) => {
+  test("The session begins with the queue status, and the peer's hello is stored", async (t) => {
     const setting = await linkSetting(t);
     await setting.approve();
     const events: string[] = [];
@@ -194,7 +194,7 @@ suite('Sessions', () => {
     );
   });
 
-  test('A peer that connects again and again has no more than a few uploads under way, and room for one when they are gone', async (t) => {
+  test('A peer that reconnects repeatedly has few uploads in progress, and can start one when they have ended', async (t) => {
     const setting = await linkSetting(t, { maxUploadsPerPeer: 3 });
     setting.intakes.stuck = true;
     let fourth: Client;
@@ -218,7 +218,7 @@ suite('Sessions', () => {
     assert.equal((await fourth.next('submit_job_ack')).accepted, true);
   });
 
-  test('The newest session wins: only the older hears superseded, and its end does not evict the newer', async (t) => {
+  test('The newest session wins: only the older one is sent superseded, and its close does not remove the newer', async (t) => {
     const setting = await linkSetting(t);
     const older = await setting.session();
     const newer = await setting.session();
@@ -231,7 +231,7 @@ suite('Sessions', () => {
     assert.deepEqual([newer.all('terminate'), older.all('job_state_changed')], [[], []]);
   });
 
-  test('Two programs with one identity change places once a minute: in between the one who answers stays', async (t) => {
+  test('Two clients with one identity replace each other once a minute; in between, the one that answers stays', async (t) => {
     const setting = await linkSetting(t);
     const told: SessionEvent[] = [];
     setting.link.subscribe((event) => void told.push(event));
@@ -252,7 +252,7 @@ suite('Sessions', () => {
     assert.equal((await clone.next('terminate')).reason, 'superseded');
   });
 
-  test('Whoever lost two connections in a minute is in again as soon as the older one does not answer', async (t) => {
+  test('A peer that lost two connections within a minute is accepted as soon as the older one does not answer', async (t) => {
     const setting = await linkSetting(t);
     await setting.session();
     const second = await setting.session();
@@ -266,7 +266,7 @@ suite('Sessions', () => {
     second.transport.destroy();
   });
 
-  test('A peer whose connection has ended is in again at once, however often', async (t) => {
+  test('A peer whose connection has closed is accepted again at once, however often', async (t) => {
     const setting = await linkSetting(t);
     await setting.session();
     for (let n = 0; n < 5; n += 1) {
@@ -276,7 +276,7 @@ suite('Sessions', () => {
     }
   });
 
-  test('A peer that is revoked while its place is asked for does not get it', async (t) => {
+  test('A peer that is revoked while the current session is pinged gets no session', async (t) => {
     const setting = await linkSetting(t);
     await setting.session();
     const second = await setting.session();
@@ -288,7 +288,7 @@ suite('Sessions', () => {
     second.transport.destroy();
   });
 
-  test('Two peers with one job id hear of their own jobs alone; the queue is told to both', async (t) => {
+  test('Two peers with the same job id get frames of their own jobs only; both get the queue status', async (t) => {
     const setting = await linkSetting(t);
     const mine = await setting.session();
     await setting.approve(otherId, otherIdentity);
@@ -308,7 +308,7 @@ suite('Sessions', () => {
     assert.deepEqual(other.all('job_state_changed'), []);
   });
 
-  test('Jobs go on while their peer is away, and their later frames go to its next session', async (t) => {
+  test('Jobs continue while their peer is absent, and later frames go to its next session', async (t) => {
     const setting = await linkSetting(t);
     const first = await setting.session();
     upload(first, Buffer.from('bundle'));
@@ -321,7 +321,7 @@ suite('Sessions', () => {
     assert.equal((await second.next('job_state_changed')).status, 'completed');
   });
 
-  test('A revoked peer loses its session at once, and is refused when it comes back', async (t) => {
+  test('A revoked peer loses its session at once, and is refused when it reconnects', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     await setting.pairing.revoke(offloaderId);
@@ -356,7 +356,7 @@ suite('Sessions', () => {
 });
 
 suite('Before authentication', () => {
-  /** A stranger who connects and says nothing. */
+  /** A stranger that connects and stays silent. */
   function silent(
     setting: Setting,
     address: string,
@@ -369,7 +369,7 @@ suite('Before authentication', () => {
   }
   const connectionLimits = { ...defaultOptions.connectionLimits, strangers: 3, strangersPerAddress: 2 };
 
-  test('Silent strangers are bounded in number and for each address, and the one who is silent longest gives way', async (t) => {
+  test('Silent strangers are limited in total and per address, and the one that is silent longest is evicted', async (t) => {
     const setting = await linkSetting(t, { connectionLimits });
     const strangers = ['a', 'a', 'a', 'b', 'c'].map((address) => silent(setting, address));
     await settled();
@@ -379,13 +379,13 @@ suite('Before authentication', () => {
     );
   });
 
-  test('A crowd of silent strangers does not keep an approved peer out', async (t) => {
+  test('Many silent strangers do not keep an approved peer out', async (t) => {
     const setting = await linkSetting(t, { connectionLimits });
     for (const address of ['a', 'b', 'c', 'd', 'e', 'f']) silent(setting, address);
     await setting.session();
   });
 
-  test('An open session takes no place among the strangers', async (t) => {
+  test('An open session does not count as a stranger', async (t) => {
     const setting = await linkSetting(t, { connectionLimits: { ...connectionLimits, strangers: 1 } });
     await setting.session();
     const stranger = silent(setting, 'a');
@@ -393,7 +393,7 @@ suite('Before authentication', () => {
     assert.equal(stranger.closed, false);
   });
 
-  test('A stranger who does not speak in time is closed without a word', async (t) => {
+  test('A stranger that stays silent for too long is closed without a frame', async (t) => {
     const setting = await linkSetting(t, {
       connectionLimits: { ...connectionLimits, handshakeTimeoutMs: 20 },
     });
@@ -401,7 +401,7 @@ suite('Before authentication', () => {
     await until(() => stranger.closed, 'the end of the connection');
   });
 
-  test('One network may begin so many handshakes, and the rest is dropped before it costs anything', async (t) => {
+  test('The handshakes of one network are limited, and the excess is dropped before it costs anything', async (t) => {
     const setting = await linkSetting(t, {
       connectionLimits: { ...connectionLimits, strangersPerAddress: 99, strangers: 99 },
     });
@@ -422,7 +422,7 @@ suite('Before authentication', () => {
     );
   });
 
-  test('Leaving twice frees one place', () => {
+  test('Releasing twice frees one place', () => {
     const gate = createStrangerPool(connectionLimits, systemClock);
     const evicted: string[] = [];
     const enter = (name: string) => gate.enter('a', () => evicted.push(name));
@@ -438,7 +438,7 @@ suite('Before authentication', () => {
 });
 
 suite('Closing', () => {
-  test('Peers hear server_shutting_down, waiters are answered, strangers go, and nothing is left', async (t) => {
+  test('Peers are sent server_shutting_down, waiters are answered, strangers are closed, and nothing is left', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     setting.pairing.window.open('page');
@@ -462,7 +462,7 @@ suite('Closing', () => {
     await until(() => lateClosed, 'the refusal');
   });
 
-  test('A peer that does not close its end is cut after 5 s', async (t) => {
+  test('A peer that does not close its end is disconnected after 5 s', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     client.freeze();

@@ -1,4 +1,4 @@
-/** What a dashboard answers that is called back, as it stands on the wire. */
+/** The dashboard's answer to a connect-back, as sent on the wire. */
 import type { IntentAnswer } from '../../src/protocol/intent.js';
 
 export function answerOf(word: string, reason?: string): IntentAnswer {

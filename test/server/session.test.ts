@@ -1,4 +1,4 @@
-/** What each frame does to a session, the heartbeat, and any sequence of frames at all. */
+/** The effect of each frame on a session, the heartbeat, and arbitrary sequences of frames. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -23,7 +23,7 @@ suite('The heartbeat', () => {
     return { clock, log, heartbeat, pause: (now: boolean) => (isPaused = now) };
   }
 
-  test('It pings every 30 s with a rising number', () => {
+  test('It pings every 30 s with an increasing nonce', () => {
     const { clock, log, heartbeat } = beating();
     for (let n = 0; n < 5; n += 1) {
       clock.advance(30_000);
@@ -34,19 +34,19 @@ suite('The heartbeat', () => {
     assert.equal(clock.waiting, 0);
   });
 
-  test('After more than 90 s of silence the other side is dead, once, and no timer is left', () => {
+  test('After more than 90 s of silence the other side is reported dead, once, and no timer is left', () => {
     const { clock, log } = beating();
     clock.advance(600_000);
     assert.deepEqual([log, clock.waiting], [[1, 2, 3, 'dead'], 0]);
   });
 
-  test('A ping that cannot be sent is death', () => {
+  test('A ping that cannot be sent counts as dead', () => {
     const { clock, log } = beating(() => false);
     clock.advance(30_000);
     assert.deepEqual([log, clock.waiting], [[1, 'dead'], 0]);
   });
 
-  test('Silence while we do not read proves nothing', () => {
+  test('Silence while reading is paused does not count', () => {
     const { clock, log, pause } = beating();
     pause(true);
     clock.advance(300_000);
@@ -102,11 +102,11 @@ suite('A session', () => {
   const ignored: readonly [rule: string, frame: object][] = [
     ['an unknown type', { type: 'dance', steps: [1, 2] }],
     ['no type', { job_id: jobId }],
-    ['a type that is no string', { type: 7 }],
+    ['a type that is not a string', { type: 7 }],
     ['a frame of the other direction', { type: 'queue_status', idle: true, running: false, queue_depth: 0 }],
     ['a malformed cancel_job', { type: 'cancel_job', job_id: 7 }],
-    ['a cancel_job for nobody', { type: 'cancel_job', job_id: 'nobody' }],
-    ['a pong that nobody asked for', { type: 'pong', nonce: 99 }],
+    ['a cancel_job for an unknown job', { type: 'cancel_job', job_id: 'nobody' }],
+    ['an unsolicited pong', { type: 'pong', nonce: 99 }],
     ['names that JavaScript has on every object', { type: '__proto__' }],
   ];
   for (const [rule, frame] of ignored) {
@@ -131,7 +131,7 @@ suite('A session', () => {
     }
   });
 
-  test('Refuses a reset of the build environment that it does not offer', async (t) => {
+  test('Refuses a reset of the build environment if none is offered', async (t) => {
     const client = await (await linkSetting(t)).session();
     client.send({ type: 'reset_build_env', job_id: jobId });
     assert.deepEqual(await client.next('reset_build_env_ack'), {
@@ -147,7 +147,7 @@ suite('A session', () => {
     const reset = { type: 'reset_build_env', job_id: jobId };
     const ack = { type: 'reset_build_env_ack', job_id: jobId };
 
-    test('is offered, acknowledged and told as of a job; a second one meanwhile is refused', async (t) => {
+    test('is offered, acknowledged and reported like a job; a second one at the same time is refused', async (t) => {
       let finish = (): void => {};
       const asked: string[] = [];
       const setting = await linkSetting(t, {
@@ -180,7 +180,7 @@ suite('A session', () => {
       }
     });
 
-    test('is refused while a download is under way', async (t) => {
+    test('is refused during a download', async (t) => {
       const setting = await linkSetting(t, { resetBuilds: () => Promise.resolve() });
       const client = await setting.session();
       for (const frame of [headerFrame(bundle), ...chunkFrames(bundle)]) client.send(frame);
@@ -200,7 +200,7 @@ suite('A session', () => {
       assert.equal((await client.next('reset_build_env_ack')).accepted, true);
     });
 
-    test('is refused while jobs of those concerned, or an upload, are under way', async (t) => {
+    test('is refused during an upload, or while affected jobs run', async (t) => {
       let isFree = false;
       const setting = await linkSetting(t, { resetBuilds: () => (isFree ? Promise.resolve() : null) });
       const client = await setting.session();
@@ -212,7 +212,7 @@ suite('A session', () => {
       assert.equal((await client.next('reset_build_env_ack')).reason, 'busy');
     });
 
-    test('that fails is told in a sentence without the places of this machine', async (t) => {
+    test('that fails is reported in a message without host paths', async (t) => {
       const setting = await linkSetting(t, {
         resetBuilds: () => Promise.reject(new Error('EACCES: /srv/secret')),
       });
@@ -225,7 +225,7 @@ suite('A session', () => {
     });
   });
 
-  test('Cancels a job of its peer; the new state is the answer, and output after it goes nowhere', async (t) => {
+  test('Cancels a job of its peer; the new state is the answer, and later output is not sent', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     const bundle = Buffer.from('bundle');
@@ -243,7 +243,7 @@ suite('A session', () => {
     assert.equal(client.all('job_state_changed').length, 2);
   });
 
-  test('Is ended with heartbeat_timeout when its peer falls silent, and lives on any frame', async (t) => {
+  test('Ends with heartbeat_timeout when its peer goes silent; any frame keeps it open', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     for (let n = 0; n < 6; n += 1) {
@@ -258,7 +258,7 @@ suite('A session', () => {
     assert.equal(client.frames.at(-1)?.type, 'terminate');
   });
 
-  test('Is cut when its peer keeps asking and never reads the answers', async (t) => {
+  test('Is cut when its peer keeps sending requests and never reads the answers', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     client.freeze();
@@ -266,7 +266,7 @@ suite('A session', () => {
     await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
   });
 
-  test('A fault of our own in handling a frame closes the session without a terminate', async (t) => {
+  test('An internal error while handling a frame closes the session without a terminate', async (t) => {
     const setting = await linkSetting(t);
     const client = await setting.session();
     setting.jobs.find = () => {
@@ -278,7 +278,7 @@ suite('A session', () => {
   });
 });
 
-test('No sequence of frames, whole or broken, throws, leaves an intake behind, or gets two acks for one bundle', async () => {
+test('No sequence of frames, valid or not, throws, leaks an intake, or gets two acks for one bundle', async () => {
   const bundle = Buffer.alloc(70_000, 'b');
   const whole = [headerFrame(bundle), ...chunkFrames(bundle)];
   const others = [
@@ -319,7 +319,7 @@ test('No sequence of frames, whole or broken, throws, leaves an intake behind, o
 
   async function play(steps: readonly object[][]): Promise<void> {
     const [before, known] = [intakes.all.length, jobs.records().length];
-    // One place changes hands once a minute.
+    // A session is replaced once a minute at most.
     const open = (): Promise<Client> => {
       setting.clock.advance(60_000);
       return setting.session();

@@ -1,6 +1,6 @@
 /**
- * A whole link in memory with everything below it played, and clients that speak the wire for real: handshake,
- * encryption and frames are the true ones. A client keeps every frame from the first on, so none can be missed.
+ * A whole peer server in memory with fakes below it, and clients that speak the real protocol: handshake,
+ * encryption and frames. A client records every frame from the first on, so none can be missed.
  */
 import assert from 'node:assert/strict';
 
@@ -32,14 +32,14 @@ export interface Client {
   readonly frames: readonly ToOffloader[];
   readonly transport: MemoryTransport;
   isClosed(): boolean;
-  /** Sends any object, well formed or not. */
+  /** Sends any object, valid or not. */
   send(frame: object): void;
-  /** Waits for the next frame of that type, and leaves the frames before it for other questions. */
+  /** Waits for the next frame of that type, and keeps the frames before it for other calls. */
   next<T extends FrameType>(type: T): Promise<FrameOf<T>>;
-  /** Frames of that type so far. */
+  /** The frames of that type so far. */
   all<T extends FrameType>(type: T): readonly FrameOf<T>[];
   hangUp(): void;
-  /** Stops reading, as a machine does that has vanished. */
+  /** Stops reading, like a machine that has vanished. */
   freeze(): void;
 }
 
@@ -52,11 +52,11 @@ export interface Setting {
   readonly intakes: FakeIntakes;
   readonly clock: ManualClock;
   readonly log: RecordingLog;
-  /** Approves a peer on the spot, the usual one unless said. */
+  /** Approves a peer at once, by default the usual one. */
   approve(id?: DashboardId, identity?: Identity): Promise<void>;
   /** Connects with any intent and waits for the answer. */
   connect(intent: Intent, hello?: Partial<IntentMessage>, identity?: Identity): Promise<Client>;
-  /** Approves if need be, and opens the session of the usual peer. */
+  /** Approves if necessary, and opens the session of the usual peer. */
   session(): Promise<Client>;
 }
 
@@ -142,7 +142,7 @@ async function connect(
   };
 }
 
-/** Waits, turn by turn of the event loop, until the condition holds; the messages in memory travel in turns. */
+/** Waits tick by tick of the event loop, in which messages in memory travel, until the condition holds. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const deadline = performance.now() + 5_000;
   while (!condition()) {
@@ -151,7 +151,7 @@ export async function until(condition: () => boolean, what: string): Promise<voi
   }
 }
 
-/** Lets everything that is on its way in memory arrive. */
+/** Waits until all messages in memory have arrived. */
 export async function settled(): Promise<void> {
   for (let n = 0; n < 30; n += 1) await turn();
 }

@@ -1,12 +1,12 @@
 /**
- * Frames of every kind that a peer may send, whole, mutated and senseless, and what the protocol says to each. The
- * verdicts are written from the protocol's text and ask none of the code that they judge.
+ * Frames of every kind that a peer can send, valid, mutated and random, and the protocol's verdict on each. The
+ * verdicts are written from the protocol's text and use none of the code that they judge.
  */
 import { createHash } from 'node:crypto';
 
 import type { Chance } from '../support/killed/chance.js';
 
-/** What a frame does to an idle session. `either`: it depends on what went before, or no rule says. */
+/** The effect of a frame on an idle session. `either`: it depends on earlier frames, or no rule says. */
 export type Verdict = 'stays' | 'ends' | 'leaves' | 'either';
 
 const odd: readonly string[] = [
@@ -34,7 +34,7 @@ const fields: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
   submit_job_chunk: { job_id: '"one"', chunk_index: '0', data_b64: '"AAAA"', is_last: 'false' },
 };
-/** What a frame needs so that it is one, with the type of each. */
+/** The required fields of each frame, with their types. */
 const needed: Readonly<Record<string, Readonly<Record<string, 'string' | 'number' | 'boolean'>>>> = {
   download_artifacts: { job_id: 'string' },
   reset_build_env: { job_id: 'string' },
@@ -45,7 +45,7 @@ const needed: Readonly<Record<string, Readonly<Record<string, 'string' | 'number
   submit_job_chunk: { job_id: 'string', chunk_index: 'number', data_b64: 'string', is_last: 'boolean' },
 };
 
-/** The plaintext of one frame. */
+/** The plaintext of a frame. */
 export function anyFrame(chance: Chance): Buffer {
   const kind = chance.below(20);
   if (kind === 0) return bytes(chance, chance.below(200));
@@ -69,7 +69,7 @@ function change(members: [string, string][], chance: Chance): void {
   const at = chance.below(members.length);
   const [name = ''] = members[at] ?? [];
   const how = chance.below(4);
-  // Never the type, so that each field of each frame has its turn.
+  // Never the type, so that each field of each frame is mutated.
   if (how === 0 && at > 0) members.splice(at, 1);
   else if (how === 1)
     members.push([chance.oneOf(['x', '__proto__', 'constructor', name]) ?? '', chance.oneOf(odd) ?? '0']);
@@ -87,7 +87,7 @@ export function verdictOf(plaintext: Buffer): Verdict {
   let value: unknown;
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(plaintext);
-    // No rule of the protocol: half characters and deep nesting.
+    // Not covered by the protocol: half characters and deep nesting.
     if (/\\u[dD][89a-fA-F]/.test(text) || text.split(/[[{]/).length > 20) return 'either';
     value = JSON.parse(text);
   } catch {
@@ -101,6 +101,6 @@ export function verdictOf(plaintext: Buffer): Verdict {
   if (type === 'ping' || type === 'pong' || type === 'cancel_job') return 'stays';
   const isWhole = Object.entries(needed[type] ?? {}).every(([name, kind]) => typeof frame[name] === kind);
   if (!isWhole) return 'ends';
-  // Of these the values matter, and what was uploaded before.
+  // The verdict depends on the values, and on earlier uploads.
   return type === 'download_artifacts' || type === 'reset_build_env' ? 'stays' : 'either';
 }

@@ -1,5 +1,5 @@
 /**
- * Any frames at every state of a session: nothing throws, nothing grows, and each ends or does not end the session as
+ * Any frame in any state of a session: nothing throws, nothing grows, and each frame ends the session or not, as
  * the protocol says.
  */
 import assert from 'node:assert/strict';
@@ -15,18 +15,18 @@ import { anyFrame, verdictOf, type Verdict } from './storm-frames.js';
 const states = ['idle', 'announced', 'half', 'complete', 'downloading'] as const;
 const bundle = Buffer.alloc(40_000, 'b');
 const mostFrames = 100;
-/** Sessions with one receiver: its stand-ins remember every job. */
+/** Sessions per receiver, whose fakes remember every job. */
 const sessionsPerLink = 200;
 
 interface RawClient {
   readonly transport: MemoryTransport;
-  /** What came, decrypted. */
+  /** The received frames, decrypted. */
   readonly received: Record<string, unknown>[];
   isClosed(): boolean;
   send(plaintext: Buffer): void;
 }
 
-/** Sends so many frames. Returns how many of them met which verdict. */
+/** Sends this many frames. Returns the count of each verdict. */
 export async function storm(chance: Chance, frames: number): Promise<Record<Verdict, number>> {
   const counts: Record<Verdict, number> = { stays: 0, ends: 0, leaves: 0, either: 0 };
   for (let sent = 0; sent < frames;) {
@@ -61,7 +61,7 @@ async function oneSession(
   let mayHaveEnded = false;
   const wanted = 1 + chance.below(mostFrames);
   while (!isEnd(verdict) && sent.length < wanted) {
-    // A handshake costs as much as hundreds of frames, so most sessions get many before the one that ends them.
+    // A handshake costs as much as hundreds of frames, so most sessions get many before the last one.
     let frame = anyFrame(chance);
     while (sent.length + 1 < wanted && isEnd(verdictOf(frame))) frame = anyFrame(chance);
     verdict = verdictOf(frame);
@@ -93,7 +93,7 @@ function isEnd(verdict: Verdict): boolean {
   return verdict === 'ends' || verdict === 'leaves';
 }
 
-/** The last thing that is said is why, and nothing follows it. */
+/** The last frame is the reason, and nothing follows it. */
 function assertEnd(client: RawClient, verdict: Verdict, what: string, mayHaveEnded: boolean): void {
   const last = client.received.at(-1);
   const said = client.received.findIndex(({ type }) => type === 'terminate');
@@ -119,7 +119,7 @@ async function prepare({ jobs }: Setting, client: RawClient, state: (typeof stat
   );
 }
 
-/** Whatever comes before the proof of a key is answered by the end of the connection, and by no word. */
+/** Anything before the proof of a key closes the connection without an answer. */
 async function strangersTurn({ link }: Setting, chance: Chance): Promise<void> {
   const [ours, theirs] = memoryTransportPair('192.0.2.66');
   let closed = false;
@@ -128,7 +128,7 @@ async function strangersTurn({ link }: Setting, chance: Chance): Promise<void> {
   ours.start({ message: (data) => received.push(data), text() {}, closed: () => (closed = true) });
   const noise = createInitiator({ staticKey: offloaderIdentity });
   const step = chance.below(3);
-  // Any 32 bytes may be a key, and what follows them is not yet encrypted.
+  // Any 32 bytes can be a key, and the data after them is not encrypted yet.
   ours.send(step === 0 ? anyFrame(chance) : noise.write(encodeIntent('preview')));
   await until(() => closed || received.length === 1, 'the second message');
   if (step === 2) ours.sendText();

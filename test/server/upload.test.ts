@@ -1,4 +1,4 @@
-/** Bundles on their way in: every rule of the announcement and of the chunks, and job ids that come again. */
+/** Uploads: every rule of the header and of the chunks, and repeated job ids. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -13,7 +13,7 @@ async function open(t: Cleanups): Promise<Setting & { readonly client: Client }>
   return { ...setting, client: await setting.session() };
 }
 
-/** What the session did with a refused frame. */
+/** Expects the refusal of a frame, and the session to end or stay. */
 async function assertRefused(
   client: Client,
   reason: string | RegExp,
@@ -46,9 +46,9 @@ const headers: readonly [rule: string, changes: object, reason: string | RegExp,
     'invalid_header',
     true,
   ],
-  ['true is no number', { num_chunks: true }, 'invalid_header', true],
-  ['a float is no integer', { total_bundle_bytes: 1.5 }, 'invalid_header', true],
-  ['null is no string', { bundle_sha256: null }, 'invalid_header', true],
+  ['true is not a number', { num_chunks: true }, 'invalid_header', true],
+  ['a float is not an integer', { total_bundle_bytes: 1.5 }, 'invalid_header', true],
+  ['null is not a string', { bundle_sha256: null }, 'invalid_header', true],
   [
     'a file name with a separator: invalid_header with the rule, the session stays',
     { configuration_filename: '../kitchen.yaml' },
@@ -56,26 +56,31 @@ const headers: readonly [rule: string, changes: object, reason: string | RegExp,
     false,
   ],
   [
-    'a file name that is no YAML',
+    'a file name that is not YAML',
     { configuration_filename: 'kitchen.txt' },
     /^invalid_header: .*\.yaml or \.yml$/,
     false,
   ],
-  ['a job id without measure', { job_id: 'j'.repeat(257) }, /^invalid_header: job_id/, false],
+  ['an overlong job id', { job_id: 'j'.repeat(257) }, /^invalid_header: job_id/, false],
   [
-    'the bad file name comes before the bad target',
+    'a bad file name is reported before a bad target',
     { configuration_filename: '.yaml', target: 'upload' },
     /^invalid_header: .* dot/,
     false,
   ],
   ['target upload: upload_unsupported', { target: 'upload' }, 'upload_unsupported', false],
   ['any other target', { target: 'Compile' }, 'invalid_header', false],
-  ['the target comes before the size', { target: 'run', total_bundle_bytes: 0 }, 'invalid_header', false],
+  [
+    'a bad target is reported before a bad size',
+    { target: 'run', total_bundle_bytes: 0 },
+    'invalid_header',
+    false,
+  ],
   ['no bytes: empty_bundle', { total_bundle_bytes: 0 }, 'empty_bundle', false],
   ['negative bytes, before no chunks', { total_bundle_bytes: -1, num_chunks: 0 }, 'empty_bundle', false],
   ['no chunks: chunk_count_mismatch', { num_chunks: 0 }, 'chunk_count_mismatch', false],
   [
-    'no chunks comes before too many bytes',
+    'no chunks is reported before too many bytes',
     { num_chunks: -1, total_bundle_bytes: 2 ** 40 },
     'chunk_count_mismatch',
     false,
@@ -100,7 +105,7 @@ suite('submit_job', () => {
     await assertRefused(client, 'invalid_header', true, '');
   });
 
-  test('An acceptable header is not answered: up to 128 MiB, in any number of chunks', async (t) => {
+  test('A valid header is not answered: up to 128 MiB, in any number of chunks', async (t) => {
     for (const changes of [{}, { total_bundle_bytes: 134_217_728 }, { num_chunks: 2 ** 40 }]) {
       const { client } = await open(t);
       client.send(headerFrame(bundle, changes));
@@ -110,7 +115,7 @@ suite('submit_job', () => {
     }
   });
 
-  test('A second header while a bundle comes in: duplicate_submit, and the first goes on', async (t) => {
+  test('A second header during an upload: duplicate_submit, and the first upload continues', async (t) => {
     const { client, jobs } = await open(t);
     const [first, ...rest] = chunkFrames(bundle);
     client.send(headerFrame(bundle));
@@ -122,7 +127,7 @@ suite('submit_job', () => {
     assert.equal(jobs.records().length, 1);
   });
 
-  test('A target directory that leads out of the builds: invalid_header before any ack, nothing is kept', async (t) => {
+  test('A target directory outside the builds: invalid_header before any ack, and no file is kept', async (t) => {
     const setting = await linkSetting(t, { isPlaceSafe: () => Promise.resolve(false) });
     const client = await setting.session();
     upload(client, bundle);
@@ -131,7 +136,7 @@ suite('submit_job', () => {
     assert.deepEqual([setting.jobs.records(), setting.intakes.all[0]?.ending], [[], 'aborted']);
   });
 
-  test('The same when the directory cannot be looked at: nothing is left open', async (t) => {
+  test('A target directory that cannot be checked: invalid_header, and nothing is left open', async (t) => {
     const setting = await linkSetting(t, { isPlaceSafe: () => Promise.reject(new Error('EACCES')) });
     const client = await setting.session();
     upload(client, bundle);
@@ -139,7 +144,7 @@ suite('submit_job', () => {
     await until(() => setting.intakes.all[0]?.ending === 'aborted', 'the end of the intake');
   });
 
-  test('What the header says about the build reaches the job, odd values as none', async (t) => {
+  test("The header's build fields reach the job, invalid optional values as empty", async (t) => {
     const { client, jobs } = await open(t);
     const odd = {
       device_name: 'x'.repeat(257),
@@ -192,9 +197,9 @@ const chunks: readonly [
     true,
     false,
   ],
-  ['a number is no boolean', on(2, { is_last: 1 }), 'invalid_chunk', true, false],
+  ['a number is not a boolean', on(2, { is_last: 1 }), 'invalid_chunk', true, false],
   [
-    'another job id: job_id_mismatch, the bundle goes on',
+    'another job id: job_id_mismatch, the upload continues',
     ([first, second]) => [first, { ...second, job_id: 'stranger' }] as object[],
     'job_id_mismatch',
     false,
@@ -267,7 +272,7 @@ suite('submit_job_chunk', () => {
     });
   }
 
-  test('Without a header, and after a drop: no_inflight_submit, however often', async (t) => {
+  test('Without a header, and after a dropped upload: no_inflight_submit, however often', async (t) => {
     const { client } = await open(t);
     for (const frame of chunkFrames(bundle)) client.send(frame);
     for (const _ of [1, 2, 3]) await assertRefused(client, 'no_inflight_submit', false);
@@ -277,7 +282,7 @@ suite('submit_job_chunk', () => {
     await assertRefused(client, 'no_inflight_submit', false);
   });
 
-  test('Empty chunks and unused bits in the last letter are allowed', async (t) => {
+  test('Empty chunks and unused bits in the last base64 character are allowed', async (t) => {
     const { client, intakes } = await open(t);
     const one = Buffer.from('A');
     client.send(headerFrame(one, { num_chunks: 2, bundle_sha256: headerFrame(one)['bundle_sha256'] }));
@@ -293,7 +298,7 @@ suite('submit_job_chunk', () => {
 });
 
 suite('A whole bundle', () => {
-  test('It is acknowledged once, before the job says anything, and its bytes arrive in order', async (t) => {
+  test('It is acknowledged once, before any frame of its job, and its bytes arrive in order', async (t) => {
     const { client, intakes } = await open(t);
     upload(client, bundle, { bundle_sha256: String(headerFrame(bundle)['bundle_sha256']).toUpperCase() });
     const state = await client.next('job_state_changed');
@@ -309,7 +314,7 @@ suite('A whole bundle', () => {
     assert.equal(intakes.all[0]?.ending, 'finished');
   });
 
-  test('It is acknowledged when its job is on record, and a cancel before that is not lost', async (t) => {
+  test('It is acknowledged when its job is recorded, and an earlier cancel is not lost', async (t) => {
     const { client, jobs } = await open(t);
     let stored = (): void => {};
     jobs.store = (done) => void (stored = done);
@@ -347,7 +352,7 @@ suite('A whole bundle', () => {
     assert.deepEqual(jobs.records(), []);
   });
 
-  test('A cancel that follows the last chunk at once is not lost', async (t) => {
+  test('A cancel directly after the last chunk is not lost', async (t) => {
     const { client } = await open(t);
     upload(client, bundle);
     client.send({ type: 'cancel_job', job_id: jobId });
@@ -356,7 +361,7 @@ suite('A whole bundle', () => {
     await until(isOver, 'the cancellation');
   });
 
-  test('A cancel while the bundle still arrives means nothing, and the bundle goes on', async (t) => {
+  test('A cancel during the upload has no effect, and the upload continues', async (t) => {
     const { client, jobs } = await open(t);
     const [first, ...rest] = chunkFrames(bundle);
     client.send(headerFrame(bundle));
@@ -372,7 +377,7 @@ suite('A whole bundle', () => {
     assert.equal(jobs.records()[0]?.state, 'queued');
   });
 
-  test('An acknowledged job that cannot be queued fails aloud', async (t) => {
+  test('An acknowledged job that cannot be queued is reported as failed', async (t) => {
     const { client, jobs, intakes } = await open(t);
     jobs.submit = () => {
       throw new Error('closing');
@@ -383,7 +388,7 @@ suite('A whole bundle', () => {
     assert.equal(intakes.all[0]?.ending, 'finished');
   });
 
-  test('While the disk catches up nothing is read, pings still leave, and silence is no death', async (t) => {
+  test('While the disk catches up, reading pauses, pings are still sent, and silence does not count as dead', async (t) => {
     const { client, intakes, clock } = await open(t);
     intakes.full = true;
     upload(client, bundle);
@@ -400,12 +405,15 @@ suite('A whole bundle', () => {
 
   for (const [how, hangUp] of [
     ['its peer hangs up', ({ client }) => client.hangUp()],
-    ['its peer says terminate', ({ client }) => client.send({ type: 'terminate', reason: 'client_stopped' })],
+    [
+      'its peer sends terminate',
+      ({ client }) => client.send({ type: 'terminate', reason: 'client_stopped' }),
+    ],
     ['its peer is revoked', ({ pairing }) => void pairing.revoke(offloaderId)],
     ['a newer session takes over', ({ session }) => void session()],
     ['the connection breaks', ({ client }) => client.transport.destroy()],
   ] as readonly [string, (setting: Setting & { client: Client }) => void][]) {
-    test(`Half a bundle is dropped when ${how}`, async (t) => {
+    test(`An incomplete bundle is dropped when ${how}`, async (t) => {
       const setting = await open(t);
       setting.client.send(headerFrame(bundle));
       setting.client.send(chunkFrames(bundle)[0] as object);
@@ -417,7 +425,7 @@ suite('A whole bundle', () => {
   }
 });
 
-suite('A job id that comes again', () => {
+suite('A repeated job id', () => {
   async function reconnected(t: Cleanups, changes: Record<string, unknown> = {}) {
     const setting = await open(t);
     upload(setting.client, bundle);
@@ -435,7 +443,7 @@ suite('A job id that comes again', () => {
     ['failed', { status: 'failed', error_message: 'no space', failure_reason: 'provision' }],
     ['cancelled', { status: 'cancelled', error_message: '' }],
   ] as const) {
-    test(`For the same work finds the job that is ${state}, and builds nothing`, async (t) => {
+    test(`for the same work finds the ${state} job, and builds nothing`, async (t) => {
       const { again, jobs, intakes, resubmit } = await reconnected(t);
       const isBad = state === 'failed';
       jobs.move({ state, errorMessage: isBad ? 'no space' : '', failureReason: isBad ? 'provision' : null });
@@ -454,7 +462,7 @@ suite('A job id that comes again', () => {
     });
   }
 
-  test('For the same work while it is still unpacked is acknowledged, and hears the one end', async (t) => {
+  test('for the same work during unpacking is acknowledged, and gets the end of the first job', async (t) => {
     const { again, jobs, intakes, resubmit } = await reconnected(t);
     const [job = assert.fail()] = jobs.records();
     jobs.find = () => ({ ...job, state: 'receiving' });
@@ -467,7 +475,7 @@ suite('A job id that comes again', () => {
     assert.equal((await again.next('job_state_changed')).status, 'completed');
   });
 
-  test('With another bundle it is new work, though every other field is the same', async (t) => {
+  test('with another bundle is new work, even if every other field is the same', async (t) => {
     const { again, jobs } = await reconnected(t);
     upload(again, Buffer.alloc(80_000, 'other'));
     assert.equal((await again.next('submit_job_ack')).accepted, true);
@@ -484,7 +492,7 @@ suite('A job id that comes again', () => {
     ['version', { target_esphome_version: '2026.9.0' }],
     ['bootloader', { skip_bootloader: false }],
   ] as const) {
-    test(`With another ${what} it is new work: the older job ends without a word`, async (t) => {
+    test(`with another ${what} is new work: the older job ends without a frame`, async (t) => {
       const { again, jobs, resubmit } = await reconnected(t, changes);
       resubmit();
       assert.equal((await again.next('submit_job_ack')).accepted, true);

@@ -10,7 +10,7 @@ import { tempDir } from '../support/temp-dir.js';
 
 const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile('kitchen.yaml') };
 
-test("A line names the device's own files without their place, and no other place of the machine", () => {
+test("A line shows the device's own files by relative paths, and no other path of the machine", () => {
   const { layout, buildsDir } = createPaths({ configDir: '/config' });
   const hide = createPathStripper(layout, ['/config', buildsDir, '/home/me']);
   const subtree = layout.subtree(key);
@@ -22,7 +22,7 @@ test("A line names the device's own files without their place, and no other plac
   assert.equal(hide('[1/34] CXX main.cpp.o', key), '[1/34] CXX main.cpp.o');
 });
 
-test('A place that is reached through a link is hidden under both of its names', async (t) => {
+test('A directory behind a link is stripped under both of its paths', async (t) => {
   const base = await tempDir(t);
   await mkdir(join(base, 'real'));
   await symlink('real', join(base, 'alias'));
