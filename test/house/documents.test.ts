@@ -1,8 +1,9 @@
-/** The floors that docs/ARCHITECTURE.md draws are the ones that imports.ts enforces. */
+/** What documents list is what the code has: the floors of docs/ARCHITECTURE.md, the log's events in docs/OPERATING.md. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { readText } from './sources.js';
+import { documentedEvents, loggedEvents } from './log-events.js';
+import { readSources, readText } from './sources.js';
 
 const document = readText('docs/ARCHITECTURE.md');
 const rules = readText('test/house/imports.ts');
@@ -20,6 +21,38 @@ test('A planted floor that is drawn elsewhere, or not explained, is found', () =
   const swapped = document.replace('floor2["koa"]', 'floor2["receiver"]');
   assert.notDeepEqual(drawnFloors(swapped), enforcedFloors(rules));
   assert.deepEqual(explained('| `koa/`, `log.ts` | x |\n| `jobs` | `y/` |\n'), ['koa', 'log', 'jobs']);
+});
+
+test('The manual for operators lists every event of the log from info upwards, with its level', () => {
+  const sources = [...readSources('src')].filter(([path]) => !/^src\/(client|testing)\//.test(path));
+  const logged = [...loggedEvents(new Map(sources))].filter(([, level]) => level !== 'debug');
+  assert.ok(logged.length > 100);
+  assert.deepEqual([...documentedEvents(readText('docs/OPERATING.md'))].toSorted(), logged.toSorted());
+});
+
+test('A planted event is found, whatever way it is written', () => {
+  const planted = `
+    log.info({ a, b: [1, 2] }, 'plain');
+    deps.log.warn(
+      facts,
+      "with an apostrophe's sign",
+    );
+    return log.error({ file, text: 'a, b' }, \`\${what} was (lost)\`);
+    warnRefused({ cause }, 'refused');
+    log.warn({ err: error }, unremoved);
+    log.warn(message.facts, message.text);
+    const unremoved = 'not removed';`;
+  assert.deepEqual(Object.fromEntries(loggedEvents(new Map([['src/a.ts', planted]]))), {
+    plain: 'info',
+    "with an apostrophe's sign": 'warn',
+    '… was (lost)': 'error',
+    refused: 'warn',
+    'not removed': 'warn',
+  });
+  assert.deepEqual(Object.fromEntries(documentedEvents('| `a`, `b` | warn | x |\n| `c` | text | y |\n')), {
+    a: 'warn',
+    b: 'warn',
+  });
 });
 
 /** The list in imports.ts, as it is written. */
