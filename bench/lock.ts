@@ -104,8 +104,8 @@ async function main(root: string): Promise<void> {
   const heartbeatPercent = await heartbeatCost(join(root, 'locks'));
 
   const rows = [
-    ['take and give back, bare library, median ms', bareMs.toFixed(2), '-', true],
-    ['take and give back, median ms', oursMs.toFixed(2), `at most ${limits.pairMs}`, oursMs <= limits.pairMs],
+    ['acquire and release, bare library, median ms', bareMs.toFixed(2), '-', true],
+    ['acquire and release, median ms', oursMs.toFixed(2), `at most ${limits.pairMs}`, oursMs <= limits.pairMs],
     [`${processes} processes, ${holdMs} ms held, each`, counts.join(' '), '-', true],
     [
       'least share of a process, 1 = fair',

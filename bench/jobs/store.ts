@@ -23,7 +23,7 @@ export async function measureStore(base: string): Promise<Row[]> {
       ...{ unit: 'MiB', limit: { atMost: 256 } },
     },
     {
-      what: '10,000 jobs that wait: taken in, each',
+      what: '10,000 jobs that wait: submit, each',
       ours: filled.ms / jobs,
       ...{ unit: 'ms', limit: { atMost: 5 } },
     },

@@ -47,7 +47,7 @@ export async function measureLargeTree(t: Cleanups, base: string): Promise<Row[]
     { what: '100,000 files in one tree: removed', ours: median(took), unit: 'ms', limit: { atMost: 60_000 } },
     blockRow('100,000 files in one tree: longest block', longest, idle),
     {
-      what: 'another build meanwhile, against without',
+      what: 'a build during the sweep, against without',
       ours: median(ratios),
       ratio: median(ratios),
       ...{ unit: 'x', limit: { atLeast: 0.9 }, isRatio: true },
