@@ -105,7 +105,12 @@ async function main(root: string): Promise<void> {
 
   const rows = [
     ['acquire and release, bare library, median ms', bareMs.toFixed(2), '-', true],
-    ['acquire and release, median ms', oursMs.toFixed(2), `at most ${limits.pairMs}`, oursMs <= limits.pairMs],
+    [
+      'acquire and release, median ms',
+      oursMs.toFixed(2),
+      `at most ${limits.pairMs}`,
+      oursMs <= limits.pairMs,
+    ],
     [`${processes} processes, ${holdMs} ms held, each`, counts.join(' '), '-', true],
     [
       'least share of a process, 1 = fair',
