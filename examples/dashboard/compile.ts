@@ -1,4 +1,4 @@
-/** Compiles one configuration as the receiver's `composeEnvironment` says, with the ESPHome of this machine if it has one. */
+/** Compiles one configuration in the environment of `composeEnvironment`, with the ESPHome of this machine if there is one. */
 import { execFile } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
@@ -17,12 +17,12 @@ export interface Compiler {
 export async function findCompiler(): Promise<Compiler> {
   const command = await findEsphome({ environment: process.env });
   if (command !== null) return { command, name: command.join(' ') };
-  if (process.env['ESPHOME_COMMAND']) throw new Error('ESPHOME_COMMAND leads to no program');
-  const name = 'the stand-in, which is no compiler (ESPHOME_COMMAND names a real one)';
+  if (process.env['ESPHOME_COMMAND']) throw new Error('ESPHOME_COMMAND does not name a program');
+  const name = 'the stand-in, not a real compiler (set ESPHOME_COMMAND to use one)';
   return { command: standInEsphome, name };
 }
 
-/** The program that the compiler says it has made. Throws when it fails, with its output. */
+/** The path of the compiled program. Throws with the compiler's output if the compile fails. */
 export async function compile(
   { command }: Compiler,
   { paths, composeEnvironment }: Receiver,
@@ -37,6 +37,6 @@ export async function compile(
   const yaml = paths.resolveConfigPath(configuration);
   const { stdout, stderr } = await promisify(execFile)(program, [...args, 'compile', yaml], { env });
   const made = /Successfully compiled program to path '(.+)'/.exec(stdout + stderr)?.[1];
-  if (made === undefined) throw new Error(`the compiler names no program:\n${stdout}${stderr}`);
+  if (made === undefined) throw new Error(`the compiler did not name its program:\n${stdout}${stderr}`);
   return made;
 }

@@ -1,8 +1,8 @@
 /**
- * The dashboard as a Koa application: who may come in, the receiver, and the routes of the dashboard's own.
+ * The dashboard as a Koa application: the guard, the receiver, and the dashboard's own routes.
  *
- * The receiver is mounted in one line. Its `authorize` hook asks the same question as the dashboard's own guard,
- * and asks it of the request itself: the events come by WebSocket, where no middleware of `app.use` has run.
+ * The receiver is mounted in one line. Its `authorize` hook makes the same check as the dashboard's own guard, and reads
+ * the request itself, because no middleware of `app.use` runs for the WebSocket of the events.
  */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';

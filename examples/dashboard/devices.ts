@@ -1,6 +1,6 @@
 /**
- * What the list shows of each device. Every look-up goes through the hook, so there is one code for the dashboard's
- * own configurations and for those of peers; and what cannot be shown is said, by the name of the missing file.
+ * What the list shows of each device. Every look-up goes through the hook, so the same code serves the dashboard's own
+ * configurations and those of peers. If something cannot be shown, the list names the missing file.
  */
 import { readdir } from 'node:fs/promises';
 
@@ -38,7 +38,7 @@ export async function knownDevices({ paths, hostPaths, peers }: Receiver): Promi
   return [...own.toSorted().map((configuration) => ({ configuration, peer: null })), ...remote];
 }
 
-/** ESPHome looks past hidden files, and `secrets.yaml` is no device. */
+/** ESPHome ignores hidden files, and `secrets.yaml` is not a device. */
 function isConfiguration(file: string): boolean {
   return /^[^.].*\.ya?ml$/.test(file) && !/^secrets\.ya?ml$/.test(file);
 }

@@ -1,11 +1,11 @@
-/** Who may use the dashboard: whoever knows its password, and no page of another site in that person's browser. */
+/** Lets in people who know the password, and keeps out pages of other sites in their browsers. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 
 import type { Context, Middleware } from 'koa';
 
 type Asking = Pick<Context, 'get' | 'method' | 'protocol' | 'host'>;
 
-/** Asks for HTTP Basic; the user name does not matter. The comparison takes the same time for every wrong password. */
+/** Checks HTTP Basic credentials with any user name. The comparison takes the same time for every wrong password. */
 export function operatorCheck(password: string): (ctx: Asking) => boolean {
   const wanted = digest(password);
   return (ctx) => {

@@ -1,6 +1,6 @@
 /**
- * HTML whose values are escaped by the template itself: a peer chooses its own label, and a file's name, and would
- * otherwise write into the operator's page.
+ * An HTML template that escapes its values. Peers choose their labels and file names, and could otherwise write into
+ * the operator's page.
  */
 
 /** Text that is HTML already. Only {@link html} makes it. */

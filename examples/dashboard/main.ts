@@ -1,10 +1,10 @@
 /**
- * A small Koa dashboard with the receiver mounted: it shows its own devices and the builds of its peers in one list.
+ * A small Koa dashboard with the receiver mounted. It lists its own devices and the builds of its peers together.
  *
  *     npx tsx examples/dashboard/main.ts DIR [--port 6052]     serves the YAML files of DIR until Ctrl-C
- *     npx tsx examples/dashboard/main.ts --once                shows itself in a temporary directory and ends
+ *     npx tsx examples/dashboard/main.ts --once                runs a self-test in a temporary directory
  *
- * `DASHBOARD_PASSWORD` is the operator's password; without it one is made up and printed.
+ * `DASHBOARD_PASSWORD` is the operator's password; without it, a random one is printed.
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -19,8 +19,8 @@ const usage = 'Usage: main.ts DIR [--port 6052]  or  main.ts --once';
 async function serve(configDir: string, port: number): Promise<void> {
   const password = process.env['DASHBOARD_PASSWORD'] || randomBytes(9).toString('base64url');
   const dashboard = await startDashboard({ password, port, receiver: { configDir } });
-  console.log(`${dashboard.url} shows ${configDir}; Ctrl-C ends it`);
-  if (!process.env['DASHBOARD_PASSWORD']) console.log(`The password is ${password}; any user name will do`);
+  console.log(`${dashboard.url} shows ${configDir}; press Ctrl-C to stop`);
+  if (!process.env['DASHBOARD_PASSWORD']) console.log(`The password is ${password}, with any user name`);
   await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
   await dashboard.close();
 }

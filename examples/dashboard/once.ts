@@ -1,6 +1,6 @@
 /**
- * The dashboard shown by itself: two devices of its own, one of them compiled, and a build that a peer has here. It
- * asks the dashboard over HTTP as a browser does and prints what a person would see.
+ * The self-test of the example: two devices of the dashboard, one of them compiled, and a build of a peer. It talks to
+ * the dashboard over HTTP as a browser does, and prints what a person would see.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -15,11 +15,11 @@ import { sizeOf } from './page.js';
 
 const peer = dashboardId('example-peer-of-this-dashboard');
 
-/** Throws when anything is not as a user would expect it. Leaves nothing behind. */
+/** Throws if any check fails. Leaves nothing behind. */
 export async function showOnce(): Promise<void> {
   const configDir = await mkdtemp(join(tmpdir(), 'dashboard-'));
   const password = randomBytes(9).toString('base64url');
-  // Where local builds lie is this directory's matter, whatever the shell has set.
+  // Local builds stay in this directory, whatever the shell has set.
   const environment = { ...process.env, ESPHOME_DATA_DIR: undefined, ESPHOME_IS_HA_ADDON: undefined };
   try {
     const dashboard = await startDashboard({ password, port: 0, receiver: { configDir, environment } });
@@ -63,9 +63,9 @@ async function show({ url, receiver }: Dashboard, password: string): Promise<voi
   for (const [configuration, program] of programs) {
     const answer = await ask('/download.bin', { configuration, file: 'program' });
     const bytes = Buffer.from(await answer.arrayBuffer());
-    expect(bytes.equals(await readFile(program)), `${configuration}: the download is what was compiled`);
+    expect(bytes.equals(await readFile(program)), `${configuration}: the download is the compiled file`);
     console.log(
-      `downloaded  ${configuration}\n            ${sizeOf(bytes.length)}, what the compiler has made`,
+      `downloaded  ${configuration}\n            ${sizeOf(bytes.length)}, the file that the compiler made`,
     );
   }
   for (const configuration of ['../../etc/passwd', 'secrets.yaml']) {
@@ -90,7 +90,7 @@ async function show({ url, receiver }: Dashboard, password: string): Promise<voi
   const archived = await readdir(join(paths.configDir, 'archive'));
   const left = await list();
   console.log(`\n${tableOf(left)}\narchive/ holds ${archived.join(', ')}`);
-  expect(archived.join() === 'kitchen.yaml' && left.length === 1, 'one device is left, one is archived');
+  expect(archived.join() === 'kitchen.yaml' && left.length === 1, 'one device is left and one is archived');
   for (const program of programs.values()) expect(!(await isThere(program)), 'the builds are gone');
 }
 
@@ -109,7 +109,7 @@ async function isThere(file: string): Promise<boolean> {
 }
 
 function expect(isSo: boolean, what: string): void {
-  if (!isSo) throw new Error(`not so: ${what}`);
+  if (!isSo) throw new Error(`check failed: ${what}`);
 }
 
 function tableOf(devices: readonly Device[]): string {

@@ -1,6 +1,6 @@
 /**
- * Archiving and deleting. A peer's device goes as a whole, once its compile has ended. Of a device of our own the build
- * goes first and the YAML last, so that one half removed is still in the list.
+ * Archiving and deleting. A peer's device is removed as a whole, once its compile has ended. For the dashboard's own
+ * devices, the build is removed first and the YAML last, so a device that is only half removed stays in the list.
  */
 import { constants } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
@@ -8,7 +8,7 @@ import { basename, join } from 'node:path';
 
 import type { Receiver } from '../../src/index.js';
 
-/** Removes all that there is of a device. Throws `TRAVERSAL` and `LOCK_TIMEOUT` as the hook does. */
+/** Removes a device with all its files. Throws `TRAVERSAL` and `LOCK_TIMEOUT` as the hook does. */
 export async function deleteDevice({ paths, hostPaths }: Receiver, configuration: string): Promise<void> {
   if (paths.parseConfiguration(configuration) !== null) return hostPaths.removeRemote(configuration);
   const places = await hostPaths.archivePaths(configuration);

@@ -1,9 +1,9 @@
 /**
- * The dashboard's own routes, with the names that ESPHome's dashboard has had for them: a page, a list as JSON, the
- * details, a download, archive and delete.
+ * The dashboard's own routes, named as in ESPHome's dashboard: a page, a list as JSON, the details, a download, archive
+ * and delete.
  *
- * A route takes no configuration but those in the list: to the resolver `secrets.yaml` is an ordinary local file,
- * and a dashboard that deletes whatever name it is given deletes that too.
+ * A route accepts only configurations in the list. To the resolver, `secrets.yaml` is an ordinary local file, so a
+ * dashboard that deletes any given name would delete it too.
  */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -70,7 +70,7 @@ export function dashboardRoutes(receiver: Receiver): Middleware {
     const { configuration } = await wanted(ctx);
     const { storage, files } = await ctx.esphomePaths.loadBuildArtifacts(configuration);
     const wish = ctx.query['file'];
-    const file = files.find(({ name }) => name === wish) ?? ctx.throw(404, 'the build offers no such file');
+    const file = files.find(({ name }) => name === wish) ?? ctx.throw(404, 'the build has no such file');
     // The file of a peer's build may become a link in the last moment.
     const handle = await open(file.path, constants.O_RDONLY | constants.O_NOFOLLOW);
     ctx.body = handle.createReadStream();
@@ -80,10 +80,11 @@ export function dashboardRoutes(receiver: Receiver): Middleware {
   });
   router.post('/archive', async (ctx) => {
     const { configuration, peer } = await wanted(ctx);
-    if (peer !== null) ctx.throw(409, "a peer's configuration is the peer's to keep; it can be deleted here");
+    if (peer !== null)
+      ctx.throw(409, 'the configuration belongs to a peer: it can be deleted here, but not archived');
     await archiveDevice(receiver, configuration).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error;
-      ctx.throw(409, 'the archive holds a file of that name already');
+      ctx.throw(409, 'the archive already has a file with this name');
     });
     ctx.redirect('/');
   });
@@ -92,7 +93,7 @@ export function dashboardRoutes(receiver: Receiver): Middleware {
     const isRunning = receiver.jobs
       .list()
       .some((job) => job.configuration === configuration && job.state === 'running');
-    if (isRunning) ctx.throw(409, 'it is being compiled');
+    if (isRunning) ctx.throw(409, 'the device is being compiled');
     await deleteDevice(receiver, configuration);
     ctx.redirect('/');
   });

@@ -1,4 +1,4 @@
-/** The host as a Koa application: who may come in, the receiver, and the page on which its operator decides. */
+/** The host as a Koa application: the guard, the receiver, and the page on which the operator decides. */
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -13,7 +13,7 @@ const host = '127.0.0.1';
 
 export interface HostOptions {
   readonly password: string;
-  /** Of the page, and of the peer link; 0 takes a free one. */
+  /** Ports of the page and of the peer link; 0 takes a free one. */
   readonly port: number;
   readonly linkPort: number;
   readonly receiver: Omit<ReceiverOptions, 'authorize'>;

@@ -1,6 +1,6 @@
-/** When a process of this example shall end: Ctrl-C, SIGTERM, and the end of the one that started it. */
+/** When a process of this example ends: at Ctrl-C, at SIGTERM, and together with the process that started it. */
 
-/** Aborted at the first of these, so that nothing of it outlives what it belongs to. */
+/** Aborted at the first of these, so that no process outlives the example. */
 export function endingSignal(): AbortSignal {
   const ending = new AbortController();
   for (const event of ['SIGINT', 'SIGTERM', 'disconnect']) process.on(event, () => ending.abort());

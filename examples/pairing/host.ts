@@ -3,7 +3,7 @@
  *
  *     npx tsx examples/pairing/host.ts DIR [--port 6052] [--link-port 6055] [--esphome CMD]
  *
- * `DASHBOARD_PASSWORD` is the operator's password; without it one is made up and printed. It serves until Ctrl-C.
+ * `DASHBOARD_PASSWORD` is the operator's password; without it, a random one is printed. It serves until Ctrl-C.
  */
 import { randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';

@@ -5,8 +5,8 @@
  *     npx tsx examples/pairing/main.ts [--port 6052] [--link-port 6055] [--esphome CMD]
  *     npx tsx examples/pairing/main.ts --once [--esphome CMD]      plays both people, and ends by itself
  *
- * Without `--once` you are both of them: one in the browser, one in this terminal. All of it lies in a temporary
- * directory and goes at the end, by Ctrl-C.
+ * Without `--once` you play both people, one in the browser and one in this terminal. All files are in a temporary
+ * directory, which Ctrl-C removes.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -38,7 +38,9 @@ async function beBoth(work: string, esphome: readonly string[]): Promise<void> {
   try {
     const [, linkPort = ''] = await server.reads(/Peer link: 127\.0\.0\.1:(\d+)/);
     await server.reads(/Page: .*\n/);
-    console.log('\nOpen the page in a browser. In this terminal is the other dashboard; Ctrl-C ends both.\n');
+    console.log(
+      '\nOpen the page in a browser. This terminal is the other dashboard. Press Ctrl-C to stop both.\n',
+    );
     const program = fileURLToPath(new URL('other.ts', import.meta.url));
     const other = fork(program, [join(work, 'other'), '--port', linkPort], { stdio: 'inherit' });
     await Promise.race([once(other, 'exit'), aborted(ending)]);

@@ -1,6 +1,6 @@
 /**
- * The steps of two people, one before the page of the build server and one before the other dashboard, played from the
- * closed window to the revoked pairing. Each step is compared with what must stand on both screens.
+ * Plays both people, one at the page of the build server and one at the other dashboard, from the closed window to the
+ * revoked pairing. Each step checks what both screens show.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ interface Dashboard extends Terminal {
   readonly previewed: Shown;
 }
 
-/** Throws when anything is not as both people must find it. */
+/** Throws if a screen does not show what it must. */
 export async function playOnce(work: string, esphome: readonly string[]): Promise<void> {
   const terminals: Terminal[] = [];
   try {
@@ -36,10 +36,7 @@ async function play(work: string, esphome: readonly string[], terminals: Termina
     terminals.push(terminal);
     return terminal;
   }
-  say(
-    '1',
-    'The build server and two other dashboards start: Upstairs, and one that puts on its name and its id',
-  );
+  say('1', 'Start the build server and two dashboards: Upstairs, and an impostor with the same name and id');
   const home = join(work, 'server');
   await mkdir(home);
   const server = open('server', 'host.ts', [home, '--port', '0', '--link-port', '0', ...esphome]);
@@ -55,47 +52,47 @@ async function play(work: string, esphome: readonly string[], terminals: Termina
   const impostor = await readDashboard(disguised);
   compare('the build server', upstairs.previewed, (await person.looks()).own);
 
-  say('2', 'While the window is closed, nobody can ask');
+  say('2', 'While the window is closed, a request is refused');
   upstairs.types('yes');
-  await upstairs.reads(/Refused: its pairing window is closed/);
+  await upstairs.reads(/Refused: the pairing window is closed/);
   page((await person.looks()).requests.length === 0, 'no request');
 
-  say('3', 'The window is opened, and one asks whose fingerprint is not the one of Upstairs: it is rejected');
+  say('3', 'Open the window. The impostor requests pairing with a different fingerprint: reject it');
   const opened = await person.presses((await person.looks()).page, 'Open the window');
   page(opened.left !== undefined, `the window is open, ${opened.left} left`);
   impostor.types('yes');
-  await impostor.reads(/Asked\./);
+  await impostor.reads(/Requested\./);
   const pretended = only((await person.looks()).requests);
-  page(pretended.text.includes('Upstairs asks'), 'Upstairs asks');
-  page(!isSame(pretended, upstairs.own), `${pretended.pictures}, and not ${upstairs.own.pictures}`);
+  page(pretended.text.includes('Upstairs requests pairing'), 'Upstairs requests pairing');
+  page(!isSame(pretended, upstairs.own), `${pretended.pictures}, but Upstairs has ${upstairs.own.pictures}`);
   await person.presses(pretended.part, 'Reject');
-  await impostor.reads(/Refused: nobody there has approved it/);
+  await impostor.reads(/Refused: this dashboard is not approved/);
 
-  say('4', 'Upstairs asks; while it waits, nobody else can ask under its id');
+  say('4', 'Upstairs requests pairing. While it waits, the impostor cannot use its id');
   upstairs.types('yes');
-  await upstairs.reads(/Asked\./);
+  await upstairs.reads(/Requested\./);
   compare('Upstairs', upstairs.own, only((await person.looks()).requests));
   impostor.types('yes');
-  await impostor.reads(/Refused: a dashboard of this id and with another key is known there/);
+  await impostor.reads(/Refused: the server knows a different key for this dashboard id/);
   const asking = only((await person.looks()).requests);
-  page(isSame(asking, upstairs.own), 'the request is still the one of Upstairs');
+  page(isSame(asking, upstairs.own), 'the request is still that of Upstairs');
 
-  say('5', 'It is approved, by the fingerprint that was shown');
+  say('5', 'Approve the request with the fingerprint that was shown');
   await approve(person, asking, upstairs, impostor);
   await upstairs.reads(/Paired and connected/);
 
-  say('6', 'The paired dashboard has a device built');
+  say('6', 'The paired dashboard builds a device');
   await upstairs.reads(/Firmware: \S+, \d+ bytes/);
   const row = only((await person.looks()).paired);
   page(row.text.includes('Connected'), 'Upstairs is paired and connected');
 
-  say('7', 'The pairing is revoked');
+  say('7', 'Revoke the pairing');
   const revoked = await person.presses(row.part, 'Yes, revoke');
-  page(revoked.paired.length === 0, 'nobody is paired');
-  await upstairs.reads(/The session has ended/);
-  await upstairs.reads(/Not let in again/);
-  expect((await upstairs.ended) === 0, 'the dashboard ends well');
-  console.log('\nEach side has seen what it had to see.');
+  page(revoked.paired.length === 0, 'no dashboard is paired');
+  await upstairs.reads(/Session ended/);
+  await upstairs.reads(/Reconnecting fails/);
+  expect((await upstairs.ended) === 0, 'the dashboard exits with 0');
+  console.log('\nBoth sides saw what they had to see.');
 }
 
 async function readDashboard(terminal: Terminal): Promise<Dashboard> {
@@ -103,7 +100,7 @@ async function readDashboard(terminal: Terminal): Promise<Dashboard> {
   return { ...terminal, own, previewed: readTerminal(await terminal.reads(previewLines)) };
 }
 
-/** First as it must not be done: without a look, and with the pin of somebody else. */
+/** First tries what must not work: an approval without a comparison, and one with a different pin. */
 async function approve(
   person: Person,
   { part }: Card,
@@ -111,10 +108,13 @@ async function approve(
   impostor: Dashboard,
 ): Promise<void> {
   const unseen = await person.presses(part, 'Approve');
-  page(unseen.status === 409 && unseen.paired.length === 0, `not without a look: ${unseen.alert}`);
+  page(unseen.status === 409 && unseen.paired.length === 0, `refused without a comparison: ${unseen.alert}`);
   const tick = { compared: 'yes' };
   const other = await person.presses(part, 'Approve', { ...tick, pin: impostor.own.hex.replaceAll(' ', '') });
-  page(other.status === 409 && other.paired.length === 0, `not by another fingerprint: ${other.alert}`);
+  page(
+    other.status === 409 && other.paired.length === 0,
+    `refused with a different fingerprint: ${other.alert}`,
+  );
   const done = await person.presses(part, 'Approve', tick);
   page(isSame(only(done.paired), upstairs.own), 'Upstairs is paired');
 }
@@ -135,7 +135,8 @@ function isSame(one: Shown, other: Shown): boolean {
 
 function only(cards: readonly Card[]): Card {
   const [card] = cards;
-  if (card === undefined || cards.length > 1) throw new Error(`not one on the page but ${cards.length}`);
+  if (card === undefined || cards.length > 1)
+    throw new Error(`expected one card on the page, got ${cards.length}`);
   return card;
 }
 
@@ -146,5 +147,5 @@ function page(isSo: boolean, what: string): void {
 }
 
 function expect(isSo: boolean, what: string): void {
-  if (!isSo) throw new Error(`not so: ${what}`);
+  if (!isSo) throw new Error(`check failed: ${what}`);
 }

@@ -3,9 +3,9 @@
  *
  *     npx tsx examples/pairing/other.ts HOME [--port 6055] [--name NAME] [--as ID]
  *
- * Its key lies in HOME. It looks at the build server, lets a person compare, asks to be paired, waits, connects, sends
- * one tiny configuration, and stays connected until one side ends that. `--as` puts on another dashboard's id, which
- * anybody can do: an id proves nothing.
+ * Its key is in HOME. It previews the build server, lets a person compare, requests pairing, waits, connects, sends one
+ * tiny configuration, and stays connected until either side closes the session. `--as` uses another dashboard's id.
+ * Anybody can do that: an id proves nothing.
  */
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -32,11 +32,11 @@ const host = '127.0.0.1';
 const file = 'tiny.yaml';
 const yaml = 'esphome:\n  name: tiny\nhost:\n';
 
-/** What the receiver's words mean to a person. */
+/** The receiver's refusals in words for a person. */
 const refusals: Readonly<Record<string, string>> = {
-  no_pairing_window: 'its pairing window is closed',
-  pin_mismatch: 'a dashboard of this id and with another key is known there',
-  no_approved_peer: 'nobody there has approved it, or nobody does any longer',
+  no_pairing_window: 'the pairing window is closed',
+  pin_mismatch: 'the server knows a different key for this dashboard id',
+  no_approved_peer: 'this dashboard is not approved',
 };
 
 const { values, positionals } = parseArgs({
@@ -63,16 +63,16 @@ async function main(home: string | undefined): Promise<void> {
   const offloader = createOffloader({ identity, connect, label: name, friendlyName: name });
 
   console.log(`Id: ${identity.dashboardId}`);
-  show('Its own fingerprint', pinOf(identity.publicKey));
+  show('This dashboard has its own fingerprint', pinOf(identity.publicKey));
   const { pin } = await offloader.preview();
-  show(`The build server at ${host}:${port} has`, pin);
-  if (!(await isYes('Does its page show the same? Then type yes, to ask it.'))) return;
-  while (!(await hasPaired(offloader, pin))) if (!(await isYes('Type yes to ask again.'))) return;
+  show(`Fingerprint of the build server at ${host}:${port}`, pin);
+  if (!(await isYes('Does its page show the same fingerprint? Type yes to request pairing.'))) return;
+  while (!(await hasPaired(offloader, pin))) if (!(await isYes('Type yes to request pairing again.'))) return;
   // From here on a dashboard keeps this pin, and speaks to no other key under this address.
   const session = await offloader.openSession({ pin, signal: ending });
   console.log('Paired and connected.');
   await build(session, home);
-  console.log(`The session has ended: ${await session.ended}`);
+  console.log(`Session ended: ${await session.ended}`);
   if (!ending.aborted) await comesBack(offloader, pin);
 }
 
@@ -86,7 +86,7 @@ async function isYes(question: string): Promise<boolean> {
 async function hasPaired(offloader: Offloader, pin: string): Promise<boolean> {
   try {
     if ((await offloader.requestPairing({ pin })) === 'pending') {
-      console.log('Asked. A person there has to approve it now.');
+      console.log('Requested. The operator of the build server has to approve it now.');
       await offloader.waitForApproval({ pin, signal: ending });
     }
     return true;
@@ -104,24 +104,24 @@ async function build(session: OffloaderSession, home: string): Promise<void> {
   const { bytes: bundle } = await makeBundle({ configDir, file });
   console.log(`Sent ${file}.`);
   const { status, errorMessage, jobId } = await session.build({ file, bundle });
-  if (status !== 'completed') throw new Error(`the build has ${status}: ${errorMessage}`);
+  if (status !== 'completed') throw new Error(`the build ended as ${status}: ${errorMessage}`);
   const artifacts = await session.downloadArtifacts(jobId);
   const { firmwarePath } = await unpackArtifacts(artifacts.bytes, join(home, 'firmware'));
   const { size } = await stat(firmwarePath);
   console.log(`Firmware: ${basename(firmwarePath)}, ${size} bytes`);
 }
 
-/** After the end of a session a dashboard tries again, and is let in as long as it is paired. */
+/** After a session has ended, a dashboard reconnects, which works as long as it is paired. */
 async function comesBack(offloader: Offloader, pin: string): Promise<void> {
   try {
     await (await offloader.openSession({ pin, signal: ending })).close();
-    console.log('It would be let in again.');
+    console.log('Reconnecting works: the dashboard is still paired.');
   } catch (error) {
-    console.log(`Not let in again: ${refusalOf(error)}.`);
+    console.log(`Reconnecting fails: ${refusalOf(error)}.`);
   }
 }
 
-/** Anything but a refusal is thrown on. */
+/** Rethrows anything that is not a refusal. */
 function refusalOf(error: unknown): string {
   if (!isReceiverError(error, 'REJECTED')) throw error;
   const word = error.facts['reason'] ?? error.facts['answer'];

@@ -1,9 +1,9 @@
 /**
- * Brings the page up to date when something happens at the receiver, and counts the window's time down. The page is
- * made on the server, and only replaced here: no name that a peer chose is ever put together with HTML in this file.
+ * Updates the page when the receiver reports a change, and counts down the window's time. The server renders the page and
+ * this script only replaces it, so it never builds HTML from a name that a peer chose.
  *
- * What a person was doing stays: where the keyboard is, what was ticked, what was opened. A tick belongs to one
- * fingerprint, so a card that moves under the pointer cannot be approved by accident.
+ * Focus, ticked boxes and open details survive an update. A tick belongs to one fingerprint, so a card that moves under
+ * the pointer cannot be approved by accident.
  */
 // @ts-nocheck: a browser runs it, and the project does not have a browser's types.
 const live = document.getElementById('live');
@@ -16,7 +16,7 @@ let updates = Promise.resolve();
 async function update() {
   const answer = await fetch('/').catch(() => undefined);
   if (!answer?.ok) {
-    news.textContent = 'The build server does not answer. What stands below may be old.';
+    news.textContent = 'The build server does not answer. This page may be out of date.';
     return;
   }
   const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('live');
@@ -28,7 +28,11 @@ async function update() {
   if (focused !== '') (document.getElementById(focused) ?? document.getElementById('requests')).focus();
   const waiting = live.querySelectorAll('.request').length;
   const text =
-    waiting === 0 ? '' : waiting === 1 ? '1 dashboard asks to pair.' : `${waiting} dashboards ask.`;
+    waiting === 0
+      ? ''
+      : waiting === 1
+        ? '1 dashboard requests pairing.'
+        : `${waiting} dashboards request pairing.`;
   if (news.textContent !== text) news.textContent = text;
   readTime();
 }
@@ -37,7 +41,7 @@ function updateSoon() {
   updates = updates.then(update);
 }
 
-/** Closed, it tries again; and a browser that gives no password to a socket asks for the page instead. */
+/** Reconnects when closed. A browser that sends no password with a WebSocket still gets the page every time. */
 function follow() {
   const socket = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/esphome-receiver/events`);
   socket.addEventListener('message', ({ data }) => {

@@ -1,9 +1,9 @@
 /**
- * The page of the operator. Left the fingerprint of this build server, right those of the dashboards that ask, each as
- * pictures, as words and in full: what the other screen shows must stand here, in both places.
+ * The operator's page. On the left it shows the fingerprint of this build server, on the right those of the dashboards
+ * that request pairing, each as pictures, as words and in full. The other screen must show the same two.
  *
- * Whatever a peer chose for itself is escaped by the template, and isolated, so that it cannot turn the text around it.
- * Each thing that can be pressed has an id of its own: the script finds it again when the page is brought up to date.
+ * The template escapes and isolates whatever a peer chose, so that it cannot change the text around it. Each control has
+ * an id, by which the script finds it again after an update.
  */
 import { pinPictures, pinText, type Pairing, type PeerView, type Receiver } from '../../src/index.js';
 import { html, type Html } from '../dashboard/html.js';
@@ -16,7 +16,7 @@ export interface View extends Pick<Receiver, 'pin'> {
   readonly closesInMs: number;
   readonly requests: readonly Request[];
   readonly peers: readonly PeerView[];
-  /** What could not be done. */
+  /** Why the last action failed. */
   readonly alert: string | undefined;
 }
 
@@ -33,7 +33,7 @@ export function page(view: View): string {
         <script src="/page.js" defer></script>
       </head>
       <body>
-        <h1>Who may build here</h1>
+        <h1>Pairing</h1>
         ${view.alert === undefined ? '' : html`<p class="alert" role="alert">${view.alert}</p>`}
         <p id="news" role="status"></p>
         <main id="live">
@@ -50,7 +50,7 @@ function own({ pin, address }: View): Html {
     <div class="bar">Other dashboards find it at <code>${address}</code></div>
     <div class="card">
       <h3>Its own fingerprint</h3>
-      <p class="quiet">The other dashboard must show this before it asks.</p>
+      <p class="quiet">The other dashboard must show this fingerprint before it requests pairing.</p>
       ${fingerprint(pin)}
     </div>
   </section>`;
@@ -66,8 +66,8 @@ function requests(view: View): Html {
         : html`<p class="quiet">
             ${
               view.closesInMs > 0
-                ? 'Nobody has asked yet.'
-                : 'While the window is closed, nobody can ask. It stays open for five minutes.'
+                ? 'No requests yet.'
+                : 'Dashboards can request pairing while the window is open. It stays open for five minutes.'
             }
           </p>`
     }
@@ -90,15 +90,15 @@ function windowBar(closesInMs: number): Html {
 
 function request({ dashboardId: id, pin, label, address }: Request): Html {
   return html`<form class="card request" id="request-${id}" method="post" action="/requests/approve">
-    <h3>${nameOf(label)} asks</h3>
+    <h3>${nameOf(label)} requests pairing</h3>
     <p class="quiet">from ${address}, id <code>${id}</code></p>
     ${fingerprint(pin)}
     <input type="hidden" name="id" value="${id}" />
     <input type="hidden" name="pin" value="${pin}" />
-    <p class="warning">Whoever is approved can run any program on this machine, as with a shell.</p>
+    <p class="warning">An approved dashboard can run any program on this machine, as with a shell.</p>
     <label>
       <input type="checkbox" name="compared" value="yes" required id="compared-${id}-${pin}" />
-      I have looked at its screen: it shows this as its own fingerprint, and the one of this build server.
+      I have compared both fingerprints with its screen: its own, and that of this build server.
     </label>
     <div class="bar">
       <button class="primary" id="approve-${id}-${pin}">Approve</button>
@@ -121,7 +121,7 @@ function paired(peers: readonly PeerView[]): Html {
           <th scope="col">Dashboard</th>
           <th scope="col">Fingerprint</th>
           <th scope="col">Paired</th>
-          <th scope="col">Now</th>
+          <th scope="col">Status</th>
           <td></td>
         </tr>
       </thead>
@@ -133,7 +133,7 @@ function paired(peers: readonly PeerView[]): Html {
 }
 
 function row({ dashboardId: id, pin, label, friendlyName, address, pairedAt, connected }: PeerView): Html {
-  const since = new Date(pairedAt * 1000).toISOString();
+  const since = new Date(pairedAt).toISOString();
   return html`<tr id="peer-${id}">
     <th scope="row">
       ${nameOf(friendlyName || label)}
@@ -142,14 +142,14 @@ function row({ dashboardId: id, pin, label, friendlyName, address, pairedAt, con
     <td class="small">${fingerprint(pin)}</td>
     <td><time datetime="${since}">${since.slice(0, 16).replace('T', ' ')} UTC</time></td>
     <td>
-      ${connected ? html`<span class="badge good">Connected</span>` : html`<span class="badge">Away</span>`}
+      ${connected ? html`<span class="badge good">Connected</span>` : html`<span class="badge">Not connected</span>`}
     </td>
     <td>
       <details id="details-${id}">
         <summary id="summary-${id}">Revoke</summary>
         <form method="post" action="/peers/revoke">
           <input type="hidden" name="id" value="${id}" />
-          <p class="quiet">Its session ends, and what was built for it goes.</p>
+          <p class="quiet">This ends its session and removes its builds.</p>
           <button class="danger" id="revoke-${id}">Yes, revoke</button>
         </form>
       </details>
@@ -161,7 +161,7 @@ function nameOf(label: string): Html {
   return label === '' ? html`<i>A dashboard without a name</i>` : html`<bdi>${label}</bdi>`;
 }
 
-/** In all three forms. The pictures are 42 of 256 bits: whoever wants to be sure compares the rest too. */
+/** In all three forms. The pictures show only 42 of 256 bits, so people should compare the rest too. */
 function fingerprint(pin: string): Html {
   const pairs = pinText(pin).split(' ');
   const lines = Array.from({ length: pairs.length / pairsPerLine }, (_, n) =>

@@ -1,6 +1,6 @@
 /**
- * A person before the page: sees what stands there and presses its buttons, with what the page has put into their
- * forms and nothing else. It reads the page's text and knows no routes.
+ * A person at the page: reads its text and presses its buttons, with exactly the fields that the page has put into their
+ * forms. It does not know the routes.
  */
 
 /** A fingerprint as it stands on a screen. */

@@ -1,4 +1,4 @@
-/** Starts the processes of this example and stands in for a person at their terminals: reads, and types. */
+/** Starts the processes of this example, and reads and types in place of a person at their terminals. */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -49,14 +49,14 @@ export function openTerminal(
   return {
     reads(pattern) {
       return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => fail(`has not printed ${pattern} in time`), deadlineMs);
+        const timer = setTimeout(() => fail(`did not print ${pattern} in time`), deadlineMs);
         function look(): void {
           const match = pattern.exec(output.slice(past));
           if (match) {
             past += match.index + match[0].length;
             settle();
             resolve(match);
-          } else if (hasEnded) fail(`has ended without printing ${pattern}`);
+          } else if (hasEnded) fail(`ended without printing ${pattern}`);
         }
         function fail(why: string): void {
           settle();

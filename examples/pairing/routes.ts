@@ -1,6 +1,6 @@
 /**
- * The page and what its buttons do. They are plain forms, so the page works without its script too; and an approval
- * names the pin that stood beside the button, so that nobody can put himself between looking and clicking.
+ * The page and the actions of its buttons. They are plain forms, so the page also works without its script. An approval
+ * names the pin next to the button, so that a request that was replaced before the click is not approved.
  */
 import { readFileSync } from 'node:fs';
 
@@ -13,7 +13,7 @@ import { page } from './page.js';
 const statusOf: Partial<Record<ErrorCode, number>> = { TRAVERSAL: 400, OPTIONS: 400, PAIRING: 409 };
 const maxFormBytes = 4096;
 
-/** Nothing of another place, nothing inline: what a stranger smuggled into the page would not run. */
+/** No other origins and nothing inline: a script that a stranger smuggled into the page would not run. */
 const securityHeaders = {
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; " +
@@ -54,7 +54,7 @@ export function pairingRoutes(receiver: Receiver, address: string): Middleware {
     });
   }
 
-  /** A form of the page. It ends on the page again, with a sentence when it could not be done. */
+  /** A form of the page. It answers with the page again, and with a message if the action failed. */
   function button(path: string, press: (field: (name: string) => string) => Promise<string> | string): void {
     router.post(path, async (ctx) => {
       const form = await formOf(ctx);
@@ -75,13 +75,13 @@ export function pairingRoutes(receiver: Receiver, address: string): Middleware {
   button('/window/open', () => (pairing.open(), ''));
   button('/window/close', () => (pairing.close(), ''));
   button('/requests/approve', async (field) => {
-    if (field('compared') !== 'yes') return 'Compare both fingerprints first, and say so.';
+    if (field('compared') !== 'yes') return 'Compare both fingerprints first and tick the box.';
     await pairing.approve(field('id'), field('pin'));
     return '';
   });
-  button('/requests/reject', (field) => (pairing.reject(field('id')) ? '' : 'The request is gone already.'));
+  button('/requests/reject', (field) => (pairing.reject(field('id')) ? '' : 'The request no longer exists.'));
   button('/peers/revoke', async (field) =>
-    (await peers.revoke(field('id'))) ? '' : 'That dashboard is not paired any more.',
+    (await peers.revoke(field('id'))) ? '' : 'That dashboard is no longer paired.',
   );
   return router.routes() as unknown as Middleware;
 }

@@ -1,4 +1,4 @@
-/** The ESPHome of this machine, or one that is installed into the user's cache and found again by every clone. */
+/** Finds the ESPHome of this machine, or installs one into the user's cache, where every clone finds it. */
 import { quote, ReceiverError } from '../../src/errors.js';
 import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
 import { provisionEsphome } from '../../src/provision/releases.js';
@@ -16,9 +16,9 @@ export async function anEsphome(option: string | undefined): Promise<EsphomeComm
     return found;
   }
   const wish = option ?? process.env['ESPHOME_COMMAND'];
-  if (wish) throw new ReceiverError('PROVISION', `${quote(wish)} is no program`);
+  if (wish) throw new ReceiverError('PROVISION', `${quote(wish)} is not a program`);
   console.log(
-    `   none found; ESPHome ${version} from the cache, or from PyPI (1 to 2 minutes the first time)`,
+    `   none found; using ESPHome ${version} from the cache, or installing it from PyPI (1 to 2 minutes)`,
   );
   const command = await provisionEsphome({
     version,

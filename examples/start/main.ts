@@ -1,10 +1,10 @@
 /**
- * The main job before your eyes, on this machine alone: a Koa dashboard with the receiver mounted, a small client
- * that pairs with it, one real compile, and the program that comes of it.
+ * The demo of `npm start`, on this machine alone: a Koa dashboard with the receiver mounted, a small client that pairs
+ * with it, one real compile, and a run of the compiled program.
  *
  *     npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052]
  *
- * Everything stays below `.work/start`; the compiler and its build caches are found again at the next start.
+ * Everything stays below `.work/start`. The next start reuses the compiler and its build caches.
  */
 import { once } from 'node:events';
 import { cp, mkdir, rm } from 'node:fs/promises';
@@ -25,6 +25,7 @@ import {
   type Offloader,
   type OffloaderSession,
 } from '../../src/koa/offloader.js';
+import { plainText } from '../../src/esphome/progress.js';
 import { anEsphome } from './an-esphome.js';
 import { runFor } from './run-for.js';
 import { say, showBuild } from './screen.js';
@@ -64,7 +65,7 @@ async function main(): Promise<void> {
   const dashboard = app.listen(wanted(values['dashboard-port']), host);
   try {
     await once(dashboard, 'listening').catch((cause: Error) => {
-      throw new ReceiverError('STATE', `the dashboard's port cannot be had: ${cause.message}`);
+      throw new ReceiverError('STATE', `the dashboard's port cannot be bound: ${cause.message}`);
     });
     const port = await receiver.listen(wanted(values.port), host);
     console.log(`   peer link on ${host}:${port}, admin routes on http://${urlOf(dashboard.address())}`);
@@ -85,7 +86,7 @@ async function main(): Promise<void> {
   }
 }
 
-/** What a user does in two browsers: compare the fingerprint, ask, approve. */
+/** What a user does in two browsers: compare the fingerprint, request pairing, approve. */
 async function pair(receiver: Receiver, port: number): Promise<Offloader> {
   say('3', 'Pairing a small client with it');
   const identity = await loadOffloaderIdentity(here.offloader);
@@ -93,7 +94,7 @@ async function pair(receiver: Receiver, port: number): Promise<Offloader> {
   const offloader = createOffloader({ identity, connect, label: 'demo client', friendlyName: 'demo client' });
   const { pin } = await offloader.preview();
   console.log(
-    `   the client sees the fingerprint ${pin.slice(0, 16)}…, the server shows ${receiver.pin.slice(0, 16)}…`,
+    `   fingerprint at the client ${pin.slice(0, 16)}…, at the server ${receiver.pin.slice(0, 16)}…`,
   );
   receiver.pairing.open();
   if ((await offloader.requestPairing({ pin })) === 'pending') {
@@ -116,16 +117,16 @@ async function buildAndRun(session: OffloaderSession): Promise<void> {
   const result = await session.build({ file, bundle: bytes, onOutput: screen.line });
   screen.end();
   if (result.status !== 'completed')
-    throw new Error(`the build has ${result.status}: ${result.errorMessage}`);
+    throw new Error(`the build ended as ${result.status}: ${result.errorMessage}`);
 
-  say('5', 'Fetching the firmware');
+  say('5', 'Downloading the firmware');
   const archive = join(here.firmware, 'artifacts.tar.gz');
   await session.saveArtifacts(result.jobId, archive);
   const { firmwarePath, members } = await unpackArtifacts(archive, join(here.firmware, 'artifacts'));
   console.log(`   ${members.join(', ')}`);
 
   say('6', 'Running the program for two seconds');
-  for (const line of await runFor(firmwarePath, 2000)) console.log(`   | ${line}`);
+  for (const line of await runFor(firmwarePath, 2000)) console.log(`   | ${plainText(line)}`);
   console.log(`\nThe program: ${firmwarePath}`);
 }
 
@@ -137,7 +138,7 @@ machine, add a build server at ${host} port ${port}, compare the fingerprint
 
   ${receiver.pin}
 
-and send the request. It is approved here as soon as it arrives. Ctrl-C ends the server.`);
+and send the request. This demo approves it as soon as it arrives. Press Ctrl-C to stop the server.`);
   receiver.subscribe((event) => {
     if (event.type === 'requested') {
       const { dashboardId, pin, label } = event.request;
@@ -147,7 +148,7 @@ and send the request. It is approved here as soon as it arrives. Ctrl-C ends the
   });
 }
 
-/** A run that ends by itself takes whatever ports are free. */
+/** With `--once`, any free port will do. */
 function wanted(port: string): number {
   return values.once ? 0 : Number(port);
 }

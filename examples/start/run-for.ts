@@ -1,8 +1,8 @@
-/** Runs a program for a while, ends it, and tells what it printed. */
+/** Runs a program for a while, stops it, and returns what it printed. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-/** Its first lines, at most six. Throws when it does not live that long. */
+/** Its last lines, at most six. Throws if the program ends before that. */
 export async function runFor(program: string, ms: number): Promise<string[]> {
   const child = spawn(program, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
@@ -12,7 +12,6 @@ export async function runFor(program: string, ms: number): Promise<string[]> {
   const timer = setTimeout(() => child.kill('SIGKILL'), ms);
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   clearTimeout(timer);
-  if (signal !== 'SIGKILL')
-    throw new Error(`the program has ended by itself (${code ?? signal}):\n${output}`);
+  if (signal !== 'SIGKILL') throw new Error(`the program ended early (${code ?? signal}):\n${output}`);
   return output.trim().split('\n').slice(-6);
 }

@@ -1,4 +1,4 @@
-/** What the demonstration draws: numbered steps, and a build's log above a bar. */
+/** The output of the demo: numbered steps, and a build log above a progress bar. */
 import { plainText, readProgress, startOfProgress } from '../../src/esphome/progress.js';
 
 const width = 30;
@@ -12,7 +12,7 @@ export interface BuildScreen {
   end(): void;
 }
 
-/** Shows each line of a build as it comes; on a terminal with a bar below, elsewhere without. */
+/** Shows each line of a build; on a terminal with a progress bar below. */
 export function showBuild(): BuildScreen {
   const { stdout } = process;
   let progress = startOfProgress();

@@ -4,7 +4,7 @@
  *
  *     npx tsx examples/two-offloaders/main.ts [--once] [--esphome CMD]
  *
- * It works in a temporary directory and leaves nothing behind; `--once` changes nothing, since it ends by itself.
+ * It works in a temporary directory and leaves nothing behind. It ends by itself, with or without `--once`.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -26,7 +26,7 @@ import { runFor } from '../start/run-for.js';
 const host = '127.0.0.1';
 const file = 'kitchen.yaml';
 const places = ['at home', 'in the office'];
-/** How long each program is listened to. */
+/** How long each program runs. */
 const listenMs = 1_500;
 
 interface Built {
@@ -52,9 +52,11 @@ async function main(esphomeOption: string | undefined): Promise<void> {
       console.log(`\n${places.length} dashboards send ${file} at the same time`);
       const built = await Promise.all(places.map((place) => buildAs(place, work, receiver, port)));
       show(built);
-      expect(most === places.length, 'both were built at once');
+      expect(most === places.length, 'both builds ran at the same time');
       expect(new Set(built.map(({ sha256 }) => sha256)).size === places.length, 'the programs differ');
-      console.log('Built at once, in directories of their own, and each dashboard has its own program.');
+      console.log(
+        'Both were built at the same time, in separate directories, and each dashboard got its own program.',
+      );
     } finally {
       await receiver.close();
     }
@@ -63,7 +65,7 @@ async function main(esphomeOption: string | undefined): Promise<void> {
   }
 }
 
-/** What one dashboard does: pair, send its configuration, wait, fetch, and run what it got. */
+/** What one dashboard does: pair, send its configuration, wait, download the result and run it. */
 async function buildAs(place: string, work: string, receiver: Receiver, port: number): Promise<Built> {
   const home = join(work, place.replaceAll(' ', '-'));
   await mkdir(home);
@@ -88,10 +90,11 @@ async function buildAs(place: string, work: string, receiver: Receiver, port: nu
   await session.close();
 
   const { firmwarePath, storage } = await unpackArtifacts(artifacts.bytes, join(home, 'firmware'));
-  expect(storage.friendlyName === `Kitchen ${place}`, `what came ${place} is the kitchen ${place}`);
+  expect(storage.friendlyName === `Kitchen ${place}`, `the result ${place} is the kitchen ${place}`);
   const program = await readFile(firmwarePath);
   const others = places.filter((other) => other !== place);
-  for (const other of others) expect(!program.includes(`the kitchen ${other}`), `nothing ${other} is in it`);
+  for (const other of others)
+    expect(!program.includes(`the kitchen ${other}`), `it contains nothing of the kitchen ${other}`);
   const lines = await runFor(firmwarePath, listenMs);
   const configuration =
     receiver.jobs.list().find(({ peerJobId }) => peerJobId === jobId)?.configuration ?? '';
@@ -119,7 +122,7 @@ function show(built: readonly Built[]): void {
 }
 
 function expect(isSo: boolean, what: string): void {
-  if (!isSo) throw new Error(`not so: ${what}`);
+  if (!isSo) throw new Error(`check failed: ${what}`);
 }
 
 const { values } = parseArgs({

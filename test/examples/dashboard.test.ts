@@ -31,7 +31,7 @@ test('The dashboard shows its own devices and a peer’s build, downloads, archi
     output.match(/^garage\.yaml +this dashboard .*the sidecar of the build is missing$/gm)?.length,
     2,
   );
-  assert.equal(output.match(/^downloaded .*\n +\d+ B, what the compiler has made$/gm)?.length, 2);
+  assert.equal(output.match(/^downloaded .*\n +\d+ B, the file that the compiler made$/gm)?.length, 2);
   assert.match(output, /^refused .*etc\/passwd: 400$/m);
   assert.match(output, /^refused .*secrets\.yaml: 404$/m);
   assert.match(output, /^archive\/ holds kitchen\.yaml$/m);

@@ -39,7 +39,7 @@ async function ask(t: Cleanups, port: number, name: string): Promise<string> {
   return pinOf(identity.publicKey);
 }
 
-test('Two people pair, build and part, each sees what he must see, and nothing is left', async (t) => {
+test('Two people pair, build and revoke, each sees what they must see, and nothing is left', async (t) => {
   const temporary = await tempDir(t);
   const env = { ...process.env, TMPDIR: temporary };
   const child = await startChild(t, [...command, '--once', ...compiler], { env });
@@ -47,19 +47,16 @@ test('Two people pair, build and part, each sees what he must see, and nothing i
   const output = child.output();
 
   assert.equal(code, 0, output);
-  assert.match(output, /^ +upstairs +\| Refused: its pairing window is closed\.$/m);
+  assert.match(output, /^ +upstairs +\| Refused: the pairing window is closed\.$/m);
   assert.match(output, /^ +page +\| the window is open, [45]:\d\d left$/m);
   assert.equal(output.match(/the same on both screens, as pictures, words and in full/g)?.length, 2);
-  assert.match(output, /^ +impostor +\| Refused: nobody there has approved it/m);
-  assert.match(
-    output,
-    /^ +impostor +\| Refused: a dashboard of this id and with another key is known there/m,
-  );
-  assert.match(output, /^ +page +\| not without a look: /m);
-  assert.match(output, /^ +page +\| not by another fingerprint: /m);
+  assert.match(output, /^ +impostor +\| Refused: this dashboard is not approved\.$/m);
+  assert.match(output, /^ +impostor +\| Refused: the server knows a different key for this dashboard id\.$/m);
+  assert.match(output, /^ +page +\| refused without a comparison: /m);
+  assert.match(output, /^ +page +\| refused with a different fingerprint: /m);
   assert.match(output, /^ +upstairs +\| Firmware: program, \d+ bytes$/m);
-  assert.match(output, /^ +upstairs +\| The session has ended: hung_up$/m);
-  assert.match(output, /^ +upstairs +\| Not let in again: /m);
+  assert.match(output, /^ +upstairs +\| Session ended: hung_up$/m);
+  assert.match(output, /^ +upstairs +\| Reconnecting fails: /m);
   assert.deepEqual(
     (await readdir(temporary)).filter((name) => name.startsWith('pairing-')),
     [],
@@ -122,7 +119,7 @@ test('The page shows the receiver and each request as pictures, words and in ful
   const pins = [await ask(t, linkPort, 'One'), await ask(t, linkPort, '')];
   const { own, requests, page } = await person.looks();
   assert.equal(requests.length, 2);
-  assert.match(requests[1]?.text ?? '', /^A dashboard without a name asks/);
+  assert.match(requests[1]?.text ?? '', /^A dashboard without a name requests pairing/);
   for (const [pin, card] of [
     [receiver.pin, own] as const,
     ...pins.map((each, n) => [each, requests[n]] as const),
@@ -152,8 +149,19 @@ test('An approval needs a look and the pin that was shown, and what is gone is s
     assert.notEqual(seen.alert, undefined);
   }
   assert.deepEqual((await person.presses(part, 'Reject')).requests, []);
-  assert.equal((await person.presses(part, 'Reject')).alert, 'The request is gone already.');
+  assert.equal((await person.presses(part, 'Reject')).alert, 'The request no longer exists.');
   assert.equal((await person.presses(part, 'Approve', { compared: 'yes' })).status, 409);
+});
+
+test('The page tells when a dashboard was paired', async (t) => {
+  const { receiver, linkPort, person } = await openHost(t);
+  receiver.pairing.open();
+  const before = Date.now() - 1_000;
+  await ask(t, linkPort, 'One');
+  const { part = '' } = (await person.looks()).requests[0] ?? {};
+  const { page } = await person.presses(part, 'Approve', { compared: 'yes' });
+  const pairedAt = Date.parse(/<time datetime="([^"]+)">/.exec(page)?.[1] ?? '');
+  assert.ok(pairedAt >= before && pairedAt <= Date.now(), page);
 });
 
 test('Only the operator may see or press anything, only from the page itself, and nothing inline may run', async (t) => {
