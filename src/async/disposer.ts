@@ -3,6 +3,8 @@
  * walk the same list, so that neither can forget what the other remembers, and an error in one end hides no other.
  */
 
+import { runOnce } from './single-flight.js';
+
 export interface Disposer {
   /** Adds an end. What began later ends first. */
   add(end: () => Promise<void> | void): void;
@@ -15,7 +17,6 @@ export interface Disposer {
 
 export function createDisposer(): Disposer {
   const ends: (() => Promise<void> | void)[] = [];
-  let disposing: Promise<void> | undefined;
 
   async function disposeAll(): Promise<void> {
     const errors: unknown[] = [];
@@ -32,6 +33,6 @@ export function createDisposer(): Disposer {
 
   return {
     add: (end) => void ends.push(end),
-    dispose: () => (disposing ??= disposeAll()),
+    dispose: runOnce(disposeAll),
   };
 }

@@ -6,6 +6,7 @@
  * of work run at once: each is a pip with a compiler or two.
  */
 import { raceAbort } from './abort.js';
+import type { Clock } from './clock.js';
 
 export interface FlightCaller {
   readonly signal: AbortSignal;
@@ -108,4 +109,28 @@ function shownLine(
   if (before > maxLines) return undefined;
   if (before === maxLines) return '[the rest of the installation is not shown]\n';
   return line.length > maxLineLength ? `${line.slice(0, maxLineLength)}…\n` : line;
+}
+
+/**
+ * `work`, shared by all who call while it is under way, and by those who call within `freshMs` after its end. A failure is
+ * shared like a result.
+ */
+export function shareInFlight<T>(
+  work: () => Promise<T>,
+  { freshMs, clock }: { readonly freshMs: number; readonly clock: Pick<Clock, 'steady'> },
+): () => Promise<T> {
+  let flight: Promise<T> | null = null;
+  let endedAt = 0;
+  return () => {
+    if (flight !== null && clock.steady() - endedAt < freshMs) return flight;
+    endedAt = Infinity;
+    flight = work().finally(() => (endedAt = clock.steady()));
+    return flight;
+  };
+}
+
+/** `work`, done by the first call; further ones get what that has returned. For an end that may come from several sides. */
+export function runOnce<T>(work: () => T): () => T {
+  let done: { readonly result: T } | undefined;
+  return () => (done ??= { result: work() }).result;
 }

@@ -172,13 +172,8 @@ export function openEsphome(options: EsphomeOptions, { layout, timing, clock, en
   return {
     ...{ installed, releases },
     choose: createChoice({ installed, releases }),
-    version: createKnownVersion(() => versionOf(installed), clock),
+    version: createKnownVersion(installed, clock),
   };
-}
-
-async function versionOf(installed: InstalledEsphome): Promise<string> {
-  const { version } = await installed.ask(new AbortController().signal);
-  return version;
 }
 
 function releasesOf(

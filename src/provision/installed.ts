@@ -7,6 +7,7 @@
  */
 import { raceAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
+import { shareInFlight } from '../async/single-flight.js';
 import { ReceiverError } from '../errors.js';
 import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';
@@ -45,8 +46,8 @@ const preparedMs = 1_000;
 export function createInstalled(options: InstalledOptions): InstalledEsphome {
   const { esphome, environment, probeEnv, clock } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
-
-  let asking: Promise<Installed> | null = null;
+  // Those who ask at the same time also get their answers in the order in which they came.
+  const askTogether = shareInFlight(askNow, { freshMs: 0, clock });
   const closing = new AbortController();
 
   async function askNow(): Promise<Installed> {
@@ -74,9 +75,7 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
       const isUseful = prepared !== null && !isOld(prepared.since);
       const known = isUseful ? await unlessAborted(prepared?.answer, signal) : null;
       if (known) return known;
-      // Those who ask at the same time also get their answers in the order in which they came.
-      asking ??= askNow().finally(() => (asking = null));
-      return unlessAborted(asking, signal);
+      return unlessAborted(askTogether(), signal);
     },
     isStale: ({ askedAt }) => isOld(askedAt),
     askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
@@ -97,23 +96,11 @@ function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<
  */
 const answerFreshMs = 30_000;
 
-/**
- * Wraps `ask`: calls within 30 s of the last answer share it, calls at the same time share one question. A failure is
- * an answer too.
- */
+/** Calls within 30 s of the last answer share it, calls at the same time share one question. A failure is an answer too. */
 export function createKnownVersion(
-  ask: () => Promise<string>,
+  { ask }: Pick<InstalledEsphome, 'ask'>,
   clock: Pick<Clock, 'steady'>,
 ): () => Promise<string> {
-  let answer: Promise<string> | null = null;
-  let answeredAt = 0;
-
-  return function knownVersion() {
-    if (answer !== null && clock.steady() - answeredAt < answerFreshMs) return answer;
-    answeredAt = Infinity;
-    answer = ask().finally(() => {
-      answeredAt = clock.steady();
-    });
-    return answer;
-  };
+  const never = new AbortController().signal;
+  return shareInFlight(async () => (await ask(never)).version, { freshMs: answerFreshMs, clock });
 }

@@ -7,7 +7,7 @@
 import { dirname, join } from 'node:path';
 
 import { createSerialQueue } from '../async/serial-queue.js';
-import { createSingleFlight, type FlightCaller } from '../async/single-flight.js';
+import { createSingleFlight, runOnce, type FlightCaller } from '../async/single-flight.js';
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';
@@ -92,8 +92,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     const use = uses.get(version) ?? { count: 0, mark: useOf(place(version), timing) };
     uses.set(version, use);
     use.count += 1;
-    let letting: Promise<void> | undefined;
-    const release = (): Promise<void> => (letting ??= letGo(version, use));
+    const release = runOnce(() => letGo(version, use));
     try {
       await use.mark;
       return release;

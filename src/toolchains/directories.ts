@@ -9,6 +9,7 @@
  */
 import { join } from 'node:path';
 
+import { runOnce } from '../async/single-flight.js';
 import { isThere } from '../disk/open-regular.js';
 import { moveToTrash } from '../disk/remove.js';
 import { createUseStamps, type UseStampsOptions } from '../disk/use-stamps.js';
@@ -64,18 +65,14 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
   return {
     async use(directories, wish) {
       const user = await showUse(directories.map(lockOf), { ...shared, ...wish });
-      let leaving: Promise<void> | undefined;
       return {
         recordBuild: user.recordBuild,
-        leave() {
-          // Who sees no user any more must find the stamp.
-          leaving ??= noteUse(directories)
+        // Who sees no user any more must find the stamp.
+        leave: runOnce(() =>
+          noteUse(directories)
             .then(user.leave)
-            .catch((error: unknown) => {
-              log.warn({ directories, err: error }, 'tool use marker not removed');
-            });
-          return leaving;
-        },
+            .catch((error: unknown) => log.warn({ directories, err: error }, 'tool use marker not removed')),
+        ),
       };
     },
     isInUse: (directory) => isUsed(lockOf(directory), shared),

@@ -12,6 +12,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { runOnce } from '../async/single-flight.js';
 import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
 import { acquireAt, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
@@ -120,7 +121,6 @@ async function enterTogether(
     await user.leave();
     return null;
   }
-  let leaving: Promise<void> | undefined;
   return {
     stamp,
     signal: new AbortController().signal,
@@ -132,12 +132,11 @@ async function enterTogether(
     async markReady() {
       throw new ReceiverError('STATE', 'the tools are ready already');
     },
-    leave() {
-      leaving ??= user
+    leave: runOnce(() =>
+      user
         .leave()
-        .catch((error: unknown) => log.warn({ err: error, directory }, 'tool use marker not removed'));
-      return leaving;
-    },
+        .catch((error: unknown) => log.warn({ err: error, directory }, 'tool use marker not removed')),
+    ),
   };
 }
 

@@ -4,7 +4,13 @@ import { setImmediate as turn } from 'node:timers/promises';
 
 import fc from 'fast-check';
 
-import { createSingleFlight, type FlightCaller } from '../../src/async/single-flight.js';
+import {
+  createSingleFlight,
+  runOnce,
+  shareInFlight,
+  type FlightCaller,
+} from '../../src/async/single-flight.js';
+import { manualClock } from './manual-clock.js';
 
 const limits = { maxAtOnce: 2, maxLines: 3, maxLineLength: 10 } as const;
 
@@ -150,4 +156,50 @@ test('In any order of coming and leaving everybody gets an answer, and nothing r
     }),
     { numRuns: 200 },
   );
+});
+
+test('Calls share what is under way, and what has ended for as long as it is fresh', async () => {
+  const clock = manualClock();
+  let begun = 0;
+  const ends: ((result: string) => void)[] = [];
+  const work = (): Promise<string> => {
+    begun += 1;
+    return new Promise((resolve) => ends.push(resolve));
+  };
+  const share = shareInFlight(work, { freshMs: 100, clock });
+  const calls = [share(), share()];
+  clock.advance(1_000);
+  calls.push(share());
+  ends[0]?.('first');
+  assert.deepEqual([await Promise.all(calls), begun], [['first', 'first', 'first'], 1]);
+  clock.advance(99);
+  assert.deepEqual([await share(), begun], ['first', 1]);
+  clock.advance(1);
+  const next = share();
+  ends[1]?.('second');
+  assert.deepEqual([await next, begun], ['second', 2]);
+});
+
+test('Without a time of freshness each call after the end begins anew, also after a failure', async () => {
+  let begun = 0;
+  const share = shareInFlight(
+    async () => {
+      begun += 1;
+      await turn();
+      throw new Error(`failure ${begun}`);
+    },
+    { freshMs: 0, clock: manualClock() },
+  );
+  await Promise.all([assert.rejects(share(), /failure 1/), assert.rejects(share(), /failure 1/)]);
+  await assert.rejects(share(), /failure 2/);
+});
+
+test('What may be done once is done by the first call, and all calls get its result', () => {
+  let done = 0;
+  const end = runOnce(() => (done += 1));
+  assert.deepEqual([end(), end(), done], [1, 1, 1]);
+  const nothing = runOnce(() => void (done += 1));
+  nothing();
+  nothing();
+  assert.equal(done, 2);
 });

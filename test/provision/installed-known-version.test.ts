@@ -1,19 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { createKnownVersion } from '../../src/provision/installed.js';
+import { createKnownVersion, type Installed } from '../../src/provision/installed.js';
 import { manualClock } from '../async/manual-clock.js';
 
 test('A crowd of strangers costs one question, and the answer is renewed after half a minute', async () => {
   const clock = manualClock();
   let asked = 0;
   let finish = (_version: string): void => {};
-  const knownVersion = createKnownVersion(() => {
+  const ask = (): Promise<Installed> => {
     asked += 1;
     return new Promise((resolve) => {
-      finish = resolve;
+      finish = (version) => resolve({ command: ['esphome'], version, askedAt: 0 });
     });
-  }, clock);
+  };
+  const knownVersion = createKnownVersion({ ask }, clock);
   const crowd = Array.from({ length: 100 }, () => knownVersion());
   clock.advance(60_000);
   const late = knownVersion();
@@ -32,10 +33,8 @@ test('A crowd of strangers costs one question, and the answer is renewed after h
 test('A failure is shared like an answer, and asked again later', async () => {
   const clock = manualClock();
   let asked = 0;
-  const knownVersion = createKnownVersion(
-    () => Promise.reject(new Error(`no ESPHome, ${(asked += 1)}`)),
-    clock,
-  );
+  const ask = (): Promise<Installed> => Promise.reject(new Error(`no ESPHome, ${(asked += 1)}`));
+  const knownVersion = createKnownVersion({ ask }, clock);
   await assert.rejects(knownVersion(), /1/);
   await assert.rejects(knownVersion(), /1/);
   clock.advance(30_000);
