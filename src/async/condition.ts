@@ -1,20 +1,23 @@
-/** Waiting until something has become true, for code that knows when it may have: whoever changes a part of it wakes all. */
+/**
+ * Waits until something has become true. Whoever changes a part of it wakes those who wait, and each of them says by
+ * itself what it waits for.
+ */
 export interface Condition {
-  /** Resolves when `holds` is true, which is asked now and whenever somebody wakes. Never rejects. */
+  /** Resolves when `holds` is true, which is asked now and at each `wake`. Never rejects. */
   until(holds: () => boolean): Promise<void>;
   wake(): void;
 }
 
 export function createCondition(): Condition {
-  let waiting: (() => void)[] = [];
+  const waiting = new Map<() => void, () => boolean>();
   return {
     async until(holds) {
-      while (!holds()) await new Promise<void>((resolve) => waiting.push(resolve));
+      if (!holds()) await new Promise<void>((resolve) => waiting.set(resolve, holds));
     },
     wake() {
-      const woken = waiting;
-      waiting = [];
-      for (const go of woken) go();
+      for (const [resolve, holds] of waiting) {
+        if (holds() && waiting.delete(resolve)) resolve();
+      }
     },
   };
 }

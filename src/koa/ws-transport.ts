@@ -10,6 +10,7 @@ import type { Duplex } from 'node:stream';
 import type * as ws from 'ws';
 
 import { onAbort } from '../async/abort.js';
+import { createCondition } from '../async/condition.js';
 import { ReceiverError } from '../errors.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport, TransportEvents } from '../protocol/transport.js';
@@ -37,15 +38,8 @@ export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: 
   let ended = false;
   let paused = false;
   let corked = false;
-  const draining = new Set<{ readonly maxBytes: number; readonly done: () => void }>();
-
-  function checkDrained(): void {
-    for (const waiter of draining) {
-      if (!ended && socket.bufferedAmount > waiter.maxBytes) continue;
-      draining.delete(waiter);
-      waiter.done();
-    }
-  }
+  /** Woken whenever a message has left, or the socket has closed. */
+  const { until, wake } = createCondition();
 
   function cork(): void {
     if (wire === undefined || corked) return;
@@ -73,7 +67,7 @@ export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: 
   socket.on('error', () => socket.terminate());
   socket.on('close', () => {
     ended = true;
-    checkDrained();
+    wake();
     events?.closed();
   });
 
@@ -93,12 +87,9 @@ export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: 
     send(data) {
       if (socket.readyState !== socket.OPEN) return;
       cork();
-      socket.send(data, { binary: true }, checkDrained);
+      socket.send(data, { binary: true }, wake);
     },
-    drained(maxBytes) {
-      if (ended || socket.bufferedAmount <= maxBytes) return Promise.resolve();
-      return new Promise((done) => draining.add({ maxBytes, done }));
-    },
+    drained: (maxBytes) => until(() => ended || socket.bufferedAmount <= maxBytes),
     pause() {
       paused = true;
       if (socket.readyState === socket.OPEN) socket.pause();

@@ -6,6 +6,8 @@
  * address: a lost first message looks like a handshake that never ends.
  */
 
+import { createCondition, type Condition } from '../async/condition.js';
+
 /** What a transport reports. The functions are called one at a time, in the order of arrival, never inside `start`. */
 export interface TransportEvents {
   /** One whole binary message. The buffer belongs to the listener. */
@@ -60,7 +62,8 @@ interface End {
   closing: boolean;
   /** The connection is gone. */
   ended: boolean;
-  readonly waiters: Set<{ readonly maxBytes: number; readonly resolve: () => void }>;
+  /** Woken whenever a message has left, or the connection has. */
+  readonly drain: Condition;
 }
 
 /** Both ends of a new connection. Each sees the other at `remoteAddress`, by default 127.0.0.1. */
@@ -78,7 +81,7 @@ function newEnd(): End {
     scheduled: false,
     closing: false,
     ended: false,
-    waiters: new Set(),
+    drain: createCondition(),
   };
 }
 
@@ -103,11 +106,7 @@ function transportOf(own: End, other: End, remoteAddress: string): MemoryTranspo
     },
     send: (data) => push(Buffer.from(data)),
     sendText: () => push('text'),
-    drained: (maxBytes) =>
-      new Promise((resolve) => {
-        own.waiters.add({ maxBytes, resolve });
-        releaseWaiters(own);
-      }),
+    drained: (maxBytes) => own.drain.until(() => own.ended || own.bufferedBytes <= maxBytes),
     pause() {
       own.paused = true;
     },
@@ -142,7 +141,7 @@ function scheduleDelivery(from: End, to: End): void {
     if (item === 'end') return endOf(from, to, to.events);
     if (item === 'text') return to.events.text();
     from.bufferedBytes -= item.length;
-    releaseWaiters(from);
+    from.drain.wake();
     to.events.message(item);
   });
 }
@@ -160,13 +159,5 @@ function endOf(from: End, to: End, events: TransportEvents): void {
 function finish(end: End): void {
   end.ended = true;
   end.closing = true;
-  releaseWaiters(end);
-}
-
-function releaseWaiters(end: End): void {
-  for (const waiter of end.waiters) {
-    if (!end.ended && end.bufferedBytes > waiter.maxBytes) continue;
-    end.waiters.delete(waiter);
-    waiter.resolve();
-  }
+  end.drain.wake();
 }
