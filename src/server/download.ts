@@ -2,7 +2,6 @@
  * Sends the result of a build to the peer that ordered it (Device Builder 1.26). It is read in pieces as fast as the
  * connection accepts them, so a slow link costs no memory, and the session answers pings meanwhile.
  */
-import type { Clock } from '../async/clock.js';
 import { isReceiverError, quote } from '../errors.js';
 import { createRefusalLog } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

@@ -4,7 +4,6 @@
  */
 import { setMaxListeners } from 'node:events';
 
-import type { Clock } from '../async/clock.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';

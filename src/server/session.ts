@@ -3,7 +3,6 @@
  * Builder 1.26). Frames are handled in order and never awaited, so a ping is answered while a bundle is unpacked and
  * firmware is sent. Uploads, downloads and timers end with the session; jobs continue, because they belong to the peer.
  */
-import type { Clock } from '../async/clock.js';
 import { quote } from '../errors.js';
 import { createRefusalLog } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

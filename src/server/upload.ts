@@ -5,7 +5,6 @@
  * if the process ends. A bundle without acknowledgement leaves no file. A job that is submitted again under its old id, as
  * clients do after a lost connection, is found and not built twice.
  */
-import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/store.js';
