@@ -293,11 +293,18 @@ test('A session pings every 30 s, answers pings, and takes a receiver that is si
 });
 
 test('A receiver that never closes its end is cut off after 5 s', async () => {
-  const { session, channel, clock } = await playSession();
+  const { session, channel, clock, hasEnded } = await playSession();
   channel.pause();
-  const closing = session.close();
-  clock.advance(5_000);
+  let isClosed = false;
+  const closing = session.close().then(() => (isClosed = true));
+  clock.advance(4_999);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([isClosed, hasEnded()], [false, false]);
+  clock.advance(1);
+  await waitFor(() => isClosed, { what: 'the end of the session' });
   await closing;
+  channel.resume();
+  await waitFor(hasEnded, { what: 'the end of the connection' });
 });
 
 test('The state of the queue is known from the first word on, and listeners cannot harm each other', async () => {

@@ -103,18 +103,28 @@ test('drained resolves when the connection closes', async (t) => {
   record(transport);
   client.pause();
   for (let sent = 0; sent < 16; sent += 1) transport.send(Buffer.alloc(1024 * 1024));
-  const drained = transport.drained(0);
+  const resolved = new Array<string>();
+  void transport.drained(0).then(() => resolved.push('before'));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(resolved.length, 0);
   transport.destroy();
-  await drained;
+  await waitFor(() => resolved.length === 1, { what: 'the wait that began before the close' });
   transport.send(Buffer.from('dropped'));
-  await transport.drained(0);
+  void transport.drained(0).then(() => resolved.push('after'));
+  await waitFor(() => resolved.length === 2, { what: 'the wait that began after the close' });
 });
 
 test("A stranger's malformed frame closes the connection and affects nothing else", async (t) => {
   const { transport, client } = await pair(t);
   const seen = record(transport);
   Reflect.get(client, '_socket').write(Buffer.from([0xff, 0xff, 0xff, 0xff]));
+  const other = await pair(t);
+  const seenByOther = record(other.transport);
   await waitFor(() => seen.includes('(closed)') || undefined, { deadlineMs: 5000, what: 'the end' });
+  assert.deepEqual(seen, ['(closed)']);
+  other.client.send(Buffer.from('still here'));
+  await waitFor(() => seenByOther.length > 0, { what: 'a message on another connection' });
+  assert.deepEqual(seenByOther, ['still here']);
 });
 
 test('Closing while paused still reaches the other side', async (t) => {

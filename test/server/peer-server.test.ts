@@ -360,10 +360,14 @@ suite('Before authentication', () => {
   function silent(
     setting: Setting,
     address: string,
-  ): { readonly transport: MemoryTransport; closed: boolean } {
+  ): { readonly transport: MemoryTransport; closed: boolean; messages: number } {
     const [transport, theirs] = memoryTransportPair(address);
-    const stranger = { transport, closed: false };
-    transport.start({ message() {}, text() {}, closed: () => (stranger.closed = true) });
+    const stranger = { transport, closed: false, messages: 0 };
+    transport.start({
+      message: () => void (stranger.messages += 1),
+      text: () => void (stranger.messages += 1),
+      closed: () => void (stranger.closed = true),
+    });
     setting.link.accept(theirs);
     return stranger;
   }
@@ -381,8 +385,12 @@ suite('Before authentication', () => {
 
   test('Many silent strangers do not keep an approved peer out', async (t) => {
     const setting = await linkSetting(t, { connectionLimits });
-    for (const address of ['a', 'b', 'c', 'd', 'e', 'f']) silent(setting, address);
-    await setting.session();
+    const strangers = ['a', 'b', 'c', 'd', 'e', 'f'].map((address) => silent(setting, address));
+    let isIn = false;
+    void setting.session().then(() => (isIn = true));
+    await until(() => isIn, 'the session of the approved peer');
+    assert.ok(strangers.filter(({ closed }) => !closed).length <= connectionLimits.strangers);
+    assert.ok(setting.link.isConnected(offloaderId));
   });
 
   test('An open session does not count as a stranger', async (t) => {
@@ -399,6 +407,7 @@ suite('Before authentication', () => {
     });
     const stranger = silent(setting, 'a');
     await until(() => stranger.closed, 'the end of the connection');
+    assert.equal(stranger.messages, 0, 'nothing was sent to it');
   });
 
   test('The handshakes of one network are limited, and the excess is dropped before it costs anything', async (t) => {

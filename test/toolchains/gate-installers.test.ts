@@ -8,37 +8,56 @@ import { becomeInstaller, type Installer } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { defaultTiming as timing } from '../support/options.js';
 import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
 
-async function line(t: TestContext): Promise<(...platforms: string[]) => Promise<Installer>> {
+type Become = (platforms: readonly string[], onBlocked?: () => void) => Promise<Installer>;
+
+async function line(t: TestContext): Promise<Become> {
   const locksDir = await tempDir(t);
-  return (...platforms) => becomeInstaller({ locksDir, timing, platforms, reason: 'test', log });
+  return (platforms, onBlocked) =>
+    becomeInstaller({ locksDir, timing, platforms, reason: 'test', onBlocked, log });
 }
 
 test('A platform has one installer at a time, and others are not in its way', async (t) => {
   const become = await line(t);
-  const first = await become('esp32');
-  const other = await become('esp8266');
-  let entered = false;
-  const second = become('esp32').then((installer) => {
-    entered = true;
+  const first = await become(['esp32']);
+  const other = await become(['esp8266']);
+  const events: string[] = [];
+  const second = become(['esp32'], () => events.push('waits')).then((installer) => {
+    events.push('entered');
     return installer;
   });
+  await waitFor(() => events.length > 0, { what: 'the wait for esp32' });
   await other.release();
-  assert.equal(entered, false);
+  events.push('first leaves');
   await first.release();
   await (await second).release();
+  assert.deepEqual(events, ['waits', 'first leaves', 'entered']);
 });
 
-test('Those who want several platforms in any order never wait for each other', async (t) => {
+test('Those that want several platforms in any order never wait for each other in a circle', async (t) => {
   const become = await line(t);
-  await Promise.all(
-    [
-      ['a', 'b', 'c'],
-      ['c', 'b', 'a'],
-      ['b', 'b', 'a'],
-      ['c', 'a'],
-    ].map(async (platforms) => (await become(...platforms)).release()),
-  );
+  const wanted = [
+    ['a', 'b', 'c'],
+    ['c', 'b', 'a'],
+    ['b', 'b', 'a'],
+    ['c', 'a'],
+  ];
+  const holding = new Map<string, number>();
+  let done = 0;
+  for (const platforms of wanted) {
+    void become(platforms).then(async (installer) => {
+      for (const name of new Set(platforms)) holding.set(name, (holding.get(name) ?? 0) + 1);
+      assert.ok(
+        [...holding.values()].every((count) => count <= 1),
+        'two installers of one platform',
+      );
+      for (const name of new Set(platforms)) holding.set(name, 0);
+      await installer.release();
+      return (done += 1);
+    });
+  }
+  await waitFor(() => done === wanted.length, { deadlineMs: 20_000, what: 'the turn of each' });
 });
 
 test('A wait that ends early gives the platforms back that it had', async (t) => {
