@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { checkConsumers } from './check-consumer.mjs';
 import { danglingReferences } from './package-references.mjs';
 
 /** Unpacked, as npm counts it. */
@@ -31,6 +32,7 @@ try {
   }
   npx('publint', 'run', join(directory, filename), '--strict');
   npx('attw', join(directory, filename), '--profile', 'esm-only');
+  checkConsumers(join(directory, filename));
   console.log(`The package is in order: ${files.length} files, ${unpackedSize} bytes unpacked.`);
 } finally {
   rmSync(directory, { recursive: true, force: true });

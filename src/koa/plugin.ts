@@ -21,8 +21,16 @@ import { listenForPeers, type Listener, createUpgrade } from './listen.js';
 import { resolveReceiverOptions } from './options.js';
 import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
-import { createEvents, createSockets } from './sockets.js';
+import { createEvents, createSockets, type SocketMiddleware } from './sockets.js';
 import { callFrom, dial } from './ws-transport.js';
+
+// Here and not in routes.ts: a host's compiler reads only what index.d.ts leads to.
+declare module 'koa' {
+  interface ExtendableContext {
+    /** Paths of local and remote configurations; set by `receiver.routes()`. */
+    esphomePaths: HostPaths;
+  }
+}
 
 /** The parts of the core that a host gets unchanged. */
 type Shared = Pick<
@@ -36,7 +44,7 @@ export interface Receiver extends Shared {
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
   /** The event stream and the peer link on the host's port, for `app.ws.use` of koa-websocket. */
-  sockets(options?: MountOptions): websockify.Middleware;
+  sockets(options?: MountOptions): SocketMiddleware;
   /** Mounts `routes` and `sockets` on an app. Reuses `app.ws` if koa-websocket is already installed. */
   mount(app: Koa, options?: MountOptions): void;
   /** For a host with its own HTTP server: upgrades a peer link request. Returns false, with nothing touched, for others. */

@@ -17,13 +17,6 @@ import { refusal, type Authorize } from './authorize.js';
 import type { HostPaths } from './host-paths.js';
 import { stateOf } from './state.js';
 
-declare module 'koa' {
-  interface ExtendableContext {
-    /** Paths of local and remote configurations; set by `receiver.routes()`. */
-    esphomePaths: HostPaths;
-  }
-}
-
 const statusOf: Partial<Record<ErrorCode, number>> = {
   TRAVERSAL: 400,
   OPTIONS: 400,

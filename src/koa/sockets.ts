@@ -21,6 +21,19 @@ const internalError = 1011;
 const tryAgainLater = 1013;
 const maxBufferedBytes = 1024 * 1024;
 
+/**
+ * For `app.ws.use` of koa-websocket. The types of that package are not named here: importing them would add a
+ * `websocket` to the host's own `Koa.Context`.
+ */
+export type SocketMiddleware = (context: SocketContext, next: () => Promise<unknown>) => Promise<void>;
+
+/** What koa-websocket puts into a context. */
+export interface SocketContext {
+  readonly path: string;
+  readonly websocket: { close(code?: number, reason?: string): void };
+}
+
+/** @internal */
 export interface SocketsOptions {
   readonly core: ReceiverCore;
   readonly events: Events;
@@ -30,11 +43,16 @@ export interface SocketsOptions {
   readonly peerLink: boolean;
 }
 
-/** A middleware for `app.ws.use`, which passes other paths on. */
-export function createSockets(options: SocketsOptions): websockify.Middleware {
+/**
+ * A middleware for `app.ws.use`, which passes other paths on.
+ *
+ * @internal
+ */
+export function createSockets(options: SocketsOptions): SocketMiddleware {
   const { core, events, prefix, authorize, peerLink } = options;
   const warnRefused = createRefusalLog(core.options.log, systemClock);
-  return async function esphomeReceiverSockets(ctx, next) {
+  return async function esphomeReceiverSockets(context, next) {
+    const ctx = context as websockify.MiddlewareContext<unknown>;
     const { websocket, path } = ctx;
     if (path === peerLinkPath) {
       if (!peerLink) return websocket.close(refusedCode + 404, 'the peer link is on another port');
@@ -65,6 +83,8 @@ export function createSockets(options: SocketsOptions): websockify.Middleware {
 /**
  * One JSON object per message: a snapshot, then every change. A page that reads too slowly is closed, so the buffer stays
  * bounded, and gets a new snapshot when it reconnects.
+ *
+ * @internal
  */
 export interface Events {
   /** Sends events until the socket closes. Job output is sent only for `job`. */
@@ -73,6 +93,7 @@ export interface Events {
   close(): void;
 }
 
+/** @internal */
 export function createEvents(core: Pick<ReceiverCore, 'subscribe'> & StateSource): Events {
   const sockets = new Set<WebSocket>();
 

@@ -22,8 +22,11 @@ export const peerLinkPath = '/remote-build/peer-link';
  * By `require`, which makes a start 15 % faster: for the ES module, Node reads each file twice, once for its exported
  * names.
  */
-const { WebSocket, WebSocketServer } = createRequire(import.meta.url)('ws') as typeof ws;
-export { WebSocketServer };
+const library = createRequire(import.meta.url)('ws') as typeof ws;
+const { WebSocket } = library;
+
+/** @internal */
+export const { WebSocketServer } = library;
 
 /** The stream below a WebSocket. */
 export type Wire = Pick<Duplex, 'cork' | 'uncork'>;
@@ -31,6 +34,8 @@ export type Wire = Pick<Duplex, 'cork' | 'uncork'>;
 /**
  * Takes over a socket that is open or opening. With `wire`, all messages sent in one tick leave in one write: a compiler's
  * lines are short, and a system call per line would cost more than all other work on it.
+ *
+ * @internal
  */
 export function wsTransport(socket: ws.WebSocket, remoteAddress: string, wire?: Wire): Transport {
   const kept: { data: ws.RawData; binary: boolean }[] = [];
