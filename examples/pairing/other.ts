@@ -63,7 +63,7 @@ async function main(home: string | undefined): Promise<void> {
   const offloader = createOffloader({ identity, connect, label: name, friendlyName: name });
 
   console.log(`Id: ${identity.dashboardId}`);
-  show('This dashboard has its own fingerprint', pinOf(identity.publicKey));
+  show("This dashboard's own fingerprint", pinOf(identity.publicKey));
   const { pin } = await offloader.preview();
   show(`Fingerprint of the build server at ${host}:${port}`, pin);
   if (!(await isYes('Does its page show the same fingerprint? Type yes to request pairing.'))) return;

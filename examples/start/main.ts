@@ -25,7 +25,6 @@ import {
   type Offloader,
   type OffloaderSession,
 } from '../../src/koa/offloader.js';
-import { plainText } from '../../src/esphome/progress.js';
 import { anEsphome } from './an-esphome.js';
 import { runFor } from './run-for.js';
 import { say, showBuild } from './screen.js';
@@ -126,7 +125,7 @@ async function buildAndRun(session: OffloaderSession): Promise<void> {
   console.log(`   ${members.join(', ')}`);
 
   say('6', 'Running the program for two seconds');
-  for (const line of await runFor(firmwarePath, 2000)) console.log(`   | ${plainText(line)}`);
+  for (const line of await runFor(firmwarePath, 2000)) console.log(`   | ${line}`);
   console.log(`\nThe program: ${firmwarePath}`);
 }
 

@@ -2,7 +2,9 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-/** Its last lines, at most six. Throws if the program ends before that. */
+import { plainText } from '../../src/esphome/progress.js';
+
+/** Its last lines without colours, at most six. Throws if the program ends before that. */
 export async function runFor(program: string, ms: number): Promise<string[]> {
   const child = spawn(program, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
@@ -13,5 +15,5 @@ export async function runFor(program: string, ms: number): Promise<string[]> {
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   clearTimeout(timer);
   if (signal !== 'SIGKILL') throw new Error(`the program ended early (${code ?? signal}):\n${output}`);
-  return output.trim().split('\n').slice(-6);
+  return plainText(output).trim().split('\n').slice(-6);
 }
