@@ -1,6 +1,7 @@
 /**
- * The receiver's own key, one for its whole life. Peers pin it: when it changes, every one of them raises an alarm
- * and stops for good, so nothing here replaces a key that still works.
+ * The receiver's key and dashboard id, each created once and kept. Peers pin the key: when it changes, every peer raises
+ * an alarm and stops for good, so a working key is never replaced. The id is neither secret nor a proof, but names
+ * a peer's builds and pairing.
  */
 import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
@@ -16,17 +17,18 @@ export interface Identity {
   readonly privateKey: Buffer;
   /** The raw public key, 32 bytes. */
   readonly publicKey: Buffer;
-  /** What peers compare and pin; see {@link pinOf}. */
+  /** See {@link pinOf}. */
   readonly pin: string;
 }
 
 export const keyBytes = 32;
-/** In the state directory. */
+/** In the state directory, like {@link dashboardIdFile}. */
 export const identityFile = 'identity.key';
-/** The DER that stands before a raw X25519 key in PKCS #8. */
+export const dashboardIdFile = 'dashboard-id';
+/** The DER in front of a raw X25519 key in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
-/** Loads the {@link identityFile} (32 raw bytes, mode 0600) from the directory, or makes it. Throws system errors. */
+/** Loads the key (32 raw bytes, mode 0600) from the state directory, or creates it. */
 export async function loadIdentity(directory: string, log: Log): Promise<Identity> {
   const kept = {
     what: 'the identity key',
@@ -44,20 +46,12 @@ export function identityOf(privateKey: Uint8Array): Identity {
   return Object.freeze({ privateKey: der.subarray(-keyBytes), publicKey, pin: pinOf(publicKey) });
 }
 
-/**
- * The name under which this installation is known to the dashboards that it talks to. It is no secret and proves
- * nothing, but a peer's builds and pairing hang on it, so it is made once and kept.
- */
-
-/** A fresh id: 24 random bytes, 32 characters of base64url. */
+/** 24 random bytes as 32 characters of base64url. */
 export function newDashboardId(): DashboardId {
   return dashboardId(randomBytes(24).toString('base64url'));
 }
 
-/** In the state directory. */
-export const dashboardIdFile = 'dashboard-id';
-
-/** What of the text may stand in a DNS label: in lower case, only `a-z 0-9 -`, and `_` as `-`. */
+/** The text in lower case, with `_` as `-` and without any other characters than `a-z 0-9 -`. */
 export function dnsLabel(text: string): string {
   return text
     .toLowerCase()
@@ -65,17 +59,17 @@ export function dnsLabel(text: string): string {
     .replaceAll('_', '-');
 }
 
-/** The same for ids that could mean one directory: they name directories, and some file systems do not tell `A` from `a`. */
+/** Equal for ids that can name the same directory, because some file systems ignore letter case. */
 export function foldId(id: string): string {
   return id.toLowerCase();
 }
 
-/** The text itself where it is an id, else an id of the same {@link dnsLabel}. */
+/** The text if it is a valid id, otherwise an id with the same {@link dnsLabel}. */
 export function idOfSameName(text: string): DashboardId {
   return idOrUndefined(text) ?? dashboardId(dnsLabel(text).slice(0, 64).padEnd(8, '-'));
 }
 
-/** Loads the {@link dashboardIdFile} from the directory, or makes it. Throws system errors. */
+/** Loads the id from the state directory, or creates it. */
 export async function loadDashboardId(directory: string, log: Log): Promise<DashboardId> {
   const kept = {
     what: 'the dashboard id',
@@ -85,7 +79,7 @@ export async function loadDashboardId(directory: string, log: Log): Promise<Dash
   return loadOrCreate(join(directory, dashboardIdFile), kept, log);
 }
 
-/** The id when it has the right form, else undefined. */
+/** The id, or undefined if its form is invalid. */
 export function idOrUndefined(text: unknown): DashboardId | undefined {
   try {
     return dashboardId(text);

@@ -1,9 +1,7 @@
 /**
- * Small files that are made once and kept for good, such as the private key.
- *
- * Content that cannot be used is set aside under a name of its own and never overwritten: it may be the only copy
- * of a key to which peers are bound, and a person can still put it back. A file that cannot be *read* is an error
- * instead, since a wrong owner or a failing disk must not cost every pairing.
+ * Small files that are created once and kept, such as the private key. An unusable file is renamed and never overwritten:
+ * it can be the only copy of a key that peers have pinned, and a person can restore it. An unreadable file is an error,
+ * because a wrong owner or a failing disk must not cost every pairing.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename } from 'node:fs/promises';
@@ -16,13 +14,13 @@ import type { Log } from '../log.js';
 export interface KeptFile<T> {
   /** For the log: "the identity key". */
   readonly what: string;
-  /** The value in the content, or undefined when the content is unusable. */
+  /** Returns undefined for unusable content. */
   parse(content: Buffer): T | undefined;
-  /** New content, which `parse` must accept. */
+  /** Returns new content, which `parse` must accept. */
   create(): Buffer;
 }
 
-/** Reads the file, or makes it (mode 0600, durable) where there is none or an unusable one. Throws system errors. */
+/** Reads the file, or creates it (mode 0600, durable) if it is missing or unusable. Throws system errors. */
 export async function loadOrCreate<T>(file: string, kept: KeptFile<T>, log: Log): Promise<T> {
   const stored = await readIfAny(file);
   const value = stored && kept.parse(stored);
@@ -35,11 +33,11 @@ export async function loadOrCreate<T>(file: string, kept: KeptFile<T>, log: Log)
   const created = kept.create();
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   if (await createAtomic(file, created, { mode: 0o600 })) return kept.parse(created) as T;
-  // Another receiver has started at the same moment: both are one server, so its content counts.
+  // Another receiver on this directory has just created the file, and both act as one server.
   return loadOrCreate(file, kept, log);
 }
 
-/** The content, or undefined when there is no such file. */
+/** The content, or undefined if the file is missing. */
 export async function readIfAny(file: string): Promise<Buffer | undefined> {
   try {
     return await readFile(file);
@@ -49,7 +47,7 @@ export async function readIfAny(file: string): Promise<Buffer | undefined> {
   }
 }
 
-/** A sibling name that no other file has. */
+/** A unique name beside the file. */
 export function asideName(file: string): string {
   return `${file}.unusable-${randomUUID()}`;
 }

@@ -1,29 +1,28 @@
 /**
- * The key that pairs the first dashboard with a server that has no screen: printed once, good for one pairing,
- * held in memory only. It is forgotten in the same step in which it matches, so that two requests which arrive
- * together cannot both spend it.
+ * The key that pairs the first dashboard with a server without a screen: printed once, valid for one pairing, held in
+ * memory only. It is deleted in the same step in which it matches, so that two simultaneous requests cannot both use it.
  */
 import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 
 import type { Clock } from '../async/clock.js';
 
-/** How long a key is good for (Device Builder 1.26). */
+/** The validity of a key (Device Builder 1.26). */
 export const oneTimeKeyMs = 900_000;
-/** Without the letters and digits that look alike (Device Builder 1.26). */
+/** Without letters and digits that look alike (Device Builder 1.26). */
 const alphabet = 'ABCDEFGHJKMNPQRSTVWXYZ23456789';
 const symbols = 16;
 const maxPresented = 256;
 
 export interface OneTimeKey {
-  /** Whether the key can still be spent. */
+  /** Whether the key can still be used. */
   isArmed(): boolean;
-  /** True at most once: when the text is the key, in any case and with any separators. The key is then forgotten. */
+  /** Compares the text with the key, ignoring case and separators. Deletes the key and returns true on a match. */
   spend(presented: string): boolean;
-  /** Forgets the key. */
+  /** Deletes the key. */
   disarm(): void;
 }
 
-/** Makes a key and hands it, as `XXXX-XXXX-XXXX-XXXX`, to `show`, the only place that ever sees it. */
+/** Passes the new key, as `XXXX-XXXX-XXXX-XXXX`, to `show` and nowhere else. */
 export function createOneTimeKey(clock: Clock, show: (key: string) => void): OneTimeKey {
   const key = Array.from({ length: symbols }, () => alphabet[randomInt(alphabet.length)]).join('');
   const deadline = clock.steady() + oneTimeKeyMs;
@@ -44,7 +43,7 @@ export function createOneTimeKey(clock: Clock, show: (key: string) => void): One
   };
 }
 
-/** Equal lengths for the comparison in constant time. */
+/** Gives both sides the same length for the constant-time comparison. */
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }

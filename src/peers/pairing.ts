@@ -1,9 +1,8 @@
 /**
- * The pairing: who is let in, who must wait, who is refused (Device Builder 1.26).
- *
- * Trust hangs on the key that was seen in the handshake, never on the id, the label or the address that came with
- * it. A key is never replaced, neither in an approved row nor in a waiting one, and an approval names the pin that
- * the person has seen: between looking and clicking, a stranger could otherwise put himself in the row's place.
+ * Pairing: which dashboards are approved, pending or refused (Device Builder 1.26). Trust depends on the key from the
+ * handshake, never on the id, label or address that came with it. A key is never replaced, in an approved row or a pending
+ * one, and an approval names the pin that the operator saw: otherwise a stranger could replace the row between looking and
+ * clicking.
  */
 import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
@@ -22,7 +21,7 @@ import {
   type PairingWindow,
 } from './pending.js';
 
-/** A peer that proved its key and says who it is. */
+/** A peer that has proved its key, and its claims about itself. */
 export interface PairingCaller {
   readonly dashboardId: DashboardId;
   readonly publicKey: Uint8Array;
@@ -35,7 +34,7 @@ export interface PairingCaller {
   readonly pairingKey?: string;
 }
 
-/** The words of the wire. */
+/** In the words of the wire. */
 export interface PairingAnswer {
   readonly response: 'ok' | 'approved' | 'pending' | 'rejected' | 'no_pairing_window';
   readonly reason?: 'no_approved_peer' | 'pin_mismatch' | 'pending_not_approved' | 'bad_dashboard_id';
@@ -44,40 +43,36 @@ export interface PairingAnswer {
 export type PairingEvent =
   | { readonly type: 'requested'; readonly request: PendingPeer }
   | { readonly type: 'approved'; readonly peer: Peer }
-  /** A waiting request was rejected, or went with the window. */
+  /** A pending request was rejected, or expired with the window. */
   | { readonly type: 'withdrawn'; readonly dashboardId: DashboardId }
-  /** An approved peer no longer is one: end its session and its jobs. */
+  /** The approval ended; so must the peer's session and its jobs. */
   | { readonly type: 'revoked'; readonly dashboardId: DashboardId }
   | { readonly type: 'window'; readonly isOpen: boolean; readonly closesInMs: number };
 
 export interface PairingService {
   readonly window: PairingWindow;
-  /** Looks for what another receiver on this directory has decided. To be awaited before a caller is answered. */
+  /** Reads the decisions of another receiver on this directory. Await it before answering a caller. */
   reread(): Promise<void>;
   pairRequest(caller: PairingCaller): Promise<PairingAnswer>;
-  /** Whether the caller may open a session now. */
+  /** Whether the caller can open a session now. */
   peerLink(caller: PairingCaller): PairingAnswer;
-  /** Waits while the request is undecided. Undefined when the signal aborted, or too many wait for the same row. */
+  /** Waits until the request is decided. Undefined when the signal aborts, or when too many wait for the same row. */
   pairStatus(caller: PairingCaller, signal: AbortSignal): Promise<PairingAnswer | undefined>;
   /**
-   * Looks again after the answer, since an approval may be withdrawn meanwhile, and takes over what the peer says about
-   * itself. Undefined when it may not open a session any more.
+   * Updates the peer's row when its session opens. Undefined when the approval was withdrawn after the answer.
    */
   seen(caller: PairingCaller): Peer | undefined;
   pending(): readonly PendingPeer[];
-  /** Approves the request that has this pin; the peer is on disk when this resolves. Throws `PAIRING`, system errors. */
+  /** Approves the request with this pin; resolves when the peer is on disk. Throws `PAIRING`, system errors. */
   approve(id: DashboardId, pin: string, by?: string): Promise<Peer>;
-  /** Drops a waiting request. False when there is none. */
+  /** Drops a pending request. False when there is none. */
   reject(id: DashboardId, by?: string): boolean;
-  /** Ends an approval, at once in memory. False when there is no such peer. */
+  /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. */
   revoke(id: DashboardId, by?: string): Promise<boolean>;
-  /**
-   * Opens the window for one pairing by a printed key, for a server without a screen. The window's end forgets the
-   * key. Throws `STATE` when somebody is paired already.
-   */
+  /** Opens the window for one pairing by a printed key. Throws `STATE` when a dashboard is already paired. */
   armOneTimeKey(show: (key: string) => void): void;
   subscribe(listener: (event: PairingEvent) => void): () => void;
-  /** Closes the window and answers everybody who waits. */
+  /** Closes the window and answers all waiting connections. */
   close(): void;
 }
 
@@ -85,15 +80,13 @@ export interface PairingServiceOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
   readonly connectionLimits: PairingLimits;
-  /**
-   * What must be done before this key may be a peer under this id. A rejection refuses the approval. Default: nothing.
-   */
+  /** Runs before this key is approved under this id. A rejection prevents the approval. */
   readonly beforeApproval?: ((id: DashboardId, pin: string) => Promise<void>) | undefined;
   readonly log: Log;
 }
 
 const bootstrap = 'one-time-key';
-/** Who decides where nobody else is named in the log. */
+/** The default author of a decision in the log. */
 const theHost = 'the host';
 
 export function createPairingService(options: PairingServiceOptions): PairingService {
@@ -119,7 +112,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     events.emit({ type: 'window', isOpen: window.isOpen(), closesInMs: window.closesInMs() });
   });
 
-  /** A request whose approval is on its way to the disk can no longer be withdrawn. */
+  /** A request whose approval is being written can no longer be withdrawn. */
   function withdraw(id: DashboardId): boolean {
     if (approving.has(id) || !pending.remove(id)) return false;
     events.emit({ type: 'withdrawn', dashboardId: id });
@@ -137,7 +130,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
       return { response: 'approved' };
     }
     if (!window.isOpen()) return { response: 'no_pairing_window' };
-    // Also between the spending of the key and the end of the window nobody else may even wait.
+    // Even after the key was used, until the window closes, no other request is accepted.
     if (oneTimeKey) return pairByKey(oneTimeKey, caller);
     if (peers.hasTwin(id) || pending.hasTwin(id)) return { response: 'rejected', reason: 'bad_dashboard_id' };
     const waiting = pending.get(id);
@@ -156,14 +149,14 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   }
 
   async function pairByKey(key: OneTimeKey, caller: PairingCaller): Promise<PairingAnswer> {
-    // Spending forgets the key before the disk is waited for: exactly one pairing.
+    // `spend` deletes the key before the write is awaited, so there is exactly one pairing.
     if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
     await admit(newPeer(caller, clock), 'the one-time key');
     window.close(bootstrap);
     return { response: 'approved' };
   }
 
-  /** The waiting row comes before the approved one. */
+  /** A pending row takes precedence over an approved one. */
   function lookUp(caller: PairingCaller): PairingAnswer {
     const pin = pinOf(caller.publicKey);
     const waiting = pending.get(caller.dashboardId);
@@ -188,14 +181,12 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   async function approve(id: DashboardId, pin: string, by = theHost): Promise<Peer> {
     const request = pending.get(id);
     if (!request || approving.has(id)) {
-      const approved = approving.has(id) || peers.get(id) !== undefined;
-      throw new ReceiverError(
-        'PAIRING',
-        approved ? 'this dashboard is approved already' : 'there is no such pairing request',
-      );
+      const isApproved = approving.has(id) || peers.get(id) !== undefined;
+      const message = isApproved ? 'this dashboard is already approved' : 'no such pairing request';
+      throw new ReceiverError('PAIRING', message);
     }
     if (request.pin !== pin) {
-      throw new ReceiverError('PAIRING', 'the request does not have the fingerprint that was shown');
+      throw new ReceiverError('PAIRING', 'the pin differs from the fingerprint of the pairing request');
     }
     approving.add(id);
     try {
@@ -243,7 +234,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
       return removal;
     },
     armOneTimeKey(show) {
-      if (peers.list().length > 0) throw new ReceiverError('STATE', 'a dashboard is paired already');
+      if (peers.list().length > 0) throw new ReceiverError('STATE', 'a dashboard is already paired');
       window.open(bootstrap, oneTimeKeyMs);
       oneTimeKey = createOneTimeKey(clock, show);
     },
@@ -252,7 +243,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
   };
 }
 
-/** What every connection renews: absent names and addresses leave the old ones. */
+/** The changes from each connection; empty names and addresses keep the old ones. */
 function presence(caller: PairingCaller): PeerChanges {
   const friendlyName = cleanLabel(caller.friendlyName);
   return {

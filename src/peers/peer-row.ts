@@ -1,8 +1,7 @@
 /**
- * One row of the peers file, and the file as a whole (Device Builder 1.26).
- *
- * A row is kept as it was found and only read through {@link peerOf}, so that a field of another release survives.
- * The pin is what authorises; the public key is carried along for the other program and never trusted.
+ * The peers file and its rows (Device Builder 1.26). A row is kept as it was read and accessed only through
+ * {@link peerOf}, so a field of another release survives. The pin authorises; the public key is kept for Device Builder
+ * and never trusted.
  */
 import * as z from 'zod';
 
@@ -13,27 +12,27 @@ import { idOrUndefined } from './identity.js';
 
 export interface Peer {
   readonly dashboardId: DashboardId;
-  /** SHA-256 of the peer's public key in lower-case hex: what the key of every connection is compared with. */
+  /** SHA-256 of the peer's public key in lower-case hex, which the key of every connection must match. */
   readonly pin: string;
   readonly label: string;
-  /** Whether the peer made its label up by itself. */
+  /** Whether the peer's program chose the label. */
   readonly labelAuto: boolean;
-  /** When it asked to pair, in seconds since 1970. */
+  /** The time of the pairing request, in seconds since 1970. */
   readonly pairedAt: number;
-  /** Where it was last seen, '' when unknown. */
+  /** The last known address, or empty. */
   readonly address: string;
-  /** The port of its own listener, 0 when it has none. */
+  /** The port of the peer's own listener, or 0. */
   readonly connectBackPort: number;
   readonly friendlyName: string;
   readonly haAddon: boolean;
 }
 
-/** A peer to be approved: the pin follows from the key. */
+/** A peer before its approval; the pin follows from the key. */
 export interface NewPeer extends Omit<Peer, 'pin'> {
   readonly publicKey: Uint8Array;
 }
 
-/** What a peer says about itself whenever it connects. An absent field stays as it was. */
+/** Facts that a peer can renew when it connects. Absent fields keep their value. */
 export type PeerChanges = Partial<
   Pick<Peer, 'label' | 'labelAuto' | 'address' | 'friendlyName' | 'haAddon' | 'connectBackPort'>
 >;
@@ -55,7 +54,7 @@ export type Row = Readonly<z.infer<typeof rowSchema>>;
 
 const fileSchema = z.object({ version: z.int().default(1), peers: z.array(z.unknown()) });
 
-/** The good rows of a peers file and how many were bad; undefined when the whole is damaged. Throws `STATE`. */
+/** The valid rows of a peers file and the number of invalid ones; undefined for a damaged file. Throws `STATE`. */
 export function readPeersFile(
   content: Buffer,
 ): { readonly rows: Row[]; readonly badRows: number } | undefined {
@@ -90,12 +89,12 @@ export function peerOf(row: Row): Peer {
   };
 }
 
-/** The row of a new peer, its fields in the order of Device Builder's. */
+/** The row of a new peer, with the fields in Device Builder's order. */
 export function newRow(peer: NewPeer): Row {
   return {
     dashboard_id: peer.dashboardId,
     pin_sha256: pinOf(peer.publicKey),
-    // Python's MIME encoding, which ends in a newline.
+    // Python's MIME encoding ends in a newline.
     static_x25519_pub: `${Buffer.from(peer.publicKey).toString('base64')}\n`,
     label: peer.label,
     paired_at: peer.pairedAt,
@@ -107,7 +106,7 @@ export function newRow(peer: NewPeer): Row {
   };
 }
 
-/** The row with the changes, or the same row when they change nothing. */
+/** The changed row, or the same object if nothing changes. */
 export function changeRow(row: Row, changes: PeerChanges): Row {
   const changed = {
     ...row,
@@ -121,23 +120,22 @@ export function changeRow(row: Row, changes: PeerChanges): Row {
   return JSON.stringify(changed) === JSON.stringify(row) ? row : changed;
 }
 
-/** Whether a value is a TCP port that one can connect to. */
 function isPort(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 65_535;
 }
 
-/**
- * Names that a stranger gave to itself, made fit to be read by the person who decides about it. A direction mark or
- * an invisible letter can make "intruder" read like the name of one's own dashboard.
- */
 const maxCharacters = 128;
 /** Control, format and direction characters, surrogates, unassigned ones, line ends, fillers, the blank Braille cell. */
-const unfit = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+const invisible = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
-/** The text without such characters, white space trimmed and single, at most 128 characters; '' for no string. */
+/**
+ * A name that a stranger chose, safe to show to the operator who decides about it: a direction mark or an invisible letter
+ * can make "intruder" look like the operator's own dashboard. At most 128 visible characters, with single spaces; empty if
+ * the value is not a string.
+ */
 export function cleanLabel(text: unknown): string {
   if (typeof text !== 'string') return '';
-  const visible = text.replace(/\s+/g, ' ').replace(unfit, '').trim();
+  const visible = text.replace(/\s+/g, ' ').replace(invisible, '').trim();
   return visible.length <= maxCharacters
     ? visible
     : Array.from(visible).slice(0, maxCharacters).join('').trimEnd();

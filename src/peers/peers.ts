@@ -1,9 +1,7 @@
 /**
- * The approved peers: in memory for every look-up, in `peers.json` for the next start.
- *
- * An approval is on disk before anybody hears of it, a revocation holds before it is on disk. The file has Device
- * Builder's rows (1.26), so its file can be taken over and given back: fields that we do not know stay, a bad row
- * costs that row and not all pairings, and what cannot be read is set aside, never overwritten.
+ * The approved peers, in memory and in `peers.json`. An approval is on disk before it is announced; a revocation takes
+ * effect before it is on disk. The file has the format of Device Builder 1.26, so it can be taken over and given back:
+ * unknown fields are kept, an invalid row costs only its own pairing, and a damaged file is renamed, never overwritten.
  */
 import { copyFile, mkdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -33,18 +31,15 @@ export const peersFile = 'peers.json';
 export interface PeerTable {
   list(): readonly Peer[];
   get(id: DashboardId): Peer | undefined;
-  /** Whether another peer has this id in another case, so that both could mean one directory. */
+  /** Whether another peer's id differs only in letter case, so that both could name the same directory. */
   hasTwin(id: DashboardId): boolean;
-  /** Resolves when the peer is on disk, and only then is it in the table. Throws `PAIRING` when the id is taken. */
+  /** Adds the peer once it is on disk. Throws `PAIRING` when the id is taken. */
   add(peer: NewPeer): Promise<Peer>;
-  /** Takes over what the peer says now; saved soon. Unknown ids are ignored. */
+  /** Changes the peer, and saves it soon. Ignores an unknown id. */
   refresh(id: DashboardId, changes: PeerChanges): void;
-  /** Removes the peer at once; resolves when that is on disk. False when there was none. */
+  /** Removes the peer at once; resolves when that is on disk. False when there is none. */
   remove(id: DashboardId): Promise<boolean>;
-  /**
-   * Takes over what another receiver on this directory has approved or revoked. Never rejects: a file that cannot be
-   * read now is in the log, and the table stays as it was.
-   */
+  /** Applies the approvals and revocations of another receiver on this directory. A failure is logged, not thrown. */
   reread(): Promise<void>;
   /** Resolves when all changes are on disk. */
   close(): Promise<void>;
@@ -62,27 +57,27 @@ export async function openPeerTable(directory: string, { clock, log }: PeerTable
   const rows = new Map<string, Row>();
   /** Keys that this receiver has revoked, and when, in seconds since 1970. */
   const removed = new Map<string, number>();
-  /** Keys of the file as it was last seen here. */
+  /** The keys in the file when it was last read or written. */
   let known = new Set<string>();
-  /** Which writing of the file that was. Every stranger's call looks at it, and the file may be large. */
+  /** The version of the file when it was last read: every stranger's call checks it, and the file can be large. */
   let seen = '';
   const turns = createSerialQueue();
   let refreshes = false;
 
-  /** Writes the table, and `more` where that is about to join it. */
+  /** Writes the table, with `more` rows that are not in it yet. */
   async function save(more: readonly Row[] = []): Promise<void> {
-    await takeOverChanges();
+    await mergeChanges();
     const all = [...rows.values(), ...more];
     await writeAtomic(file, JSON.stringify({ version: 1, peers: all }), { mode: 0o600 });
     known = new Set(all.map(keyOf));
   }
 
-  /** Another receiver on this directory may have approved or revoked peers since the file was last seen here. */
-  async function takeOverChanges(): Promise<void> {
-    // Before it is read: what comes after the look is looked for again.
+  /** Merges the changes that another receiver has made to the file. */
+  async function mergeChanges(): Promise<void> {
+    // Before the read, so that a later change is found next time.
     const version = await versionOf(file);
     const content = await readIfAny(file);
-    // A damaged one as well, or every call would read it again.
+    // Also for a damaged file, or every call would read it again.
     seen = version;
     const found = content && readPeersFile(content)?.rows;
     if (!found) return;
@@ -92,7 +87,7 @@ export async function openPeerTable(directory: string, { clock, log }: PeerTable
       const key = keyOf(row);
       const mine = rows.get(key);
       const isNew = !mine && row.paired_at > (removed.get(key) ?? -Infinity);
-      // Of ours nothing is in the table before it is on disk: another key was approved by the other one, later.
+      // Our rows are on disk before they are in the table, so a different key is a later approval by the other receiver.
       if (isNew || (mine && mine.pin_sha256 !== row.pin_sha256)) rows.set(key, row);
     }
     known = present;
@@ -136,8 +131,8 @@ export async function openPeerTable(directory: string, { clock, log }: PeerTable
     add(peer) {
       return turns.run(async () => {
         const key = foldId(peer.dashboardId);
-        await takeOverChanges();
-        if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is approved already');
+        await mergeChanges();
+        if (rows.has(key)) throw new ReceiverError('PAIRING', 'this dashboard is already approved');
         const row = newRow(peer);
         await save([row]);
         rows.set(key, row);
@@ -169,14 +164,14 @@ export async function openPeerTable(directory: string, { clock, log }: PeerTable
     reread: () =>
       turns
         .run(async () => {
-          if ((await versionOf(file)) !== seen) await takeOverChanges();
+          if ((await versionOf(file)) !== seen) await mergeChanges();
         })
         .catch((error: unknown) => log.warn({ file, err: error }, 'peers file not reread')),
     close: turns.idle,
   };
 }
 
-/** Another one after each write, which makes a new file. Empty when there is none. */
+/** Changes with each write, which creates a new file. Empty if the file is missing. */
 async function versionOf(file: string): Promise<string> {
   const found = await stat(file, { bigint: true }).catch(() => null);
   return found === null ? '' : `${found.ino} ${found.mtimeNs} ${found.size}`;

@@ -1,8 +1,7 @@
 /**
- * Requests to pair that wait for a person, and the connections that wait with them for the answer.
- *
- * They live in memory only and die with the pairing window. Rows and waiters are bounded, because anybody on the
- * network can make them while the window is open.
+ * The pairing window, the requests that are pending in it, and the connections that wait for their decision. Requests are
+ * held in memory only and expire with the window. Their number is limited, because anyone on the network can create them
+ * while the window is open.
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
@@ -12,7 +11,6 @@ import type { DashboardId } from '../paths/index.js';
 import { foldId } from './identity.js';
 import type { NewPeer } from './peer-row.js';
 
-/** A request as the operator sees it. The pin is that of the key which asked. */
 export interface PendingPeer extends NewPeer {
   readonly pin: string;
 }
@@ -22,15 +20,15 @@ export type PairingLimits = Pick<ConnectionLimits, 'pairingRequests' | 'waitersP
 export interface PendingRows {
   list(): readonly PendingPeer[];
   get(id: DashboardId): PendingPeer | undefined;
-  /** Whether another row has this id in another case. */
+  /** Whether another row's id differs only in letter case. */
   hasTwin(id: DashboardId): boolean;
-  /** Adds or replaces the row of that id. False when it is a new one and there are too many. */
+  /** Adds or replaces a row. False when it is new and there are too many. */
   put(row: PendingPeer): boolean;
-  /** Removes the row and wakes who waits for it. False when there was none. */
+  /** Removes the row and wakes its watchers. False when there is none. */
   remove(id: DashboardId): boolean;
   /**
-   * Begins to watch a row. `removed` becomes true when it goes, false when the signal aborts or a newer watcher takes
-   * this one's place. Call `stop` on every way out.
+   * Watches a row. `removed` resolves to true when the row is removed, to false when the signal aborts or a newer watcher
+   * replaces this one. Always call `stop` at the end.
    */
   watch(id: DashboardId, signal: AbortSignal): { readonly removed: Promise<boolean>; stop(): void };
 }
@@ -81,31 +79,23 @@ function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void 
   return { promise, resolve };
 }
 
-/**
- * The pairing window: strangers can ask to pair only while somebody is looking.
- *
- * Each operator's page holds its own share, so closing one page does not shut the door on another, and a page that
- * vanished stops counting after its time. One timer, always for the latest deadline: an old one that fires after an
- * explicit close would throw out requests of the next window.
- */
-
-/** How long a share lasts unless it is extended (Device Builder 1.26). */
+/** The default duration of a share (Device Builder 1.26). */
 export const windowMs = 300_000;
 const maxClients = 64;
 const maxNameLength = 64;
 
+/**
+ * Strangers can request to pair only while an operator is present. Each operator's page holds its own share of the window,
+ * so closing one page does not close the window for another, and the share of a vanished page expires.
+ */
 export interface PairingWindow {
   isOpen(): boolean;
   /** Milliseconds until the window closes by itself; 0 when it is closed. */
   closesInMs(): number;
-  /**
-   * Opens the window for one client, or extends that client's share: from now on, `durationMs` (300 s unless said). Throws
-   * `OPTIONS` for too many clients, or too long a name.
-   */
+  /** Sets a client's share to `durationMs` from now. Throws `OPTIONS` for too many clients, or too long a name. */
   open(client: string, durationMs?: number): void;
-  /** Gives up that client's share. The window closes with the last one. */
+  /** Ends a client's share. The window closes with the last one. */
   close(client: string): void;
-  /** Closes the window for all. */
   closeAll(): void;
 }
 
@@ -124,6 +114,7 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
     changed();
   }
 
+  /** One timer for the latest deadline: an old timer that fires later would drop requests of the next window. */
   function reschedule(): void {
     cancelTimer();
     const delayMs = closesInMs();
@@ -137,20 +128,18 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
     open(client, durationMs = windowMs) {
       for (const [each, deadline] of deadlines) if (deadline <= clock.steady()) deadlines.delete(each);
       if (client.length > maxNameLength || (!deadlines.has(client) && deadlines.size >= maxClients)) {
-        const limits = `${maxClients} clients with names of ${maxNameLength} characters`;
-        throw new ReceiverError('OPTIONS', `the pairing window has at most ${limits}`);
+        const limits = `at most ${maxClients} clients with names of up to ${maxNameLength} characters`;
+        throw new ReceiverError('OPTIONS', `the pairing window allows ${limits}`);
       }
       deadlines.set(client, clock.steady() + durationMs);
       reschedule();
       changed();
     },
     close(client) {
-      if (deadlines.delete(client)) {
-        if (deadlines.size === 0) {
-          cancelTimer();
-          changed();
-        } else reschedule();
-      }
+      if (!deadlines.delete(client)) return;
+      if (deadlines.size > 0) return reschedule();
+      cancelTimer();
+      changed();
     },
     closeAll,
   };

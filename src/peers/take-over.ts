@@ -1,9 +1,7 @@
 /**
- * Takes over the key, the peers and the name of a Device Builder build server (1.26), so that its clients find the same
- * server again and nobody has to pair anew. Its files are only read.
- *
- * A client that sees another key stops for good. So it is all or nothing: the key comes last, and a receiver that has
- * a key of its own already is never given another.
+ * Takes over the key, the peers and the id of a Device Builder build server (1.26), so that its clients find the same
+ * server and need not pair again. Its files are only read. A client that sees another key stops for good, so the takeover
+ * is all or nothing: the key is written last, and a receiver that already has a key never gets another.
  */
 import { mkdir, rename, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,41 +14,42 @@ import { asideName, readIfAny } from './kept-file.js';
 import { readPeersFile, type Row } from './peer-row.js';
 import { peersFile } from './peers.js';
 
-/** Below its configuration directory. */
-const theirs = {
+/** In Device Builder's configuration directory. */
+const deviceBuilder = {
   key: '.device-builder-peer-link-key.bin',
   peers: '.receiver_peers.json',
   settings: '.device-builder.json',
-  /** Held as long as it runs. */
+  /** Locked while it runs. */
   lock: '.esphome/.device-builder.lock',
 };
 
 export interface TakeOverOptions {
-  /** The configuration directory of the other server. */
+  /** Device Builder's configuration directory. */
   readonly from: string;
   readonly stateDir: string;
   readonly log: Log;
 }
 
 /**
- * Does nothing when it was done before, also when the other server's files are gone by now. Throws `STATE` when they
- * cannot be used, when the other server still runs, or when this receiver has another key; and system errors. Then
- * nothing has changed.
+ * Does nothing after an earlier takeover, even if Device Builder's files are gone. Throws `STATE`, with nothing changed,
+ * when the files are unusable, when Device Builder still runs, or when this receiver has another key; and system errors.
  */
 export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promise<void> {
-  const theirKey = await readIfAny(join(from, theirs.key));
+  const theirKey = await readIfAny(join(from, deviceBuilder.key));
   const ownKey = await readIfAny(join(stateDir, identityFile));
   if (ownKey !== undefined) {
     if (theirKey === undefined || theirKey.equals(ownKey)) return;
-    throw refused('this receiver has a key of its own already, to which its peers are bound', { stateDir });
+    throw takeOverError('this receiver already has a key of its own, which its peers have pinned', {
+      stateDir,
+    });
   }
-  if (theirKey === undefined) throw refused('there is no key of a Device Builder build server', { from });
-  if (theirKey.length !== keyBytes) throw refused('the key of the Device Builder is damaged', { from });
+  if (theirKey === undefined) throw takeOverError('the directory has no key of a Device Builder', { from });
+  if (theirKey.length !== keyBytes) throw takeOverError("Device Builder's key is damaged", { from });
   const rows = await readRows(from, log);
   const theirId = await readId(from, log);
   // Two servers with one key would take each other's clients.
-  if (await isFlocked(join(from, theirs.lock))) {
-    throw refused('the Device Builder still runs: stop it first', { from });
+  if (await isFlocked(join(from, deviceBuilder.lock))) {
+    throw takeOverError('Device Builder is still running: stop it first', { from });
   }
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
   await setAside(join(stateDir, peersFile), log);
@@ -62,12 +61,11 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
   log.info({ from, peers: rows.length }, "Device Builder's key and peers taken over");
 }
 
-/** Nobody is paired when there is no file. */
 async function readRows(from: string, log: Log): Promise<readonly Row[]> {
-  const content = await readIfAny(join(from, theirs.peers));
+  const content = await readIfAny(join(from, deviceBuilder.peers));
   if (content === undefined) return [];
   const found = readPeersFile(content);
-  if (found === undefined) throw refused('the peers file of the Device Builder is damaged', { from });
+  if (found === undefined) throw takeOverError("Device Builder's peers file is damaged", { from });
   if (found.badRows > 0) {
     const { badRows } = found;
     log.warn({ from, badRows }, 'peers file has invalid rows, skipped: their dashboards must pair again');
@@ -76,12 +74,11 @@ async function readRows(from: string, log: Log): Promise<readonly Row[]> {
 }
 
 /**
- * Its own dashboard id, which is the name that it is announced by and that clients store as its address: from where
- * 1.26 keeps it, else from where older releases did. Without one there is nothing to go on with, but also nothing lost
- * that pairing hangs on.
+ * Device Builder's dashboard id, by which it is announced and which clients store as its address: from the block of 1.26,
+ * or that of older releases. Without it the announced name changes, but no pairing is lost.
  */
 async function readId(from: string, log: Log): Promise<string | undefined> {
-  const content = await readIfAny(join(from, theirs.settings));
+  const content = await readIfAny(join(from, deviceBuilder.settings));
   if (content === undefined) return undefined;
   const settings = parseJson(content);
   const id = idIn(settings, '_dashboard_identity') ?? idIn(settings, '_remote_build');
@@ -99,7 +96,7 @@ function parseJson(content: Buffer): unknown {
   }
 }
 
-/** Any string that is not empty, as the original takes it. */
+/** Any non-empty string, as in Device Builder. */
 function idIn(settings: unknown, block: string): string | undefined {
   const id = fieldOf(fieldOf(settings, block), 'dashboard_id');
   return typeof id === 'string' && id !== '' ? id : undefined;
@@ -110,7 +107,7 @@ function fieldOf(value: unknown, name: string): unknown {
   return isObject ? Reflect.get(value, name) : undefined;
 }
 
-/** Peers without a key are of a take-over that was cut short, or of a person who knows why. */
+/** A peers file without a key is from an interrupted takeover, or was put there by a person. */
 async function setAside(file: string, log: Log): Promise<void> {
   if ((await readIfAny(file)) === undefined) return;
   const aside = asideName(file);
@@ -118,30 +115,28 @@ async function setAside(file: string, log: Log): Promise<void> {
   log.warn({ file, aside }, 'peers file without a key set aside');
 }
 
-function refused(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {
-  return new ReceiverError('STATE', `nothing is taken over: ${message}`, facts);
+function takeOverError(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {
+  return new ReceiverError('STATE', `takeover refused: ${message}`, facts);
 }
 
 /**
- * Whether a program holds a `flock` on a file. Node cannot take such a lock, but Linux tells who has one; elsewhere the
- * answer is that nobody does.
+ * Whether a program holds a `flock` on the file. Node cannot take such a lock, but Linux lists the holders; on other
+ * systems the result is false.
  */
-
-/** False for a file that is not there. Throws system errors. */
 async function isFlocked(file: string): Promise<boolean> {
   try {
     const { dev, ino } = await stat(file, { bigint: true });
-    const place = `${hex(majorOf(dev))}:${hex(minorOf(dev))}:${ino}`;
+    const inode = `${hex(majorOf(dev))}:${hex(minorOf(dev))}:${ino}`;
     return (await readFile('/proc/locks', 'utf8'))
       .split('\n')
-      .some((line) => line.includes(' FLOCK ') && line.split(/\s+/).includes(place));
+      .some((line) => line.includes(' FLOCK ') && line.split(/\s+/).includes(inode));
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return false;
     throw error;
   }
 }
 
-/** The kernel's two halves of a device number, as `stat` packs them. */
+/** The major and minor halves of a device number, as `stat` packs them. */
 function majorOf(dev: bigint): bigint {
   return ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
 }

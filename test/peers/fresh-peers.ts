@@ -1,10 +1,10 @@
-/** A peer table that is real in all but its place: a fresh directory that goes with the test. */
+/** A real peer table in a fresh directory, which is removed with the test. */
 import type { Clock } from '../../src/async/clock.js';
 import { silentLog } from '../../src/log.js';
 import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 
-/** Registers its own closing, so that no write outlives the directory. */
+/** Registers its own close, so that no write outlives the directory. */
 export async function freshPeers(t: Cleanups, clock: Clock): Promise<PeerTable> {
   let peers: PeerTable | undefined;
   const directory = await tempDir({

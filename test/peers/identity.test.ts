@@ -1,4 +1,4 @@
-/** The key, the pin as people see it, the dashboard id, and the names that strangers give to themselves. */
+/** The key, the pin as people see it, the dashboard id, and labels from strangers. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
@@ -32,7 +32,7 @@ const vectors = [
 ];
 
 for (const { who, identity, publicKey, pin, names } of vectors) {
-  test(`The ${who}'s public key, pin and pictures are those of the published vector`, () => {
+  test(`The ${who}'s public key, pin and pictures match the published vector`, () => {
     assert.equal(identity.publicKey.toString('hex'), publicKey);
     assert.equal(identity.pin, pin);
     assert.equal(pinOf(Buffer.from(publicKey, 'hex')), pin);
@@ -41,7 +41,7 @@ for (const { who, identity, publicKey, pin, names } of vectors) {
   });
 }
 
-test('There are 64 pictures, each with an emoji and a name of its own', () => {
+test('There are 64 pictures, each with a unique emoji and name', () => {
   assert.equal(new Set(pictures.map(({ emoji }) => emoji)).size, 64);
   assert.equal(new Set(pictures.map(({ name }) => name)).size, 64);
   const byIndex = [0, 21, 36, 49, 60, 63].map((index) => pictures[index]);
@@ -53,7 +53,7 @@ test('There are 64 pictures, each with an emoji and a name of its own', () => {
     { emoji: '\u2693\ufe0f', name: 'Anchor' },
     { emoji: '\u{1f4cc}', name: 'Pin' },
   ]);
-  // The order is frozen: another one would show two people different pictures of one pin.
+  // The order is fixed: another one would show two people different pictures of the same pin.
   const all = pictures.map(({ emoji, name }) => `${emoji} ${name}`).join();
   assert.equal(
     createHash('sha256').update(all).digest('hex'),
@@ -61,17 +61,17 @@ test('There are 64 pictures, each with an emoji and a name of its own', () => {
   );
 });
 
-test('Anything but a whole pin has no pictures', () => {
+test('Anything but a complete pin has no pictures', () => {
   const pin = pinOf(ramp(1));
   for (const half of ['', 'ab', pin.slice(1), `${pin}0`, pin.toUpperCase(), pinText(pin)])
     assert.throws(() => pinPictures(half), { code: 'OPTIONS' }, half);
 });
 
-test('A pin is shown as 32 pairs with single spaces', () => {
+test('A pin is shown as 32 pairs separated by single spaces', () => {
   assert.match(pinText(pinOf(ramp(1))), /^([0-9a-f]{2} ){31}[0-9a-f]{2}$/);
 });
 
-test('The key is made once, is private to its owner, and stays the same', async (t) => {
+test('The key is created once, is readable by its owner only, and stays the same', async (t) => {
   const directory = join(await tempDir(t), 'receiver');
   const first = await loadIdentity(directory, silentLog);
   const file = join(directory, 'identity.key');
@@ -82,7 +82,7 @@ test('The key is made once, is private to its owner, and stays the same', async 
   assert.deepEqual(await readdir(directory), ['identity.key']);
 });
 
-test('Of receivers that start at once on a new directory all have the one key that is kept', async (t) => {
+test('Receivers that start at the same time in a new directory all use the same stored key', async (t) => {
   const directory = join(await tempDir(t), 'receiver');
   const loads = Array.from({ length: 16 }, () => loadIdentity(directory, silentLog));
   const pins = new Set((await Promise.all(loads)).map(({ pin }) => pin));
@@ -90,7 +90,7 @@ test('Of receivers that start at once on a new directory all have the one key th
   assert.deepEqual(await readdir(directory), ['identity.key']);
 });
 
-test('A key file of the wrong length is set aside whole and replaced, with a warning', async (t) => {
+test('A key file of the wrong length is renamed unchanged and replaced, with a warning', async (t) => {
   const directory = await tempDir(t);
   await writeFile(join(directory, 'identity.key'), 'short');
   const log = recordingLog();
@@ -103,14 +103,14 @@ test('A key file of the wrong length is set aside whole and replaced, with a war
   ]);
 });
 
-test('A key file that cannot be read at all is an error, and no new key is made', async (t) => {
+test('An unreadable key file is an error, and no new key is created', async (t) => {
   const directory = await tempDir(t);
   await mkdir(join(directory, 'identity.key'));
   await assert.rejects(loadIdentity(directory, silentLog), { code: 'EISDIR' });
   assert.deepEqual(await readdir(directory), ['identity.key']);
 });
 
-test('The dashboard id is 32 characters of base64url, made once, and replaced when damaged', async (t) => {
+test('The dashboard id is 32 characters of base64url, created once, and replaced if damaged', async (t) => {
   const directory = await tempDir(t);
   const id = await loadDashboardId(directory, silentLog);
   assert.match(id, /^[A-Za-z0-9_-]{32}$/);
@@ -122,14 +122,14 @@ test('The dashboard id is 32 characters of base64url, made once, and replaced wh
 });
 
 const labels: readonly [title: string, text: unknown, shown: string][] = [
-  ['no string is an empty label', 42, ''],
-  ['white space around a label goes', '  Home \n', 'Home'],
+  ['a value that is not a string becomes empty', 42, ''],
+  ['white space around a label is removed', '  Home \n', 'Home'],
   ['line breaks and tabs become single spaces', 'Home\r\n\tserver', 'Home server'],
-  ['control characters go', 'Ho\u0007me\u001b[31m', 'Home[31m'],
-  ['direction marks go', 'Home\u202etxe.\u2066x\u200f', 'Hometxe.x'],
-  ['letters without a picture go', 'H\u200bo\u3164m\u034fe\u2800\ufe0f', 'Home'],
-  ['an unpaired surrogate goes', 'Home\ud83d', 'Home'],
-  ['letters of other scripts and emoji stay', 'Küche 厨房 🔥', 'Küche 厨房 🔥'],
+  ['control characters are removed', 'Ho\u0007me\u001b[31m', 'Home[31m'],
+  ['direction marks are removed', 'Home\u202etxe.\u2066x\u200f', 'Hometxe.x'],
+  ['invisible letters are removed', 'H\u200bo\u3164m\u034fe\u2800\ufe0f', 'Home'],
+  ['an unpaired surrogate is removed', 'Home\ud83d', 'Home'],
+  ['letters of other scripts and emoji are kept', 'Küche 厨房 🔥', 'Küche 厨房 🔥'],
   ['128 characters are kept, not code units', '🔥'.repeat(200), '🔥'.repeat(128)],
 ];
 

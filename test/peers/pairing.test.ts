@@ -1,4 +1,4 @@
-/** The pairing, the window and the one-time key, rule by rule, and any history of strangers and operators. */
+/** Covers src/peers/pending.ts. Pairing, its window and the one-time key, rule by rule, and random histories of both sides. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 
@@ -57,7 +57,7 @@ async function setting(t: Cleanups): Promise<Setting> {
   return { pairing, peers, clock, events, types: () => events.map(({ type }) => type) };
 }
 
-/** What was there before the call: an approved row of key A, a waiting row of key A, both, or none. */
+/** The state before the call: an approved row of key A, a pending row of key A, or none. */
 type Before = 'nobody' | 'approved' | 'waiting';
 
 async function prepare({ pairing }: Setting, before: Before, isOpen: boolean): Promise<void> {
@@ -78,7 +78,7 @@ const requests: readonly [
 ][] = [
   ['approved with the same key: approved, window or not', 'approved', false, {}, { response: 'approved' }],
   [
-    'approved with another key: pin_mismatch, though the window is open',
+    'approved with another key: pin_mismatch, although the window is open',
     'approved',
     true,
     { publicKey: keyB },
@@ -86,16 +86,16 @@ const requests: readonly [
   ],
   ['the window is closed: no_pairing_window', 'nobody', false, {}, { response: 'no_pairing_window' }],
   ['the window is open: pending', 'nobody', true, {}, { response: 'pending' }],
-  ['the same key asks again: pending', 'waiting', true, {}, { response: 'pending' }],
+  ['the same key requests again: pending', 'waiting', true, {}, { response: 'pending' }],
   [
-    'another key asks for a waiting id: pin_mismatch',
+    'another key requests a pending id: pin_mismatch',
     'waiting',
     true,
     { publicKey: keyB },
     { response: 'rejected', reason: 'pin_mismatch' },
   ],
   [
-    'an id that differs from a waiting one in case only: bad_dashboard_id',
+    'an id that differs from a pending one in case only: bad_dashboard_id',
     'waiting',
     true,
     { dashboardId: dashboardId('DASHBOARD-1'), publicKey: keyB },
@@ -127,7 +127,7 @@ suite('pair_request', () => {
     });
   }
 
-  test('An approved peer renews its names and address, but an empty one leaves the old', async (t) => {
+  test('An approved peer renews its names and address, and empty values keep the old ones', async (t) => {
     const set = await setting(t);
     await prepare(set, 'approved', false);
     const pairedAt = set.peers.get(id)?.pairedAt;
@@ -141,7 +141,7 @@ suite('pair_request', () => {
     );
   });
 
-  test('Waiting requests are bounded, and one more is told no more than a closed window tells', async (t) => {
+  test('Pending requests are limited, and one more gets the same answer as with a closed window', async (t) => {
     const { pairing } = await setting(t);
     pairing.window.open('page');
     for (let n = 0; n < pairingRequests; n += 1) {
@@ -183,14 +183,14 @@ const lookUps: readonly [
     'rejected',
   ],
   [
-    'waiting with the same key: pending_not_approved, and pair_status waits',
+    'pending with the same key: pending_not_approved, and pair_status waits',
     'waiting',
     {},
     { response: 'pending', reason: 'pending_not_approved' },
     'waits',
   ],
   [
-    'waiting with another key: pin_mismatch',
+    'pending with another key: pin_mismatch',
     'waiting',
     { publicKey: keyB },
     { response: 'rejected', reason: 'pin_mismatch' },
@@ -242,7 +242,7 @@ suite('peer_link and pair_status', () => {
     });
   }
 
-  test('Of too many that wait for one row the oldest gives way', async (t) => {
+  test('When too many connections wait for a row, the oldest is released', async (t) => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
     const never = new AbortController().signal;
@@ -256,7 +256,7 @@ suite('peer_link and pair_status', () => {
 });
 
 suite('The operator', () => {
-  test('Approving needs the pin that was shown', async (t) => {
+  test('Approving requires the pin that was shown', async (t) => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
     await assert.rejects(set.pairing.approve(id, pinOf(keyB)), { code: 'PAIRING', message: /fingerprint/ });
@@ -265,7 +265,7 @@ suite('The operator', () => {
     assert.deepEqual(set.types(), ['window', 'requested', 'approved']);
   });
 
-  test('Approving twice says that it is done already, approving nobody that there is no request', async (t) => {
+  test('Approving twice and approving an unknown request have different errors', async (t) => {
     const set = await setting(t);
     await assert.rejects(set.pairing.approve(id, pinA), { code: 'PAIRING', message: /no such/ });
     await prepare(set, 'waiting', true);
@@ -274,11 +274,11 @@ suite('The operator', () => {
       set.pairing.approve(id, pinA),
     ]);
     assert.equal(first.status, 'fulfilled');
-    assert.match(String(second.status === 'rejected' && second.reason), /approved already/);
-    await assert.rejects(set.pairing.approve(id, pinA), { code: 'PAIRING', message: /approved already/ });
+    assert.match(String(second.status === 'rejected' && second.reason), /already approved/);
+    await assert.rejects(set.pairing.approve(id, pinA), { code: 'PAIRING', message: /already approved/ });
   });
 
-  test('A window that closes while an approval is being written does not undo it', async (t) => {
+  test('A window that closes during the write of an approval does not undo it', async (t) => {
     const set = await setting(t);
     await prepare(set, 'waiting', true);
     const status = set.pairing.pairStatus(caller(), new AbortController().signal);
@@ -290,7 +290,7 @@ suite('The operator', () => {
     assert.deepEqual(set.pairing.pending(), []);
   });
 
-  test('Revoking takes effect at once and is told before it is on disk', async (t) => {
+  test('Revoking takes effect at once and is announced before it is on disk', async (t) => {
     const set = await setting(t);
     await prepare(set, 'approved', true);
     const revoking = set.pairing.revoke(id);
@@ -300,7 +300,7 @@ suite('The operator', () => {
     assert.equal(await set.pairing.revoke(id), false);
   });
 
-  test('A listener that throws undoes nothing', async (t) => {
+  test('A listener that throws does not undo a decision', async (t) => {
     const set = await setting(t);
     set.pairing.subscribe(() => {
       throw new Error('a broken panel');
@@ -318,7 +318,7 @@ suite('The pairing window', () => {
     return { clock, window, states };
   }
 
-  test('It closes by itself after 300 s, is told so once, and leaves no timer', () => {
+  test('It closes by itself after 300 s, with one event, and leaves no timer', () => {
     const { clock, window, states } = openWindow();
     window.open('a');
     clock.advance(299_999);
@@ -339,7 +339,7 @@ suite('The pairing window', () => {
     assert.deepEqual(states, [true, true, false]);
   });
 
-  test('One client that closes does not shut the window of another', () => {
+  test("One client's close does not close the window of another", () => {
     const { clock, window, states } = openWindow();
     window.open('a');
     clock.advance(100_000);
@@ -351,7 +351,7 @@ suite('The pairing window', () => {
     assert.deepEqual([states, clock.waiting], [[true, true, false], 0]);
   });
 
-  test('When the longest share is given up the next longest decides', () => {
+  test('When the longest share ends, the next longest decides', () => {
     const { clock, window } = openWindow();
     window.open('long', 900_000);
     window.open('short');
@@ -361,7 +361,7 @@ suite('The pairing window', () => {
     assert.equal(window.isOpen(), false);
   });
 
-  test('A timer of a closed window does not touch the next one', () => {
+  test('A timer of a closed window does not affect the next window', () => {
     const { clock, window } = openWindow();
     window.open('a');
     clock.advance(200_000);
@@ -373,7 +373,7 @@ suite('The pairing window', () => {
 });
 
 suite('The one-time key', () => {
-  test('It is shown once, in four groups of letters and digits that cannot be mixed up', () => {
+  test('It is shown once, in four groups of unambiguous letters and digits', () => {
     const shown: string[] = [];
     createOneTimeKey(manualClock(), (key) => shown.push(key));
     assert.equal(shown.length, 1);
@@ -389,7 +389,7 @@ suite('The one-time key', () => {
     ['with exactly 256 characters', (key) => key.padEnd(256, '-'), true],
   ];
   for (const [rule, present, matches] of forms) {
-    test(`${matches ? 'It fits' : 'It does not fit'} ${rule}`, () => {
+    test(`It ${matches ? 'matches' : 'does not match'} ${rule}`, () => {
       let key = '';
       const oneTime = createOneTimeKey(manualClock(), (text) => (key = text));
       assert.equal(oneTime.spend(present(key)), matches);
@@ -405,7 +405,7 @@ suite('The one-time key', () => {
     return { ...set, pairingKey: key };
   }
 
-  test('The right key approves at once, durably, closes the window, and works for nobody else', async (t) => {
+  test('The right key approves at once and durably, closes the window, and works only once', async (t) => {
     const { pairing, peers, pairingKey } = await armed(t);
     const other = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB, pairingKey });
     const answers = await Promise.all([
@@ -420,7 +420,7 @@ suite('The one-time key', () => {
     assert.throws(() => pairing.armOneTimeKey(() => {}), { code: 'STATE' });
   });
 
-  test('A wrong or missing key is told nothing, makes no request and costs no try', async (t) => {
+  test('A wrong or missing key gets the answer of a closed window, creates no request and does not use up the key', async (t) => {
     const { pairing, pairingKey } = await armed(t);
     for (const wrong of [{}, { pairingKey: 'ABCD' }]) {
       assert.deepEqual(await pairing.pairRequest(caller(wrong)), { response: 'no_pairing_window' });
@@ -429,14 +429,14 @@ suite('The one-time key', () => {
     assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
   });
 
-  test('When the window is closed for all, the key is forgotten with it', async (t) => {
+  test('Closing the window for all clients deletes the key', async (t) => {
     const { pairing, pairingKey } = await armed(t);
     pairing.window.closeAll();
     pairing.window.open('page');
     assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'pending' });
   });
 
-  test('After 900 s the window closes and the key is forgotten', async (t) => {
+  test('After 900 s the window closes and the key is deleted', async (t) => {
     const { pairing, clock, pairingKey, types } = await armed(t);
     clock.advance(899_999);
     assert.equal(pairing.window.isOpen(), true);
@@ -453,7 +453,7 @@ interface Operation {
   readonly publicKey: Buffer;
 }
 
-test('Whatever strangers and operators do, no row ever changes its key and only shown pins are approved', async () => {
+test('For any actions of strangers and operators, no row changes its key, and only shown pins are approved', async () => {
   const ids = ['dashboard-1', 'DASHBOARD-1', 'dashboard-2'].map((text) => dashboardId(text));
   const operation: fc.Arbitrary<Operation> = fc.record({
     kind: fc.constantFrom(
@@ -494,7 +494,7 @@ test('Whatever strangers and operators do, no row ever changes its key and only 
         if (kind === 'open') pairing.window.open('page');
         if (kind === 'close') pairing.window.close('page');
         if (kind === 'wait') clock.advance(100_000);
-        // A status is answered by what comes later.
+        // A later action answers the status.
         if (settled && kind !== 'status') await Promise.all(running.slice(begun));
         const after = pairing.pending().find((row) => row.dashboardId === dashboard);
         if (before && after) assert.equal(after.pin, before.pin);

@@ -59,7 +59,7 @@ test("An approved peer is on disk in Device Builder's form, private to its owner
   assert.deepEqual(again.list(), [{ ...rest, pin: pinOf(publicKey) }]);
 });
 
-test("Device Builder's own file is read, and fields of another release survive a change", async (t) => {
+test("Device Builder's file is read, and fields of another release survive a change", async (t) => {
   const directory = await tempDir(t);
   await write(directory, { peers: [{ ...row, groups: ['lab'] }] });
   const peers = await openPeerTable(directory, quiet);
@@ -71,7 +71,7 @@ test("Device Builder's own file is read, and fields of another release survive a
   });
 });
 
-test('A row with nothing but the required fields gets the defaults, and a useless port is none', async (t) => {
+test('A row with only the required fields gets the defaults, and an invalid port becomes 0', async (t) => {
   const directory = await tempDir(t);
   const { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at } = row;
   const bare = { dashboard_id, pin_sha256, static_x25519_pub, label, paired_at, connect_back_port: 70_000 };
@@ -83,7 +83,7 @@ test('A row with nothing but the required fields gets the defaults, and a useles
   );
 });
 
-test('One bad row costs that row: the others stay, and the whole file is kept aside', async (t) => {
+test('An invalid row is dropped alone: the others stay, and a copy of the whole file is kept', async (t) => {
   const directory = await tempDir(t);
   const other = { ...row, dashboard_id: 'another-dashboard' };
   const bad = [
@@ -105,7 +105,7 @@ test('One bad row costs that row: the others stay, and the whole file is kept as
   const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
   assert.equal(await readFile(join(directory, aside), 'utf8'), before);
   await openPeerTable(directory, { clock, log });
-  assert.equal(log.entries.length, 1, 'the cleaned file is not complained about again');
+  assert.equal(log.entries.length, 1, 'the cleaned file causes no second warning');
 });
 
 for (const [what, content] of [
@@ -113,7 +113,7 @@ for (const [what, content] of [
   ['a list', '[]'],
   ['an empty file', ''],
 ] as const) {
-  test(`A peers file that is ${what} is set aside and never overwritten`, async (t) => {
+  test(`A peers file that is ${what} is renamed and never overwritten`, async (t) => {
     const directory = await tempDir(t);
     await writeFile(join(directory, 'peers.json'), content);
     const log = recordingLog();
@@ -125,14 +125,14 @@ for (const [what, content] of [
   });
 }
 
-test('A file of a newer release is left alone and refused', async (t) => {
+test('A file of a newer release is refused and left unchanged', async (t) => {
   const directory = await tempDir(t);
   await write(directory, { version: 2, peers: [row] });
   await assert.rejects(openPeerTable(directory, quiet), { code: 'STATE' });
   assert.deepEqual(await read(directory), { version: 2, peers: [row] });
 });
 
-test('A second peer whose id differs in case only is refused', async (t) => {
+test('A second peer whose id differs only in case is refused', async (t) => {
   const peers = await openPeerTable(await tempDir(t), quiet);
   await peers.add(home);
   const twin = dashboardId(id.toUpperCase());
@@ -142,7 +142,7 @@ test('A second peer whose id differs in case only is refused', async (t) => {
   await assert.rejects(peers.add({ ...home, dashboardId: twin }), { code: 'PAIRING' });
 });
 
-test('A revocation holds before it is on disk, and a refresh that changes nothing writes nothing', async (t) => {
+test('A revocation takes effect before it is on disk, and a refresh without changes writes nothing', async (t) => {
   const directory = await tempDir(t);
   const peers = await openPeerTable(directory, quiet);
   await peers.add(home);
@@ -157,7 +157,7 @@ test('A revocation holds before it is on disk, and a refresh that changes nothin
   assert.equal(await peers.remove(id), false);
 });
 
-test('Changes made at once all reach the disk, and two approvals of one id give one peer', async (t) => {
+test('Concurrent changes all reach the disk, and two approvals of one id give one peer', async (t) => {
   const directory = await tempDir(t);
   const peers = await openPeerTable(directory, quiet);
   const ids = Array.from({ length: 10 }, (_, n) => dashboardId(`dashboard-${n}`));
@@ -176,7 +176,7 @@ test('Changes made at once all reach the disk, and two approvals of one id give 
   ]);
 });
 
-test('An approval that cannot be written is no approval', async (t) => {
+test('An approval that cannot be written fails', async (t) => {
   const directory = join(await tempDir(t), 'gone');
   await mkdir(directory);
   const peers = await openPeerTable(directory, quiet);
@@ -188,7 +188,7 @@ test('An approval that cannot be written is no approval', async (t) => {
   assert.equal(peers.get(id)?.label, 'Home');
 });
 
-test('What another receiver on the directory has approved, revoked or paired anew is known after a look', async (t) => {
+test("Another receiver's approvals, revocations and new pairings are known after a reread", async (t) => {
   const directory = await tempDir(t);
   const [one, two] = [await openPeerTable(directory, quiet), await openPeerTable(directory, quiet)];
   await one.add(home);
@@ -212,7 +212,7 @@ test('What another receiver on the directory has approved, revoked or paired ane
   assert.deepEqual([kept?.pin, kept?.label], [pinOf(Buffer.alloc(32, 99)), 'now']);
 });
 
-test('What this receiver has revoked does not come back by a look, though the disk still has it', async (t) => {
+test('A peer that this receiver has revoked does not return by a reread, although it is still on disk', async (t) => {
   const directory = await tempDir(t);
   const file = join(directory, 'peers.json');
   const peers = await openPeerTable(directory, quiet);
@@ -230,7 +230,7 @@ test('What this receiver has revoked does not come back by a look, though the di
   assert.equal(peers.get(id)?.label, 'Home', 'but who has paired again since is let in');
 });
 
-test('A look at a file that cannot be read changes nothing and is in the log', async (t) => {
+test('A reread of an unreadable file changes nothing and is logged', async (t) => {
   const directory = await tempDir(t);
   const log = recordingLog();
   const peers = await openPeerTable(directory, { clock, log });
@@ -242,7 +242,7 @@ test('A look at a file that cannot be read changes nothing and is in the log', a
   assert.deepEqual(log.entries, ['warn: peers file not reread']);
 });
 
-test('Two receivers on one directory take over what the other has approved and revoked', async (t) => {
+test("Two receivers on one directory apply each other's approvals and revocations", async (t) => {
   const directory = await tempDir(t);
   const peer = (letter: string): NewPeer => ({ ...home, dashboardId: dashboardId(letter.repeat(32)) });
   const idsOf = (table: PeerTable): string[] => table.list().map(({ dashboardId: key }) => key[0] ?? '');

@@ -1,4 +1,4 @@
-/** What a peer's row takes over from each connection, and what it keeps. */
+/** Which fields of a peer's row each connection renews, and which it keeps. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -24,7 +24,7 @@ const first: PairingCaller = {
   address: '192.0.2.10',
   connectBackPort: 6055,
 };
-/** As a client has it that says no more than it must. */
+/** A caller that sends only the required fields. */
 const bare: PairingCaller = {
   ...{ dashboardId: id, publicKey: key, label: '', labelAuto: false, friendlyName: '' },
   ...{ haAddon: false, address: '', connectBackPort: 0 },
@@ -47,7 +47,7 @@ function facts(peer: Peer | undefined): unknown[] {
   return [label, labelAuto, friendlyName, haAddon, address, connectBackPort];
 }
 
-test('A session renews name, address and port only where it brings them, the add-on always, the label never', async (t) => {
+test('A session renews name, address and port if present, the add-on flag always, the label never', async (t) => {
   const pairing = await deskOf(t);
   const approved = await pairing.approve(id, pinOf(key));
   assert.deepEqual(facts(approved), ['Home', true, 'hass', true, '192.0.2.10', 6055]);
@@ -57,7 +57,7 @@ test('A session renews name, address and port only where it brings them, the add
   assert.equal(pairing.seen(bare)?.pairedAt, approved.pairedAt);
 });
 
-test('A request that is made again by the same key is a wholly new one, and the operator is told', async (t) => {
+test('A repeated request by the same key replaces the old one, and the operator is told', async (t) => {
   const clock = manualClock({ wall: 1_000_000 });
   const pairing = await deskOf(t, clock);
   const told: string[] = [];
@@ -73,7 +73,7 @@ test('A request that is made again by the same key is a wholly new one, and the 
   assert.deepEqual([told, more], [['requested'], []]);
 });
 
-test('The time of a pairing is that of the request and not of the approval', async (t) => {
+test('The time of a pairing is the time of its request, not of its approval', async (t) => {
   const clock = manualClock({ wall: 1_000_000 });
   const pairing = await deskOf(t, clock);
   clock.advance(60_000);

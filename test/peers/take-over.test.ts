@@ -1,4 +1,4 @@
-/** Going on with the key and the peers of a Device Builder build server, on real files. */
+/** Taking over the key and the peers of a Device Builder build server, on real files. */
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -44,7 +44,7 @@ async function servers(t: TestContext, peers: unknown, theirKey: Buffer | null =
 
 const stateOf = async ({ stateDir }: Servers): Promise<string[]> => readdir(stateDir).catch(() => []);
 
-test('Its key becomes ours and its peers are paired; fields that we do not know stay, and its files are as they were', async (t) => {
+test('Its key becomes ours and its peers are paired; unknown fields are kept, and its files are unchanged', async (t) => {
   const both = await servers(t, [
     row('dashboard-one', { colour: 'red' }),
     { dashboard_id: 'broken' },
@@ -64,7 +64,7 @@ test('Its key becomes ours and its peers are paired; fields that we do not know 
   assert.deepEqual((await readdir(both.from)).toSorted(), [keyName, peersName]);
 });
 
-test('It is announced under the same name: the id comes along from where either release keeps it, whatever it looks like', async (t) => {
+test('It is announced under the same name: the id is taken from the block of either release, in any form', async (t) => {
   const id = (text: unknown): object => ({ dashboard_id: text });
   const long = 'AbCdEfGh_jklmnopqrstuvwxyz012345';
   for (const [settings, name, kept] of [
@@ -88,7 +88,7 @@ test('It is announced under the same name: the id comes along from where either 
   }
 });
 
-test('Settings without an id, or damaged ones, cost the name and nothing else', async (t) => {
+test('Settings without an id, or damaged ones, lose the name and nothing else', async (t) => {
   for (const settings of [
     '',
     '{',
@@ -106,7 +106,7 @@ test('Settings without an id, or damaged ones, cost the name and nothing else', 
   }
 });
 
-test('It happens once: a peer that was revoked here does not come back, and the other files may go', async (t) => {
+test('It happens once: a peer that was revoked here does not return, and the other files can be deleted', async (t) => {
   const both = await servers(t, [row('dashboard-one'), row('dashboard-two')]);
   await both.again();
   const table = await openPeerTable(both.stateDir, { clock, log });
@@ -119,13 +119,13 @@ test('It happens once: a peer that was revoked here does not come back, and the 
   assert.equal(only?.dashboardId, 'dashboard-two');
 });
 
-test('A server that nobody has paired with is taken over as well', async (t) => {
+test('A server without peers is taken over as well', async (t) => {
   const both = await servers(t, undefined);
   await both.again();
   assert.deepEqual((await openPeerTable(both.stateDir, { clock, log })).list(), []);
 });
 
-test('A take-over that was cut short before the key begins again', async (t) => {
+test('A takeover that was interrupted before the key starts again', async (t) => {
   const both = await servers(t, [row('dashboard-one')]);
   await mkdir(both.stateDir);
   await writeFile(join(both.stateDir, 'peers.json'), '{"version":1,"peers":[]}');
@@ -134,12 +134,12 @@ test('A take-over that was cut short before the key begins again', async (t) => 
   assert.equal((await stateOf(both)).filter((name) => name.includes('unusable')).length, 1);
 });
 
-test('What cannot be taken over is a clear error, and nothing of it is taken', async (t) => {
+test('Unusable files are reported, and nothing is taken over', async (t) => {
   const cases: readonly (readonly [RegExp, unknown, (Buffer | null)?])[] = [
-    [/there is no key/, [], null],
-    [/key .* is damaged/, [], Buffer.alloc(31)],
-    [/peers file .* is damaged/, '{"peers": 5}'],
-    [/peers file .* is damaged/, '{"peers": ['],
+    [/has no key/, [], null],
+    [/key is damaged/, [], Buffer.alloc(31)],
+    [/peers file is damaged/, '{"peers": 5}'],
+    [/peers file is damaged/, '{"peers": ['],
     [/newer release/, '{"version": 2, "peers": []}'],
   ];
   for (const [message, peers, theirKey = key] of cases) {
@@ -149,14 +149,14 @@ test('What cannot be taken over is a clear error, and nothing of it is taken', a
   }
 });
 
-test('A receiver that has another key keeps it: its peers would otherwise stop for good', async (t) => {
+test('A receiver with another key keeps it, because its peers would otherwise stop for good', async (t) => {
   const both = await servers(t, []);
   const own = await loadIdentity(both.stateDir, log);
-  await assert.rejects(both.again(), { code: 'STATE', message: /has a key of its own already/ });
+  await assert.rejects(both.again(), { code: 'STATE', message: /already has a key of its own/ });
   assert.equal((await loadIdentity(both.stateDir, log)).pin, own.pin);
 });
 
-test('A server that still runs is not taken over', async (t) => {
+test('A running server is not taken over', async (t) => {
   const both = await servers(t, []);
   const dataDir = join(both.from, '.esphome');
   await mkdir(dataDir);
@@ -172,7 +172,7 @@ test('A server that still runs is not taken over', async (t) => {
 });
 
 test(
-  'A file that cannot be read is an error and not a missing one',
+  'An unreadable file is an error and does not count as missing',
   { skip: process.getuid?.() === 0 },
   async (t) => {
     const both = await servers(t, []);
@@ -182,7 +182,7 @@ test(
   },
 );
 
-test('Whatever the peers file holds is taken over or refused in a sentence', async (t) => {
+test('Any content of the peers file is taken over or refused with a message', async (t) => {
   const both = await servers(t, '');
   await fc.assert(
     fc.asyncProperty(

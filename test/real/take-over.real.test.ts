@@ -25,7 +25,7 @@ test('A real dashboard that was paired with the original finds ours in its place
   // Two servers with one key would take each other's clients.
   const tooEarly = await startChild(t, program);
   assert.equal(await tooEarly.ended, 1);
-  assert.match(tooEarly.output(), /nothing is taken over: the Device Builder still runs/);
+  assert.match(tooEarly.output(), /takeover refused: Device Builder is still running/);
 
   assert.equal(await original.stop(), 0);
   const server = await startChild(t, program);
