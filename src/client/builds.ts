@@ -1,6 +1,7 @@
 /**
- * The jobs of one session: a bundle goes up in chunks, an ack and states come back, and exactly one of them ends
- * the call that waits (Device Builder 1.26).
+ * The jobs of one session: a bundle is sent in chunks, an ack and states come back, and exactly one of them ends the
+ * pending call (Device Builder 1.26). Chunks are sent as fast as the connection accepts them, so that pings and pongs
+ * never wait behind a whole bundle.
  */
 import { randomBytes, createHash } from 'node:crypto';
 
@@ -22,7 +23,7 @@ export interface ClientBuilds {
   ack(frame: FrameOf<'submit_job_ack'>): void;
   state(frame: FrameOf<'job_state_changed'>): void;
   output(frame: FrameOf<'job_output'>): void;
-  /** The session is over: whoever waits throws this. */
+  /** Ends all pending calls with this error. */
   end(error: ReceiverError): void;
 }
 
@@ -30,20 +31,20 @@ export interface ClientBuildsDeps {
   readonly channel: OffloaderChannel;
   readonly clock: Clock;
   readonly log: Log;
-  /** Ends the session: an upload has stopped half-way, and the protocol has no other way to take it back. */
-  readonly breakOff: () => void;
+  /** Ends the session after an incomplete upload, which the protocol cannot take back in any other way. */
+  readonly endSession: () => void;
 }
 
 interface ClientJob {
   readonly request: BuildRequest;
   phase: 'waiting' | 'sending' | 'accepted' | 'over';
-  /** A cancellation waits for the ack: before it the receiver would not know the job. */
+  /** A cancellation waits for the ack, because the receiver does not know the job before. */
   cancelWanted: boolean;
-  /** Ends the call. Only the first call counts. */
+  /** Ends the pending call. Only the first call has an effect. */
   readonly settle: (result: BuildResult | ReceiverError) => void;
 }
 
-export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuildsDeps): ClientBuilds {
+export function createClientBuilds({ channel, clock, log, endSession }: ClientBuildsDeps): ClientBuilds {
   const jobs = new Map<string, ClientJob>();
   const uploads = createSerialQueue();
   let ended: ReceiverError | undefined;
@@ -52,10 +53,12 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
     const { jobId = randomBytes(6).toString('hex'), signal } = request;
     if (ended !== undefined) throw ended;
     if (signal?.aborted === true) throw cancelled(jobId);
-    if (jobs.has(jobId)) throw new ReceiverError('STATE', `the job ${quote(jobId)} is under way already`);
+    if (jobs.has(jobId)) throw new ReceiverError('STATE', `the job ${quote(jobId)} is already in progress`);
     const bundle = toAnnouncedBundle(request.bundle);
-    if (bundle.size > maxBundleBytes) {
-      throw new ReceiverError('BUNDLE', `the bundle is over ${maxBundleBytes} bytes`, { bytes: bundle.size });
+    const { size: bytes } = bundle;
+    if (bytes > maxBundleBytes) {
+      const message = `bundle too large: at most ${maxBundleBytes} bytes are allowed, got ${bytes}`;
+      throw new ReceiverError('BUNDLE', message, { bytes });
     }
     const stopListening = onAbort(signal, () => cancel(jobId));
     let cancelTimer = (): void => {};
@@ -76,34 +79,27 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
   }
 
   /** Never rejects. */
-  async function send(
-    jobId: string,
-    job: ClientJob,
-    bundle: ReturnType<typeof toAnnouncedBundle>,
-  ): Promise<void> {
+  async function send(jobId: string, job: ClientJob, bundle: AnnouncedBundle): Promise<void> {
     if (job.phase !== 'waiting') return;
     job.phase = 'sending';
     try {
-      const isOver = (): boolean => job.phase === 'over';
-      await uploadBundle({ channel, jobId, request: job.request, bundle, isOver });
+      await uploadBundle(channel, { jobId, job, bundle });
     } catch (cause) {
       log.warn({ err: cause, jobId }, 'bundle upload failed');
-      if (isOverNow(job)) return;
+      if (isOver(job)) return;
       job.settle(
-        new ReceiverError('BUNDLE', 'the bundle could not be read to its end', { jobId }, { cause }),
+        new ReceiverError('BUNDLE', 'the bundle could not be read completely', { jobId }, { cause }),
       );
-      breakOff();
+      endSession();
     }
   }
 
   function awaitAck(job: ClientJob): () => void {
     if (job.phase !== 'sending') return () => {};
     return clock.after(ackTimeoutMs, () => {
-      if (job.phase === 'sending') {
-        job.settle(
-          new ReceiverError('PROTOCOL', 'the receiver did not acknowledge the job', { ackTimeoutMs }),
-        );
-      }
+      if (job.phase !== 'sending') return;
+      const message = 'the receiver did not acknowledge the job within 60 s';
+      job.settle(new ReceiverError('PROTOCOL', message, { ackTimeoutMs }));
     });
   }
 
@@ -114,8 +110,8 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
     else channel.send({ type: 'cancel_job', job_id: jobId });
   }
 
-  /** Calls a function of the caller's, whose errors must not end the session. */
-  function tell(jobId: string, call: () => void): void {
+  /** Errors of the caller's functions must not end the session. */
+  function notify(jobId: string, call: () => void): void {
     try {
       call();
     } catch (error) {
@@ -131,19 +127,19 @@ export function createClientBuilds({ channel, clock, log, breakOff }: ClientBuil
       if (job?.phase !== 'sending') return;
       if (!accepted) return job.settle(refused(jobId, reason));
       job.phase = 'accepted';
-      tell(jobId, () => job.request.onAccepted?.());
+      notify(jobId, () => job.request.onAccepted?.());
       if (job.cancelWanted) cancel(jobId);
     },
     state({ job_id: jobId, status, error_message: errorMessage, failure_reason: failureReason }) {
       const job = jobs.get(jobId);
-      if (job === undefined || isOverNow(job)) return;
-      tell(jobId, () => job.request.onState?.(status));
+      if (job === undefined || isOver(job)) return;
+      notify(jobId, () => job.request.onState?.(status));
       if (status === 'queued' || status === 'running') return;
       job.settle({ jobId, status, errorMessage, ...(failureReason !== undefined && { failureReason }) });
     },
     output({ job_id: jobId, line, stream }) {
       const job = jobs.get(jobId);
-      if (job !== undefined) tell(jobId, () => job.request.onOutput?.(line, stream));
+      if (job !== undefined) notify(jobId, () => job.request.onOutput?.(line, stream));
     },
     end(error) {
       ended = error;
@@ -170,7 +166,7 @@ function newJob(
   return job;
 }
 
-function isOverNow({ phase }: ClientJob): boolean {
+function isOver({ phase }: ClientJob): boolean {
   return phase === 'over';
 }
 
@@ -182,8 +178,6 @@ function refused(jobId: string, reason: string | undefined): ReceiverError {
   const why = reason === undefined ? '' : `: ${quote(reason)}`;
   return new ReceiverError('REJECTED', `the receiver refused the job${why}`, { jobId, reason });
 }
-
-/** What a caller of a session asks for, and what comes of it. */
 
 /** A bundle whose size and hash are known before its first byte is read. */
 export interface AnnouncedBundle {
@@ -197,25 +191,25 @@ export interface AnnouncedBundle {
 export type Bundle = Buffer | AnnouncedBundle;
 
 export interface BuildRequest {
-  /** The YAML's name as the bundle's manifest has it. */
+  /** The name of the YAML in the bundle's manifest. */
   readonly file: string;
   readonly bundle: Bundle;
-  /** Default `compile`. */
+  /** Default: `compile`. */
   readonly target?: 'compile' | 'clean';
-  /** Default: 12 random hex digits. The same id again takes up a job whose session was lost. */
+  /** Default: 12 random hex digits. Repeat the id to resume a job whose session was lost. */
   readonly jobId?: string;
   /** The ESPHome version to build with. Default: the receiver's own. */
   readonly targetVersion?: string;
-  /** Leaves bootloader and factory image out (ESPHome 2026.10, ESP-IDF). Default false. */
+  /** Omits bootloader and factory image (ESPHome 2026.10, ESP-IDF). Default: false. */
   readonly skipBootloader?: boolean;
-  /** For people at the receiver. Default ''. */
+  /** Shown to operators of the receiver. Default: empty. */
   readonly deviceName?: string;
   readonly deviceFriendlyName?: string;
-  /** The receiver has the whole bundle and the job on record: from now on it is found again under its id. */
+  /** The receiver has recorded the job and finds it under its id from now on. */
   readonly onAccepted?: () => void;
-  /** One piece of output with its terminator. */
+  /** Gets one line of output, or a part of a long one, with its terminator. */
   readonly onOutput?: (line: string, stream: 'stdout' | 'stderr') => void;
-  /** Every status, the last one too. */
+  /** Gets every status, including the last one. */
   readonly onState?: (status: JobStatus) => void;
   readonly signal?: AbortSignal;
 }
@@ -223,32 +217,23 @@ export interface BuildRequest {
 export interface BuildResult {
   readonly jobId: string;
   readonly status: 'completed' | 'failed' | 'cancelled';
-  /** '' when the receiver gives none. */
+  /** Empty if the receiver sends none. */
   readonly errorMessage: string;
-  /** `provision`: the receiver could not install the wanted version. */
+  /** `provision`: the receiver could not install the requested version. */
   readonly failureReason?: string;
 }
 
-/**
- * One bundle on its way up: announced, then chunk by chunk as the connection takes it, so that the session's pings
- * and pongs never wait behind a whole bundle.
- */
 function toAnnouncedBundle(bundle: Bundle): AnnouncedBundle {
   if (!Buffer.isBuffer(bundle)) return bundle;
   return { bytes: [bundle], size: bundle.length, sha256: createHash('sha256').update(bundle).digest('hex') };
 }
 
-export interface UploadParts {
-  readonly channel: OffloaderChannel;
-  readonly jobId: string;
-  readonly request: BuildRequest;
-  readonly bundle: AnnouncedBundle;
-  /** The receiver has refused the job, or the session is over: there is no use in going on. */
-  readonly isOver: () => boolean;
-}
-
-/** Resolves when the last byte has left. Throws BUNDLE when the bytes are not as announced, and what they throw. */
-async function uploadBundle({ channel, jobId, request, bundle, isOver }: UploadParts): Promise<void> {
+/** Resolves when the last byte has left, or when the job is over. Throws BUNDLE for a wrong size, and read errors. */
+async function uploadBundle(
+  channel: OffloaderChannel,
+  { jobId, job, bundle }: { jobId: string; job: ClientJob; bundle: AnnouncedBundle },
+): Promise<void> {
+  const { request } = job;
   channel.send({
     type: 'submit_job',
     job_id: jobId,
@@ -266,7 +251,7 @@ async function uploadBundle({ channel, jobId, request, bundle, isOver }: UploadP
   let sent = 0;
   for await (const piece of inChunks(bundle.bytes, chunkBytes)) {
     await channel.drained(lowWaterBytes);
-    if (isOver()) return;
+    if (isOver(job)) return;
     sent += piece.length;
     if (sent > bundle.size) break;
     channel.send({
@@ -279,10 +264,8 @@ async function uploadBundle({ channel, jobId, request, bundle, isOver }: UploadP
     index += 1;
   }
   if (sent !== bundle.size) {
-    throw new ReceiverError('BUNDLE', 'the bundle does not have the size that was announced', {
-      announced: bundle.size,
-      sent,
-    });
+    const facts = { announced: bundle.size, sent };
+    throw new ReceiverError('BUNDLE', 'the bundle does not have its announced size', facts);
   }
   await channel.drained(0);
 }

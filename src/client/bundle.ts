@@ -1,8 +1,7 @@
 /**
- * Makes a bundle of one configuration, as `esphome bundle` does but without ESPHome: the YAML, what it refers to
- * inside its directory, and of the secrets only those that it uses.
- *
- * Nothing outside the configuration directory and nothing behind a link goes along: a bundle leaves this machine.
+ * Creates the bundle of one configuration, like `esphome bundle` but without ESPHome: the YAML, the files in its directory
+ * that it refers to, and only the secrets that it uses. A bundle leaves this machine, so it contains nothing from outside
+ * of the configuration directory and nothing behind a link.
  */
 import { createHash } from 'node:crypto';
 import { readdir, realpath } from 'node:fs/promises';
@@ -20,14 +19,14 @@ import { fileName, type FileName } from '../paths/index.js';
 import { maxBundleBytes } from '../protocol/transfer.js';
 
 const secretsFile = 'secrets.yaml';
-/** All files of a bundle together, as ESPHome has it. */
+/** ESPHome's limit for all files of a bundle together. */
 const maxUnpackedBytes = 500 * 1024 * 1024;
 
 export interface BundleOptions {
   readonly configDir: string;
   /** The YAML, directly in `configDir`. */
   readonly file: string;
-  /** The ESPHome that it is meant for, for the receiver's information. Default ''. */
+  /** The ESPHome version of the configuration, as information for the receiver. Default: empty. */
   readonly esphomeVersion?: string;
 }
 
@@ -37,13 +36,13 @@ export interface MadeBundle {
   readonly bytes: Buffer;
   /** Lower-case hex. */
   readonly sha256: string;
-  /** The paths of its members in order, the manifest left out. */
+  /** The paths of its members in order, without the manifest. */
   readonly members: readonly string[];
 }
 
 /**
- * Reads the files and packs them. Throws TRAVERSAL for a name that is no plain one, BUNDLE when the YAML is not
- * there, a secret is not defined or the limits of a bundle are passed, and system errors.
+ * Reads and packs the files. Throws TRAVERSAL for an invalid name, BUNDLE for a missing YAML, an undefined secret or a
+ * bundle over its limits, and system errors.
  */
 export async function makeBundle(options: BundleOptions): Promise<MadeBundle> {
   const main = fileName(options.file);
@@ -66,7 +65,7 @@ export async function makeBundle(options: BundleOptions): Promise<MadeBundle> {
   return { file: main, bytes, sha256, members: manifest.files };
 }
 
-/** The YAML and everything that it refers to, by path relative to `root`; and the secrets that are used. */
+/** The YAML and all files that it refers to, by path relative to `root`, and the names of its secrets. */
 async function collect(
   root: string,
   main: FileName,
@@ -76,7 +75,7 @@ async function collect(
   let total = 0;
 
   async function add(path: string): Promise<boolean> {
-    if (files.has(path) || !isWelcome(path)) return false;
+    if (files.has(path) || !isAllowed(path)) return false;
     const bytes = await readPlain(root, path);
     if (bytes === undefined) return false;
     files.set(path, bytes);
@@ -89,7 +88,7 @@ async function collect(
   async function follow(path: string, text: string): Promise<void> {
     const found = referencesOf(text);
     for (const key of found.secrets) secrets.add(key);
-    // An include is relative to the file that names it, everything else to the configuration directory.
+    // An include is relative to its file, everything else to the configuration directory.
     const bases = [...new Set([posix.dirname(path), '.'])];
     for (const base of bases) {
       for (const word of found.files) await add(posix.join(base, word));
@@ -100,13 +99,13 @@ async function collect(
   }
 
   if (!(await add(main))) {
-    throw new ReceiverError('BUNDLE', `there is no plain file ${quote(main)} in the configuration directory`);
+    throw new ReceiverError('BUNDLE', `the configuration directory has no regular file ${quote(main)}`);
   }
   return { files, secrets: [...secrets] };
 }
 
-/** Relative paths inside the directory, none of its parts hidden but perhaps the last, and no secrets as a whole. */
-function isWelcome(path: string): boolean {
+/** Whether a path is relative, inside the directory, in no hidden directory, and not the whole secrets file. */
+function isAllowed(path: string): boolean {
   const parts = path.split('/');
   const isHidden = parts.slice(0, -1).some((part) => part.startsWith('.'));
   return (
@@ -118,27 +117,29 @@ function isWelcome(path: string): boolean {
   );
 }
 
-/** The content of a regular file that is reached without any link; undefined for all else. */
+/** The content of a regular file whose path has no link; otherwise undefined. */
 async function readPlain(root: string, path: string): Promise<Buffer | undefined> {
-  const place = join(root, path);
+  const absolute = join(root, path);
   try {
-    return (await realpath(place)) === place ? await readRegular(place, maxUnpackedBytes) : undefined;
+    return (await realpath(absolute)) === absolute
+      ? await readRegular(absolute, maxUnpackedBytes)
+      : undefined;
   } catch (error) {
     if (isAbsence(error)) return undefined;
     throw error;
   }
 }
 
-/** The files below a directory of the configuration, as paths relative to `root`; none when it is no such directory. */
+/** The regular files below a directory, as paths relative to `root`; empty for anything else, such as a link. */
 async function plainFilesOf(root: string, path: string): Promise<readonly string[]> {
-  const place = join(root, path);
-  if (!isWelcome(`${path}/`) || !isBelow(root, place)) return [];
+  const absolute = join(root, path);
+  if (!isAllowed(`${path}/`) || !isBelow(root, absolute)) return [];
   try {
-    if ((await realpath(place)) !== place) return [];
-    const entries = await readdir(place, { recursive: true, withFileTypes: true });
+    if ((await realpath(absolute)) !== absolute) return [];
+    const entries = await readdir(absolute, { recursive: true, withFileTypes: true });
     return entries
       .filter((entry) => entry.isFile() && !entry.parentPath.includes('__pycache__'))
-      .map((entry) => posix.join(path, entry.parentPath.slice(place.length), entry.name))
+      .map((entry) => posix.join(path, entry.parentPath.slice(absolute.length), entry.name))
       .toSorted();
   } catch (error) {
     if (isAbsence(error)) return [];
@@ -157,35 +158,34 @@ async function secretsOf(configDir: string, wanted: readonly string[]): Promise<
   const whole = (await readPlain(await realpath(configDir), secretsFile)) ?? Buffer.alloc(0);
   const { text, missing } = reduceSecrets(whole.toString(), wanted);
   if (missing.length === 0) return Buffer.from(text);
-  throw new ReceiverError('BUNDLE', `${secretsFile} does not define ${missing.map(quote).join(', ')}`, {
-    missing,
-  });
+  const message = `${secretsFile} does not define ${missing.map(quote).join(', ')}`;
+  throw new ReceiverError('BUNDLE', message, { missing });
 }
 
 function tooLarge(bytes: number): ReceiverError {
-  return new ReceiverError('BUNDLE', `the bundle would be over ${bytes} bytes`);
+  return new ReceiverError('BUNDLE', `bundle too large: at most ${bytes} bytes are allowed`);
 }
 
-/**
- * What a YAML file of ESPHome's refers to, found by looking at its text. It is a guess and no parser: a name that
- * is no file does no harm, since only files that exist are taken, and what is missed is reported by the compiler.
- */
 export interface References {
-  /** Words that may name a file: the target of an `!include`, a font, an image, a header. */
+  /** Words that can name a file: the target of an `!include`, a font, an image, a header. */
   readonly files: readonly string[];
-  /** Words that may name a directory that is needed as a whole. */
+  /** Words that can name a directory, which is included as a whole. */
   readonly directories: readonly string[];
   /** Keys of `secrets.yaml`. */
   readonly secrets: readonly string[];
 }
 
-/** A quoted or a bare scalar; of a bare one the separators of flow collections are no part. */
+/** A quoted or a bare scalar; a bare one excludes the separators of flow collections. */
 const scalar = String.raw`(?:"([^"\n]{1,500})"|'([^'\n]{1,500})'|([^\s"'{}[\],]{1,500}))`;
 const anyScalar = new RegExp(scalar, 'g');
 const directory = new RegExp(String.raw`(?:!include_dir_\w+|(?:source|path):)\s+${scalar}`, 'g');
 const secret = new RegExp(String.raw`!secret\s+${scalar}`, 'g');
 const comment = /(?:^|\s)#.*$/gm;
 
+/**
+ * The references of an ESPHome YAML, guessed from its text without a parser: a word that is not a file does no harm,
+ * because only existing files are added, and the compiler reports a file that was missed.
+ */
 export function referencesOf(yaml: string): References {
   const text = yaml.replace(comment, '');
   return {
@@ -195,7 +195,7 @@ export function referencesOf(yaml: string): References {
   };
 }
 
-/** The lines of a `secrets.yaml` that define these keys, and the keys that it does not define. */
+/** The lines of a `secrets.yaml` that define the wanted keys, and the keys that are missing. */
 export function reduceSecrets(
   yaml: string,
   wanted: readonly string[],
@@ -215,16 +215,12 @@ export function reduceSecrets(
   return { text: kept.join(''), missing: wanted.filter((key) => !found.has(key)) };
 }
 
-/** What the pattern's scalar was, each once. */
+/** The distinct scalars that the pattern matches. */
 function scalarsOf(text: string, pattern: RegExp): string[] {
   const words = [...text.matchAll(pattern)].map(([, double, single, bare]) => double ?? single ?? bare ?? '');
   return [...new Set(words)];
 }
 
-/**
- * A tar archive of a few files that are in memory already, always the same bytes for the same files: no owner, no
- * time, one mode. A receiver knows a repeated bundle by its hash.
- */
 const blockBytes = 512;
 const epoch = new Date(0);
 
@@ -234,6 +230,10 @@ export interface TarFile {
   readonly bytes: Buffer;
 }
 
+/**
+ * A tar archive without owners, times or modes, so that the same files give the same bytes: a receiver recognises a
+ * repeated bundle by its hash.
+ */
 export function packTar(files: readonly TarFile[]): Buffer {
   const ending = Buffer.alloc(2 * blockBytes);
   return Buffer.concat([
@@ -242,7 +242,7 @@ export function packTar(files: readonly TarFile[]): Buffer {
   ]);
 }
 
-/** The header, and before it an extended one when the name is too long for it or not ASCII. */
+/** The header, preceded by an extended one if the name is too long or not ASCII. */
 function headersOf(path: string, bytes: Buffer): Buffer[] {
   const header = new Header({
     ...{ path, size: bytes.length, type: 'File', mode: 0o644 },

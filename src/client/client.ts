@@ -1,9 +1,7 @@
 /**
- * The client of the peer link: shows a receiver's pin, pairs with it, and opens the session in which builds travel
- * (Device Builder 1.26). It speaks to any receiver of that protocol.
- *
- * Whoever calls brings the pin that a person has compared or that an earlier pairing has kept; nothing about this
- * side is said to a receiver that shows another key.
+ * The client of the peer link: shows a receiver's pin, pairs with it, and opens sessions for builds (Device Builder 1.26).
+ * It works with any receiver of that protocol. The caller provides the pin, which a person has compared or an earlier
+ * pairing has stored; a receiver with another key learns nothing about this client.
  */
 import { mkdir } from 'node:fs/promises';
 
@@ -25,37 +23,37 @@ const approvalPollMs = 3_600_000;
 
 export interface OffloaderOptions {
   readonly identity: OffloaderIdentity;
-  /** Opens a connection to the receiver. What it throws is passed on. */
+  /** Opens a connection to the receiver. Its errors are passed on. */
   readonly connect: () => Promise<Transport>;
-  /** The name under which the receiver's owner sees the pairing request. Default ''. */
+  /** The label of the pairing request, as the receiver's operator sees it. Default: empty. */
   readonly label?: string;
-  /** The name of this dashboard. Default ''. */
+  /** The name of this dashboard. Default: empty. */
   readonly friendlyName?: string;
-  /** Default: says nothing. */
+  /** Default: silent. */
   readonly log?: Log;
-  /** Default: the machine's. */
+  /** Default: the machine's clock. */
   readonly clock?: Clock;
 }
 
 /**
- * Every call throws PAIRING when the receiver's key is not the one of `pin`, NOISE or PROTOCOL when it does not
- * speak as it must, REJECTED with its `reason` in the facts when it refuses, CANCELLED on abort.
+ * Every call throws PAIRING when the receiver's key does not match `pin`, NOISE or PROTOCOL when the receiver breaks the
+ * protocol, REJECTED with the `reason` in its facts when the receiver refuses, CANCELLED on abort.
  */
 export interface Offloader {
-  /** Works at any time, paired or not. Compare the pin with what the receiver shows before going on. */
+  /** Works without pairing. Compare the pin with the one that the receiver shows before you continue. */
   preview(): Promise<ReceiverInfo>;
-  /** Asks to be paired. `pending` waits for a person at the receiver. */
+  /** Requests to pair. `pending`: an operator of the receiver must decide. */
   requestPairing(request: {
     readonly pin: string;
     readonly pairingKey?: string;
   }): Promise<'approved' | 'pending'>;
-  /** Waits for that person, over lost connections too, until approval or abort. REJECTED when it was refused. */
+  /** Waits for the approval, and reconnects when a connection is lost. Throws REJECTED when the request is refused. */
   waitForApproval(request: { readonly pin: string; readonly signal?: AbortSignal }): Promise<void>;
-  /** Opens the session. Aborting `signal` ends the opening, and later the session. */
+  /** Aborting `signal` cancels the opening, and later closes the session. */
   openSession(request: { readonly pin: string; readonly signal?: AbortSignal }): Promise<OffloaderSession>;
 }
 
-/** Makes a client for one receiver. Nothing is connected yet. */
+/** Creates a client for one receiver, without connecting yet. */
 export function createOffloader(options: OffloaderOptions): Offloader {
   const { identity, label = '', friendlyName = '', log = silentLog, clock = systemClock } = options;
   const { dashboardId } = identity;
@@ -65,7 +63,7 @@ export function createOffloader(options: OffloaderOptions): Offloader {
     return initiate(await options.connect(), identity, { intent, ...more });
   }
 
-  /** Asks, takes the answer and hangs up. */
+  /** Sends the intent, reads the answer and closes the connection. */
   async function askOnce(intent: Intent, more: Omit<InitiateOptions, 'intent'>): Promise<Initiated> {
     const initiated = await ask(intent, more);
     hangUp(initiated, clock);
@@ -120,7 +118,7 @@ export function createOffloader(options: OffloaderOptions): Offloader {
   };
 }
 
-/** Closes in good order, and without the other side when it does not answer. */
+/** Closes in good order, or by force if the receiver does not answer. */
 function hangUp({ channel }: Initiated, clock: Clock): void {
   channel.close();
   void waitForClose(channel, clock);
@@ -128,9 +126,8 @@ function hangUp({ channel }: Initiated, clock: Clock): void {
 
 function rejected({ intent_response: answer, reason }: IntentAnswer): ReceiverError {
   const why = reason === undefined ? '' : `: ${quote(reason)}`;
-  return new ReceiverError('REJECTED', `the receiver answered ${quote(answer)}${why}`, {
-    ...{ answer, reason: reason ?? answer },
-  });
+  const facts = { answer, reason: reason ?? answer };
+  return new ReceiverError('REJECTED', `the receiver answered ${quote(answer)}${why}`, facts);
 }
 
 function cancelled(): ReceiverError {
@@ -144,8 +141,8 @@ async function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefi
 }
 
 /**
- * Who this side is: a key that receivers pin, and the id under which they keep what belongs to us. Both are made
- * once and kept, because every receiver must be paired again when they change.
+ * The client's key, which receivers pin, and its id, under which they store its data. Both are created once and kept: if
+ * they change, every receiver must be paired again.
  */
 export interface OffloaderIdentity {
   /** Raw X25519 keys, 32 bytes each. */
@@ -154,7 +151,7 @@ export interface OffloaderIdentity {
   readonly dashboardId: DashboardId;
 }
 
-/** Loads the identity from a directory, or makes both. Throws system errors. */
+/** Loads the identity from a directory, or creates it. Throws system errors. */
 export async function loadOffloaderIdentity(
   directory: string,
   log: Log = silentLog,

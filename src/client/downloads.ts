@@ -1,6 +1,6 @@
 /**
- * What a build has made, on its way down: every rule of the stream is checked while it arrives, and nobody gets a
- * byte for good before the hash was right. A slow disk slows the sender, not this process's memory.
+ * Downloads the result of a build. Every rule of the stream is checked on arrival, and the caller gets no result before
+ * the hash has matched. A slow disk slows the sender and does not fill this process's memory.
  */
 import { createWriteStream } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
@@ -15,7 +15,7 @@ import type { OffloaderChannel } from '../protocol/channel.js';
 import type { FrameOf } from '../protocol/frames.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 
-/** Received bytes that may wait for the disk. */
+/** The most received bytes that wait for the disk. */
 const maxWaitingBytes = 1_048_576;
 
 export interface SavedArtifacts {
@@ -23,7 +23,7 @@ export interface SavedArtifacts {
   readonly size: number;
   /** Lower-case hex. */
   readonly sha256: string;
-  /** `0x10000` for the esp32 family, else `0x0`: where a serial flasher puts the firmware. */
+  /** The flash offset of the firmware for a serial upload: `0x10000` for the esp32 family, otherwise `0x0`. */
   readonly firmwareOffset: string;
 }
 
@@ -37,7 +37,7 @@ export interface Downloads {
   start(frame: FrameOf<'artifacts_start'>): void;
   chunk(frame: FrameOf<'artifacts_chunk'>): void;
   finish(frame: FrameOf<'artifacts_end'>): void;
-  /** Whether the receiver is not being read, because the disk must catch up. */
+  /** Whether reading is paused until the disk catches up. */
   isPaused(): boolean;
   end(error: ReceiverError): void;
 }
@@ -51,13 +51,13 @@ interface Download {
 }
 
 export function createDownloads(channel: OffloaderChannel): Downloads {
-  const turns = createSerialQueue();
+  const queue = createSerialQueue();
   let current: Download | undefined;
   let paused = false;
   let ended: ReceiverError | undefined;
-  /** Resolves when no frame of an earlier download can come any more; one that failed here still runs there. */
-  let quiet: Promise<void> = Promise.resolve();
-  let hush = (): void => {};
+  /** Resolves when the receiver has ended the previous download, which continues there if it failed here. */
+  let previous: Promise<void> = Promise.resolve();
+  let endPrevious = (): void => {};
 
   function resume(): void {
     if (!paused) return;
@@ -65,22 +65,22 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
     channel.resume();
   }
 
-  /** Asks for a job's files and hands their bytes to `consume`, whose stream fails when any rule is broken. */
+  /** Requests a job's result and passes its bytes to `consume` as a stream, which fails when a rule is broken. */
   async function download<T>(
     jobId: string,
     consume: (stream: Readable) => Promise<T>,
   ): Promise<{ readonly announced: SavedArtifacts; readonly consumed: T }> {
-    await quiet;
+    await previous;
     if (ended !== undefined) throw ended;
-    quiet = new Promise((resolve) => (hush = resolve));
+    previous = new Promise((resolve) => (endPrevious = resolve));
     const stream = new Readable({ highWaterMark: maxWaitingBytes, read: resume });
-    const mine: Download = { jobId, stream, isComplete: false };
-    current = mine;
+    const own: Download = { jobId, stream, isComplete: false };
+    current = own;
     try {
       channel.send({ type: 'download_artifacts', job_id: jobId });
       const consumed = await consume(stream);
-      const { announced } = mine;
-      if (announced === undefined) throw new ReceiverError('STATE', 'the download ended unannounced');
+      const { announced } = own;
+      if (announced === undefined) throw new ReceiverError('STATE', 'the download ended without a start');
       return { announced, consumed };
     } finally {
       stream.destroy();
@@ -88,19 +88,19 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
     }
   }
 
-  /** The running download when it is the one that a frame speaks of. */
+  /** The running download, if it is that of the job. */
   function runningOf(jobId: string): Download | undefined {
     return current?.jobId === jobId && !current.stream.destroyed ? current : undefined;
   }
 
   return {
     toMemory: (jobId) =>
-      turns.run(async () => {
+      queue.run(async () => {
         const { announced, consumed: bytes } = await download(jobId, buffer);
         return { ...announced, bytes };
       }),
     toFile: (jobId, path) =>
-      turns.run(async () => {
+      queue.run(async () => {
         const unfinished = `${path}.part`;
         try {
           const { announced } = await download(jobId, (stream) =>
@@ -118,7 +118,8 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
       if (running === undefined) return;
       const { total_bytes: totalBytes, num_chunks: numChunks, artifacts_sha256: sha256 } = frame;
       const fault = announcementFault({ totalBytes, numChunks }, maxArtifactBytes);
-      if (fault !== null || running.announced !== undefined) return breach(running, fault ?? 'two starts');
+      if (fault !== null || running.announced !== undefined)
+        return failDownload(running, fault ?? 'two starts');
       running.announced = {
         size: totalBytes,
         sha256: sha256.toLowerCase(),
@@ -131,8 +132,8 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
       if (running === undefined) return;
       const { chunk_index: index, data_b64: dataBase64, is_last: isLast } = frame;
       const result = running.assembler?.push({ index, dataBase64, isLast });
-      if (result === undefined) return breach(running, 'a chunk before the start');
-      if (!result.ok) return breach(running, result.reason);
+      if (result === undefined) return failDownload(running, 'a chunk before the start');
+      if (!result.ok) return failDownload(running, result.reason);
       running.isComplete = result.complete;
       if (result.bytes.length > 0 && !running.stream.push(result.bytes) && !paused) {
         paused = true;
@@ -140,23 +141,23 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
       }
     },
     finish(frame) {
-      if (frame.job_id === current?.jobId) hush();
+      if (frame.job_id === current?.jobId) endPrevious();
       const running = runningOf(frame.job_id);
       if (running === undefined) return;
       if (!frame.accepted) return void running.stream.destroy(refused(frame));
-      if (!running.isComplete) return breach(running, 'an end before the last chunk');
+      if (!running.isComplete) return failDownload(running, 'an end before the last chunk');
       running.stream.push(null);
     },
     isPaused: () => paused,
     end(error) {
       ended = error;
-      hush();
+      endPrevious();
       current?.stream.destroy(error);
     },
   };
 }
 
-function breach({ stream, jobId }: Download, rule: string): void {
+function failDownload({ stream, jobId }: Download, rule: string): void {
   stream.destroy(new ReceiverError('PROTOCOL', `the download broke a rule: ${rule}`, { jobId, rule }));
 }
 

@@ -1,8 +1,6 @@
 /**
- * The long session with a receiver: builds go up, their output and states come back, finished files come down.
- *
- * Whatever ends it, from whichever side, every call that still waits is told so: a build whose session is lost goes
- * on at the receiver, and can be asked for again with the same job id.
+ * The session with a receiver: uploads, output and states of builds, downloads. When it ends, for any reason, every
+ * pending call fails with that reason; a build continues at the receiver and can be resumed with the same job id.
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
@@ -22,35 +20,35 @@ const closeGraceMs = 5_000;
 export interface ServerQueueStatus {
   readonly idle: boolean;
   readonly running: boolean;
-  /** Jobs that wait, the running one not counted. */
+  /** The number of waiting jobs, without the running one. */
   readonly queueDepth: number;
 }
 
 export interface OffloaderSession {
   readonly receiver: ReceiverInfo;
   /**
-   * Sends a bundle and resolves when its job has ended, well or not. Uploads go one after the other, jobs run side
-   * by side. Throws REJECTED with the receiver's `reason` when the job is refused, PROTOCOL when the session ends
-   * or no answer comes within 60 s, BUNDLE when the bundle is not as announced, CANCELLED when it was aborted
-   * before it was sent. Aborted later, it is cancelled there and resolves with what became of it.
+   * Sends a bundle and resolves when its job has ended, in any state. Uploads run one after the other, jobs in parallel.
+   * Throws REJECTED with the receiver's `reason` when the job is refused, PROTOCOL when the session ends or no
+   * acknowledgement arrives within 60 s, BUNDLE when the bundle is not as announced, CANCELLED when it was aborted before
+   * it was sent. A later abort cancels the job at the receiver, and the call resolves with its state.
    */
   build(request: BuildRequest): Promise<BuildResult>;
-  /** Asks the receiver to stop a job. Its build then resolves, as a rule with `cancelled`. */
+  /** Asks the receiver to stop a job. Its build then resolves, usually with `cancelled`. */
   cancel(jobId: string): void;
   /**
-   * Fetches what a completed job has made, into memory. One download at a time, others wait. Throws REJECTED with
-   * `reason` and `detail`, and PROTOCOL when the stream breaks a rule, its hash is wrong, or the session ends.
+   * Downloads the result of a completed job into memory, one download at a time. Throws REJECTED with `reason` and
+   * `detail`, and PROTOCOL when the stream breaks a rule, the hash is wrong, or the session ends.
    */
   downloadArtifacts(jobId: string): Promise<Artifacts>;
-  /** The same into a file, which is there only when it is complete. Throws system errors as well. */
+  /** Downloads into a file, which exists only once it is complete. Also throws system errors. */
   saveArtifacts(jobId: string, path: string): Promise<SavedArtifacts>;
-  /** The latest word of the receiver, undefined before the first. */
+  /** The latest status, or undefined before the first. */
   queueStatus(): ServerQueueStatus | undefined;
-  /** Calls back on each further word; the returned function ends that. */
+  /** Calls back on each new status. The returned function ends that. */
   onQueueStatus(listener: (status: ServerQueueStatus) => void): () => void;
-  /** Why the session has ended: the receiver's word, `hung_up` without one, `closed` by us. Never rejects. */
+  /** Resolves to the reason of the end: the receiver's reason, `hung_up` if it sent none, `closed` by us. Never rejects. */
   readonly ended: Promise<string>;
-  /** Takes leave of the receiver and resolves when the connection is gone. */
+  /** Ends the session in good order; resolves when the connection has closed. */
   close(): Promise<void>;
 }
 
@@ -63,15 +61,11 @@ export interface ClientSessionDeps {
   readonly signal?: AbortSignal;
 }
 
-/** Begins on a channel whose receiver has answered `ok`. */
+/** Starts on a channel whose receiver has answered `ok`. */
 export function startSession(parts: ClientSessionDeps): OffloaderSession {
   const { channel, receiver, clock, log, signal } = parts;
-  const builds = createClientBuilds({
-    channel,
-    clock,
-    log,
-    breakOff: () => end('client_stopped', 'bundle_failed'),
-  });
+  const endSession = (): void => end('client_stopped', 'bundle_failed');
+  const builds = createClientBuilds({ channel, clock, log, endSession });
   const downloads = createDownloads(channel);
   const listeners = createEmitter<ServerQueueStatus>('queue status', log);
   let latest: ServerQueueStatus | undefined;
@@ -79,13 +73,13 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
   let cancelCut = (): void => {};
   let stopListening = (): void => {};
 
-  /** Only the first call counts. `word` is what the receiver is told; without one it has spoken last. */
+  /** Only the first call has an effect. `word` is sent to the receiver; undefined closes the channel without a frame. */
   function end(word: 'client_stopped' | 'malformed_frame' | undefined, reason: string): void {
     if (why !== undefined) return;
     why = reason;
     heartbeat.stop();
     stopListening();
-    const error = new ReceiverError('PROTOCOL', `the session has ended: ${quote(reason)}`, { reason });
+    const error = new ReceiverError('PROTOCOL', `the session ended: ${quote(reason)}`, { reason });
     builds.end(error);
     downloads.end(error);
     cancelCut = clock.after(closeGraceMs, () => channel.destroy());
@@ -165,17 +159,17 @@ function queueStatusOf({ idle, running, queue_depth }: FrameOf<'queue_status'>):
   return { idle, running, queueDepth: queue_depth };
 }
 
-/** What a receiver says about itself in its answer to any intent. */
+/** Facts about a receiver from its answer to any intent. */
 export interface ReceiverInfo {
-  /** Lower-case hex SHA-256 of its key; proved by the handshake, unlike the rest. */
+  /** SHA-256 of its key in lower-case hex. The handshake proves it, but none of the other facts. */
   readonly pin: string;
-  /** Its installed ESPHome, '' when it does not say. */
+  /** The installed ESPHome version, empty if unknown. */
   readonly esphomeVersion: string;
   readonly friendlyName: string;
   readonly haAddon: boolean;
-  /** It can build with the very version that a job names. */
+  /** Whether it can install the ESPHome version that a job requests. */
   readonly autoProvisionSupported: boolean;
-  /** Pairing needs its pairing key. Only a preview tells. */
+  /** Whether pairing needs the receiver's pairing key. Known only from a preview. */
   readonly requiresPairingKey: boolean;
 }
 

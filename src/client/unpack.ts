@@ -1,8 +1,7 @@
 /**
- * Unpacks what a receiver has sent into a directory, and finds the firmware in it.
- *
- * A receiver is trusted to compile and not to write anywhere else: only plain files below a directory that was
- * empty come of an archive, whatever it says. The receiver's own paths in `storage.json` are mapped to this one.
+ * Unpacks a downloaded result into a directory and finds the firmware in it. A receiver is trusted to compile, but not to
+ * write elsewhere: any archive results only in regular files below a directory that was empty. The receiver's paths in
+ * `storage.json` are mapped to this directory.
  */
 import { createReadStream } from 'node:fs';
 import { mkdir, open, readdir } from 'node:fs/promises';
@@ -22,25 +21,25 @@ const idedataFile = 'idedata.json';
 const maxMembers = 20_000;
 const maxPathBytes = 1_024;
 const pieceBytes = 256 * 1024;
-/** Headers and padding beside the files' own bytes. */
+/** The room for headers and padding. */
 const overheadBytes = 16 * 1024 * 1024;
 
 export interface UnpackedArtifacts {
   readonly directory: string;
-  /** The firmware that an upload takes; for a `host` build the program itself. */
+  /** The firmware to flash; for a `host` build the program itself. */
   readonly firmwarePath: string;
   readonly storagePath: string;
   readonly storage: StorageJson;
-  /** Null when the receiver's toolchain makes none. */
+  /** Null if the receiver's toolchain writes none. */
   readonly idedataPath: string | null;
-  /** All files, relative, forward slashes, in the order of the archive. */
+  /** The relative paths of all files, with forward slashes, in the order of the archive. */
   readonly members: readonly string[];
 }
 
 /**
- * Unpacks an archive (its bytes or its path) into a directory that is empty or not there yet. Throws ARTIFACTS when
- * the archive is damaged, too large, holds anything but plain files, or lacks what its client needs; STATE when the
- * directory is not empty; and system errors. After an error nothing of it is left.
+ * Unpacks an archive (its bytes or its path) into an empty or new directory. Throws ARTIFACTS when the archive is damaged,
+ * too large, incomplete, or contains anything but regular files; STATE when the directory is not empty; and system errors.
+ * After an error, no unpacked file is left.
  */
 export async function unpackArtifacts(
   archive: Buffer | string,
@@ -48,7 +47,7 @@ export async function unpackArtifacts(
 ): Promise<UnpackedArtifacts> {
   await mkdir(directory, { recursive: true });
   if ((await readdir(directory)).length > 0) {
-    throw new ReceiverError('STATE', 'the directory for the artifacts is not empty', { directory });
+    throw new ReceiverError('STATE', 'the directory for the artifacts must be empty', { directory });
   }
   try {
     const members = await unpack(archive, directory);
@@ -66,7 +65,7 @@ async function unpack(archive: Buffer | string, directory: string): Promise<read
   const consume = async (pieces: AsyncIterable<Buffer>): Promise<void> => {
     for await (const member of readTar(limited(pieces))) {
       checkName(member);
-      if (members.length >= maxMembers) throw refused(`it has more than ${maxMembers} files`);
+      if (members.length >= maxMembers) throw refused(`it contains more than ${maxMembers} files`);
       members.push(member.path);
       await write(member, join(directory, member.path));
     }
@@ -79,7 +78,7 @@ async function unpack(archive: Buffer | string, directory: string): Promise<read
       }),
     );
   } catch (error) {
-    // Of an error in the last step the pipeline may report only that the step before was cut off.
+    // For an error in the last step, the pipeline can report only that the step before was aborted.
     throw failure ?? error;
   }
   return members;
@@ -90,7 +89,7 @@ async function* limited(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   for await (const piece of pieces) {
     bytes += piece.length;
     if (bytes > maxArtifactBytes + overheadBytes)
-      throw refused(`it unpacks to over ${maxArtifactBytes} bytes`);
+      throw refused(`it unpacks to more than ${maxArtifactBytes} bytes`);
     yield piece;
   }
 }
@@ -100,7 +99,7 @@ function checkName({ path, kind }: TarMember): void {
   const isPlain = parts.every((part) => part !== '' && part !== '.' && part !== '..');
   if (kind === 'file' && isPlain && !/[\p{Cc}\\:]/u.test(path) && Buffer.byteLength(path) <= maxPathBytes)
     return;
-  throw refused(`the member ${quote(path)} is not a plain file`);
+  throw refused(`the member ${quote(path)} is not a regular file with a relative path`);
 }
 
 async function write(member: TarMember, place: string): Promise<void> {
@@ -114,14 +113,14 @@ async function write(member: TarMember, place: string): Promise<void> {
 }
 
 async function describe(directory: string, members: readonly string[]): Promise<UnpackedArtifacts> {
-  if (!members.includes(storageFile)) throw refused(`it has no ${storageFile}`);
+  if (!members.includes(storageFile)) throw refused(`${storageFile} is missing`);
   const storagePath = join(directory, storageFile);
   const storage = await loadStorage(storagePath);
   if (!/^[A-Za-z0-9][A-Za-z0-9_-]*$/.test(storage.name ?? '')) {
-    throw refused(`the device name ${quote(storage.name)} is not a plain one`);
+    throw refused(`the device name ${quote(storage.name)} is invalid`);
   }
   const firmware = firmwareMember(storage);
-  if (!members.includes(firmware)) throw refused(`the firmware ${quote(firmware)} is not in it`);
+  if (!members.includes(firmware)) throw refused(`the firmware ${quote(firmware)} is missing`);
   return {
     directory,
     firmwarePath: join(directory, firmware),
@@ -132,27 +131,26 @@ async function describe(directory: string, members: readonly string[]): Promise<
   };
 }
 
-/** The firmware's path below the receiver's build directory; the receiver may run on another operating system. */
+/** The firmware's path below the receiver's build directory. The receiver can run on another operating system. */
 function firmwareMember({ buildPath, firmwareBinPath }: StorageJson): string {
-  if (buildPath === null || firmwareBinPath === null)
-    throw refused(`${storageFile} does not say where it was built`);
+  if (buildPath === null || firmwareBinPath === null) throw refused(`${storageFile} names no build path`);
   const flavour = /^[A-Za-z]:[\\/]|^\\\\/.test(buildPath) ? win32 : posix;
   return flavour.relative(buildPath, firmwareBinPath).replaceAll(flavour.sep, '/');
 }
 
-/** System errors that only the names in an archive can cause in an empty directory. */
+/** In an empty directory, only the archive's names can cause these system errors. */
 const nameErrors = ['EEXIST', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG'];
 
 function toArtifactsError(error: unknown): unknown {
   const code = systemCode(error) ?? '';
   if (isReceiverError(error, 'BUNDLE') || isReceiverError(error, 'STORAGE'))
     return because(error.message, error);
-  if (code.startsWith('Z_')) return because('it is no whole gzip stream', error);
-  return nameErrors.includes(code) ? because(`a name in it cannot be used (${code})`, error) : error;
+  if (code.startsWith('Z_')) return because('it is not a complete gzip stream', error);
+  return nameErrors.includes(code) ? because(`it contains an unusable name (${code})`, error) : error;
 }
 
 function because(why: string, cause: unknown): ReceiverError {
-  return new ReceiverError('ARTIFACTS', `the archive is refused: ${why}`, {}, { cause });
+  return new ReceiverError('ARTIFACTS', `archive refused: ${why}`, {}, { cause });
 }
 
 function refused(why: string): ReceiverError {

@@ -20,7 +20,7 @@ const code =
   (error: unknown): boolean =>
     isReceiverError(error, expected);
 
-/** A configuration directory with these files. */
+/** Creates a configuration directory with these files. */
 async function configDir(t: Cleanups, files: Readonly<Record<string, string | Buffer>>): Promise<string> {
   const root = join(await tempDir(t), 'config');
   for (const [path, content] of Object.entries(files)) {
@@ -30,7 +30,7 @@ async function configDir(t: Cleanups, files: Readonly<Record<string, string | Bu
   return root;
 }
 
-/** Unpacks a bundle as a receiver does, and reads everything back. */
+/** Unpacks a bundle like a receiver and reads all files. */
 async function received(t: Cleanups, bundle: Awaited<ReturnType<typeof makeBundle>>) {
   const intake = openIntake({
     uploadsDir: await tempDir(t),
@@ -95,7 +95,7 @@ const expected = [
   ...['sensors/deep/two.yaml', 'sensors/one.yaml'],
 ];
 
-test('A bundle holds the YAML, what it refers to and nothing else, and a receiver takes it', async (t) => {
+test('A bundle contains the YAML, the files it refers to and nothing else, and a receiver accepts it', async (t) => {
   const bundle = await makeBundle({
     configDir: await configDir(t, files),
     file: 'kitchen.yaml',
@@ -128,7 +128,7 @@ test('The same files give the same bytes, and without secrets there is no secret
   assert.deepEqual(first?.members, ['a.yaml']);
 });
 
-test('Nothing behind a link goes along, whether the link is a file, a directory or the YAML itself', async (t) => {
+test('Nothing behind a link is included, whether the link is a file, a directory or the YAML itself', async (t) => {
   const root = await configDir(t, {
     'a.yaml': 'x: !include link.yaml\ny: !include linked/b.yaml\nz: !include_dir_list linked\n',
     '../private/b.yaml': 'b: 1\n',
@@ -144,7 +144,7 @@ test('Nothing behind a link goes along, whether the link is a file, a directory 
   assert.deepEqual(bundle.members, ['a.yaml'], 'the configuration directory itself may be a link');
 });
 
-test('A missing YAML, a name that leads elsewhere and an undefined secret are refused', async (t) => {
+test('A missing YAML, a name outside the directory and an undefined secret are refused', async (t) => {
   const root = await configDir(t, { 'a.yaml': 'x: !secret gone\n', 'secrets.yaml': 'here: 1\n' });
   await mkdir(join(root, 'dir.yaml'));
   await assert.rejects(makeBundle({ configDir: root, file: 'none.yaml' }), code('BUNDLE'));
@@ -158,7 +158,7 @@ test('A missing YAML, a name that leads elsewhere and an undefined secret are re
   });
 });
 
-test('Includes that go in a circle, and very long names, do not trouble it', async (t) => {
+test('Circular includes and very long names are handled', async (t) => {
   const long = `${'d'.repeat(90)}/${'e'.repeat(90)}/${'f'.repeat(90)}.yaml`;
   const root = await configDir(t, {
     'a.yaml': `b: !include b.yaml\nl: !include ${long}\nn: ${'n'.repeat(400)}.yaml\n`,
@@ -170,7 +170,7 @@ test('Includes that go in a circle, and very long names, do not trouble it', asy
   assert.equal(await (await received(t, bundle)).read(long), 'deep: true\n');
 });
 
-test('Any text can be looked through, and a secret is found before any closing bracket', () => {
+test('Any text can be searched, and a secret is found before any closing bracket', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (text) => {
       referencesOf(text);

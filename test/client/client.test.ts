@@ -20,7 +20,7 @@ const failsWith =
     return true;
   };
 
-test('An identity is made once with its directory, and is the same ever after', async (t) => {
+test('An identity is created once with its directory, and stays the same', async (t) => {
   const directory = join(await tempDir(t), 'state', 'client');
   const made = await loadOffloaderIdentity(directory);
   assert.deepEqual(await loadOffloaderIdentity(directory), made);
@@ -28,7 +28,7 @@ test('An identity is made once with its directory, and is the same ever after', 
   assert.equal(made.publicKey.length, 32);
 });
 
-test('A preview shows the pin of the key that the receiver holds, and what it says about itself', async () => {
+test("A preview shows the pin of the receiver's key, and its facts", async () => {
   const { offloader, calls, clock } = play(['ok']);
   assert.deepEqual(await offloader.preview(), {
     pin,
@@ -43,7 +43,7 @@ test('A preview shows the pin of the key that the receiver holds, and what it sa
   await waitFor(() => clock.waiting === 0, { what: 'no timer is left behind' });
 });
 
-test('A pairing request names this side and brings the key; its answer is approved or pending', async () => {
+test("A pairing request has this client's names and the pairing key; its answer is approved or pending", async () => {
   const { offloader, calls } = play(['pending'], ['approved']);
   assert.equal(await offloader.requestPairing({ pin }), 'pending');
   assert.equal(await offloader.requestPairing({ pin, pairingKey: 'ABCD-EFGH' }), 'approved');
@@ -54,7 +54,7 @@ test('A pairing request names this side and brings the key; its answer is approv
   assert.match(calls[0]?.hello.dashboardId ?? '', /^[\w-]{32}$/);
 });
 
-test('A refusal of any kind is REJECTED with the word and the reason of the receiver', async () => {
+test("Any refusal is REJECTED with the receiver's answer and reason", async () => {
   const { offloader } = play(
     ['no_pairing_window'],
     ['rejected', 'pin_mismatch'],
@@ -70,7 +70,7 @@ test('A refusal of any kind is REJECTED with the word and the reason of the rece
   await assert.rejects(offloader.openSession({ pin }), failsWith('REJECTED', expected[2]));
 });
 
-test('A receiver with another key than the expected one hears nothing and is refused', async () => {
+test('A receiver with an unexpected key is told nothing and is refused', async () => {
   const { offloader, calls } = play(['ok']);
   const other = pinOf(Buffer.alloc(32, 1));
   await assert.rejects(offloader.requestPairing({ pin: other }), failsWith('PAIRING', { seen: pin }));
@@ -79,7 +79,7 @@ test('A receiver with another key than the expected one hears nothing and is ref
   assert.deepEqual(calls, []);
 });
 
-test('The wait for approval goes on over lost connections and strange answers, two seconds apart', async () => {
+test('Waiting for approval continues after lost connections and invalid answers, two seconds apart', async () => {
   const { offloader, calls, clock } = play('hang up', ['pending'], ['approved']);
   const waiting = offloader.waitForApproval({ pin });
   for (const count of [1, 2]) {
@@ -96,7 +96,7 @@ test('The wait for approval goes on over lost connections and strange answers, t
   );
 });
 
-test('The wait for approval ends with a refusal, and with its abort wherever that falls', async () => {
+test('Waiting for approval ends with a refusal, and with an abort at any moment', async () => {
   const refused = play(['rejected', 'no_approved_peer']);
   await assert.rejects(
     refused.offloader.waitForApproval({ pin }),
@@ -118,7 +118,7 @@ test('The wait for approval ends with a refusal, and with its abort wherever tha
   assert.equal(between.calls.length, 1, 'an aborted wait does not even connect');
 });
 
-test('With our own receiver: preview, a request that waits, its approval, a session, a build and its end', async (t) => {
+test('With our own receiver: preview, a pending request, its approval, a session, a build and its end', async (t) => {
   const { link, pairing, jobs, intakes } = await linkSetting(t);
   const offloader = createOffloader({
     identity: { ...offloaderIdentity, dashboardId: offloaderId },

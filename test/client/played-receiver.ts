@@ -1,6 +1,6 @@
 /**
- * A receiver whose every word the test says: the handshake and the encryption are the true ones, the rest is
- * played. It keeps all frames from the first on, so none can be missed.
+ * A receiver whose every frame the test sends: handshake and encryption are real, the rest is scripted.
+ * It records all frames from the first on, so none can be missed.
  */
 import { createOffloader, type Offloader } from '../../src/client/client.js';
 import type { OffloaderSession } from '../../src/client/session.js';
@@ -17,7 +17,7 @@ import { waitFor } from '../support/wait-for.js';
 export const receiver = identityOf(Buffer.alloc(32, 7));
 const offloaderKeys = identityOf(Buffer.alloc(32, 9));
 
-/** What the receiver does with a connection: the answer's words, or an end without one. */
+/** The receiver's reaction to a connection: the fields of its answer, or a close without one. */
 export type Reply = readonly [word: string, reason?: string] | 'hang up';
 
 export interface Play {
@@ -83,7 +83,7 @@ export interface PlayedSession extends Play {
   hasEnded(): boolean;
 }
 
-/** An open session and the receiver's end of it. */
+/** An open session, and the receiver's end of it. */
 export async function playSession(signal?: AbortSignal): Promise<PlayedSession> {
   const played = play(['ok']);
   const session = await played.offloader.openSession({ pin: receiver.pin, ...(signal && { signal }) });

@@ -35,7 +35,7 @@ function ack(accepted: boolean, reason?: string): ToOffloader {
   return { type: 'submit_job_ack', job_id: jobId, accepted, ...(reason && { reason }) };
 }
 
-/** The bundle as a receiver puts it together, checked by its rules. */
+/** The bundle as a receiver assembles it, checked by its rules. */
 async function receivedBundle({ frame, frames }: PlayedSession): Promise<Buffer> {
   const { total_bundle_bytes: totalBytes, num_chunks: numChunks, bundle_sha256 } = await frame('submit_job');
   await frame('submit_job_chunk', numChunks - 1);
@@ -100,7 +100,7 @@ test('A build sends its bundle in chunks and ends with the status of the receive
   assert.deepEqual(played.frames.at(-1), { type: 'terminate', reason: 'client_stopped' });
 });
 
-test('Any pieces of a bundle become the same chunks, and the receiver gets the same bytes', async () => {
+test('A bundle in any pieces becomes the same chunks, and the receiver gets the same bytes', async () => {
   const pieces = fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 12 });
   await fc.assert(
     fc.asyncProperty(pieces, fc.integer({ min: 1, max: 50 }), async (parts, size) => {
@@ -118,7 +118,7 @@ test('Any pieces of a bundle become the same chunks, and the receiver gets the s
   );
 });
 
-test('A refused job throws the reason, and a refusal in the middle stops the upload', async () => {
+test('A refused job throws the reason, and a refusal during the upload stops it', async () => {
   const played = await playSession();
   const { session, channel, frame, count } = played;
   channel.pause();
@@ -137,7 +137,7 @@ test('A refused job throws the reason, and a refusal in the middle stops the upl
   await assert.rejects(second, failsWith('REJECTED', { reason: 'hash_mismatch' }));
 });
 
-test('Uploads go one after the other, and the jobs then run side by side', async () => {
+test('Uploads run one after the other, and the jobs then run in parallel', async () => {
   const { session, channel, frame, frames } = await playSession();
   const ids = ['one', 'two', 'three'];
   const building = ids.map((id) =>
@@ -165,7 +165,7 @@ test('Uploads go one after the other, and the jobs then run side by side', async
   );
 });
 
-test('A job that is not acknowledged within 60 s of its last byte has failed, and the session lives on', async () => {
+test('A job without an acknowledgement within 60 s of its last byte fails, and the session stays open', async () => {
   const { session, clock, frame, hasEnded } = await playSession();
   const building = session.build({ file: 'a.yaml', bundle: Buffer.alloc(10), jobId });
   await frame('submit_job_chunk');
@@ -176,7 +176,7 @@ test('A job that is not acknowledged within 60 s of its last byte has failed, an
   assert.equal(hasEnded(), false);
 });
 
-test('An aborted build is never sent while it waits, and is cancelled at the receiver once that knows it', async () => {
+test('A build that is aborted while waiting is never sent; a later abort cancels it at the receiver once it is known there', async () => {
   const { session, channel, frame, count } = await playSession();
   const abort = new AbortController();
   const { signal } = abort;
@@ -208,7 +208,7 @@ test('An aborted build is never sent while it waits, and is cancelled at the rec
   assert.equal(count('submit_job'), 1);
 });
 
-test('A bundle that is not as announced ends the session, since half a bundle cannot be taken back', async () => {
+test('A bundle that is not as announced ends the session, because an incomplete upload cannot be taken back', async () => {
   const wrong: readonly [string, AnnouncedBundle][] = [
     ['short', { bytes: [Buffer.alloc(40_000)], size: 50_000, sha256: '' }],
     ['long', { bytes: [Buffer.alloc(60_000)], size: 50_000, sha256: '' }],
@@ -244,7 +244,7 @@ test('A bundle that is not as announced ends the session, since half a bundle ca
   await assert.rejects(session.build({ file: 'a.yaml', bundle: huge }), failsWith('BUNDLE'));
 });
 
-test('Whatever ends the session ends every call that waits, with the reason, and leaves no timer', async () => {
+test('Any end of the session ends every pending call with the reason, and leaves no timer', async () => {
   const ends: readonly [string, (played: PlayedSession, abort: AbortController) => void][] = [
     ['superseded', ({ channel }) => channel.terminate('superseded')],
     ['hung_up', ({ channel }) => channel.close()],
@@ -274,7 +274,7 @@ test('Whatever ends the session ends every call that waits, with the reason, and
   }
 });
 
-test('A session pings every 30 s, answers pings, and takes a receiver that is silent for 90 s for dead', async () => {
+test('A session pings every 30 s, answers pings, and ends when the receiver is silent for 90 s', async () => {
   const { session, channel, clock, frame, count, hasEnded } = await playSession();
   channel.send({ type: 'ping', nonce: 'any' });
   assert.deepEqual(await frame('pong'), { type: 'pong', nonce: 'any' });
@@ -292,7 +292,7 @@ test('A session pings every 30 s, answers pings, and takes a receiver that is si
   assert.equal(count('terminate'), 0);
 });
 
-test('A receiver that never closes its end is cut off after 5 s', async () => {
+test('A receiver that never closes its end is disconnected after 5 s', async () => {
   const { session, channel, clock, hasEnded } = await playSession();
   channel.pause();
   let isClosed = false;
@@ -307,7 +307,7 @@ test('A receiver that never closes its end is cut off after 5 s', async () => {
   await waitFor(hasEnded, { what: 'the end of the connection' });
 });
 
-test('The state of the queue is known from the first word on, and listeners cannot harm each other', async () => {
+test('The queue status is known from the first frame on, and listeners do not affect each other', async () => {
   const { session, channel, log } = await playSession();
   assert.equal(session.queueStatus(), undefined);
   const seen: unknown[] = [];
@@ -326,7 +326,7 @@ test('The state of the queue is known from the first word on, and listeners cann
   assert.ok(log.entries.includes('error: event listener threw'));
 });
 
-test('A listener of a build that throws does not disturb the build', async () => {
+test('A build listener that throws does not affect the build', async () => {
   const { session, channel, frame, log } = await playSession();
   const fails = (): never => {
     throw new Error('a progress bar fell over');
@@ -346,7 +346,7 @@ test('A listener of a build that throws does not disturb the build', async () =>
   assert.equal(log.entries.filter((entry) => entry === 'error: build listener threw').length, 2);
 });
 
-/** Sends an archive as a receiver does; `change` spoils its frames. */
+/** Sends an archive like a receiver; `change` corrupts its frames. */
 async function sendArchive(
   { channel }: PlayedSession,
   archive: Buffer,
@@ -384,7 +384,7 @@ async function sendArchive(
   }
 }
 
-test('Artifacts arrive whole in memory or in a file, one download after the other', async (t) => {
+test('Artifacts arrive complete in memory or in a file, one download after the other', async (t) => {
   const directory = await tempDir(t);
   const played = await playSession();
   const { session, frame, count } = played;
@@ -404,7 +404,7 @@ test('Artifacts arrive whole in memory or in a file, one download after the othe
   assert.equal(count('download_artifacts'), 2);
 });
 
-test('Every deviation from the rules of the stream fails the download, and leaves no file', async (t) => {
+test("Every violation of the stream's rules fails the download, and leaves no file", async (t) => {
   const directory = await tempDir(t);
   const played = await playSession();
   const { session, frame } = played;
@@ -480,7 +480,7 @@ test('A file that cannot be written fails the download and not the session', asy
   assert.deepEqual((await next).bytes, archive);
 });
 
-test('A slow disk holds the receiver back, and one that then fails lets it go', async (t) => {
+test('A slow disk pauses the receiver, and a disk error resumes it', async (t) => {
   const directory = await tempDir(t);
   const played = await playSession();
   const { session, channel, frame } = played;

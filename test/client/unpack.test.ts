@@ -66,7 +66,7 @@ test('Artifacts are unpacked as plain files, and the receiver\u2019s paths are m
   assert.deepEqual((await unpackArtifacts(file, join(root, 'again'))).members, unpacked.members);
 });
 
-test('A receiver on Windows is understood as well', async (t) => {
+test('Paths of a receiver on Windows are understood', async (t) => {
   const windows = {
     build_path: 'C:\\esphome\\build\\kitchen',
     firmware_bin_path: 'C:\\esphome\\build\\kitchen\\.pioenvs\\kitchen\\program',
@@ -93,8 +93,8 @@ const refusedArchives: Readonly<Record<string, readonly Member[]>> = {
   'a fifo': [good, program, ['fifo', '', { type: 'fifo' }]],
   'a directory': [good, program, ['empty/', '', { type: 'directory' }]],
   'no storage.json': [program],
-  'a storage.json that is no object': [['storage.json', '[]'], program],
-  'a name that is no plain one': [['storage.json', storage({ name: '../kitchen' })], program],
+  'a storage.json that is not an object': [['storage.json', '[]'], program],
+  'an invalid device name': [['storage.json', storage({ name: '../kitchen' })], program],
   'no build path': [['storage.json', storage({ build_path: null })], program],
   'no firmware': [good],
   'a firmware outside its build': [
@@ -104,7 +104,7 @@ const refusedArchives: Readonly<Record<string, readonly Member[]>> = {
 };
 
 for (const [what, members] of Object.entries(refusedArchives)) {
-  test(`An archive with ${what} is refused, and nothing of it is left`, async (t) => {
+  test(`An archive with ${what} is refused, and leaves no file`, async (t) => {
     const root = await tempDir(t);
     await assert.rejects(unpackArtifacts(await archiveOf(members), join(root, 'in', 'out')), (error) => {
       assert.ok(isReceiverError(error, 'ARTIFACTS'), String(error));
@@ -115,7 +115,7 @@ for (const [what, members] of Object.entries(refusedArchives)) {
   });
 }
 
-test('A member that comes twice, a damaged archive and a full directory are refused', async (t) => {
+test('A repeated member, a damaged archive and a non-empty directory are refused', async (t) => {
   const root = await tempDir(t);
   const out = join(root, 'out');
   await assert.rejects(unpackArtifacts(await archiveOf([good, program, good]), out), { code: 'ARTIFACTS' });
@@ -137,7 +137,7 @@ test('A member that comes twice, a damaged archive and a full directory are refu
   assert.deepEqual(await readdir(out), ['mine'], 'what was there is untouched');
 });
 
-test('A bomb is refused before it has filled the disk', async (t) => {
+test('An archive bomb is refused before it fills the disk', async (t) => {
   const root = await tempDir(t);
   const piece = gzipSync(Buffer.alloc(10 * 1024 * 1024));
   const bomb = Buffer.concat(Array.from({ length: 30 }, () => piece));
