@@ -1,9 +1,7 @@
 /**
- * The encrypted connection after the handshake: frames in, frames out.
- *
- * Encryption order is transmission order, because `send` encrypts and hands over in one synchronous step; a
- * single await between the two would let a pong overtake a chunk and break the cipher's counter for good. Once a
- * channel is closing nothing else leaves it, so no frame can follow a `terminate`.
+ * The encrypted connection after the handshake, which sends and receives frames. `send` encrypts and transmits in one
+ * synchronous step, so both have the same order: an await between them would let a pong overtake a chunk and break the
+ * cipher's counter for good. A closing channel sends nothing else, so no frame can follow a `terminate`.
  */
 import { ReceiverError } from '../errors.js';
 import type { ToOffloader, ToReceiver, Parsed } from './frames.js';
@@ -12,51 +10,40 @@ import type { Cipher } from './noise.js';
 import type { Transport, TransportEvents } from './transport.js';
 import { encodeObject } from './wire-json.js';
 
-/** Unsent bytes in the socket above which a sender of much waits. */
+/** The amount of unsent bytes above which bulk senders wait. */
 export const lowWaterBytes = 65_536;
 
-/** A larger inbound message is malformed (ciphertext, tag included). */
+/** A larger inbound message is malformed. Ciphertext with its tag, like the outbound limit. */
 export const maxInboundBytes = 61_440;
-/** The original client refuses 61 440 bytes, so one less leaves here (ciphertext, tag included). */
+/** One byte less than Device Builder's client refuses. */
 export const maxOutboundBytes = 61_439;
 
 export interface ChannelEvents<In> {
-  /** Any message that decrypts to a JSON object, before `frame`: it proves that the other side lives. */
+  /** Any message that decrypts to a JSON object, before `frame`: it proves that the other side is alive. */
   anyDecryptedFrame?(): void;
   /** A frame, an unknown type to ignore, or a known type with wrong fields. */
   frame(parsed: Exclude<Parsed<In>, { kind: 'malformed' }>): void;
-  /** Not binary, too large, not decryptable or no JSON object: answer `terminate('malformed_frame')`. Nothing follows. */
+  /** Not binary, too large, not decryptable or not a JSON object: answer `terminate('malformed_frame')`. The last event. */
   malformed(): void;
-  /** The connection has ended, from whichever side. Called exactly once. */
+  /** The connection has ended, from either side. Called exactly once. */
   closed(): void;
 }
 
-export interface Channel<In, Out> {
+/** The members of the transport keep their meaning. */
+export interface Channel<In, Out> extends Omit<Transport, 'start' | 'send'> {
   /** Aborted when the connection has ended. */
   readonly signal: AbortSignal;
-  readonly remoteAddress: string;
-  /** Bytes sent here that have not left this process. */
-  readonly bufferedBytes: number;
-  /** The one answer to an intent; what comes in before it is a breach and ends the connection. */
+  /** Sends the answer to an intent; a message that arrives before it is a violation and ends the connection. */
   answer(message: IntentAnswer): boolean;
-  /** Begins the delivery of frames, the kept ones first. Called at most once. */
+  /** Starts the delivery of frames, the kept ones first. Called at most once. */
   open(events: ChannelEvents<In>): void;
   /** False when the frame was dropped: the channel is closing or closed, or the message is too large. Never throws. */
   send(frame: Out): boolean;
-  /** As {@link Transport.drained}. */
-  drained(maxBytes: number): Promise<void>;
-  pause(): void;
-  resume(): void;
-  /** Sends a `terminate` as the last frame and closes. Without effect when already closing. */
+  /** Sends a `terminate` as the last frame and closes. No effect when already closing. */
   terminate(reason: string): void;
-  /** Closes in good order without a frame; `code` is a WebSocket close code. Nothing else is sent. */
-  close(code?: number): void;
-  destroy(): void;
 }
 
-/** The receiver's end of the session. */
 export type ReceiverChannel = Channel<ToReceiver, ToOffloader>;
-/** The offloader's end of the session. */
 export type OffloaderChannel = Channel<ToOffloader, ToReceiver>;
 
 export interface ChannelParts<In> {
@@ -67,7 +54,6 @@ export interface ChannelParts<In> {
   readonly parse: (plaintext: Buffer) => Parsed<In>;
 }
 
-/** Builds the channel from what the handshake agreed on. */
 export function createChannel<In, Out extends object>(parts: ChannelParts<In>): Channel<In, Out> {
   const { transport, inbox, outgoing, incoming, parse } = parts;
   let closing = false;
@@ -111,7 +97,7 @@ export function createChannel<In, Out extends object>(parts: ChannelParts<In>): 
         broken = true;
         events.malformed();
       }
-      inbox.divert({
+      inbox.forward({
         message(data) {
           if (broken || closing) return;
           const parsed = read(data);
@@ -142,27 +128,26 @@ export function createChannel<In, Out extends object>(parts: ChannelParts<In>): 
   };
 }
 
-/**
- * The messages of a connection while its owner changes: first the handshake, which waits for one at a time, then
- * whoever leads the session.
- *
- * Nothing is lost in between and nothing piles up: two messages are kept, then the transport is paused. A peer
- * that speaks before it was answered is cut off, because a paused connection would hide its end.
- */
+/** The number of kept messages at which the transport is paused. */
 const keptMessages = 2;
 
+/**
+ * The messages of a connection, first for the handshake, which waits for one at a time, then for the session. No message
+ * is lost in between, and few are kept. A peer that sends before it was answered is disconnected, because a paused
+ * connection would hide its close.
+ */
 export interface Inbox {
   /** Aborted when the connection has ended. */
   readonly signal: AbortSignal;
-  /** The next message. Throws PROTOCOL for a text message, the end of the connection or the time limit. */
+  /** The next message. Throws PROTOCOL for a text message, the end of the connection or a timeout. */
   next(timeoutMs: number): Promise<Buffer>;
-  /** Makes the present or the next wait throw this. */
+  /** Makes the current or the next wait throw this error. */
   fail(error: ReceiverError): void;
-  /** From now on until `allow`, a message ends the connection. */
+  /** Until `allow`, any message ends the connection. */
   forbid(): void;
   allow(): void;
-  /** Hands what was kept, and everything that follows, to `events`. Called at most once; the delivery begins later. */
-  divert(events: TransportEvents): void;
+  /** Delivers the kept and all further messages to `events`, asynchronously. Called at most once. */
+  forward(events: TransportEvents): void;
   /** Drops all further messages. The end of the connection is still reported. */
   stop(): void;
 }
@@ -176,7 +161,7 @@ export function openInbox(transport: Transport): Inbox {
   let wake: (() => void) | undefined;
   let listener: TransportEvents | undefined;
 
-  function arrived(message: Buffer | 'text'): void {
+  function receive(message: Buffer | 'text'): void {
     if (state === 'stopped') return;
     if (state === 'forbidden') return transport.destroy();
     if (listener !== undefined) return deliver(listener, message);
@@ -191,10 +176,10 @@ export function openInbox(transport: Transport): Inbox {
   }
 
   transport.start({
-    message: arrived,
-    text: () => arrived('text'),
+    message: receive,
+    text: () => receive('text'),
     closed() {
-      // Without a reason it makes an error with its stack, for each connection.
+      // Without a reason, each abort creates an error with a stack.
       ended.abort('closed');
       wake?.();
       listener?.closed();
@@ -208,7 +193,7 @@ export function openInbox(transport: Transport): Inbox {
       if (kept.length === 0 && failure === undefined && !ended.signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(() => {
-            fail(new ReceiverError('PROTOCOL', 'the other side did not speak in time', { timeoutMs }));
+            fail(new ReceiverError('PROTOCOL', `no message arrived within ${timeoutMs} ms`, { timeoutMs }));
           }, timeoutMs);
           wake = () => {
             clearTimeout(timer);
@@ -221,7 +206,8 @@ export function openInbox(transport: Transport): Inbox {
       transport.resume();
       if (message === undefined)
         throw failure ?? new ReceiverError('PROTOCOL', 'the connection ended during the handshake');
-      if (message === 'text') throw new ReceiverError('PROTOCOL', 'a text message came during the handshake');
+      if (message === 'text')
+        throw new ReceiverError('PROTOCOL', 'expected a binary handshake message, got a text message');
       return message;
     },
     forbid() {
@@ -231,7 +217,7 @@ export function openInbox(transport: Transport): Inbox {
     allow() {
       if (state === 'forbidden') state = 'open';
     },
-    divert(events) {
+    forward(events) {
       queueMicrotask(() => {
         for (const message of kept) if (state !== 'stopped') deliver(events, message);
         kept = [];

@@ -1,19 +1,18 @@
 /**
- * The pin: what people compare so that they pair with the machine they mean, and what authorises a peer
- * afterwards. It is derived from the key seen in the handshake and from nothing that a peer says about itself.
- *
- * The seven pictures hold 42 bits of it, which a patient attacker can imitate: show the full text beside them.
+ * The pin of a public key: people compare it before they pair, and afterwards it authorises the peer. It depends only on
+ * the key from the handshake, not on a peer's claims. Show the full text beside the seven pictures, which hold only 42 bits
+ * and can be imitated by a patient attacker.
  */
 import { createHash } from 'node:crypto';
 
 import { quote, ReceiverError } from '../errors.js';
 
-/** The pin of a raw 32-byte public key: its SHA-256, 64 lower-case hex digits. */
+/** The SHA-256 of a raw 32-byte public key, as 64 lower-case hex digits. */
 export function pinOf(publicKey: Uint8Array): string {
   return createHash('sha256').update(publicKey).digest('hex');
 }
 
-/** The pin as 32 pairs with single spaces between them. */
+/** The pin as 32 pairs of digits separated by single spaces. */
 export function pinText(pin: string): string {
   return pin.replace(/..(?!$)/g, '$& ');
 }
@@ -24,12 +23,12 @@ export interface PinPicture {
 }
 
 /**
- * The seven pictures of a pin (Device Builder 1.26; the vocabulary of Matrix). Throws `OPTIONS` for anything but a whole
- * pin: the pictures of half a one look as good.
+ * The seven pictures of a pin (Device Builder 1.26; the vocabulary of Matrix). Throws `OPTIONS` for an incomplete pin,
+ * whose pictures would look just as valid.
  */
 export function pinPictures(pin: string): readonly PinPicture[] {
   if (!/^[0-9a-f]{64}$/.test(pin))
-    throw new ReceiverError('OPTIONS', `${quote(pin)} is no pin of 64 lower-case hex digits`);
+    throw new ReceiverError('OPTIONS', `invalid pin ${quote(pin)}: expected 64 lower-case hex digits`);
   const bits = BigInt(`0x${pin.slice(0, 11)}`);
   return [38n, 32n, 26n, 20n, 14n, 8n, 2n].map(
     (shift) => pictures[Number((bits >> shift) & 63n)] as PinPicture,
@@ -46,7 +45,7 @@ const table = `
 🔨 Hammer, ☎️ Telephone, 🏁 Flag, 🚂 Train, 🚲 Bicycle, ✈️ Aeroplane, 🚀 Rocket, 🏆 Trophy,
 ⚽️ Ball, 🎸 Guitar, 🎺 Trumpet, 🔔 Bell, ⚓️ Anchor, 🎧 Headphones, 📁 Folder, 📌 Pin`;
 
-/** All 64 pictures in their frozen order. */
+/** All 64 pictures in their fixed order. */
 export const pictures: readonly PinPicture[] = table
   .trim()
   .split(/,\s+/)

@@ -1,10 +1,7 @@
 /**
- * The sixteen frames of the long session: their fields, and the one place where a stranger's object becomes a
- * typed frame (Device Builder 1.26).
- *
- * Types are exact, because the other side's are: no number where a boolean belongs, no null anywhere. Unknown
- * fields are dropped and unknown types are told apart from broken frames, so that a newer client is not thrown
- * out for what it knows more than we do. Field names stay as on the wire.
+ * The sixteen frames of the session, and the only parser of a peer's objects (Device Builder 1.26). Types are exact, as on
+ * the other side: a number is not a boolean, and null is never valid. Unknown fields are dropped, and unknown types are
+ * distinct from malformed frames, so that a newer client is not disconnected. Field names are those of the wire.
  */
 import * as z from 'zod';
 
@@ -18,7 +15,7 @@ const whole = z.int();
 const truth = z.boolean();
 const displayName = z.string().max(maxNameLength).catch('');
 
-// The link frames have no schema on the other side either: any nonce is echoed, and a terminate always counts.
+// The link frames have no schema on the other side either: any nonce is echoed, and any terminate is valid.
 const ping = z.object({ type: z.literal('ping'), nonce: z.unknown().optional() });
 const pong = z.object({ type: z.literal('pong'), nonce: z.unknown().optional() });
 const terminate = z.object({ type: z.literal('terminate'), reason: z.string().catch('') });
@@ -103,29 +100,28 @@ const toOffloader = [
   resetBuildEnvAck,
 ] as const;
 
-/** What an offloader sends and a receiver reads. */
+/** The frames that an offloader sends. */
 export type ToReceiver = z.output<(typeof toReceiver)[number]>;
-/** What a receiver sends and an offloader reads. */
+/** The frames that a receiver sends. */
 export type ToOffloader = z.output<(typeof toOffloader)[number]>;
 /** One frame by its type, for example `FrameOf<'submit_job'>`. */
 export type FrameOf<T extends FrameType> = Extract<ToReceiver | ToOffloader, { type: T }>;
 
-/** What became of a message. */
 export type Parsed<F> =
   | { readonly kind: 'frame'; readonly frame: F }
-  /** An object with no `type` that this side reads: ignore it. `type` is undefined when it is not a string. */
+  /** An object without a `type` that this side knows: ignore it. `type` is undefined when it is not a string. */
   | { readonly kind: 'unknown'; readonly type: string | undefined }
-  /** A known type with missing or wrong fields; what follows depends on the type. `jobId` is '' when it is no string. */
+  /** A known type with missing or wrong fields; the reaction depends on the type. `jobId` is empty if it is not a string. */
   | { readonly kind: 'invalid'; readonly type: FrameType; readonly jobId: string }
-  /** Not a JSON object at all: the session ends with `malformed_frame`. */
+  /** Not a JSON object: the session ends with `malformed_frame`. */
   | { readonly kind: 'malformed' };
 
-/** Reads a decrypted message on the receiver's side. Never throws. */
+/** Parses a decrypted message on the receiver's side. Never throws. */
 export function parseToReceiver(plaintext: Buffer): Parsed<ToReceiver> {
   return parse(receiverSchemas, plaintext);
 }
 
-/** Reads a decrypted message on the offloader's side. Never throws. */
+/** Parses a decrypted message on the offloader's side. Never throws. */
 export function parseToOffloader(plaintext: Buffer): Parsed<ToOffloader> {
   return parse(offloaderSchemas, plaintext);
 }

@@ -1,9 +1,7 @@
 /**
- * The three handshake messages over a transport, from both sides, up to a channel.
- *
- * Before the handshake is complete nothing can be encrypted, so every failure closes silently; each wait has its
- * limit, because a stranger who says nothing must not hold a socket. The initiator compares the receiver's key
- * with the one that a person has seen before it names itself: a false receiver learns nothing.
+ * The three handshake messages over a transport, for both sides, resulting in a channel. Nothing can be encrypted before
+ * the handshake is complete, so every failure closes silently; every wait has a limit, because a silent stranger must not
+ * hold a socket. The initiator checks the receiver's key before it names itself, so a false receiver learns nothing.
  */
 import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
@@ -26,16 +24,14 @@ import {
   type IntentMessage,
   type IntentAnswer,
 } from './intent.js';
-import { createInitiator, createResponder, type KeyPair } from './noise.js';
+import { createInitiator, createResponder, maxMessageBytes, type KeyPair } from './noise.js';
 import type { Transport } from './transport.js';
 
 const handshakeTimeoutMs = 10_000;
-/** Of an answer, tag included: as large as any message of Noise. */
-const maxAnswerBytes = 65_535;
 const empty = Buffer.alloc(0);
 
 export interface RespondOptions {
-  /** The limit of each of the two waits. Default 10 000. */
+  /** The limit for each of the two waits. Default: 10,000. */
   readonly timeoutMs?: number;
   /** Ends the handshake and the connection. */
   readonly signal?: AbortSignal;
@@ -43,20 +39,18 @@ export interface RespondOptions {
 
 /** An offloader that has proved its key and waits for the answer. */
 export interface Responded {
-  /** Undefined when it is missing or unknown: answer `rejected`, `bad_intent`. */
+  /** Undefined if missing or unknown: answer `rejected`, `bad_intent`. */
   readonly intent: Intent | undefined;
   readonly hello: IntentMessage;
   readonly peerStaticKey: Buffer;
-  /** Lower-case hex SHA-256 of the key. */
+  /** SHA-256 of the key in lower-case hex. */
   readonly peerPin: string;
   readonly channel: ReceiverChannel;
 }
 
 /**
- * The receiver's half. Starts the transport.
- *
- * Throws NOISE, PROTOCOL (wrong kind of message, early end, time limit) or CANCELLED; the transport is then
- * closed already, and nothing was said to the other side.
+ * The receiver's side. Starts the transport. Throws NOISE, PROTOCOL (wrong kind of message, early close, timeout) or
+ * CANCELLED, after closing the transport without an answer.
  */
 export async function respond(
   transport: Transport,
@@ -83,13 +77,13 @@ export async function respond(
 
 export interface InitiateOptions {
   readonly intent: Intent;
-  /** Nothing for `preview`. */
+  /** Not needed for `preview`. */
   readonly hello?: Partial<IntentMessage>;
-  /** The receiver's pin as a person or an earlier pairing has it. Without it any receiver is taken. */
+  /** The receiver's pin from a person or an earlier pairing. Default: any receiver is accepted. */
   readonly expectedPin?: string;
-  /** The limit of the wait for the second message. Default 10 000. */
+  /** The limit for the second message. Default: 10,000. */
   readonly timeoutMs?: number;
-  /** The limit of the wait for the answer. Default as `timeoutMs`; `pair_status` needs a long one. */
+  /** The limit for the answer, which must be long for `pair_status`. Default: `timeoutMs`. */
   readonly answerTimeoutMs?: number;
   readonly signal?: AbortSignal;
 }
@@ -102,10 +96,8 @@ export interface Initiated {
 }
 
 /**
- * The offloader's half, including the wait for the answer. Starts the transport.
- *
- * Throws NOISE, PROTOCOL, CANCELLED, or PAIRING when the receiver's key is not the expected one; the transport is
- * then closed already.
+ * The offloader's side, including the wait for the answer. Starts the transport. Throws NOISE, PROTOCOL, CANCELLED, or
+ * PAIRING for an unexpected key of the receiver, after closing the transport.
  */
 export async function initiate(
   transport: Transport,
@@ -121,8 +113,8 @@ export async function initiate(
     transport.send(noise.write(options.hello === undefined ? empty : encodeIntentMessage(options.hello)));
     const { outgoing, incoming, remoteStatic } = noise.split();
     const sealed = await inbox.next(answerTimeoutMs);
-    const answer = sealed.length > maxAnswerBytes ? undefined : decodeAnswer(incoming.decrypt(sealed));
-    if (answer === undefined) throw new ReceiverError('PROTOCOL', 'the answer to the intent is not one');
+    const answer = sealed.length > maxMessageBytes ? undefined : decodeAnswer(incoming.decrypt(sealed));
+    if (answer === undefined) throw new ReceiverError('PROTOCOL', 'the answer to the intent is malformed');
     return {
       answer,
       peerStaticKey: remoteStatic,
@@ -134,20 +126,20 @@ export async function initiate(
 
 function checkPin(seen: string, expected: string | undefined): void {
   if (expected === undefined || expected === seen) return;
-  throw new ReceiverError('PAIRING', "the receiver's key is not the one that was paired", { expected, seen });
+  throw new ReceiverError('PAIRING', "the receiver's key does not match the paired pin", { expected, seen });
 }
 
 async function closingOnFailure<T>(
   transport: Transport,
   signal: AbortSignal | undefined,
-  talk: (inbox: Inbox) => Promise<T>,
+  shakeHands: (inbox: Inbox) => Promise<T>,
 ): Promise<T> {
   const inbox = openInbox(transport);
   const stopListening = onAbort(signal, () =>
     inbox.fail(new ReceiverError('CANCELLED', 'the handshake was cancelled')),
   );
   try {
-    return await talk(inbox);
+    return await shakeHands(inbox);
   } catch (error) {
     inbox.stop();
     transport.close();

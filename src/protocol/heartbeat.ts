@@ -1,6 +1,6 @@
 /**
- * Both sides ask each other for a sign of life, because a machine that lost its network closes nothing: a dead
- * session would hold the peer's place, and its jobs' results would go nowhere (Device Builder 1.26).
+ * Detects a dead connection, and limits the wait for a close. A machine that lost its network closes nothing: a dead
+ * session would block its peer, and the results of its jobs would be lost (Device Builder 1.26).
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
@@ -12,19 +12,19 @@ export interface HeartbeatOptions {
   readonly clock: Clock;
   /** Sends a ping; false when it could not be sent. */
   readonly ping: (nonce: number) => boolean;
-  /** Called once, when the other side is taken for dead; the heartbeat has stopped by then. */
+  /** Called once, after the heartbeat has stopped, when the other side counts as dead. */
   readonly dead: () => void;
-  /** Whether we do not read at present, so that silence proves nothing. */
+  /** Whether reading is paused, so that silence proves nothing. */
   readonly isPaused: () => boolean;
 }
 
 export interface Heartbeat {
-  /** Any frame that could be decrypted is a sign of life. */
+  /** Call it for every frame that could be decrypted. */
   alive(): void;
   stop(): void;
 }
 
-/** Pings every 30 s and looks back 90 s each time, so a death shows after 90 to 120 s. */
+/** Pings every 30 s and each time checks the last 90 s, so a dead connection is detected after 90 to 120 s. */
 export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions): Heartbeat {
   let lastAlive = clock.steady();
   let nonce = 0;
@@ -45,24 +45,19 @@ export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions
   };
 }
 
-/**
- * The wait for the end of a connection that is being closed. The other side may never close its own end, and a
- * connection that nobody ends is one more that a stranger holds.
- */
-
-/** How long the other side may take to close its end before ours is cut. */
+/** The time that the other side has to close its end. */
 export const closeGraceMs = 5_000;
 
-export interface Leaving {
+export interface ClosingConnection {
   /** Aborted when the connection has ended. */
   readonly signal: AbortSignal;
   destroy(): void;
 }
 
-/** Resolves when the connection has ended, and cuts it after 5 s. Never rejects. */
-export async function waitForClose(leaving: Leaving, clock: Clock): Promise<void> {
-  if (leaving.signal.aborted) return;
-  const cancelCut = clock.after(closeGraceMs, () => leaving.destroy());
-  await new Promise<void>((resolve) => void onAbort(leaving.signal, resolve));
+/** Resolves when a closing connection has ended; destroys it after 5 s, because a stranger might never close its end. */
+export async function waitForClose(connection: ClosingConnection, clock: Clock): Promise<void> {
+  if (connection.signal.aborted) return;
+  const cancelCut = clock.after(closeGraceMs, () => connection.destroy());
+  await new Promise<void>((resolve) => void onAbort(connection.signal, resolve));
   cancelCut();
 }

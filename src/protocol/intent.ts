@@ -1,9 +1,7 @@
 /**
- * What the two sides say to each other before a session: the intent, who the offloader is, and the answer.
- *
- * All three come from a stranger, and clients of different age leave fields out; so a field of the wrong type is
- * read as absent, and nothing here is refused (Device Builder 1.26). Checking the dashboard id is the business of
- * whoever makes a path or a table key of it.
+ * The messages before a session: the intent, the offloader's hello, and the answer. They come from strangers, and older
+ * clients omit fields, so a field of the wrong type counts as absent and no message is refused (Device Builder 1.26).
+ * The dashboard id is not checked here, but wherever it becomes a path or a key.
  */
 import * as z from 'zod';
 
@@ -16,35 +14,35 @@ const maxPort = 65_535;
 
 /** The third handshake message, normalised. */
 export interface IntentMessage {
-  /** As it came: neither trimmed nor checked. '' when absent. */
+  /** Unchecked and not trimmed; empty if absent. */
   readonly dashboardId: string;
-  /** Trimmed, at most 128 characters, as is `friendlyName`. */
+  /** Trimmed, at most 128 characters, like `friendlyName`. */
   readonly label: string;
   readonly friendlyName: string;
   readonly haAddon: boolean;
-  /** The label was made by the offloader's program and not by a person. */
+  /** Whether the offloader's program chose the label. */
   readonly labelAuto: boolean;
   /** Absent when empty. */
   readonly pairingKey?: string;
-  /** The port at which the offloader can be called back, 0 when it has none. */
+  /** The port of the offloader's own listener, or 0. */
   readonly connectBackPort: number;
-  /** Of a receiver that calls back: the port at which it is to be found. Absent when unusable. */
+  /** In a connect-back: the receiver's port. Absent when unusable. */
   readonly peerLinkPort?: number;
 }
 
-/** The answer to an intent as it stands on the wire. */
+/** The answer to an intent, in the wire's own words. */
 export interface IntentAnswer {
-  /** One of `intentResponses`; another word may come from a newer receiver. */
+  /** One of `intentResponses`, or another word of a newer receiver. */
   readonly intent_response: string;
-  /** One of `rejectReasons`; goes with `rejected`, and with `pending` unless that answers a pairing request. */
+  /** One of `rejectReasons`; sent with `rejected`, and with `pending` except in the answer to a pairing request. */
   readonly reason?: string | undefined;
-  /** The receiver's own version, '' when unknown. */
+  /** The receiver's ESPHome version, empty if unknown. */
   readonly esphome_version: string;
   readonly auto_provision_supported: boolean;
   readonly reset_build_env_supported: boolean;
   readonly friendly_name: string;
   readonly ha_addon: boolean;
-  /** Only in the answer to a preview, and only when a pairing key is asked for. */
+  /** Only in the answer to a preview, and only if a pairing key is required. */
   readonly requires_pairing_key?: true | undefined;
 }
 
@@ -64,13 +62,13 @@ export function encodeIntent(intent: Intent): Buffer {
   return encodeObject({ intent });
 }
 
-/** The intent in the first handshake message; undefined when it is missing or unknown: the answer is `bad_intent`. */
+/** The intent in the first handshake message; undefined if missing or unknown. */
 export function decodeIntent(payload: Buffer): Intent | undefined {
   const intent = decodeObject(payload)?.['intent'];
   return typeof intent === 'string' && Object.hasOwn(intents, intent) ? (intent as Intent) : undefined;
 }
 
-/** The payload of the third handshake message. Ports and keys that are absent are left out. */
+/** The payload of the third handshake message, without absent fields. */
 export function encodeIntentMessage(hello: Partial<IntentMessage>): Buffer {
   return encodeObject({
     dashboard_id: hello.dashboardId,
@@ -84,7 +82,7 @@ export function encodeIntentMessage(hello: Partial<IntentMessage>): Buffer {
   });
 }
 
-/** Reads the third handshake message. What is no JSON object counts as an empty one. */
+/** Reads the third handshake message. Anything but a JSON object counts as an empty one. */
 export function decodeIntentMessage(payload: Buffer): IntentMessage {
   const fields: WireObject = decodeObject(payload) ?? {};
   const pairingKey = textOrEmpty(fields['pairing_key']);
@@ -101,7 +99,7 @@ export function decodeIntentMessage(payload: Buffer): IntentMessage {
   };
 }
 
-/** Reads the answer to an intent; undefined when it is not one. */
+/** Reads the answer to an intent; undefined if it is malformed. */
 export function decodeAnswer(plaintext: Buffer): IntentAnswer | undefined {
   return intentAnswer.safeParse(decodeObject(plaintext)).data;
 }

@@ -1,10 +1,8 @@
 /**
- * The handshake `Noise_XX_25519_ChaChaPoly_SHA256`, both roles, on `node:crypto` alone.
- *
- * After it, each side knows that the other holds the private half of the static key that it showed. The steps
- * are the tokens of the Noise specification (revision 34, section 7.5), so that code and specification can be
- * read side by side. A handshake that has failed once is dead: going on after a failed check is how
- * implementations lose what they had proved.
+ * The handshake `Noise_XX_25519_ChaChaPoly_SHA256` for both roles, with `node:crypto` only. It proves to each side that
+ * the other holds the private half of its static key. The steps are the tokens of the Noise specification (revision 34,
+ * section 7.5), so that the two can be read side by side. After a failed check a handshake is dead: implementations that
+ * continue lose what they had proved.
  */
 import { createHash, createHmac, createCipheriv, createDecipheriv, createSecretKey } from 'node:crypto';
 
@@ -22,20 +20,20 @@ const pattern: readonly (readonly Token[])[] = [['e'], ['e', 'ee', 's', 'es'], [
 
 export interface HandshakeOptions {
   readonly staticKey: KeyPair;
-  /** Must be equal on both sides. Default empty, as the peer link has it. */
+  /** Must be equal on both sides. Default: empty, as in the peer link. */
   readonly prologue?: Uint8Array;
-  /** Fixed for test vectors; fresh otherwise. */
+  /** Default: a new key; fixed in test vectors. */
   readonly ephemeralKey?: KeyPair;
 }
 
 export interface Handshake {
-  /** The next message of ours. Throws STATE out of turn, NOISE when it would be too long or a key is unusable. */
+  /** Our next message. Throws STATE out of order, NOISE for an overlong message or an unusable key. */
   write(payload: Uint8Array): Buffer;
-  /** The payload of the other side's next message. Throws STATE out of turn and NOISE for a message that is not one. */
+  /** The payload of the other side's next message. Throws STATE out of order, NOISE for an invalid message. */
   read(message: Uint8Array): Buffer;
-  /** The other side's static key. Throws STATE before the message that holds it. */
+  /** The other side's static key. Throws STATE before it has arrived. */
   remoteStatic(): Buffer;
-  /** The two directions, after the third message. Throws STATE before. */
+  /** The ciphers of both directions. Throws STATE before the third message. */
   split(): NoiseSession;
 }
 
@@ -62,12 +60,12 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
   let step = 0;
   let dead = false;
 
-  /** Runs one step; whatever goes wrong in it ends the handshake. */
-  function take<T>(ours: boolean, run: (tokens: readonly Token[]) => T): T {
+  /** Runs one step; any error in it ends the handshake. */
+  function runStep<T>(ours: boolean, run: (tokens: readonly Token[]) => T): T {
     const tokens = pattern[step];
     const oursIsNext = (step % 2 === 0) === initiator;
     if (dead || tokens === undefined || ours !== oursIsNext) {
-      throw new ReceiverError('STATE', 'the handshake does not expect this message now');
+      throw new ReceiverError('STATE', 'handshake message out of order');
     }
     dead = true;
     const result = run(tokens);
@@ -85,7 +83,7 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
 
   return {
     write: (payload) =>
-      take(true, (tokens) => {
+      runStep(true, (tokens) => {
         const parts = tokens.map((token) => {
           if (token === 'e') return symmetric.mixHash(ephemeralKey.publicKey);
           if (token === 's') return symmetric.encrypt(staticKey.publicKey);
@@ -97,7 +95,7 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
         return message;
       }),
     read: (message) =>
-      take(false, (tokens) => {
+      runStep(false, (tokens) => {
         checkLength(message);
         let rest = message;
         function next(bytes: number): Uint8Array {
@@ -139,7 +137,7 @@ function checkLength(message: Uint8Array): void {
 
 /** The SymmetricState of the specification: a running hash, a chaining key, and a cipher once there is a key. */
 function createSymmetric(prologue: Uint8Array) {
-  // The name is exactly one hash long, so it is the first hash as it stands.
+  // The name has the length of a hash, so it is the first hash itself.
   let hash: Buffer = Buffer.from(protocolName);
   let chainingKey: Uint8Array = hash;
   let cipher: Cipher | undefined;
@@ -187,29 +185,27 @@ function hmac(key: Uint8Array, ...data: readonly Uint8Array[]): Buffer {
   return mac.digest();
 }
 
-/**
- * One direction of a Noise connection: ChaCha20-Poly1305 under one key with a counter as nonce.
- *
- * The counter moves on success only and never backwards. A counter used twice would give the key away; one that
- * moved after a forged message would make every later true message unreadable.
- */
 const algorithm = 'chacha20-poly1305';
 const tagBytes = 16;
 const nonceBytes = 12;
 const twoTo32 = 2 ** 32;
-const noData = Buffer.alloc(0);
 
+/**
+ * One direction of a Noise connection: ChaCha20-Poly1305 with one key and a counter as nonce. The counter advances only on
+ * success: a repeated value would expose the key, and an advance after a forged message would make every later valid
+ * message unreadable.
+ */
 export interface Cipher {
-  /** How much longer the ciphertext is than the plaintext. */
+  /** The length of the ciphertext minus that of the plaintext. */
   readonly overheadBytes: number;
-  /** The messages so far, which is the nonce of the next one. */
+  /** The number of messages so far, which is the next nonce. */
   readonly count: number;
   encrypt(plaintext: Uint8Array, associated?: Uint8Array): Buffer;
-  /** Throws NOISE when the message is too short, forged, out of order or under another key. */
+  /** Throws NOISE for a message that is too short, forged, out of order or encrypted with another key. */
   decrypt(ciphertext: Uint8Array, associated?: Uint8Array): Buffer;
 }
 
-/** `firstNonce` is for tests of the counter alone. */
+/** `firstNonce` is only for tests of the counter. */
 export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
   const secret = createSecretKey(key);
   const nonce = Buffer.alloc(nonceBytes);
@@ -228,7 +224,7 @@ export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
     get count() {
       return count;
     },
-    encrypt(plaintext, associated = noData) {
+    encrypt(plaintext, associated = empty) {
       const cipher = createCipheriv(algorithm, secret, nextNonce(), authTagLength);
       if (associated.length > 0) cipher.setAAD(associated, { plaintextLength: plaintext.length });
       const body = cipher.update(plaintext);
@@ -237,7 +233,7 @@ export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
       count += 1;
       return message;
     },
-    decrypt(ciphertext, associated = noData) {
+    decrypt(ciphertext, associated = empty) {
       const length = ciphertext.length - tagBytes;
       if (length < 0) throw new ReceiverError('NOISE', 'the message is shorter than its tag');
       const decipher = createDecipheriv(algorithm, secret, nextNonce(), authTagLength);

@@ -1,18 +1,16 @@
 /**
- * Turns the chunks of an announced transfer back into its bytes, by the rules that both sides of the peer link
- * follow in the same order (Device Builder 1.26): a bundle on its way in, artifacts on their way back.
- *
- * It keeps nothing but a running hash: the bytes of each chunk are handed on at once, so a transfer of 128 MiB
- * costs no memory. What was handed on is only good once `complete` came.
+ * Cuts the bytes of a bundle or a result into chunks, and turns announced chunks back into bytes, by rules that both sides
+ * apply in the same order (Device Builder 1.26). Only a running hash is kept: the bytes of each chunk are passed on at
+ * once, so a transfer of 128 MiB costs no memory, and they are valid only after `complete`.
  */
 import { createHash } from 'node:crypto';
 
 /** The largest bundle of the wire, compressed. */
 export const maxBundleBytes = 128 * 1024 * 1024;
-/** Raw bytes in every chunk but the last. */
+/** The raw size of every chunk except the last. */
 export const chunkBytes = 32 * 1024;
 
-/** Why a transfer is refused. The words are those of the wire. */
+/** In the words of the wire. */
 export type TransferRefusal =
   | 'empty_bundle'
   | 'chunk_decode_failed'
@@ -26,7 +24,7 @@ export type TransferRefusal =
 export interface BundleAnnouncement {
   readonly totalBytes: number;
   readonly numChunks: number;
-  /** Hexadecimal, in any case. */
+  /** Hexadecimal, in upper or lower case. */
   readonly sha256: string;
 }
 
@@ -38,15 +36,15 @@ export interface Chunk {
 
 export type ChunkResult =
   | { readonly ok: true; readonly bytes: Buffer; readonly complete: boolean }
-  /** `fatal` says that the session must end as well: the two sides no longer agree on where they are. */
+  /** `fatal`: the session must end too, because the two sides disagree about the state of the transfer. */
   | { readonly ok: false; readonly reason: TransferRefusal; readonly fatal: boolean };
 
 export interface Assembler {
-  /** Takes the next chunk. Never throws. After a refusal or the last chunk every further one is refused. */
+  /** Checks and decodes the next chunk. Refuses all chunks after a refusal or the last chunk. Never throws. */
   push(chunk: Chunk): ChunkResult;
 }
 
-/** Checks the figures of an announcement before any chunk of it, in the order of the wire; null when acceptable. */
+/** Checks the sizes of an announcement in the order of the wire; null when valid. */
 export function announcementFault(
   announced: Pick<BundleAnnouncement, 'totalBytes' | 'numChunks'>,
   limitBytes: number,
@@ -56,7 +54,7 @@ export function announcementFault(
   return announced.totalBytes > limitBytes ? 'oversized' : null;
 }
 
-/** Starts a transfer whose announcement was acceptable. */
+/** Starts a transfer whose announcement is valid. */
 export function createAssembler(announced: BundleAnnouncement): Assembler {
   const hash = createHash('sha256');
   const expected = announced.sha256.toLowerCase();
@@ -95,12 +93,12 @@ function refuse(reason: TransferRefusal, fatal: boolean): ChunkResult {
   return { ok: false, reason, fatal };
 }
 
-/** Decoded chunks lie in one after the other: a buffer for each costs as much as decoding it. */
+/** Decoded chunks share this buffer: allocating one for each costs as much as decoding it. */
 const slabBytes = 8 * chunkBytes;
 
 /**
- * Makes a decoder of strict standard base64, which gives the bytes or null: the alphabet, exact padding, no white
- * space. Spare bits may be set, as the other side allows.
+ * Creates a decoder of strict standard base64: the alphabet, exact padding, no white space. It returns null for anything
+ * else. Unused bits can be set, as on the other side.
  */
 export function createBase64Decoder(): (text: string) => Buffer | null {
   let slab: Buffer = Buffer.alloc(0);
@@ -116,8 +114,8 @@ export function createBase64Decoder(): (text: string) => Buffer | null {
 }
 
 /**
- * Node's decoder skips what it does not know and stops at padding, so of a text that is not base64 it makes fewer bytes
- * than its length promises. It also takes the alphabet of addresses, and of a wide character its lower half.
+ * Node's decoder skips unknown characters and stops at padding, so invalid base64 gives fewer bytes than its length
+ * implies. It also accepts the URL alphabet, and the lower half of a wide character.
  */
 function isStrict(text: string, decodedLength: number): boolean {
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
@@ -126,11 +124,9 @@ function isStrict(text: string, decodedLength: number): boolean {
 }
 
 /**
- * Bytes as they come, cut into the chunks of the wire. The other side counts chunks, so each but the last has
- * exactly the chunk's size, whatever the pieces of the source.
+ * Yields chunks of exactly `size` bytes for any pieces of the source, because the other side counts them, and a last one
+ * with the rest. Yields nothing for an empty source.
  */
-
-/** Yields chunks of exactly `size` bytes, and a last one with the rest; nothing for an empty source. */
 export async function* inChunks(
   source: Iterable<Buffer> | AsyncIterable<Buffer>,
   size: number,

@@ -1,51 +1,49 @@
 /**
- * What the peer link needs from a connection: one ordered, reliable stream of binary messages.
- *
- * The link knows no socket library; a mount joins one to this interface, and tests join two ends in memory.
- * Messages that arrive before `start` are kept, because a peer may speak while the receiver still looks at its
- * address: a lost first message looks like a handshake that never ends.
+ * The connection that the peer link needs: an ordered, reliable stream of binary messages, independent of any socket
+ * library. A mount adapts a socket to this interface, and tests connect two ends in memory. Messages that arrive before
+ * `start` are kept, because a peer can send before the receiver listens: a lost first message looks like a handshake that
+ * never ends.
  */
 
 import { createCondition, type Condition } from '../async/condition.js';
 
-/** What a transport reports. The functions are called one at a time, in the order of arrival, never inside `start`. */
+/** Called one at a time, in the order of arrival, never inside `start`. */
 export interface TransportEvents {
-  /** One whole binary message. The buffer belongs to the listener. */
+  /** A complete binary message. The buffer belongs to the listener. */
   message(data: Buffer): void;
-  /** A text message arrived, which the peer link does not know. Its content is dropped. */
+  /** A text message, which the peer link does not use. Its content is dropped. */
   text(): void;
-  /** The connection has ended, from whichever side. Called exactly once, after the last message. */
+  /** The connection has ended, from either side. Called exactly once, after the last message. */
   closed(): void;
 }
 
 export interface Transport {
-  /** The address of the other side, without port and without the prefix of an IPv4 address in IPv6. */
+  /** The address of the other side, without port, and without the IPv6 prefix of a mapped IPv4 address. */
   readonly remoteAddress: string;
-  /** Bytes that were sent here but have not left this process. */
+  /** Sent bytes that have not left this process. */
   readonly bufferedBytes: number;
-  /** Begins the delivery. Called once. */
+  /** Starts the delivery. Called once. */
   start(events: TransportEvents): void;
   /** Sends one binary message. Never throws; after the end the message is dropped. */
   send(data: Uint8Array): void;
   /** Resolves when `bufferedBytes` is at most `maxBytes`, or when the connection has ended. Never rejects. */
   drained(maxBytes: number): Promise<void>;
-  /** Stops reading from the other side. The end of the connection may go unnoticed until `resume`. */
+  /** Stops reading. The end of the connection can go unnoticed until `resume`. */
   pause(): void;
   resume(): void;
-  /** Sends what is buffered, then ends the connection in good order. `code` is a WebSocket close code. */
+  /** Sends the buffered messages, then ends the connection in good order. `code` is a WebSocket close code. */
   close(code?: number): void;
-  /** Ends the connection at once and drops what is buffered. */
+  /** Ends the connection at once and drops the buffered messages. */
   destroy(): void;
 }
 
 /**
- * Two ends of a connection inside one process, for tests and for hosts that talk to themselves.
- *
- * It behaves as a socket does where that matters: delivery is later and in order, a paused reader makes the
- * writer's `bufferedBytes` grow, what was sent before a close still arrives, and each end learns of the end once.
+ * One end of a connection inside one process, for tests and for hosts that connect to themselves. It behaves like a
+ * socket: delivery is asynchronous and in order, a paused reader makes the writer's `bufferedBytes` grow, messages sent
+ * before a close still arrive, and each end is told of the close once.
  */
 export interface MemoryTransport extends Transport {
-  /** Sends a text message, which no true peer does. */
+  /** Sends a text message, which no real peer does. */
   sendText(): void;
 }
 
@@ -53,16 +51,15 @@ type TransportItem = Buffer | 'text' | 'end';
 
 interface End {
   events: TransportEvents | undefined;
-  /** What is on its way to the other end, in order. */
+  /** Items in transit to the other end, in order. */
   readonly outbox: TransportItem[];
   bufferedBytes: number;
   paused: boolean;
   scheduled: boolean;
-  /** Nothing more is sent. */
+  /** Sends nothing more. */
   closing: boolean;
-  /** The connection is gone. */
   ended: boolean;
-  /** Woken whenever a message has left, or the connection has. */
+  /** Woken when a message has left or the connection has ended. */
   readonly drain: Condition;
 }
 
@@ -73,16 +70,8 @@ export function memoryTransportPair(remoteAddress = '127.0.0.1'): [MemoryTranspo
 }
 
 function newEnd(): End {
-  return {
-    events: undefined,
-    outbox: [],
-    bufferedBytes: 0,
-    paused: false,
-    scheduled: false,
-    closing: false,
-    ended: false,
-    drain: createCondition(),
-  };
+  const state = { paused: false, scheduled: false, closing: false, ended: false };
+  return { events: undefined, outbox: [], bufferedBytes: 0, ...state, drain: createCondition() };
 }
 
 function transportOf(own: End, other: End, remoteAddress: string): MemoryTransport {
@@ -128,7 +117,7 @@ function transportOf(own: End, other: End, remoteAddress: string): MemoryTranspo
   };
 }
 
-/** Hands one item over on a later turn of the event loop, and then the next. */
+/** Delivers one item in a later tick of the event loop, and then the next. */
 function scheduleDelivery(from: End, to: End): void {
   if (to.scheduled) return;
   to.scheduled = true;
@@ -138,7 +127,7 @@ function scheduleDelivery(from: End, to: End): void {
     const item = from.outbox.shift();
     if (item === undefined) return;
     scheduleDelivery(from, to);
-    if (item === 'end') return endOf(from, to, to.events);
+    if (item === 'end') return deliverEnd(from, to, to.events);
     if (item === 'text') return to.events.text();
     from.bufferedBytes -= item.length;
     from.drain.wake();
@@ -146,8 +135,8 @@ function scheduleDelivery(from: End, to: End): void {
   });
 }
 
-/** The end arrives: whoever has not closed yet answers with its own, after what it has sent before. */
-function endOf(from: End, to: End, events: TransportEvents): void {
+/** A side that has not closed yet answers with its own end, after the messages that it has already sent. */
+function deliverEnd(from: End, to: End, events: TransportEvents): void {
   if (!to.closing) {
     to.outbox.push('end');
     scheduleDelivery(to, from);

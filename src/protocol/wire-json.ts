@@ -1,10 +1,7 @@
 /**
- * JSON as the peer link has it: one object a message, strict UTF-8, in both directions something that the
- * other side's strict parser takes.
- *
- * Python's parser refuses a lone surrogate where JavaScript's writes one, and one such character in a line of
- * compiler output would end the session. Nesting is bounded, because `JSON.stringify` of a deep value (an echoed
- * nonce) overflows the stack.
+ * The JSON of the peer link: one object per message in strict UTF-8, which the other side's strict parser accepts. Python
+ * refuses a lone surrogate where JavaScript writes one, so one such character in a line of compiler output would end the
+ * session. Nesting is limited, because `JSON.stringify` overflows the stack on a deep value such as an echoed nonce.
  */
 import { isAscii, isUtf8 } from 'node:buffer';
 
@@ -14,23 +11,20 @@ const maxDepth = 32;
 const loneSurrogate = /\p{Surrogate}/u;
 
 /**
- * The object in a message, or undefined: not UTF-8, a byte order mark, not JSON, not an object, nested more than
- * 32 deep, or a lone surrogate in any name or string. Of a name that comes twice the last wins. A long `data_b64` may
- * hold control characters, which JSON forbids and base64 too. Never throws.
+ * The object in a message. Undefined for invalid UTF-8, a byte order mark, anything but a JSON object, nesting deeper than
+ * 32, or a lone surrogate in a name or string. The last of repeated names wins. A long `data_b64` can contain control
+ * characters, which the base64 decoder then refuses. Never throws.
  */
 export function decodeObject(bytes: Buffer): WireObject | undefined {
   return decodeChunk(bytes) ?? decodeAny(bytes);
 }
 
-/** A `data_b64` from this length on is cut out of its message before the rest is parsed, and put in after the rest. */
+/** A `data_b64` of this length or more is cut out of its message before the rest is parsed. */
 const longData = 4_096;
 const dataName = 'data_b64';
 const dataStart = `"${dataName}":"`;
 
-/**
- * A flat object with a long `data_b64` and no escape. Its data need not be looked at twice: that takes longer than
- * their decryption. Undefined for anything else.
- */
+/** For a flat object with a long `data_b64` and no escape: parsing the data as well takes longer than decrypting it. */
 function decodeChunk(bytes: Buffer): WireObject | undefined {
   const at = bytes.indexOf(dataStart, 0, 'latin1');
   const from = at + dataStart.length;
@@ -50,7 +44,7 @@ function decodeAny(bytes: Buffer): WireObject | undefined {
   const text = bytes.toString('utf8');
   const value = parse(text);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  // In valid UTF-8 a lone surrogate can only come from an escape.
+  // In valid UTF-8, only an escape can produce a lone surrogate.
   const suspicious = text.includes('\\u');
   return isPlain(value, maxDepth, suspicious) ? (value as WireObject) : undefined;
 }
@@ -75,8 +69,8 @@ function isPlain(value: unknown, depthLeft: number, suspicious: boolean): boolea
 }
 
 /**
- * Compact UTF-8 JSON. A lone surrogate in a string becomes U+FFFD; names must have none. A long `data_b64` must really
- * be base64, because it is not looked at: `JSON.stringify` would take four times as long for it as its encryption.
+ * Compact UTF-8 JSON. A lone surrogate in a string becomes U+FFFD; names must have none. A long `data_b64` must be valid
+ * base64, because it is copied unchecked: `JSON.stringify` would take four times as long as its encryption.
  */
 export function encodeObject(value: object): Buffer {
   if (!hasLongData(value)) return Buffer.from(stringify(value));

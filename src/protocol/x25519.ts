@@ -1,11 +1,12 @@
 /**
- * X25519 with raw 32-byte keys, which is what travels and what lies on disk. `node:crypto` reads them as JWK, in less
- * time than as DER, and each is read once: the receiver's own is in every handshake, a new one of the other side is in two
- * of its agreements. A public key of low order, which would make the shared secret a constant, is refused by OpenSSL.
+ * X25519 with raw 32-byte keys, the form on the wire and on disk. `node:crypto` imports them as JWK, faster than as DER,
+ * and each once: every handshake uses the receiver's key, and two agreements use each new key of the other side. OpenSSL
+ * refuses a public key of low order, which would make the shared secret a constant.
  *
- * The public half of a new key is the agreement with the base point (RFC 7748, section 6.1): to export it as DER takes
- * longer than two agreements. As JWK a key is never exported: Node 20 holds a lock of the key meanwhile, and a garbage
- * collection that falls into it and removes the job that made the key waits for that lock for ever, with the whole process.
+ * The public half of a new key is computed as the agreement with the base point (RFC 7748, section 6.1), because exporting
+ * it as DER takes longer than two agreements. A key is never exported as JWK: Node 20 holds a lock of the key during the
+ * export, and a garbage collection in that time that removes the job that made the key waits for the lock forever, and
+ * the whole process with it.
  */
 import {
   createPrivateKey,
@@ -20,7 +21,7 @@ import { ReceiverError } from '../errors.js';
 
 export const keyBytes = 32;
 
-/** Raw X25519 keys of 32 bytes each. What was used must not change. */
+/** Raw X25519 keys of 32 bytes each. Do not change a key after its first use. */
 export interface KeyPair {
   readonly privateKey: Uint8Array;
   readonly publicKey: Uint8Array;
@@ -32,7 +33,7 @@ const publicKeys = new WeakMap<Uint8Array, KeyObject>();
 const basePoint = Buffer.alloc(keyBytes);
 basePoint.writeUInt8(9);
 
-/** Its private half is exported only for who asks for it. */
+/** The private half is exported only on access. */
 export function generateKeyPair(): KeyPair {
   const { privateKey: key } = generateKeyPairSync('x25519');
   const pair = {
@@ -50,7 +51,7 @@ export function agree(own: KeyPair, remotePublicKey: Uint8Array): Buffer {
   try {
     return diffieHellman({ privateKey: privateKeyOf(own), publicKey: publicKeyOf(remotePublicKey) });
   } catch (cause) {
-    throw new ReceiverError('NOISE', 'a key of the handshake is unusable', {}, { cause });
+    throw new ReceiverError('NOISE', 'a handshake key is unusable', {}, { cause });
   }
 }
 

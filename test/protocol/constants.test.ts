@@ -1,4 +1,4 @@
-/** The tables of docs/PROTOCOL.md are those of the code, word for word and in order, and so are the fields of the frames. */
+/** The tables and frame fields of docs/PROTOCOL.md match the code, word for word and in order. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -8,7 +8,7 @@ import * as names from '../../src/protocol/constants.js';
 
 const document = readFileSync(new URL('../../docs/PROTOCOL.md', import.meta.url), 'utf8');
 
-test('Every table of words stands in the specification as a whole and in order, and no other does', () => {
+test('The specification has every table of words, complete and in order, and no other table', () => {
   const { frameTypes, ...tables } = names;
   const expected = [
     ...Object.values(tables).map((table) => Object.entries(table)),
@@ -21,7 +21,7 @@ test('Every table of words stands in the specification as a whole and in order, 
   assert.deepEqual(sorted(rows), sorted(expected));
 });
 
-/** Each table as its lines, each line as its cells. */
+/** Each table as a list of lines, each line as a list of cells. */
 function tablesIn(text: string): string[][][] {
   const blocks = text.match(/(?:^\|.*\n)+/gm) ?? [];
   return blocks.map((block) => {
@@ -40,10 +40,10 @@ function unquoted(cell: string): string {
 }
 
 const samples = { text: 'queued', number: 7, 'yes or no': true } as const;
-/** What the other kinds look like in the place of each. */
+/** A value of another type for each kind. */
 const wrong = { text: 7, number: true, 'yes or no': 1 } as const;
 type Kind = keyof typeof samples;
-/** The link's own frames have no schema: nothing that is missing in them matters. */
+/** The link frames have no schema, so no field is required. */
 const lenient = new Set(['ping', 'pong', 'terminate']);
 
 interface Fields {
@@ -51,7 +51,7 @@ interface Fields {
   readonly optional: Readonly<Record<string, Kind>>;
 }
 
-test('Every frame has the fields that the specification lists, of the type that it says, and needs them or not', () => {
+test('Every frame has the fields of the specification, with the same types, required or optional', () => {
   const listed = fieldsIn(document);
   assert.deepEqual([...listed.keys()].toSorted(), Object.keys(names.frameTypes).toSorted());
   for (const [type, { needed, optional }] of listed) {
@@ -92,7 +92,7 @@ function sampled(fields: Readonly<Record<string, Kind>>): Record<string, unknown
   );
 }
 
-/** The frame as whichever side reads it; undefined when neither does. */
+/** The frame as parsed by the side that knows it; undefined if neither does. */
 function read(frame: object): object | undefined {
   const bytes = Buffer.from(JSON.stringify(frame));
   const results = [parseToReceiver(bytes), parseToOffloader(bytes)];

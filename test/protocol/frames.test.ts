@@ -86,7 +86,7 @@ const directions = [
   { side: 'offloader', parse: parseToOffloader, own: toOffloader, foreign: toReceiver },
 ] as const;
 
-test('The tables hold the words of the protocol: 5 intents, 5 responses, 9 reasons, 16 frames, 14 ack reasons and two of our own', () => {
+test('The tables have the words of the protocol: 5 intents, 5 responses, 9 reasons, 16 frames, 14 ack reasons and two of our own', () => {
   const sizes = [intents, intentResponses, rejectReasons, frameTypes, ackReasons, jobStatuses].map(
     (table) => Object.keys(table).length,
   );
@@ -102,14 +102,14 @@ test('The tables hold the words of the protocol: 5 intents, 5 responses, 9 reaso
   assert.equal(travelling(parseToOffloader, 'to offloader').length, toOffloader.length);
 });
 
-test('No session ends with a word at which a client stops for good, but for the older of two', () => {
+test('No session ends with a word that stops a client for good, except the older of two sessions', () => {
   const said = Object.keys(terminateReasons);
   for (const fatal of ['pin_mismatch', 'receiver_rejected', 'no_approved_peer', '']) {
     assert.ok(!said.includes(fatal), fatal);
   }
 });
 
-test('What is sent has no space that it does not need and its letters as they are; of a name that comes twice the last counts', () => {
+test('Encoded JSON is compact with unescaped letters, and the last of repeated names wins', () => {
   const line = 'größe "\u{1f525}" \u001b[0m';
   assert.equal(
     encodeObject({ type: 'x', line }).toString(),
@@ -165,7 +165,7 @@ test('Empty strings and negative integers pass the type check', () => {
   assert.deepEqual(parseToReceiver(wire(chunk)), { kind: 'frame', frame: chunk });
 });
 
-test('Link frames have no schema: any nonce is echoed, and a terminate always counts', () => {
+test('Link frames have no schema: any nonce is echoed, and any terminate is valid', () => {
   for (const nonce of [0, -1, 'x', null, { a: [1] }, 1.5, true]) {
     assert.deepEqual(parseToReceiver(wire({ type: 'ping', nonce })), {
       kind: 'frame',
@@ -238,7 +238,7 @@ test('Only one JSON object in strict UTF-8 is a frame; everything else is malfor
   );
 });
 
-test('A message cannot reach the prototypes: such names are ordinary fields and no frame types', () => {
+test('A message cannot reach prototypes: such names are ordinary fields, not frame types', () => {
   for (const type of ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '']) {
     assert.deepEqual(parseToReceiver(wire({ type })), { kind: 'unknown', type });
     assert.equal(decodeIntent(wire({ intent: type })), undefined);
@@ -252,7 +252,7 @@ test('A message cannot reach the prototypes: such names are ordinary fields and 
   assert.equal(Reflect.get({}, 'polluted'), undefined);
 });
 
-test('Any bytes, and any JSON, give one of the four outcomes and never an exception', () => {
+test('Any bytes and any JSON give one of the four outcomes and never an exception', () => {
   const kinds = new Set(['frame', 'unknown', 'invalid', 'malformed']);
   const type = fc.oneof(fc.constantFrom(...Object.keys(frameTypes)), fc.string());
   const fields = fc.dictionary(
@@ -294,7 +294,7 @@ test('Any bytes, and any JSON, give one of the four outcomes and never an except
   );
 });
 
-test('What is encoded can always be decoded, and only lone surrogates are changed', () => {
+test('An encoded object can always be decoded, and only lone surrogates are changed', () => {
   const units = fc
     .array(fc.oneof(fc.nat(0x2ff), fc.integer({ min: 0xd7f0, max: 0xe010 })), { maxLength: 20 })
     .map((codes) => String.fromCharCode(...codes));
@@ -308,7 +308,7 @@ test('What is encoded can always be decoded, and only lone surrogates are change
   );
 });
 
-test('A chunk with long data is read as any JSON is, whatever stands around the data and in it', () => {
+test('A chunk with long data is read like any JSON, whatever surrounds the data or is in it', () => {
   const data = 'QUJD'.repeat(1_100);
   const part = fc.constantFrom(
     ...[
@@ -336,7 +336,7 @@ test('A chunk with long data is read as any JSON is, whatever stands around the 
   );
 });
 
-test('A chunk of full size survives the wire, whatever its job is called', () => {
+test('A chunk of full size survives the wire with any job id', () => {
   const data_b64 = randomBytes(32_768).toString('base64');
   const chunk = { type: 'submit_job_chunk', chunk_index: 7, data_b64, is_last: false } as const;
   for (const job_id of ['"},{"', '\\ö\ud800\u0000', '']) {
@@ -345,7 +345,7 @@ test('A chunk of full size survives the wire, whatever its job is called', () =>
   }
 });
 
-test('The hello is read field by field: wrong types count as absent, names are trimmed and cut', () => {
+test('The hello is read field by field: wrong types count as absent, names are trimmed and truncated', () => {
   const nothing = {
     dashboardId: '',
     label: '',
@@ -408,7 +408,7 @@ test('The intent is one of the five words or nothing', () => {
   }
 });
 
-test('An answer needs its word only; everything else that is missing or strange reads as not said', () => {
+test('An answer requires only its word; other missing or invalid fields count as absent', () => {
   const bare = {
     intent_response: 'ok',
     reason: undefined,

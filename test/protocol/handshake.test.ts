@@ -35,7 +35,7 @@ const code =
   (error: unknown): boolean =>
     isReceiverError(error, expected);
 
-/** Writes down what a transport or channel reports. */
+/** Records the events of a transport or channel. */
 function recorder(transport?: MemoryTransport) {
   const seen: string[] = [];
   const messages: Buffer[] = [];
@@ -50,7 +50,7 @@ function recorder(transport?: MemoryTransport) {
   return { seen, messages };
 }
 
-/** A client whose every byte the test decides, after a good handshake with a receiver. */
+/** A client whose every byte the test sends, after a valid handshake with a receiver. */
 async function rawClient(
   intentPayload = '{"intent":"peer_link"}',
   helloPayload = '{"dashboard_id":"abcdefgh"}',
@@ -72,7 +72,7 @@ async function rawClient(
   return { near, far, side, outgoing, incoming, record, send, received };
 }
 
-/** Opens the receiver's channel and writes down what it reports. */
+/** Opens the receiver's channel and records its events. */
 function openChannel({ channel }: Responded) {
   const seen: unknown[] = [];
   let alive = 0;
@@ -132,7 +132,7 @@ test('Both sides agree on intent, hello, pins and answer, and then exchange fram
   assert.equal(right.channel.send({ type: 'pong', nonce: 0 }), false, 'nothing leaves after the end');
 });
 
-test('An answer that is followed by the end of the connection at once still arrives', async () => {
+test('An answer directly before the end of the connection still arrives', async () => {
   const [near, far] = memoryTransportPair();
   const [left] = await Promise.all([
     initiate(near, offloaderKey, { intent: 'preview' }),
@@ -148,7 +148,7 @@ test('An answer that is followed by the end of the connection at once still arri
   await waitFor(() => left.channel.signal.aborted);
 });
 
-test('A missing or unknown intent still completes the handshake, so that the refusal travels encrypted', async () => {
+test('A missing or unknown intent still completes the handshake, so that the refusal is encrypted', async () => {
   for (const payload of ['', '{}', 'x', '{"intent":"dance"}', '{"intent":null}']) {
     const client = await rawClient(payload, '');
     assert.equal(client.side.intent, undefined);
@@ -159,7 +159,7 @@ test('A missing or unknown intent still completes the handshake, so that the ref
   }
 });
 
-test('A client that says nothing is closed without a word after the limit, at either of the two waits', async () => {
+test('A silent client is closed without an answer after the timeout, at either of the two waits', async () => {
   const [near, far] = memoryTransportPair();
   const record = recorder(near);
   await assert.rejects(respond(far, receiverKey, { timeoutMs: 20 }), code('PROTOCOL'));
@@ -174,7 +174,7 @@ test('A client that says nothing is closed without a word after the limit, at ei
   assert.deepEqual(recordToo.seen, ['message 96', 'closed']);
 });
 
-test('A text message, an early end, a cancellation or a broken message ends the handshake silently', async () => {
+test('A text message, an early close, a cancellation or a malformed message ends the handshake silently', async () => {
   const cancel = new AbortController();
   const cases: readonly [(near: MemoryTransport) => void, ErrorCode][] = [
     [(near) => near.sendText(), 'PROTOCOL'],
@@ -234,7 +234,7 @@ test('Any bytes as handshake messages end in a typed error and a closed connecti
   );
 });
 
-test('An offloader that meets another key than the paired one leaves before it has named itself', async () => {
+test('An offloader that meets an unexpected key disconnects before it names itself', async () => {
   const [near, far] = memoryTransportPair();
   const responding = respond(far, receiverKey);
   const refused = assert.rejects(responding, code('PROTOCOL'), 'the receiver never sees the third message');
@@ -249,7 +249,7 @@ test('An offloader that meets another key than the paired one leaves before it h
   await refused;
 });
 
-test('An offloader gives up on a silent receiver, and on an answer that is none', async () => {
+test('An offloader gives up on a silent receiver, and on a malformed answer', async () => {
   const [near, far] = memoryTransportPair();
   recorder(far);
   await assert.rejects(initiate(near, offloaderKey, { intent: 'preview', timeoutMs: 20 }), code('PROTOCOL'));
@@ -273,7 +273,7 @@ test('An offloader gives up on a silent receiver, and on an answer that is none'
   await waitFor(() => channel.signal.aborted, { what: 'the receiver learns that a parked client has gone' });
 });
 
-test('A client that speaks before it was answered is cut off', async () => {
+test('A client that sends before it was answered is disconnected', async () => {
   const client = await rawClient();
   client.send({ type: 'ping', nonce: 1 });
   await waitFor(() => client.side.channel.signal.aborted);
@@ -282,7 +282,7 @@ test('A client that speaks before it was answered is cut off', async () => {
   assert.deepEqual(seen, ['closed']);
 });
 
-test('Frames that come between the answer and the opening are kept in order and held back, not piled up', async () => {
+test('Frames between the answer and the opening are kept in order, and few of them are buffered', async () => {
   const client = await rawClient();
   client.side.channel.answer(answerOf('ok'));
   await client.received();
@@ -300,7 +300,7 @@ test('Frames that come between the answer and the opening are kept in order and 
   );
 });
 
-test('Unknown and invalid frames count as life, malformed messages do not and are reported once', async () => {
+test('Unknown and invalid frames count as alive, malformed messages do not and are reported once', async () => {
   const client = await rawClient();
   client.side.channel.answer(answerOf('ok'));
   const { seen, alive } = openChannel(client.side);
@@ -356,7 +356,7 @@ test('Text, a forged, a replayed, a too short and a too large message are malfor
   assert.ok(!seen.includes('malformed'));
 });
 
-test('A frame that the other side would refuse for its size is not sent, and the next one still fits', async () => {
+test('A frame that is too large for the other side is not sent, and the next one still decrypts', async () => {
   const client = await rawClient();
   const { channel } = client.side;
   channel.answer(answerOf('ok'));
@@ -373,7 +373,7 @@ test('A frame that the other side would refuse for its size is not sent, and the
   assert.equal((await client.received())['line'], 'a \ufffd b', 'no lone surrogate leaves');
 });
 
-test('After a terminate nothing else leaves, and nothing that still comes in is delivered', async () => {
+test('After a terminate, nothing else is sent, and no further message is delivered', async () => {
   const client = await rawClient();
   const { channel } = client.side;
   channel.answer(answerOf('ok'));
@@ -389,7 +389,7 @@ test('After a terminate nothing else leaves, and nothing that still comes in is 
   assert.deepEqual(client.record.messages, []);
 });
 
-test('A paused channel makes the sender wait, and a waiter is released by the reader or by the end', async () => {
+test('A paused channel makes the sender wait, and a waiter is released by reading or by the close', async () => {
   const client = await rawClient();
   const { channel } = client.side;
   channel.answer(answerOf('ok'));
@@ -416,7 +416,7 @@ test('A paused channel makes the sender wait, and a waiter is released by the re
   await waitFor(() => client.record.seen.includes('closed'));
 });
 
-test('The pair in memory delivers later, in order, each end once, and what was sent before a close', async () => {
+test('The memory pair delivers asynchronously and in order, with messages before a close, and each close once', async () => {
   const [near, far] = memoryTransportPair();
   near.send(Buffer.from('1'));
   near.sendText();

@@ -1,5 +1,5 @@
 /**
- * The handshake a third time, by noise-c, which others have written in C; here as WebAssembly. For tests only: it has no
+ * A third implementation of the handshake: noise-c, written by others in C, as WebAssembly. For tests only: it has no
  * types, and its loader takes over the process's handlers for errors, which are given back at once.
  */
 import { readFileSync } from 'node:fs';
@@ -26,7 +26,7 @@ interface HandshakeState {
   ReadMessage(message: Uint8Array, payloadNeeded: true): Uint8Array;
   GetHandshakeHash(): Uint8Array;
   GetRemotePublicKey(): Uint8Array;
-  /** What is sent, and what is received. Frees this one. */
+  /** The ciphers to send and to receive. Frees this object. */
   Split(): readonly [CipherState, CipherState];
   free(): void;
 }
@@ -36,7 +36,7 @@ interface Bytes {
   free(): void;
 }
 
-/** What the wrapper has no word for, by the names of the C functions. */
+/** C functions that the wrapper does not expose. */
 interface Internal {
   allocateBytes(bytes: number, value: Uint8Array): Bytes;
   readonly [fixedEphemeral]: (state: unknown) => unknown;
@@ -53,14 +53,14 @@ type Create = (options: { wasmBinary: Buffer }, ready: (library: Library) => voi
 
 export interface NoiseC {
   readonly open: OpenSide;
-  /** Frees the memory of every side so far: none of them can be used any more. */
+  /** Frees the memory of every side so far, which makes them unusable. */
   freeAll(): void;
 }
 
 const none = new Uint8Array();
 const require = createRequire(import.meta.url);
 
-/** A new instance. It becomes slow after some thousand sides, because its wrapper keeps a list of all. */
+/** A new instance. It becomes slow after some thousand sides, because its wrapper keeps a list of them. */
 export async function loadNoiseC(): Promise<NoiseC> {
   const library = await load();
   const toFree = new Set<{ free(): void }>();
@@ -81,7 +81,7 @@ export async function loadNoiseC(): Promise<NoiseC> {
 
   function openSide(keys: Keys, initiator: boolean): Side {
     const state = openState(keys, initiator);
-    /** After an error the wrapper has freed the state already. */
+    /** After an error, the wrapper has already freed the state. */
     function refusing<T>(step: () => T): T {
       if (!toFree.has(state)) throw new Error('the state is gone');
       toFree.delete(state);
@@ -119,7 +119,7 @@ export async function loadNoiseC(): Promise<NoiseC> {
   };
 }
 
-/** Without the listeners that its loader leaves behind, the one of which ends the process at a rejection. */
+/** Removes the listeners of its loader, one of which ends the process on a rejection. */
 async function load(): Promise<Library> {
   const create = require('noise-c.wasm') as Create;
   const wasmBinary = readFileSync(require.resolve('noise-c.wasm/src/noise-c.wasm'));

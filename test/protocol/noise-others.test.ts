@@ -1,4 +1,4 @@
-/** Ours held against implementations by others; thousands of conversations in `npm run fuzz -- noise`. */
+/** Compares our handshake with other implementations; `npm run fuzz -- noise` runs thousands of conversations. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -17,7 +17,7 @@ function freshKeys(): Keys {
   return { s: generateKeyPair().privateKey, e: generateKeyPair().privateKey, prologue: none };
 }
 
-test('Whatever is said and however it is changed, cut, repeated or reordered, three implementations agree', async (t) => {
+test('For any messages, changed, cut, repeated or reordered, three implementations agree', async (t) => {
   const counts = await allAgree(60);
   t.diagnostic(JSON.stringify(counts));
   for (const [what, count] of Object.entries(counts)) assert.ok(count > 5, what);
@@ -27,10 +27,10 @@ for (const [role, oursInitiates] of [
   ['initiator', true],
   ['responder', false],
 ] as const) {
-  test(`Ours as ${role} and noise-c as the other talk both ways, from nothing to the longest message`, () => {
+  test(`Ours as ${role} and noise-c as the other exchange messages both ways, from empty to the longest`, () => {
     const [ours, theirs] = [openOurs(freshKeys(), oursInitiates), noiseC.open(freshKeys(), !oursInitiates)];
     const [initiator, responder] = oursInitiates ? [ours, theirs] : [theirs, ours];
-    // What the handshake adds to each of its messages.
+    // The overhead of each handshake message.
     for (const [index, overhead] of [32, 96, 64].entries()) {
       const [writer, reader] = index % 2 === 0 ? [initiator, responder] : [responder, initiator];
       const payload = Buffer.alloc(maxMessage - overhead, index);
@@ -54,7 +54,7 @@ for (const [role, oursInitiates] of [
   });
 }
 
-test('A handshake message of one byte too many is written by neither, and ours does not read it', () => {
+test('Neither writes a handshake message that is one byte too long, and ours does not read it', () => {
   const tooMuch = Buffer.alloc(maxMessage - 31);
   assert.throws(() => noiseC.open(freshKeys(), true).write(tooMuch));
   const [writer, reader] = [openOurs(freshKeys(), true), openOurs(freshKeys(), false)];
@@ -67,7 +67,7 @@ test('A handshake message of one byte too many is written by neither, and ours d
   }
 });
 
-/** All that multiplication makes zero of, little-endian; the last three are 2^255 - 20 to 2^255 - 18. */
+/** All points that a multiplication turns into zero, little-endian; the last three are 2^255 - 20 to 2^255 - 18. */
 const lowOrder = [
   '0000000000000000000000000000000000000000000000000000000000000000',
   '0100000000000000000000000000000000000000000000000000000000000000',
@@ -78,13 +78,13 @@ const lowOrder = [
   'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
 ].flatMap((text) => {
   const point = Buffer.from(text, 'hex');
-  // The top bit does not count (RFC 7748, section 5), so each can be written with it as well.
+  // The top bit is ignored (RFC 7748, section 5), so each point can also be written with it.
   const alias = Buffer.from(point);
   alias[31] = (alias[31] ?? 0) | 0x80;
   return [point, alias];
 });
 
-/** Leads a victim to the step that meets the cheat's point, and gives that step. */
+/** Advances a victim to the step that reads the attacker's point, and returns that step. */
 type Trap = (open: OpenSide, point: Uint8Array) => { victim: Side; step: () => unknown };
 
 const traps: Record<string, Trap> = {
@@ -112,19 +112,22 @@ const traps: Record<string, Trap> = {
 };
 
 for (const [where, trap] of Object.entries(traps)) {
-  test(`Every point of low order ${where} is refused, in a message that is right otherwise`, () => {
+  test(`Every point of low order ${where} is refused, in an otherwise valid message`, () => {
     for (const point of lowOrder) {
       const { victim, step } = trap(openOurs, point);
-      assert.throws(step, (error) => isReceiverError(error, 'NOISE') && error.message.includes('a key'));
+      assert.throws(
+        step,
+        (error) => isReceiverError(error, 'NOISE') && error.message.includes('handshake key'),
+      );
       assertDead(victim);
       assert.throws(trap(openTwin, point).step, 'noble refuses it too');
-      // noise-c refuses nothing but zeros, as the specification allows: so nothing but the point is wrong.
+      // noise-c refuses only zeros, as the specification allows, so only the point is wrong.
       if (point.some((byte) => byte !== 0)) trap(noiseC.open, point).step();
     }
   });
 }
 
-test('Numbers that are of low order only to who reads the top bit are keys like any other', () => {
+test('Numbers that have low order only with the top bit are ordinary keys', () => {
   // 2p - 1, 2p, 2p + 1 for the prime p = 2^255 - 19.
   for (const text of ['d9', 'da', 'db']) {
     const e = Buffer.from(text + 'ff'.repeat(31), 'hex');

@@ -1,6 +1,6 @@
 /**
- * Three implementations in one conversation, in both roles and in step: what one writes or refuses, all do. As a
- * function with a number of runs: `npm test` takes some dozens, `npm run fuzz -- noise` thousands.
+ * Three implementations in one conversation, in both roles and in step: all write or refuse the same messages. A
+ * function with a number of runs: `npm test` uses some dozens, `npm run fuzz -- noise` thousands.
  */
 import assert from 'node:assert/strict';
 
@@ -11,7 +11,7 @@ import { isReceiverError } from '../../src/errors.js';
 import { loadNoiseC } from './noise-c.js';
 import { openOurs, openTwin, type Ended, type OpenSide, type Side } from './noise-sides.js';
 
-/** After so many runs noise-c is loaded anew. */
+/** The number of runs after which noise-c is reloaded. */
 const batchRuns = 250;
 const names = ['ours', 'on noble', 'noise-c'];
 const empty = new Uint8Array();
@@ -22,13 +22,13 @@ const payload = fc.oneof(
   { arbitrary: fc.uint8Array({ maxLength: 200 }), weight: 9 },
   { arbitrary: long, weight: 1 },
 );
-/** A place in a message or a list, as a part of its length. */
+/** A position in a message or a list, as a fraction of its length. */
 const at = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 const change = fc.oneof(
   fc.record({ kind: fc.constant('flip' as const), at, bit: fc.nat(7) }),
   fc.record({ kind: fc.constant('cut' as const), at }),
   fc.record({ kind: fc.constant('extend' as const), by: fc.uint8Array({ minLength: 1, maxLength: 40 }) }),
-  // One that was sent before, in either direction: replayed, reflected, or out of order.
+  // An earlier message of either direction: replayed, reflected, or out of order.
   fc.record({ kind: fc.constant('another' as const), at }),
 );
 const maybeChanged = fc.option(change, { nil: undefined, freq: 2 });
@@ -51,10 +51,10 @@ const conversation = fc.record({
 type ValueOf<A> = A extends fc.Arbitrary<infer T> ? T : never;
 type Change = ValueOf<typeof change>;
 type Conversation = ValueOf<typeof conversation>;
-/** How often each happened, so that a test can see that none is left out. */
+/** How often each case happened, so that a test can check that none is missing. */
 export type Counts = Record<'completed' | 'refusedHandshakes' | 'delivered' | 'refused', number>;
 
-/** Whatever is said, and whatever becomes of it on the way, all three do the same, and ours is dead after a refusal. */
+/** For any messages and any changes to them, all three do the same, and ours is dead after a refusal. */
 export async function allAgree(numRuns: number): Promise<Counts> {
   const counts = { completed: 0, refusedHandshakes: 0, delivered: 0, refused: 0 };
   for (let left = numRuns; left > 0; left -= batchRuns) {
@@ -91,7 +91,7 @@ function converse(all: readonly OpenSide[], talk: Conversation, counts: Counts):
       counts.refusedHandshakes += 1;
       return;
     }
-    // Nothing protects the first message by itself: what became of it shows in the second.
+    // The first message is unprotected: a change shows in the second.
     assert.ok(!changed || index === 0, 'a changed message is taken');
     if (!changed) assert.deepEqual(read, Buffer.from(plaintext));
   }
@@ -109,7 +109,7 @@ function converse(all: readonly OpenSide[], talk: Conversation, counts: Counts):
   exchange(ends, steps, counts);
 }
 
-/** The messages after the handshake: one is taken exactly when it is the next of its direction, as it was written. */
+/** The messages after the handshake: one is accepted only if it is the next of its direction, unchanged. */
 function exchange(ends: readonly [Ended[], Ended[]], steps: Conversation['steps'], counts: Counts): void {
   /** By receiver. */
   const waiting: [Sent[], Sent[]] = [[], []];
@@ -137,7 +137,7 @@ interface Sent {
   readonly plaintext: Uint8Array;
 }
 
-/** What all of them give, or undefined when all of them refuse. Fails when they are not of one mind. */
+/** The result of all of them, or undefined when all refuse. Fails when they disagree. */
 function inStep<T>(sides: readonly T[], act: (side: T) => Uint8Array): Buffer | undefined {
   const results = sides.map((side, index) => {
     try {
@@ -167,7 +167,7 @@ function apply(how: Change, message: Uint8Array, sent: readonly Uint8Array[]): U
   return changed;
 }
 
-/** Neither goes on nor gives away anything. */
+/** A dead handshake neither continues nor reveals anything. */
 export function assertDead(ours: Side): void {
   for (const act of [() => ours.write(empty), () => ours.read(Buffer.alloc(96)), () => ours.end()]) {
     assert.throws(act, (error) => isReceiverError(error, 'STATE'));

@@ -1,6 +1,6 @@
 /**
- * One face for every implementation of the handshake that the tests know, so that all can be led through the same
- * conversation in step. A side that has thrown is not asked again, except ours, which has promised to stay dead.
+ * One interface for every handshake implementation in the tests, so that all can run through the same
+ * conversation in step. A side that has thrown is not called again, except ours, which must stay dead.
  */
 import { x25519 } from '@noble/curves/ed25519.js';
 

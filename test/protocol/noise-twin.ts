@@ -1,6 +1,6 @@
 /**
- * The same handshake a second time, on the noble libraries and written from the specification's text in another
- * style, so that a mistake of one is not repeated by the other. For tests only: it is slow and checks nothing twice.
+ * A second implementation of the handshake, on the noble libraries and from the specification's text in another
+ * style, so that it does not repeat a mistake of the first. For tests only: it is slow and has no extra checks.
  */
 import { chacha20poly1305 } from '@noble/ciphers/chacha.js';
 import { x25519 } from '@noble/curves/ed25519.js';
@@ -16,7 +16,7 @@ export interface TwinKeys {
   readonly prologue: Uint8Array;
 }
 
-/** Public keys of low order that a cheat shows instead of its own: every secret that is made with one is zero. */
+/** Public keys of low order that an attacker shows instead of its own: every secret made with one is zero. */
 export interface Claims {
   readonly s?: Uint8Array;
   readonly e?: Uint8Array;

@@ -57,7 +57,7 @@ for (const vector of vectors) {
     if (vector.handshake_hash !== undefined) {
       assert.equal(left.handshakeHash.toString('hex'), vector.handshake_hash);
     }
-    // The published messages go on alternating, now from the responder.
+    // The published messages continue to alternate, now from the responder.
     for (const [index, { payload, ciphertext }] of vector.messages.slice(3).entries()) {
       const [from, to] = index % 2 === 0 ? [right, left] : [left, right];
       assert.equal(from.outgoing.encrypt(hex(payload)).toString('hex'), ciphertext);
@@ -135,7 +135,7 @@ function partners(messages: number): { initiator: Handshake; responder: Handshak
   return { initiator, responder };
 }
 
-test('A changed, cut or foreign byte anywhere in a handshake message is a Noise error', () => {
+test('A changed, missing or extra byte anywhere in a handshake message is a Noise error', () => {
   const { initiator, responder } = partners(1);
   const m2 = responder.write(Buffer.alloc(0));
   for (let at = 0; at < m2.length; at += 5) {
@@ -162,7 +162,7 @@ test('A changed, cut or foreign byte anywhere in a handshake message is a Noise 
   assert.throws(() => responder.remoteStatic(), stateError, 'an unproved key is not shown');
 });
 
-test('A handshake out of turn is refused: writing twice, reading first, splitting early, a fourth message', () => {
+test('A handshake out of order is refused: writing twice, reading first, splitting early, a fourth message', () => {
   const { initiator, responder } = partners(0);
   assert.throws(() => initiator.read(Buffer.alloc(96)), stateError);
   assert.throws(() => responder.write(Buffer.alloc(0)), stateError);
@@ -176,7 +176,7 @@ test('A handshake out of turn is refused: writing twice, reading first, splittin
   assert.throws(() => partners(0).initiator.write(Buffer.alloc(65_535)), noiseError);
 });
 
-test('A forged message moves no counter: the true one is still readable, a replayed one is not', () => {
+test('A forged message does not advance the counter: the real one is still readable, a replayed one is not', () => {
   const { initiator, responder } = partners(3);
   const [left, right] = [initiator.split(), responder.split()];
   const first = left.outgoing.encrypt(Buffer.from('one'));
@@ -193,7 +193,7 @@ test('A forged message moves no counter: the true one is still readable, a repla
   assert.equal(right.outgoing.count, 0, 'the other direction counts for itself');
 });
 
-test('The counter is 64 bits little-endian, and it ends with an error instead of beginning again', () => {
+test('The counter is 64 bits little-endian, and ends with an error instead of wrapping', () => {
   const key = createHash('sha256').update('key').digest();
   for (const count of [0, 1, 0xffff_ffff, 2 ** 32, 2 ** 40 + 5, Number.MAX_SAFE_INTEGER]) {
     assert.deepEqual(

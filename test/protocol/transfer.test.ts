@@ -20,7 +20,7 @@ function push(assembler: Assembler, index: number, bytes: Buffer | string, isLas
   return assembler.push({ index, dataBase64, isLast });
 }
 
-test('Any cut of the bytes into chunks gives the same bytes back', () => {
+test('Any division of the bytes into chunks gives the same bytes back', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array(), { minLength: 1, maxLength: 12 }), (pieces) => {
       const bytes = Buffer.concat(pieces);
@@ -122,7 +122,7 @@ for (const [title, reason, fatal, steps] of refusals) {
   });
 }
 
-test('Empty chunks are allowed, as the other side allows them', () => {
+test('Empty chunks are allowed, as on the other side', () => {
   const assembler = createAssembler({ totalBytes: whole.length, numChunks: 3, sha256 });
   assert.ok(push(assembler, 0, '').ok);
   assert.ok(push(assembler, 1, whole).ok);
@@ -171,7 +171,7 @@ test('Base64 is accepted exactly where the strict grammar accepts it', () => {
   assert.deepEqual(decodeBase64('QR=='), Buffer.from('A'), 'spare bits may be set');
 });
 
-test('Decoded chunks keep their bytes when further ones are decoded, of whatever length', () => {
+test('Decoded chunks keep their bytes when more are decoded, of any length', () => {
   const decodeBase64 = createBase64Decoder();
   const chunks = [32_768, 1, 32_768, 400_000, 0, 7, 262_144, 32_768].map((length) => randomBytes(length));
   const decoded = chunks.map((chunk) => decodeBase64(chunk.toString('base64')));
