@@ -1,12 +1,12 @@
 /**
- * Writes the members of an archive into a directory that nobody else uses, each checked before its first byte.
+ * Writes the members of an archive into a private directory and checks each one before its first byte.
  *
- * A file is created exclusively and never through a link, with a mode of 0644 or 0755 and the time of now: owners,
- * other bits and times of the archive (a future one confuses ninja for ever) are not taken over. So whatever the
- * archive says, only plain files below that directory can come of it.
+ * Files are created exclusively and never through a link, with mode 0644 or 0755 and the current time. The archive's
+ * owners, other mode bits and times are ignored (a time in the future confuses ninja for ever). So whatever the
+ * archive says, the result is only plain files below that directory.
  *
- * The disk is called synchronously, because this runs in a thread that does nothing else (unpack-thread.ts): the way
- * of each step through the pool of threads and back took three times what writing takes.
+ * Disk calls are synchronous, because this runs in a dedicated thread (threaded-intake.ts): a trip through the thread
+ * pool for each call took three times as long as the writing.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, readdirSync, writeSync } from 'node:fs';
@@ -20,21 +20,21 @@ import { createMemberTree, type MemberTree } from './member-names.js';
 import { readTar, type TarMember } from './tar-reader.js';
 
 export interface Extracted {
-  /** `manifest.json` of the root. */
+  /** The root's `manifest.json`. */
   readonly manifest: Buffer;
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
   readonly remoteContent: RemoteContent;
-  /** Of the members' paths, kinds, modes and bytes, in hex: the same for the same content however it was packed. */
+  /** Hash in hex of the members' paths, kinds, modes and bytes, independent of how they were packed. */
   readonly contentSha256: string;
   /** Whether exactly this path is a file of the tree. */
   readonly hasFile: (path: string) => boolean;
 }
 
 /**
- * Unpacks into `directory`, which must be empty, and looks at the result once more. Throws `BUNDLE` for what the
- * archive holds and system errors for what the disk says; the directory is then in no defined state.
+ * Unpacks into `directory`, which must be empty, and verifies the result. Throws `BUNDLE` for a faulty archive and
+ * system errors from the disk; the directory's state is then undefined.
  */
 export async function extract(
   stream: AsyncIterable<Buffer>,
@@ -83,7 +83,7 @@ function makeDirectories(root: string, directories: readonly string[]): void {
   for (const directory of directories) mkdirSync(join(root, directory), { mode: 0o755 });
 }
 
-/** The size says where the bytes end, so no two trees give one hash. */
+/** Includes the size, which says where the bytes end, so two different trees never give the same input. */
 function addHead(content: Hash, { path, kind, executable, size }: TarMember): void {
   content.update(JSON.stringify([path, kind, executable, size]));
 }
@@ -106,7 +106,7 @@ function writeAll(file: number, bytes: Buffer): void {
   for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
 }
 
-/** The last look: what lies there is what was admitted, and nothing but files and directories. */
+/** The final check: the directory holds exactly the admitted members, and only files and directories. */
 function checkTree(directory: string, tree: MemberTree): void {
   const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
   const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());

@@ -1,10 +1,9 @@
 /**
- * The gzip layer of a bundle: bytes in as they come, pieces out as they are asked for, with the expansion watched
- * while it happens. A bomb is found after a few megabytes and not when the disk is full.
+ * The gzip layer of a bundle. It checks the expansion while it inflates, so a bomb fails after a few megabytes and
+ * not when the disk is full.
  *
- * It inflates in the thread that calls it, which costs a third of the way through the pool of threads and back. Node's
- * gunzip reads several gzip streams in a row as one and drops zeros behind the last; a bundle is exactly one stream,
- * so both are refused.
+ * It inflates in the calling thread, which costs a third of the trip through the thread pool. Node's gunzip
+ * concatenates several gzip streams and drops zeros after the last; a bundle is exactly one stream, so both are refused.
  */
 import { Gunzip } from 'minizlib';
 
@@ -13,25 +12,22 @@ import { createCondition } from '../async/condition.js';
 import type { BundleLimits } from '../options/core-options.js';
 
 export interface Inflater {
-  /**
-   * False asks for a wait, and that the bytes do not change until there is room. After the end or an error they are
-   * dropped. Never throws.
-   */
+  /** False means: wait for `room`, and do not change the bytes until then. Drops them after the end. Never throws. */
   write(bytes: Buffer): boolean;
   end(): void;
-  /** Resolves when there is room, or when nothing will be read any more. */
+  /** Resolves when there is room, or when reading has stopped. */
   room(): Promise<void>;
-  /** The unpacked bytes, once. Throws `BUNDLE` past a limit, and zlib's own errors. */
+  /** The unpacked bytes; iterate them once. Throws `BUNDLE` past a limit, and zlib's errors. */
   pieces(): AsyncGenerator<Buffer, void>;
-  /** Ends everything; `pieces` throws then. */
+  /** Stops reading; `pieces` then throws. */
   destroy(): void;
   /** After the last piece: what is wrong with the stream as a whole, or null. */
   fault(): string | null;
 }
 
-/** Inflated at a time. Deflate makes at most 1,032 bytes of one, so 33 MiB are the most before a limit is looked at. */
+/** Inflated at a time. Deflate expands a byte to at most 1,032, so at most 33 MiB come before the limits apply. */
 const sliceBytes = 32 * 1024;
-/** Missing in the types of minizlib, which hands it on to zlib. */
+/** Missing in minizlib's types, but passed on to zlib. */
 const options: object = { chunkSize: 128 * 1024 };
 /** The last four bytes of a gzip stream: its unpacked length modulo 2^32. */
 const lengthBytes = 4;
@@ -58,8 +54,8 @@ export function createInflater(limits: BundleLimits): Inflater {
     wake();
   }
 
-  /** What has come out since the last call. Throws what went wrong. */
-  function taken(): Buffer[] {
+  /** Takes the output since the last call, and throws if zlib failed or a limit is exceeded. */
+  function takeOutput(): Buffer[] {
     if (failure !== null) throw failure;
     const pieces = output;
     output = [];
@@ -82,17 +78,17 @@ export function createInflater(limits: BundleLimits): Inflater {
         packed += slice.length;
         tail = Buffer.concat([tail, slice.subarray(-lengthBytes)]).subarray(-lengthBytes);
         gunzip.write(slice);
-        yield* taken();
-        // Of one write: how much of it the engine took.
+        yield* takeOutput();
+        // `bytesWritten` counts what zlib consumed of this one write.
         if (gunzip.handle?.bytesWritten !== slice.length)
           throw refused('the archive is damaged: there are bytes after its gzip stream');
       }
       queued.shift();
       wake();
     }
-    if (isOver) throw refused('the archive is not read to its end');
+    if (isOver) throw refused('unpacking stopped before the end of the archive');
     gunzip.end();
-    yield* taken();
+    yield* takeOutput();
   }
 
   return {
@@ -126,10 +122,10 @@ function refused(message: string): ReceiverError {
   return new ReceiverError('BUNDLE', message);
 }
 
-/** Headers, padding and long names: what the stream may hold for each member beside its bytes. */
+/** Allowance for each member's header, padding and long name. */
 const overheadBytes = 4_096;
 
-/** The most bytes that the unpacked stream may have, tar's own included. */
+/** Limit for the unpacked stream, including tar's overhead. */
 function streamBytes(limits: BundleLimits): number {
   return limits.unpackedBytes + (limits.members + 8) * overheadBytes;
 }

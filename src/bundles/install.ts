@@ -1,10 +1,11 @@
 /**
- * Puts a staged bundle in the place of a device's configuration, by renames: the old tree steps aside to
- * `.config.old`, the new one comes, the old one goes. ESPHome's own directories beside it keep their build caches.
+ * Replaces a device's configuration with a staged bundle by renames: the old tree moves to `.config.old`, the new one
+ * takes its place, and the old one is removed. ESPHome's own directories beside it keep their build caches.
  *
- * A receiver may be killed between any two steps, and what it leaves has one meaning: while `config` is missing,
- * `.config.old` is the device's configuration, and once there is a `config`, it is rubbish. `.config.from` names the
- * staging directory that was to come last: when that is gone, it has come. The caller holds the lock on the subtree.
+ * A receiver can be killed between any two steps, but the state stays unambiguous: while `config` is missing,
+ * `.config.old` is the device's configuration; once `config` exists, `.config.old` is garbage. `.config.from` names
+ * the staging directory of the latest swap; if that directory is gone, it was installed. The caller holds the lock on
+ * the subtree.
  */
 import { lstat, mkdir, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -19,7 +20,7 @@ import type { Layout, RemoteKey } from '../paths/index.js';
 
 const maxNameBytes = 255;
 
-/** A complete bundle in a directory that is installed by renaming it. `defer` takes work to wait for later. */
+/** The part of a staged bundle that the installation needs. */
 export interface InstallableBundle {
   readonly directory: string;
   defer(work: Promise<void>): void;
@@ -32,11 +33,10 @@ export interface InstallOptions {
 }
 
 /**
- * Installs the bundle; its directory is `<subtree>/config` afterwards. When it cannot come the old tree is put back
- * and the bundle stays where it was. The old tree is out of the way, and what its removal still takes (0.1 s for some
- * hundred files) no compile waits for, but the bundle's `discard`. A bundle that is installed already, because a
- * receiver has ended since, stays. Throws `TRAVERSAL` when the subtree is reached through a link below the builds
- * directory, and system errors.
+ * Renames the bundle's directory to `<subtree>/config`. On failure the old tree is restored and the bundle stays where
+ * it was. The bundle's `discard`, and no compile, waits for the removal of the old tree (0.1 s for some hundred
+ * files). Does nothing if the bundle is installed already, by a receiver that stopped afterwards. Throws `TRAVERSAL`
+ * when the subtree is reached through a link below the builds directory, and system errors.
  */
 export async function installBundle(staged: InstallableBundle, options: InstallOptions): Promise<void> {
   const { layout, key } = options;
@@ -56,27 +56,27 @@ export async function installBundle(staged: InstallableBundle, options: InstallO
     throw error;
   }
   await syncDirectory(subtree);
-  staged.defer(removeRest(await settle(options), options));
+  staged.defer(removeTrashed(await settleTrees(options), options));
 }
 
 /** Whether the device's configuration is the bundle that was staged in `directory`. Throws system errors. */
 export async function isInstalled(directory: string, options: InstallOptions): Promise<boolean> {
   if ((await kindOf(directory)) !== 'nothing') return false;
-  return (await lastToCome(options)) === basename(directory);
+  return (await readOrigin(options)) === basename(directory);
 }
 
-/** Whether a swap in the device's subtree was cut short. */
+/** Whether a swap in the device's subtree was interrupted. */
 export async function isInstallCut(options: InstallOptions): Promise<boolean> {
   return (await kindOf(oldTree(options))) !== 'nothing';
 }
 
-/** Ends a swap that was cut short: one whole tree is at `config`, the other one is gone. Throws as {@link installBundle}. */
+/** Completes an interrupted swap: leaves one whole tree, at `config`. Throws as {@link installBundle}. */
 export async function repairInstall(options: InstallOptions): Promise<void> {
-  await removeRest(await settle(options), options);
+  await removeTrashed(await settleTrees(options), options);
 }
 
-/** Leaves one whole tree, at `config`. Returns where the other one waits for its removal, if there was one. */
-async function settle(options: InstallOptions): Promise<string | null> {
+/** Leaves one whole tree at `config`. Returns the other one's path in the trash, if there was one. */
+async function settleTrees(options: InstallOptions): Promise<string | null> {
   const { layout, key, log = silentLog } = options;
   await assertUnlinked(layout.buildsDir, layout.subtree(key));
   const [config, old] = [layout.configTree(key), oldTree(options)];
@@ -87,7 +87,7 @@ async function settle(options: InstallOptions): Promise<string | null> {
   return null;
 }
 
-/** Beside the tree, for a rename within one directory needs no right on what is renamed. */
+/** Beside the tree, because a rename within one directory needs no permission on the renamed tree. */
 function oldTree({ layout, key }: InstallOptions): string {
   return join(layout.subtree(key), '.config.old');
 }
@@ -96,8 +96,8 @@ function origin({ layout, key }: InstallOptions): string {
   return join(layout.subtree(key), '.config.from');
 }
 
-/** A build may have put anything in its place. */
-async function lastToCome(options: InstallOptions): Promise<string | null> {
+/** The bundle that was swapped in last. A build can have replaced the file with anything. */
+async function readOrigin(options: InstallOptions): Promise<string | null> {
   try {
     return (await readRegular(origin(options), maxNameBytes)).toString('utf8');
   } catch (error) {
@@ -134,7 +134,7 @@ async function trash(old: string, trashDir: string, log: Log): Promise<string | 
 }
 
 /** Never rejects. */
-async function removeRest(trashed: string | null, { log = silentLog }: InstallOptions): Promise<void> {
+async function removeTrashed(trashed: string | null, { log = silentLog }: InstallOptions): Promise<void> {
   if (trashed === null) return;
   try {
     await removeTree(trashed);

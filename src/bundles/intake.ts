@@ -1,9 +1,9 @@
 /**
- * Takes a bundle in while it arrives: gunzip, tar, checks and files in one stream, in a fresh private directory.
- * The archive itself is stored nowhere and memory stays flat, whatever its size.
+ * Unpacks a bundle while it arrives: gunzip, tar, checks and writes in one stream, into a fresh private directory.
+ * The archive itself is never stored, and memory stays constant whatever its size.
  *
- * However it ends, there is either a complete tree that its caller owns, or nothing: a failed, cancelled or
- * half-received upload leaves no file behind, and the previous build is never touched.
+ * The result is either a complete tree that the caller owns, or nothing: a failed, cancelled or partial upload leaves
+ * no file behind, and the previous build stays untouched.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -22,41 +22,40 @@ import { removeOrWarn } from './unpack-messages.js';
 import { stagedBundle, type StagedBundle } from './store.js';
 
 export interface IntakeOptions {
-  /** Where the staging directory is made; itself made when missing. On the file system of the builds. */
+  /** Parent of the staging directory, created when missing. On the file system of the builds. */
   readonly uploadsDir: string;
-  /** What the staging directory is called there; it must not exist. Default: a temporary name. */
+  /** Name of the staging directory, which must not exist. Default: a temporary name. */
   readonly name?: string | undefined;
-  /** The YAML that the bundle was announced for; its manifest must name the same. */
+  /** The YAML that the upload announced; the manifest must name the same. */
   readonly configurationFilename: FileName;
   readonly bundleLimits: BundleLimits;
-  /** Its abort counts as {@link BundleIntake.abort}; await that to know that the directory is gone. */
+  /** Aborts like {@link BundleIntake.abort}; await that to know that the directory is gone. */
   readonly signal?: AbortSignal | undefined;
   readonly log?: Log | undefined;
-  /** Default: the machine's. */
   readonly clock: Clock;
 }
 
 /** Its owner ends every intake with `finish` or `abort`. */
 export interface BundleIntake {
   /**
-   * Takes the next bytes of the archive. Never throws: an error shows in `finish`, and further bytes are dropped.
-   * False asks the caller to wait for `drain`; until then the bytes must not change.
+   * Accepts the next bytes. Never throws: `finish` reports an error, and later bytes are dropped. Returns false when
+   * the caller must wait for `drain`; until then the bytes must not change.
    */
   write(bytes: Buffer): boolean;
   /** Resolves when there is room again, or when the intake is over. Never rejects. */
   drain(): Promise<void>;
   /**
-   * Once, after the last bytes. Throws `BUNDLE`, also when it took too long, `CANCELLED` after an abort, and system
-   * errors when the disk cannot hold it; the directory is gone by then.
+   * Call it once, after the last bytes. Throws `BUNDLE`, also after the time limit, `CANCELLED` after an abort, and
+   * system errors when the disk cannot hold the bundle; the directory is gone by then.
    */
   finish(): Promise<StagedBundle>;
-  /** Gives up and removes what there is, unless `finish` has handed it over. Never rejects. */
+  /** Gives up and removes the staging directory, unless `finish` has returned it. Never rejects. */
   abort(): Promise<void>;
 }
 
 type IntakeOutcome = { readonly staged: StagedBundle } | { readonly error: unknown };
 
-/** Begins at once. Nothing is thrown here; even a full disk shows in `finish`. */
+/** Starts immediately and never throws: `finish` reports every error, even a full disk. */
 export function openIntake(options: IntakeOptions): BundleIntake {
   const { bundleLimits: limits, signal, log = silentLog, clock } = options;
   const inflater = createInflater(limits);
@@ -110,7 +109,7 @@ export function openIntake(options: IntakeOptions): BundleIntake {
   };
 }
 
-/** Never rejects; after an error nothing is left in the uploads directory. */
+/** Never rejects. An error leaves nothing in the uploads directory. */
 async function unpack(
   inflater: Inflater,
   limits: BundleLimits,
@@ -137,15 +136,14 @@ async function unpack(
 
 function checkConfiguration({ configFilename }: Manifest, announced: FileName, { hasFile }: Extracted): void {
   if (configFilename !== announced) {
-    const names = `${quote(configFilename)} and not ${quote(announced)}`;
-    throw new ReceiverError('BUNDLE', `the manifest names ${names}, for which the bundle was announced`);
+    const names = `${quote(configFilename)}, but the upload announced ${quote(announced)}`;
+    throw new ReceiverError('BUNDLE', `the manifest names ${names}`);
   }
-  if (!hasFile(configFilename)) {
-    throw new ReceiverError('BUNDLE', `the bundle does not hold the configuration ${quote(configFilename)}`);
-  }
+  if (!hasFile(configFilename))
+    throw new ReceiverError('BUNDLE', `the bundle lacks the configuration ${quote(configFilename)}`);
 }
 
-/** What zlib throws, in words for the peer. What the disk throws stays: a full one is not the bundle's fault. */
+/** Rewords zlib's errors for the peer. Disk errors stay as they are: a full disk is not the bundle's fault. */
 function toBundleError(cause: unknown): unknown {
   const code = systemCode(cause);
   if (isReceiverError(cause) || !code?.startsWith('Z_')) return cause;

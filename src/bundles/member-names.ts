@@ -1,9 +1,8 @@
 /**
- * The names that a bundle's members may have, and the tree that they make.
+ * Checks the names of a bundle's members and tracks the tree that they form.
  *
- * A name is accepted in its one plain spelling or refused; nothing is cleaned up. Two names that any file system
- * takes for one, by case or by Unicode form, are refused too: what was checked under the first would otherwise be
- * overwritten under the second.
+ * A name must be in its one plain spelling; nothing is normalized. Two names that are the same on any file system, by
+ * case or by Unicode form, are refused too: the second would overwrite what was checked under the first.
  */
 import { ReceiverError, quote } from '../errors.js';
 import type { BundleLimits } from '../options/core-options.js';
@@ -11,21 +10,17 @@ import type { BundleLimits } from '../options/core-options.js';
 export type MemberKind = 'file' | 'directory';
 
 export interface MemberTree {
-  /** Files and directories so far, those included that no member names but a path implies. */
+  /** Files and directories so far, including directories that only a path implies. */
   readonly size: number;
-  /**
-   * Takes a member into the tree. Returns the directories that it needs and that are not there yet, outermost
-   * first, itself included when it is one. Throws `BUNDLE`.
-   */
+  /** Adds a member. Returns the directories to create for it, outermost first. Throws `BUNDLE`. */
   admit(path: string, kind: MemberKind): readonly string[];
   /** Whether exactly this path is a file of the tree. */
   hasFile(path: string): boolean;
 }
 
 /**
- * Directories of caches and of version control: no bundle of ESPHome's has them at its top, and a planted one
- * would be trusted by a later build. Other names with a dot are common: `.wifi.yaml` hides an include from the
- * dashboard's list.
+ * Cache and version control directories: ESPHome's bundles never have them at the top, and a later build would trust
+ * a planted one. Other dot names are common: `.wifi.yaml` hides an include from the dashboard's list.
  */
 const reservedAtTop = new Set([
   ...['.esphome', '.pioenvs', '.pio', '.piolibdeps', '.bundle_staging', '.espressif', '.git'],
@@ -43,7 +38,7 @@ interface Node {
 export function createMemberTree(limits: BundleLimits): MemberTree {
   const nodes = new Map<string, Node>();
 
-  /** True when the node is new. */
+  /** Returns true if the node is new. */
   function add(path: string, kind: MemberKind): boolean {
     const key = fold(path);
     const there = nodes.get(key);
@@ -100,7 +95,7 @@ function nameFault(path: string, limits: BundleLimits): string | null {
   return reservedAtTop.has(fold(segments[0] ?? '')) ? 'its directory is reserved' : null;
 }
 
-/** Canonical form without case. Upper case comes first, because some letters have no other common form. */
+/** Case-folds to a canonical form. Upper case comes first, because some letters have no other common form. */
 function fold(path: string): string {
   return path.normalize('NFC').toUpperCase().toLowerCase().normalize('NFC');
 }

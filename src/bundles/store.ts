@@ -1,9 +1,10 @@
 /**
- * Bundles that outlive their receiver. A staging directory bears the name of the process that fills it and is swept
- * when that is gone; one whose job is on record bears the job's id instead, and stays as long as the record lives.
+ * Staged bundles, some of which outlive their receiver. The name of a staging directory is that of the process that
+ * fills it, and the sweep removes the directory when the process is gone. Once the job is on record the directory is
+ * renamed to the job's id, and stays as long as the record.
  *
- * After a crash a bundle is where it was kept, or installed already: `config/` says which one it came from. One that
- * a power cut has left half on the disk is no bundle.
+ * After a crash a bundle is where it was kept, or already installed: `config/` says which one it came from. A bundle
+ * that a power cut left incomplete does not count.
  */
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -25,38 +26,32 @@ export interface StagedFacts {
   readonly bytes: number;
   readonly members: number;
   readonly remoteContent: RemoteContent;
-  /** The same for the same content, however it was packed. In hex. */
+  /** Hex. Independent of how the content was packed. */
   readonly contentSha256: string;
 }
 
-/** What a job's record remembers of its bundle, so that it is found again after a restart. */
+/** The part of a bundle that its job's record stores, to find it again after a restart. */
 export interface BundleFacts extends Pick<
   StagedFacts,
   'bytes' | 'members' | 'remoteContent' | 'contentSha256'
 > {
-  /** The ESPHome that made it; null when it does not say. */
+  /** The ESPHome that made it; null if the manifest does not say. */
   readonly esphomeVersion: string | null;
 }
 
-/**
- * A complete, checked bundle in its staging directory. Its holder installs or discards it; nothing else ever removes it
- * while its receiver lives.
- */
+/** A complete, checked bundle in its staging directory. Only its owner, who installs or discards it, removes it. */
 export interface StagedBundle extends StagedFacts {
   /** The YAML to compile: a file in the root of the directory. */
   readonly configFile: FileName;
-  /**
-   * Removes the directory, and waits for what was deferred. Once the bundle has been swapped in there is nothing left
-   * to remove.
-   */
+  /** Removes the directory, unless it has been installed, and waits for deferred work. */
   discard(): Promise<void>;
-  /** Waits for what was deferred and leaves the directory to the next receiver. Never rejects. */
+  /** Waits for deferred work and leaves the directory to the next receiver. Never rejects. */
   settled(): Promise<void>;
-  /** Has the two wait for this as well. It must not reject. */
+  /** Adds work for `discard` and `settled` to wait for. It must not reject. */
   defer(work: Promise<void>): void;
 }
 
-/** Makes the bundle from its facts, fresh or remembered. */
+/** Makes the bundle from its facts, new or recorded. */
 export function stagedBundle(facts: StagedFacts): StagedBundle {
   const deferred: Promise<void>[] = [];
   const settled = async (): Promise<void> => void (await Promise.all(deferred));
@@ -74,13 +69,13 @@ export function stagedBundle(facts: StagedFacts): StagedBundle {
 
 export interface BundleStore {
   /**
-   * Keeps a bundle under its job's id; the one that was given is used up. Before, the job's record must be where
-   * every receiver sees it. Throws system errors; the bundle is then where it was.
+   * Renames a bundle to its job's id; use only the returned bundle afterwards. The job's record must already be
+   * visible to every receiver. Throws system errors; the bundle is then where it was.
    */
   keep(id: string, staged: StagedBundle): Promise<StagedBundle>;
-  /** The bundle of a job from before the restart, or null when it is not there or not whole. Throws system errors. */
+  /** The bundle of a job from before a restart, or null if it is missing or incomplete. Throws system errors. */
   find(job: BundleOwner): Promise<StagedBundle | null>;
-  /** Nothing there is fine. Throws system errors. */
+  /** Does nothing if there is no bundle. Throws system errors. */
   remove(id: string): Promise<void>;
 }
 
@@ -94,10 +89,10 @@ export function createBundleStore(layout: Layout): BundleStore {
   const directoryOf = (id: string): string => join(layout.uploadsDir, id);
 
   return {
-    async keep(id, { directory: from, manifest, bytes, members, remoteContent, contentSha256 }) {
+    async keep(id, staged) {
       const directory = directoryOf(id);
-      await rename(from, directory);
-      return stagedBundle({ directory, manifest, bytes, members, remoteContent, contentSha256 });
+      await rename(staged.directory, directory);
+      return stagedBundle({ ...staged, directory });
     },
     async find(job) {
       const { id, file, bundle } = job;
@@ -113,31 +108,26 @@ export function createBundleStore(layout: Layout): BundleStore {
   };
 }
 
-/** What is to be remembered of a bundle that is kept. */
-export function factsOf({
-  bytes,
-  members,
-  remoteContent,
-  contentSha256,
-  manifest,
-}: StagedBundle): BundleFacts {
+/** The facts for the job's record. */
+export function factsOf(staged: StagedBundle): BundleFacts {
+  const { bytes, members, remoteContent, contentSha256, manifest } = staged;
   return { bytes, members, remoteContent, contentSha256, esphomeVersion: manifest.esphomeVersion };
 }
 
 /**
- * Waiting for a bundle that is still being unpacked, without ever losing one: a bundle that arrives for a job
- * which has been cancelled meanwhile is discarded, and somebody can wait for that.
+ * Waits for bundles that are still being unpacked and loses none: a bundle that arrives after its job was cancelled
+ * is discarded, and `settled` waits for that.
  */
 export interface BundleWait {
-  /** The bundle, or what `intake` rejected with, or the signal's reason as soon as it is aborted. */
+  /** Returns the bundle. Rejects as `intake` does, or with the signal's reason as soon as it aborts. */
   receive(intake: Promise<StagedBundle>, signal: AbortSignal): Promise<StagedBundle>;
-  /** Keeps it under its job's id, so that it survives a restart. Null when it cannot be. Never rejects. */
+  /** As {@link BundleStore.keep}, but logs an error and returns null. Never rejects. */
   keep(id: string, staged: StagedBundle): Promise<StagedBundle | null>;
-  /** Removes what is kept for a job. Never rejects. */
+  /** As {@link BundleStore.remove}, but logs an error. Never rejects. */
   remove(id: string): Promise<void>;
-  /** Removes a bundle's directory, if anything of it is left. Never rejects. */
+  /** As {@link StagedBundle.discard}, but logs an error. Never rejects. */
   discard(staged: StagedBundle): Promise<void>;
-  /** Resolves when every intake that nobody waits for any more has ended and is removed. */
+  /** Resolves when every abandoned intake has ended and its bundle is removed. */
   settled(): Promise<void>;
 }
 

@@ -2,33 +2,32 @@
  * Reads a tar archive as a stream of members, strictly: what ESPHome and Python's tarfile write (ustar headers,
  * PAX and GNU long names), and nothing else.
  *
- * The header block is decoded by the `tar` package; the stream around it is read here, because that package's
- * parser decodes a long name piece by piece, so that a letter cut by a chunk's end silently brings another name,
- * and it keeps whatever follows the end of the archive in memory.
+ * The `tar` package decodes each header block, but not the stream: its parser decodes a long name chunk by chunk, so
+ * a letter split between two chunks silently changes the name, and it buffers whatever follows the archive's end.
  */
 import { Header } from 'tar';
 
 import { ReceiverError, quote } from '../errors.js';
 
 export interface TarMember {
-  /** As it stands in the archive; only the one trailing slash of a directory is gone. Not checked. */
+  /** As in the archive, without one trailing slash of a directory. Not checked. */
   readonly path: string;
   readonly kind: 'file' | 'directory';
   /** In bytes. */
   readonly size: number;
-  /** Whether the owner may execute it. */
+  /** Whether the owner can execute it. */
   readonly executable: boolean;
-  /** The bytes, once, before the next member is asked for. */
+  /** The bytes. Read them once, before you request the next member. */
   body(): AsyncGenerator<Buffer, void>;
 }
 
 const blockBytes = 512;
-/** PAX records or a GNU long name of one member. */
+/** Limit for one member's PAX records or GNU long name. */
 const maxExtensionBytes = 64 * 1024;
 
 /**
- * Yields the members in order. Throws `BUNDLE` for a link, a device, any other kind than file and directory, a
- * damaged or incomplete archive, and for bytes after its end.
+ * Yields the members in order. Throws `BUNDLE` for a member that is neither a file nor a directory, a damaged or
+ * truncated archive, and bytes after its end.
  */
 export async function* readTar(stream: AsyncIterable<Buffer>): AsyncGenerator<TarMember, void> {
   const source = createByteSource(stream);
@@ -64,7 +63,7 @@ function decodeHeader(block: Buffer): Header {
   return header;
 }
 
-/** The overrides that a header of metadata holds: `forNext` is null when there are none. Null for a member. */
+/** Reads an extended header; `forNext` is null when it overrides nothing. Null if the header is a member's. */
 async function readExtension(
   source: ByteSource,
   header: Header,
@@ -126,7 +125,7 @@ async function skip(body: AsyncGenerator<Buffer, void>): Promise<void> {
   while (!(await body.next()).done);
 }
 
-/** The second block of zeros must come; all that follows up to the end must be zeros too. */
+/** Requires the second block of zeros, and only zeros after it. */
 async function readEnd(source: ByteSource): Promise<void> {
   let last = await source.take(blockBytes);
   while (last.length > 0) {
@@ -154,23 +153,21 @@ function damaged(how: string): ReceiverError {
 }
 
 /**
- * Takes exact amounts out of a stream of chunks, asking for the next chunk only when the last is used up: this is
- * where back-pressure comes from. An end before the amount is a truncated archive and never a short answer.
+ * Reads exact amounts from a stream of chunks. It requests a chunk only when the last one is used up, which provides
+ * the back-pressure.
  */
-export interface ByteSource {
-  /** Exactly `amount` bytes. The buffer may share memory with the stream's chunk. Throws `BUNDLE` at the end. */
+interface ByteSource {
+  /** Exactly `amount` bytes, which can share memory with a chunk. Throws `BUNDLE` if the archive ends before. */
   take(amount: number): Promise<Buffer>;
-  /** From one byte to `most` bytes, as they come. Throws `BUNDLE` at the end. */
+  /** From one byte to `most` bytes, as they arrive. Throws `BUNDLE` at the end. */
   takeUpTo(most: number): Promise<Buffer>;
-  /** Whatever is there next; empty at the end. */
+  /** The rest of the chunk, or the next chunk; empty at the end. */
   takeAny(): Promise<Buffer>;
 }
 
-const nothing = Buffer.alloc(0);
-
 function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
   const chunks = stream[Symbol.asyncIterator]();
-  let rest: Buffer = nothing;
+  let rest: Buffer = Buffer.alloc(0);
 
   /** False at the end of the stream. */
   async function fill(): Promise<boolean> {
@@ -212,13 +209,8 @@ function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
   };
 }
 
-/**
- * The records of a PAX header that change what a member is, by their byte lengths as POSIX says: a name may hold
- * any letter, and a reader that goes by lines takes a part of one name for another record.
- */
-
-/** What takes the place of the fields of the header that follows. */
-export interface Overrides {
+/** Values that replace fields of the next member's header. */
+interface Overrides {
   readonly path: string | null;
   /** In bytes. */
   readonly size: number | null;
@@ -230,8 +222,9 @@ const space = 0x20;
 const newline = 0x0a;
 
 /**
- * Reads all records. Times, owners and comments are ignored. Throws `BUNDLE` for a malformed record, for a link,
- * and for the keys that make sparse files.
+ * Reads the records of a PAX header and ignores times, owners and comments. It goes by their byte lengths, as POSIX
+ * says: a name can contain a newline, and a reader that goes by lines takes a part of one name for another record.
+ * Throws `BUNDLE` for a malformed record, a link, and the keys of sparse files.
  */
 function parsePax(bytes: Buffer): Overrides {
   let { path, size } = noOverrides;
@@ -257,7 +250,7 @@ function* records(bytes: Buffer): Generator<readonly [key: string, value: Buffer
   }
 }
 
-/** The decimal number that begins a record: its whole length, the number included. */
+/** The decimal number at a record's start: the length of the whole record, number included. */
 function lengthAt(bytes: Buffer, at: number): number {
   const digits = /^([1-9][0-9]{0,6}) /.exec(bytes.toString('latin1', at, at + 8))?.[1];
   if (digits === undefined) throw malformed('a record is malformed');

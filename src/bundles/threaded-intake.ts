@@ -1,8 +1,9 @@
 /**
- * The intake of a bundle that is unpacked by the thread: here its bytes are only gathered and handed over.
+ * Unpacks bundles in a worker thread, one for all uploads of the process: the main thread only copies bytes into
+ * buffers and transfers them. So neither a hanging disk nor an archive made to cost time stops a lock's heartbeat or
+ * another session, and while 128 MiB arrive the receiver does little more than decrypt.
  *
- * They travel in a few buffers that the thread gives back when they are used up. That is where the back-pressure
- * comes from, and why an upload costs the same memory whatever its size.
+ * The thread returns each buffer after use. That provides the back-pressure, and keeps an upload's memory constant.
  */
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -15,9 +16,9 @@ import type { BundleIntake, IntakeOptions } from './intake.js';
 import { stagedBundle, type StagedBundle } from './store.js';
 import { removeOrWarn, unpackError, type FromThread, type ToThread } from './unpack-messages.js';
 
-/** Large enough that handing them over costs little, small enough that the last one is soon unpacked. */
+/** Large enough to make transfers cheap, small enough to unpack the last one quickly. */
 const bufferBytes = 128 * 1024;
-/** Buffers of one upload on their way, while another one is filled. */
+/** Buffers of one upload in transit while another one is being filled. */
 const maxOut = 2;
 
 type Ending =
@@ -25,7 +26,7 @@ type Ending =
   | { readonly kind: 'failed'; readonly error: Error }
   | { readonly kind: 'aborted' };
 
-/** As `openIntake`, with the same promises. */
+/** Like `openIntake`, with the same guarantees. */
 export function openThreadedIntake(
   options: Pick<IntakeOptions, 'uploadsDir' | 'configurationFilename' | 'bundleLimits' | 'log'>,
 ): BundleIntake {
@@ -42,7 +43,7 @@ export function openThreadedIntake(
   let isHandedOver = false;
   const { until, wake } = createCondition();
 
-  const upload = thread.open({ hear, died: (error) => void removeRest(error) });
+  const upload = thread.open({ hear, died: (error) => void removeStaging(error) });
   thread.tell({ type: 'open', upload, uploadsDir, name, configurationFilename, bundleLimits });
 
   function hear(message: FromThread): void {
@@ -62,8 +63,8 @@ export function openThreadedIntake(
     wake();
   }
 
-  /** A dead thread cannot do it any more. */
-  async function removeRest(error: ReceiverError): Promise<void> {
+  /** Does the cleanup that the dead thread no longer can. */
+  async function removeStaging(error: ReceiverError): Promise<void> {
     const directory = join(uploadsDir, name);
     log.error({ directory, err: error.cause }, 'unpacking thread died');
     await removeOrWarn(directory, log);
@@ -124,31 +125,26 @@ export function openThreadedIntake(
   };
 }
 
-/**
- * The thread that unpacks bundles, one for all uploads of the process. A disk that stands still, or an archive made
- * to cost time, then stops neither the heartbeat of a lock nor anybody's session, and while 128 MiB arrive the
- * receiver does little more than decrypt.
- *
- * It is started by the first bundle and keeps no process alive while it has nothing to do. Should it die, its
- * uploads fail, and the next bundle gets a new one.
- */
-export interface UnpackThread {
-  /** Gives an upload its number; the thread's answers to it are told until `close`. */
+interface UnpackThread {
+  /** Returns the upload's number. The listener hears the thread's messages about it until `close`. */
   open(listener: ThreadListener): number;
   close(upload: number): void;
-  /** What it transfers is the thread's from now on. Into a dead thread nothing goes. */
+  /** The thread owns what is transferred. A dead thread ignores messages. */
   tell(message: ToThread, transfer?: readonly ArrayBuffer[]): void;
 }
 
-export interface ThreadListener {
+interface ThreadListener {
   hear(message: FromThread): void;
-  /** The thread has died; it was opened for nobody any more. */
+  /** Called instead of `close` when the thread dies. */
   died(error: ReceiverError): void;
 }
 
 let current: UnpackThread | null = null;
 
-/** The process's thread, started when there is none. */
+/**
+ * The process's thread. The first bundle starts it, and an idle thread keeps no process alive. If it dies, its
+ * uploads fail and the next bundle starts a new one.
+ */
 export function unpackThread(): UnpackThread {
   current ??= startThread();
   return current;
@@ -164,7 +160,7 @@ function startThread(): UnpackThread {
     const orphans = [...listeners.values()];
     listeners.clear();
     for (const listener of orphans) {
-      listener.died(new ReceiverError('STATE', 'the unpacking has broken off', {}, { cause }));
+      listener.died(new ReceiverError('STATE', 'the unpacking thread died', {}, { cause }));
     }
   }
 
@@ -190,8 +186,8 @@ function startThread(): UnpackThread {
 }
 
 /**
- * Found from its folder and not from this file, which is part of another one in the built program. When the sources run
- * as TypeScript the thread needs the loader too, which looks after the main thread only.
+ * Resolves the worker against its folder, because the build merges this file into another one. When the sources run
+ * as TypeScript the thread needs a loader of its own, because the main thread's does not reach it.
  */
 function startWorker(): Worker {
   const own = import.meta.url;
@@ -202,5 +198,5 @@ function startWorker(): Worker {
   });
 }
 
-/** What passes through lives shortly, and V8 would keep 30 MiB ready for it. */
+/** Short-lived objects pass through here, and V8 would reserve 30 MiB for them. */
 const resourceLimits = { maxYoungGenerationSizeMb: 4 };

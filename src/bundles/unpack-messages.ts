@@ -1,6 +1,7 @@
 /**
- * What the receiver and its unpacking thread say to each other, and how an error gets from one to the other with its
- * code: a copy made by the machine keeps only message and stack, and a full disk would look like a damaged bundle.
+ * The messages between the receiver and its unpacking thread, and what else both sides need. An error is packed
+ * here to keep its code: a structured clone keeps only message and stack, so a full disk would look like a damaged
+ * bundle.
  */
 import { removeTree } from '../disk/remove.js';
 import {
@@ -16,7 +17,7 @@ import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
 import type { StagedFacts } from './store.js';
 
-/** Each upload has a number that is used once in a thread. */
+/** `upload` is a number that a thread never reuses. */
 export type ToThread =
   | {
       readonly type: 'open';
@@ -26,9 +27,9 @@ export type ToThread =
       readonly configurationFilename: FileName;
       readonly bundleLimits: BundleLimits;
     }
-  /** The first `length` bytes of a buffer, which comes back as `taken` when it is used up. */
+  /** The first `length` bytes of a buffer, which `taken` returns after use. */
   | { readonly type: 'bytes'; readonly upload: number; readonly buffer: ArrayBuffer; readonly length: number }
-  /** No more bytes come. Answered by `finished` or `failed`. */
+  /** The end of the bytes. Answered by `finished` or `failed`. */
   | { readonly type: 'finish'; readonly upload: number }
   /** Answered by `aborted`. */
   | { readonly type: 'abort'; readonly upload: number };
@@ -56,7 +57,7 @@ export function unpackError(sent: SentError): Error {
   return Object.assign(new Error(message), code !== undefined && { code });
 }
 
-/** What a message can carry: an error becomes its stack, another object its JSON. */
+/** Facts as a message can carry them: an error becomes its stack, another object its JSON. */
 export function plain(facts: Facts): Facts {
   const shown = Object.entries(facts).map(([key, value]) => {
     if (value instanceof Error) return [key, value.stack ?? messageOf(value)];
@@ -66,11 +67,9 @@ export function plain(facts: Facts): Facts {
 }
 
 /**
- * Removes what an upload has left, apart from the intake itself: the receiver's main thread must do it when the
- * unpacking thread has died, and it would load the whole of the unpacking at its start otherwise.
+ * Removes a staging directory. Never rejects. It is here and not in the intake because the main thread needs it when
+ * the unpacking thread has died, and would otherwise load all of the unpacking code at startup.
  */
-
-/** Never rejects. */
 export async function removeOrWarn(directory: string, log: Log): Promise<void> {
   try {
     await removeTree(directory);

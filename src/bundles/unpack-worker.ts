@@ -1,6 +1,6 @@
 /**
- * The thread's side: runs the intakes that it is told of. Uploads share the thread and do not wait for each other,
- * except while one of them writes.
+ * The worker's side of the unpacking: runs one intake for each upload. Uploads share the thread and wait for each
+ * other only while one of them writes.
  */
 import { parentPort, type MessagePort } from 'node:worker_threads';
 
@@ -12,8 +12,8 @@ import { packError, plain, type FromThread, type ToThread } from './unpack-messa
 
 interface ThreadUpload {
   readonly intake: BundleIntake;
-  /** One buffer after the other, and then the end. */
-  readonly turns: SerialQueue;
+  /** Keeps the buffers and the end in order. */
+  readonly queue: SerialQueue;
 }
 
 const port = parentPort as MessagePort;
@@ -29,16 +29,16 @@ port.on('message', (message: ToThread) => {
     const warn: Log['warn'] = (facts, text) => tell({ type: 'warning', upload, facts: plain(facts), text });
     const log = { ...silentLog, warn };
     const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, clock, log });
-    uploads.set(upload, { intake, turns: createSerialQueue() });
+    uploads.set(upload, { intake, queue: createSerialQueue() });
     return;
   }
   const upload = uploads.get(message.upload);
-  if (message.type === 'abort') void abort(message.upload, upload);
-  else if (message.type === 'bytes') void upload?.turns.run(() => take(upload.intake, message));
-  else void upload?.turns.run(() => finish(message.upload, upload.intake));
+  if (message.type === 'abort') void abortUpload(message.upload, upload);
+  else if (message.type === 'bytes') void upload?.queue.run(() => writeBytes(upload.intake, message));
+  else void upload?.queue.run(() => finishUpload(message.upload, upload.intake));
 });
 
-async function take(
+async function writeBytes(
   intake: BundleIntake,
   { upload, buffer, length }: ToThread & { type: 'bytes' },
 ): Promise<void> {
@@ -46,7 +46,7 @@ async function take(
   tell({ type: 'taken', upload, buffer }, [buffer]);
 }
 
-async function finish(number: number, intake: BundleIntake): Promise<void> {
+async function finishUpload(number: number, intake: BundleIntake): Promise<void> {
   try {
     const { directory, manifest, bytes, members, remoteContent, contentSha256 } = await intake.finish();
     const facts = { directory, manifest, bytes, members, remoteContent, contentSha256 };
@@ -57,7 +57,7 @@ async function finish(number: number, intake: BundleIntake): Promise<void> {
   uploads.delete(number);
 }
 
-async function abort(number: number, upload: ThreadUpload | undefined): Promise<void> {
+async function abortUpload(number: number, upload: ThreadUpload | undefined): Promise<void> {
   await upload?.intake.abort();
   uploads.delete(number);
   tell({ type: 'aborted', upload: number });

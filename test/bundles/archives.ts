@@ -1,5 +1,5 @@
 /**
- * Archives for tests: honest ones, and those that no honest program writes. The hostile headers are made block by
+ * Valid and hostile archives for tests. The hostile headers are made block by
  * block, because every tar library refuses to write some of them.
  */
 import { lstat, readdir, readFile } from 'node:fs/promises';
@@ -12,11 +12,11 @@ export interface HeaderFields {
   readonly mode?: number;
   readonly linkname?: string;
   readonly prefix?: string;
-  /** The field as it stands, when it is not the length of the body. */
+  /** The raw field, if it differs from the body's length. */
   readonly sizeField?: string | Buffer;
 }
 
-/** One member: a header with a right checksum, the body, padding. */
+/** One member: a header with a valid checksum, the body, padding. */
 export function member(fields: HeaderFields, body: string | Buffer = ''): Buffer {
   const bytes = Buffer.from(body);
   const block = Buffer.alloc(512);
@@ -82,7 +82,7 @@ export function manifest(changes: Readonly<Record<string, unknown>> = {}): Buffe
 
 export const config = file(configName, 'esphome: { name: kitchen }\nhost:\n');
 
-/** A bundle that is right but for the members given. */
+/** A bundle that is valid except for the given members. */
 export function bundle(...members: readonly Buffer[]): Buffer {
   return gzipSync(tar(manifest(), config, ...members));
 }

@@ -1,4 +1,4 @@
-/** What no honest program sends: each is refused with a sentence of its own, and nothing of it is left. */
+/** Hostile archives: each is refused with a message of its own and leaves nothing. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -262,13 +262,13 @@ const manifests: readonly Case[] = [
   [
     'another configuration than announced',
     gzipSync(tar(manifest({ config_filename: 'attic.yaml' }), config, file('attic.yaml'))),
-    /names "attic.yaml" and not "kitchen.yaml"/,
+    /names "attic.yaml", but the upload announced "kitchen.yaml"/,
   ],
-  ['a configuration that is not there', gzipSync(tar(manifest())), /does not hold the configuration/],
+  ['a configuration that is not there', gzipSync(tar(manifest())), /lacks the configuration/],
   [
     'a configuration that is a directory',
     gzipSync(tar(manifest(), directory(configName))),
-    /does not hold the configuration/,
+    /lacks the configuration/,
   ],
 ];
 
@@ -300,5 +300,5 @@ test('A bundle at each limit is accepted', async (t) => {
   assert.match((await refusalOf(there, exact, { ...at, members: 3 })) ?? '', /more than/);
 });
 
-test('Whatever bytes come, there is a typed refusal or a bundle, and nothing is left of a refused one', (t) =>
+test('Any bytes give a typed refusal or a bundle, and a refused bundle leaves nothing', (t) =>
   anyBytesGiveABundleOrARefusal(t, 200));

@@ -38,7 +38,7 @@ function old(layout: Layout): string {
   return join(layout.subtree(key), '.config.old');
 }
 
-/** What the start of a receiver does. */
+/** Does what a starting receiver does. */
 async function recover(layout: Layout, stateDir: string): Promise<void> {
   for (const directory of layout.ownDirectories) await mkdir(directory, { recursive: true });
   const timing = { staleMs: 2_000, updateMs: 1_000 };
@@ -47,7 +47,7 @@ async function recover(layout: Layout, stateDir: string): Promise<void> {
   await recovery.close();
 }
 
-test('A bundle becomes the configuration, the old one goes as a whole, and the caches stay', async (t) => {
+test('A bundle becomes the configuration, the old one is removed entirely, and the caches stay', async (t) => {
   const layout = await layoutOf(t);
   await installBundle(await stage(layout, 'old.h'), { layout, key });
   await mkdir(join(layout.subtree(key), 'build'));
@@ -67,7 +67,7 @@ test('A bundle becomes the configuration, the old one goes as a whole, and the c
   assert.ok((await treeOf(layout.configTree(key))).has('new.h'), 'what is installed cannot be discarded');
 });
 
-test('When the new tree cannot come, the old one is put back', async (t) => {
+test('When the new tree cannot be moved in, the old one is restored', async (t) => {
   const layout = await layoutOf(t);
   await installBundle(await stage(layout, 'old.h'), { layout, key });
   const staged = await stage(layout, 'new.h');
@@ -76,7 +76,7 @@ test('When the new tree cannot come, the old one is put back', async (t) => {
   assert.ok((await treeOf(layout.configTree(key))).has('old.h'));
 });
 
-test('A swap that is killed before any of its steps leaves the old or the new tree whole, and the caches', async (t) => {
+test('A swap killed before any of its steps leaves the old or the new tree complete, and the caches', async (t) => {
   const begun = ['mkdir', 'rm', 'writeFile', 'rename', 'rename'];
   const steps = [...begun, 'open', 'mkdir', 'rename', 'rm', 'rm', 'rm', 'rmdir'];
   const rounds = [...steps, 'end'].map(async (step, fatal) => {
@@ -111,7 +111,7 @@ test('A swap that is killed before any of its steps leaves the old or the new tr
 
     await recover(layout, join(layout.buildsDir, '..'));
     const places = ['build/', 'build/cache', 'config/', 'config/kitchen.yaml'];
-    // Between its removal and the next one nobody knows where the configuration came from.
+    // Between the two swaps, `.config.from` is missing and the configuration's origin is unknown.
     if (fatal !== 2) places.unshift('.config.from');
     if (!isNew) places.push('config/manifest.json');
     places.push(
@@ -128,7 +128,7 @@ test('A swap that is killed before any of its steps leaves the old or the new tr
   await Promise.all(rounds);
 });
 
-test('A job repairs by itself what a killed swap has left', async (t) => {
+test('A job repairs an interrupted swap by itself', async (t) => {
   for (const isNewThere of [false, true]) {
     const layout = await layoutOf(t);
     await installBundle(await stage(layout, 'old.h'), { layout, key });
@@ -143,7 +143,7 @@ test('A job repairs by itself what a killed swap has left', async (t) => {
   }
 });
 
-test('A link in the place of the old tree is removed, and what it names is left alone', async (t) => {
+test('A link in place of the old tree is removed, and its target stays', async (t) => {
   const layout = await layoutOf(t);
   const elsewhere = await tempDir(t);
   await writeFile(join(elsewhere, 'file'), 'kept');
@@ -157,7 +157,7 @@ test('A link in the place of the old tree is removed, and what it names is left 
   assert.deepEqual([...(await treeOf(elsewhere)).keys()], ['file']);
 });
 
-test('A subtree that is a link is refused, wherever the link leads', async (t) => {
+test('A subtree that is a link is refused, whatever its target', async (t) => {
   for (const where of ['outside', 'another device']) {
     const layout = await layoutOf(t);
     const elsewhere =
@@ -171,7 +171,7 @@ test('A subtree that is a link is refused, wherever the link leads', async (t) =
   }
 });
 
-test('A configuration that is a link is replaced, and what it names is left alone', async (t) => {
+test('A configuration that is a link is replaced, and its target stays', async (t) => {
   const layout = await layoutOf(t);
   const elsewhere = await tempDir(t);
   await mkdir(layout.subtree(key), { recursive: true });
@@ -182,7 +182,7 @@ test('A configuration that is a link is replaced, and what it names is left alon
   assert.ok((await treeOf(layout.configTree(key))).has('new.h'));
 });
 
-test('A bundle that is installed is not installed again, but any other one is, whatever lies where its name is', async (t) => {
+test('An installed bundle is not installed again, but any other one is, whatever the origin file holds', async (t) => {
   const layout = await layoutOf(t);
   const subtree = layout.subtree(key);
   const [first, other] = [await stage(layout, 'first.h'), await stage(layout, 'other.h')];

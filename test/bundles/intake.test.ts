@@ -34,7 +34,7 @@ const fromPython = Buffer.from(
 );
 const longName = `schriften/${'größe-'.repeat(18)}ende.ttf`;
 
-test('A bundle made as ESPHome makes it becomes its tree, manifest and dot files included', async (t) => {
+test('A bundle in ESPHome’s format unpacks to its tree, manifest and dot files included', async (t) => {
   const uploadsDir = join(await tempDir(t), 'new', 'uploads');
   const staged = await take(uploadsDir, fromPython);
   assert.equal(staged.configFile, 'kitchen.yaml');
@@ -60,7 +60,7 @@ test('A bundle made as ESPHome makes it becomes its tree, manifest and dot files
 
 test('Any cut of a bundle into chunks gives the same tree', (t) => anyCutGivesTheSameTree(t, 40));
 
-test('A bundle that comes byte by byte, with the padding of a tape, is the same as in one piece', async (t) => {
+test('A bundle that arrives byte by byte, with tape padding, is the same as in one piece', async (t) => {
   const uploadsDir = await tempDir(t);
   const body = randomBytes(2_000).toString('latin1');
   const archive = gzipSync(
@@ -77,7 +77,7 @@ test('A bundle that comes byte by byte, with the padding of a tape, is the same 
   assert.ok(tree.has(longName));
 });
 
-test('An archive of another library is read too, with its directories and a comment', async (t) => {
+test('An archive of another library can be read too, with its directories and a comment', async (t) => {
   const archive = pack();
   archive.entry(
     { name: 'manifest.json' },
@@ -96,7 +96,7 @@ test('An archive of another library is read too, with its directories and a comm
   assert.equal(staged.members, 4);
 });
 
-test('Of modes only the right to execute is kept, and no time or special bit', async (t) => {
+test('Unpacking keeps only the execute permission, and no time or special bit', async (t) => {
   const script = member({ name: 'run.sh', mode: 0o6755 }, 'x');
   const locked = member({ name: 'locked/', type: '5', mode: 0 });
   const open = member({ name: 'open.h', mode: 0o2666 }, 'x');
@@ -112,7 +112,7 @@ test('Of modes only the right to execute is kept, and no time or special bit', a
   assert.ok(mtimeMs >= before - 5_000 && mtimeMs <= Date.now() + 5_000);
 });
 
-test('A sender that does not wait is asked to, and an upload is not held in memory', async (t) => {
+test('A sender that does not wait is asked to wait, and an upload is not held in memory', async (t) => {
   const uploadsDir = await tempDir(t);
   const archive = gzipSync(tar(manifest(), config, file('noise', randomBytes(6 << 20))), { level: 0 });
   const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock });
@@ -163,7 +163,7 @@ const hintCases: readonly (readonly [text: string, remoteContent: readonly Hint[
   ['// see http://example.org', [], 'code.h'],
 ];
 
-test('What may name a build path, or fetches parts or files, is noticed while unpacking', async (t) => {
+test('Unpacking detects a possible build path, and parts or files that are fetched', async (t) => {
   const uploadsDir = await tempDir(t);
   for (const [text, expected, name = 'more.yaml'] of hintCases) {
     const { remoteContent, discard } = await take(uploadsDir, bundle(file(name, text)));
@@ -185,7 +185,7 @@ test('What may name a build path, or fetches parts or files, is noticed while un
 
 const archive = bundle(file('noise', randomBytes(300_000)));
 
-test('An abort at any moment removes everything and nothing is thrown afterwards', async (t) => {
+test('An abort at any moment removes everything, and nothing throws afterwards', async (t) => {
   const uploadsDir = await tempDir(t);
   for (let step = 0; step < 24; step += 1) {
     const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock });
@@ -195,7 +195,7 @@ test('An abort at any moment removes everything and nothing is thrown afterwards
     for (let turns = 0; turns < step % 6; turns += 1) await turn();
     await Promise.all([intake.abort(), intake.abort()]);
     const [result] = (await finished) ?? [];
-    // A small one may have been whole before the abort; then it is its receiver's.
+    // A small bundle can be complete before the abort; then it belongs to the caller.
     if (result?.status === 'fulfilled') await result.value.discard();
     else if (result) assert.ok(isReceiverError(result.reason, 'CANCELLED'));
     assert.deepEqual(await readdir(uploadsDir), []);
@@ -206,7 +206,7 @@ test('An abort at any moment removes everything and nothing is thrown afterwards
   }
 });
 
-test('A signal cancels an upload, also one that was aborted before', async (t) => {
+test('A signal cancels an upload, even if it was aborted before', async (t) => {
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
   const { signal } = controller;
@@ -223,7 +223,7 @@ test('A signal cancels an upload, also one that was aborted before', async (t) =
   assert.deepEqual(await readdir(uploadsDir), []);
 });
 
-test('An upload that takes too long is refused as a bundle, and nothing of it waits for its last bytes', async (t) => {
+test('An upload that takes too long is refused with BUNDLE, and leaves nothing', async (t) => {
   const uploadsDir = await tempDir(t);
   const clock = manualClock();
   const inTime = {
@@ -253,7 +253,7 @@ test('An upload that takes too long is refused as a bundle, and nothing of it wa
   assert.equal((await treeOf(staged.directory)).size, 3);
 });
 
-test('A finished bundle belongs to its caller: neither abort nor the signal takes it away', async (t) => {
+test('A finished bundle belongs to its caller: neither abort nor the signal removes it', async (t) => {
   const uploadsDir = await tempDir(t);
   const controller = new AbortController();
   const intake = openIntake({
@@ -271,7 +271,7 @@ test('A finished bundle belongs to its caller: neither abort nor the signal take
   assert.equal((await treeOf(staged.directory)).size, 3);
 });
 
-test('A waiting sender is let go when the bundle is refused', async (t) => {
+test('A waiting sender continues when the bundle is refused', async (t) => {
   const intake = openIntake({
     uploadsDir: await tempDir(t),
     configurationFilename,
@@ -289,7 +289,7 @@ test('A waiting sender is let go when the bundle is refused', async (t) => {
   await assert.rejects(intake.finish(), { code: 'BUNDLE', message: /leads upwards/ });
 });
 
-test('What the disk refuses is told as such, and is not the fault of the bundle', async (t) => {
+test('A disk error is reported as such, and not as a fault of the bundle', async (t) => {
   const root = await tempDir(t);
   await writeFile(join(root, 'file'), '');
   await assert.rejects(take(join(root, 'file', 'uploads'), archive), { code: 'ENOTDIR' });

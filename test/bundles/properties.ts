@@ -1,5 +1,5 @@
 /**
- * What must hold for every upload, as functions with a number of runs: `npm test` takes some dozens, `npm run fuzz`
+ * Properties of every upload, as functions with a number of runs: `npm test` does some dozens, `npm run fuzz`
  * thousands.
  */
 import assert from 'node:assert/strict';
@@ -30,9 +30,9 @@ import { defaultOptions } from '../support/options.js';
 
 const { bundleLimits } = defaultOptions;
 
-/** Of one upload, on a machine that is busy with other tests. */
+/** Time limit for one upload, on a machine that is busy with other tests. */
 const runTimeoutMs = 20_000;
-/** Above the memory at the start of a property, whatever was sent. */
+/** Limit for memory above that at the start of a property, whatever is sent. */
 const maxGrowthBytes = 256 * 1024 * 1024;
 
 const name = fc.constantFrom('a', 'ä.h', 'naïve Ünïcode', `${'größe-'.repeat(18)}ende.ttf`, 'x'.repeat(150));
@@ -49,7 +49,7 @@ const upload = fc.record({
   ),
 });
 
-/** Whatever tree is sent, and however its archive is cut into chunks, the same tree comes out. */
+/** Any tree unpacks to itself, however its archive is cut into chunks. */
 export async function anyCutGivesTheSameTree(t: Cleanups, numRuns: number): Promise<void> {
   const { uploadsDir } = await place(t);
   await fc.assert(
@@ -84,7 +84,7 @@ const body = fc.oneof(
   fc.dictionary(fc.constantFrom('path', 'size', 'linkpath', 'x'), hostileText).map(records),
   fc.jsonValue().map((value) => JSON.stringify(value)),
 );
-/** Headers with a right checksum and anything else in them. */
+/** Headers with a valid checksum and any other content. */
 const anyMember = fc
   .record({
     fields: fc.record(
@@ -115,7 +115,7 @@ const anyArchive = fc.oneof(
   fc.nat(1 << 20).map((size) => gzipSync(Buffer.concat([plain, Buffer.alloc(size)]))),
 );
 
-/** Whatever bytes come, there is a bundle or a typed refusal, soon and in little memory, and nothing is left. */
+/** Any bytes give a bundle or a typed refusal, soon and in little memory, and leave nothing. */
 export async function anyBytesGiveABundleOrARefusal(t: Cleanups, numRuns: number): Promise<void> {
   const there = await place(t);
   const start = process.memoryUsage.rss();
@@ -138,7 +138,7 @@ function edited(bytes: Buffer): fc.Arbitrary<Buffer> {
   });
 }
 
-/** Cuts at fractions of the length; a piece may be empty. */
+/** Cuts at fractions of the length; a piece can be empty. */
 function cut(bytes: Buffer, fractions: readonly number[]): Buffer[] {
   const points = fractions.map((fraction) => Math.round(fraction * bytes.length)).toSorted((a, b) => a - b);
   const at = [0, ...points, bytes.length];

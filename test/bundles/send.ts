@@ -1,6 +1,6 @@
 /**
- * Sends archives to an intake in a place with neighbours that no archive may touch, and looks at all of the place
- * afterwards: whatever was sent, there is either the bundle or nothing.
+ * Sends archives to an intake beside files that no archive may touch, and checks the whole directory
+ * afterwards: it holds either the bundle or nothing.
  */
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -47,7 +47,7 @@ export interface Place {
   readonly uploadsDir: string;
 }
 
-/** The uploads lie some floors down, so that a path that leads upwards still ends inside the place. */
+/** The uploads directory is nested, so that a path that leads upwards still ends inside the checked directory. */
 export async function place(t: Cleanups): Promise<Place> {
   const root = await tempDir(t);
   const uploadsDir = join(root, 'a', 'b', 'uploads');
@@ -56,7 +56,7 @@ export async function place(t: Cleanups): Promise<Place> {
   return { root, uploadsDir };
 }
 
-/** The message of the refusal, or null when the bundle was accepted; it is discarded then. */
+/** Returns the refusal's message, or null when the bundle was accepted, and discards it then. */
 export async function refusalOf(
   { root, uploadsDir }: Place,
   archive: Buffer,

@@ -1,5 +1,5 @@
 /**
- * Stages a tree and swaps it in, as a receiver would, and kills itself in the moment before the given step of the swap
+ * Stages a tree and swaps it in, as a receiver does, and kills itself just before the given step of the swap
  * that changes the disk; then it prints nothing. Arguments: the builds directory, the tree's file, the step (from 0).
  */
 import promises from 'node:fs/promises';

@@ -29,7 +29,7 @@ async function open(t: Cleanups): Promise<{ intake: BundleIntake; uploadsDir: st
   return { uploadsDir, intake: openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }) };
 }
 
-test('A bundle that is unpacked in the thread is the one that is unpacked here', async (t) => {
+test('A bundle unpacked in the thread equals one unpacked in the main thread', async (t) => {
   const { intake, uploadsDir } = await open(t);
   const staged = await send(intake, pieces);
   const same = await send(
@@ -45,7 +45,7 @@ test('A bundle that is unpacked in the thread is the one that is unpacked here',
   assert.deepEqual(await readdir(uploadsDir), []);
 });
 
-test('The content has one hash however it is packed, and another one for every change of it', async (t) => {
+test('The content’s hash does not depend on the packing, and changes with every change of the content', async (t) => {
   const uploadsDir = await tempDir(t);
   const hashOf = async (bytes: Buffer): Promise<string> => {
     const staged = await send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), [
@@ -70,7 +70,7 @@ test('The content has one hash however it is packed, and another one for every c
   assert.equal(hashes.size, changes.length + 1);
 });
 
-test('A refusal comes back from the thread with its code, and an error of the disk with its own', async (t) => {
+test('A refusal keeps its code on the way from the thread, and so does a disk error', async (t) => {
   const { intake, uploadsDir } = await open(t);
   const damaged = send(intake, [bundle(file('../out'))]);
   await assert.rejects(damaged, { name: 'ReceiverError', code: 'BUNDLE' });
@@ -112,7 +112,7 @@ test('Uploads that arrive at the same time do not mix', async (t) => {
   }
 });
 
-test('A sender that does not wait is asked to, and its bytes may change at once', async (t) => {
+test('A sender that does not wait is asked to wait, and can reuse its bytes at once', async (t) => {
   const { intake } = await open(t);
   const buffer = Buffer.alloc(32_768);
   let waits = 0;
@@ -146,7 +146,7 @@ for (const [moment, before] of [
   });
 }
 
-test('An upload that is given up while its end is awaited is cancelled and leaves nothing', async (t) => {
+test('An upload aborted while its end is awaited is cancelled and leaves nothing', async (t) => {
   const { intake, uploadsDir } = await open(t);
   for (const piece of pieces) intake.write(piece);
   const finished = assert.rejects(intake.finish(), { code: 'CANCELLED' });
@@ -155,20 +155,20 @@ test('An upload that is given up while its end is awaited is cancelled and leave
   assert.deepEqual(await readdir(uploadsDir), []);
 });
 
-test('A finished bundle is not taken away by an abort that comes too late', async (t) => {
+test('A late abort does not remove a finished bundle', async (t) => {
   const { intake } = await open(t);
   const staged = await send(intake, pieces);
   await intake.abort();
   assert.equal((await treeOf(staged.directory)).size, 3);
 });
 
-test('When the thread dies its uploads fail, nothing of them is left, and the next bundle gets a new one', async (t) => {
+test('When the thread dies its uploads fail and leave nothing, and the next bundle gets a new thread', async (t) => {
   const { intake, uploadsDir } = await open(t);
   for (const piece of pieces.slice(0, 20)) intake.write(piece);
   const given = openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits });
   await waitFor(async () => (await readdir(uploadsDir)).length === 2, { what: 'both directories' });
   const aborted = given.abort();
-  // A message that no code sends.
+  // An invalid message.
   unpackThread().tell({ type: 'bytes', upload: 0 } as unknown as ToThread);
   unpackThread().tell(null as unknown as ToThread);
   await assert.rejects(intake.finish(), { code: 'STATE' });
