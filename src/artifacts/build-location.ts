@@ -1,8 +1,9 @@
 /**
- * Where a build lies, as its sidecar says: the one place that reads this, for the proof after a compile, for what is
- * sent to a client and for the host's pages. Each once judged by rules of its own, and what one took for a build the
- * next one refused. The sidecar may name any place on the machine, so a peer's build must be found below the data
- * directory of its own device, links resolved.
+ * Locates a build and its files through its sidecar, for the check after a compile, for the artifacts and for the
+ * host's pages. These once had rules of their own, and one refused what another took for a build.
+ *
+ * A peer's code wrote both the tree and the sidecar's paths, so a peer's build must really lie below its own device's
+ * data directory, and only regular files count: a link named `firmware.bin` would otherwise fetch any file of the host.
  */
 import { stat, lstat, realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -23,20 +24,17 @@ export interface BuildLocation {
 
 type BuildPaths = Pick<Paths, 'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'>;
 
-/**
- * Reads the sidecar and checks where it says that the build is. Throws `STORAGE` for what is missing or cannot be
- * used, and as {@link assertOwn}.
- */
+/** Locates the build. Throws `STORAGE` if it or its sidecar is missing or unusable, and as {@link assertOwn}. */
 export async function findBuild(paths: BuildPaths, configuration: string): Promise<BuildLocation> {
   const storage = await readSidecar(paths, configuration);
-  if (storage.buildPath === null) throw missing('the sidecar of the build does not say where the build is');
+  if (storage.buildPath === null) throw missing('the sidecar of the build has no build path');
   const path = resolve(storage.buildPath);
   await assertOwn(paths, configuration, path, 'the build directory');
   await withoutPlaces(() => stat(path).catch(throwMissing));
   return { configuration, storage, dataDir: paths.resolveDataDir(configuration), path };
 }
 
-/** The sidecar. Throws as {@link findBuild}. */
+/** Throws as {@link findBuild}. */
 export async function readSidecar(paths: BuildPaths, configuration: string): Promise<StorageJson> {
   const path = paths.resolveStoragePath(configuration);
   await assertOwn(paths, configuration, path, 'the sidecar of the build');
@@ -44,29 +42,29 @@ export async function readSidecar(paths: BuildPaths, configuration: string): Pro
 }
 
 /**
- * A peer's place must lie in its data directory, and that among the builds; what is the host's own may lie anywhere.
- * Throws `TRAVERSAL` where it does not, `STORAGE` where that cannot be told. `what` names the place for people.
+ * Throws `TRAVERSAL` unless a peer's path lies in its data directory, and that among the builds, and `STORAGE` when
+ * this cannot be determined. The host's own paths can lie anywhere. `what` describes the path in messages.
  */
 export async function assertOwn(
   paths: BuildPaths,
   configuration: string,
-  place: string,
+  path: string,
   what: string,
 ): Promise<void> {
   if (paths.parseConfiguration(configuration) === null) return;
   const dataDir = paths.resolveDataDir(configuration);
   await withoutPlaces(async () => {
     await assertInside(paths.buildsDir, dataDir, 'the data directory of the build');
-    await assertInside(dataDir, place, what);
+    await assertInside(dataDir, path, what);
   });
 }
 
-/** A file of the tree; `file` is relative to it. Throws as {@link findBuildFile}. */
+/** Finds a file of the build; `file` is relative to it. Throws as {@link findBuildFile}. */
 export async function findInBuild({ path }: BuildLocation, file: string): Promise<BuildFile | null> {
   return findBuildFile(path, join(path, file), file);
 }
 
-/** A `STORAGE` error that says that something is not there. */
+/** A `STORAGE` error for something missing. */
 export function missing(message: string): ReceiverError {
   return new ReceiverError('STORAGE', message, { fault: 'missing' });
 }
@@ -75,15 +73,10 @@ function throwMissing(error: unknown): never {
   throw systemCode(error) === 'ENOENT' ? missing('the build directory is missing') : error;
 }
 
-/**
- * Finds a file of a build. The peer's own code wrote the tree and the paths in the sidecar, so only a regular file
- * that really lies below the given root counts: a link named `firmware.bin` would otherwise fetch any file of the
- * host.
- */
 export interface BuildFile {
-  /** As a peer may read it: below the build where it is one of the tree's, forward slashes. */
+  /** Safe to show to a peer: for a file of the tree the path below the build, with forward slashes. */
   readonly name: string;
-  /** Absolute, without links. */
+  /** Absolute, links resolved. */
   readonly path: string;
   /** In bytes. */
   readonly size: number;
@@ -91,8 +84,8 @@ export interface BuildFile {
 }
 
 /**
- * Looks for `path` below `root`. Null when nothing is there. Throws `TRAVERSAL` for a place outside, after links, and
- * `STORAGE` for a link, a directory or anything else that is no file, or cannot be looked at.
+ * Finds the regular file at `path`; null if nothing exists there. Throws `TRAVERSAL` if it lies outside `root`, links
+ * resolved, and `STORAGE` for anything but a regular file, or if it cannot be read.
  */
 export async function findBuildFile(root: string, path: string, name: string): Promise<BuildFile | null> {
   return withoutPlaces(async () => {
@@ -112,7 +105,7 @@ export async function findBuildFile(root: string, path: string, name: string): P
   });
 }
 
-/** Makes a system error of `work` one of `STORAGE`: messages travel, and those of the system name places. */
+/** Turns a system error of `work` into `STORAGE`: messages travel to the peer, and the system's contain host paths. */
 export async function withoutPlaces<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();

@@ -1,10 +1,10 @@
 /**
- * Decides what a finished build sends to its client, in the order and under the names of Device Builder 1.26. Its
- * client unpacks the archive over its own build tree and fails the job when one thing is missing, so what is
- * missing is found out here, where the job can still say so.
+ * Collects the files of a finished build for its client, in the order and under the names of Device Builder 1.26. The
+ * client unpacks the archive over its own build tree and fails the job when a file is missing, so this module checks
+ * for missing files while the job can still report them.
  *
- * `host` and native nRF52 builds, which Device Builder compiles and then cannot deliver, get the files that the
- * client demands and ESPHome does not write.
+ * `host` and native nRF52 builds, which Device Builder compiles but cannot deliver, get the files that the client
+ * requires and ESPHome does not write.
  */
 import { quote, isReceiverError, ReceiverError, type Facts } from '../errors.js';
 import {
@@ -25,14 +25,14 @@ import {
 } from './build-location.js';
 import { findFiles, findFirmware } from './firmware.js';
 
-/** The largest archive of the wire: for the packed bytes and for the sum of the files alike. */
+/** The protocol's limit for an archive: applies to the packed bytes and to the sum of the files. */
 export const maxArtifactBytes = 256 * 1024 * 1024;
 
 export interface BuildArtifacts {
   readonly members: readonly ArtifactMember[];
   readonly storage: StorageJson;
   readonly firmwareOffset: FirmwareOffset;
-  /** What neither the sum of the members nor the archive may exceed. */
+  /** Limit for the sum of the members and for the archive. */
   readonly maxBytes: number;
 }
 
@@ -44,8 +44,8 @@ export interface CollectOptions {
 }
 
 /**
- * Collects the members of the archive. The caller holds the lock, and no process of the build is left.
- * Throws `ARTIFACTS`, whose facts hold `reason` and `detail` for the wire, and system errors.
+ * Collects the members of the archive. The caller holds the lock, and the build's processes have ended. Throws
+ * `ARTIFACTS`, see {@link artifactsError}, and system errors.
  */
 export async function collectArtifacts(options: CollectOptions): Promise<BuildArtifacts> {
   const { paths, configuration, maxBytes = maxArtifactBytes } = options;
@@ -62,19 +62,19 @@ export async function collectArtifacts(options: CollectOptions): Promise<BuildAr
   return { members, storage, firmwareOffset: firmwareOffset(storage.espPlatform), maxBytes };
 }
 
-/** What the client of Device Builder 1.26 accepts as a node's name, and not longer than a file name can be. */
+/** The node names that Device Builder 1.26's client accepts, limited to the length of a file name. */
 const clientName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
-/** The node's name, if the sidecar says all that the client needs to know. */
+/** Returns the node's name, and checks that the sidecar holds all that the client needs. */
 function nodeNameOf({ name, firmwareBinPath }: StorageJson): string {
   if (name === null || !clientName.test(name)) {
     throw artifactsError('build_dir_missing', `the sidecar of the build has no usable name: ${quote(name)}`);
   }
   if (firmwareBinPath !== null) return name;
-  throw artifactsError('build_dir_missing', 'the sidecar of the build does not say where the firmware is');
+  throw artifactsError('build_dir_missing', 'the sidecar of the build has no firmware path');
 }
 
-/** The files under their places in the tree; one that stands in for the firmware comes last, under its name. */
+/** The files under their paths in the tree. A substitute for the firmware comes last, under the firmware's name. */
 async function firmwareMembers(place: BuildLocation, name: string): Promise<readonly ArtifactMember[]> {
   const { espPlatform } = place.storage;
   const row = platformRow(espPlatform);
@@ -89,11 +89,10 @@ async function firmwareMembers(place: BuildLocation, name: string): Promise<read
   return [...members, fileMember({ ...firmware.file, name: firmware.name })];
 }
 
-/** One file of the archive that a client downloads. */
 export interface ArtifactMember {
   /** In the archive: relative, forward slashes. */
   readonly name: string;
-  /** A file without links in its path, or the bytes themselves. */
+  /** The path of a file, links resolved, or the bytes themselves. */
   readonly source: string | Buffer;
   /** In bytes. */
   readonly size: number;
@@ -109,17 +108,13 @@ function bytesMember(name: string, bytes: Buffer): ArtifactMember {
   return { name, source: bytes, size: bytes.length, executable: false };
 }
 
-/**
- * The first members of the archive: what ESPHome notes about a build, unchanged to the byte. The client finds its
- * way through the receiver's absolute paths by itself, and a rewritten file would mislead it.
- */
-
-/** A validated configuration that is this much older than the sidecar belongs to an earlier one. */
+/** A validated configuration that is this much older than the sidecar belongs to an earlier build. */
 const staleAfterMs = 60_000;
 
 /**
- * In the order of Device Builder 1.26. `name` is the node's. Throws `ARTIFACTS` when a required one is missing, and
- * as {@link findBuildFile}.
+ * The first members: ESPHome's metadata of the build, byte for byte, because the client itself translates the
+ * receiver's absolute paths and a rewritten file would mislead it. `name` is the node's. Throws `ARTIFACTS` when a
+ * required file is missing, and as {@link findBuildFile}.
  */
 async function metadataMembers(
   paths: Paths,
@@ -147,7 +142,7 @@ function byNeed(name: string, file: BuildFile | null, need: Need, empty: string)
   return need === 'supplied' ? [bytesMember(name, Buffer.from(empty))] : [];
 }
 
-/** The newer of the two formats, under the name of its format, unless it is a leftover. */
+/** The newer of the two formats, under its format's name, unless it is stale. */
 async function validatedMember(
   paths: Paths,
   { configuration, dataDir }: BuildLocation,
@@ -163,17 +158,15 @@ async function validatedMember(
   return sidecar.mtimeMs - newest.mtimeMs > staleAfterMs ? [] : [fileMember(newest)];
 }
 
-/**
- * The one error of this folder, with the two words that the peer link has for it. Its message travels to the peer
- * as it stands, so it holds no path of the host and at most 256 characters.
- */
-
-/** As the wire has them (Device Builder 1.26). */
+/** The reasons of the peer link (Device Builder 1.26). */
 export type ArtifactsFault = 'build_dir_missing' | 'pack_failed';
 
 const maxDetailLength = 256;
 
-/** An `ARTIFACTS` error whose facts hold `reason` and `detail` for the wire. */
+/**
+ * An `ARTIFACTS` error whose facts hold `reason` and `detail` for the peer link. The text goes to the peer, so it must
+ * not contain a host path.
+ */
 export function artifactsError(
   reason: ArtifactsFault,
   text: string,
@@ -184,10 +177,10 @@ export function artifactsError(
   return new ReceiverError('ARTIFACTS', detail, { ...facts, reason, detail }, { cause });
 }
 
-/** Looks at a build. What the look refuses with `STORAGE` becomes `ARTIFACTS` for `reason`; a place outside is never packed. */
-export async function refusing<T>(reason: ArtifactsFault, look: () => Promise<T>): Promise<T> {
+/** Turns a `STORAGE` error of `work` into `ARTIFACTS` with `reason`, and `TRAVERSAL` into `pack_failed`. */
+export async function refusing<T>(reason: ArtifactsFault, work: () => Promise<T>): Promise<T> {
   try {
-    return await look();
+    return await work();
   } catch (error) {
     const isOutside = isReceiverError(error, 'TRAVERSAL');
     if (!isOutside && !isReceiverError(error, 'STORAGE')) throw error;

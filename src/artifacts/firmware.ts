@@ -1,10 +1,10 @@
 /**
- * The files of a build that are of use outside it: its firmware, what its platform has besides, and what the
- * dashboard offers for download.
+ * Finds the files of a build that are useful outside it: the firmware, the platform's other files and the dashboard's
+ * downloads.
  *
- * A base name comes once, because the part of the client that feeds a browser flasher refuses two. A build without
- * a firmware is none: an archive without it once passed for a success. But a toolchain may write no file where the
- * sidecar says, and then another image stands in.
+ * Each base name appears once, because the client's code for browser flashing refuses two. A build must have a
+ * firmware: an archive without one once passed for a success. But some toolchains write no file at the sidecar's
+ * path; then another image takes its place.
  */
 import { basename, dirname, relative, sep } from 'node:path';
 
@@ -17,16 +17,16 @@ import type { Paths } from '../paths/index.js';
 import { type BuildFile, findInBuild, missing, type BuildLocation, findBuild } from './build-location.js';
 
 export interface Firmware {
-  /** Where the sidecar says that it is: below the build, forward slashes. */
+  /** The sidecar's path, relative to the build, with forward slashes. */
   readonly name: string;
-  /** What is there, or stands in for it under a name of its own. */
+  /** The file there, or its substitute under another name. */
   readonly file: BuildFile;
 }
 
-/** Throws `STORAGE` when there is none, and `TRAVERSAL` when it lies outside the build. */
+/** Throws `STORAGE` when it is missing, and `TRAVERSAL` when it lies outside the build. */
 export async function findFirmware(place: BuildLocation): Promise<Firmware> {
   const { firmwareBinPath: path, espPlatform } = place.storage;
-  if (path === null) throw missing('the sidecar of the build does not say where the firmware is');
+  if (path === null) throw missing('the sidecar of the build has no firmware path');
   if (!isBelow(place.path, path)) {
     const facts = { buildPath: place.path, path };
     throw new ReceiverError('TRAVERSAL', 'the firmware lies outside the build', facts);
@@ -41,8 +41,8 @@ export async function findFirmware(place: BuildLocation): Promise<Firmware> {
 }
 
 /**
- * All files that the platform has, the firmware among them unless another one stands in. In the order of Device
- * Builder 1.26. Throws as {@link findFirmware}.
+ * The platform's files in the order of Device Builder 1.26, including the firmware unless it has a substitute. Throws
+ * as {@link findFirmware}.
  */
 export async function findFiles(
   place: BuildLocation,
@@ -72,7 +72,7 @@ const maxListBytes = 1024 * 1024;
 const maxListed = 64;
 const leaf = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 
-/** The public files in LibreTiny's list, which lies beside the firmware. What is no plain name is passed over. */
+/** The public files with plain names in LibreTiny's list, which lies beside the firmware. */
 async function listedDownloads(
   place: BuildLocation,
   { downloadList }: PlatformRow,
@@ -90,22 +90,20 @@ async function listedDownloads(
     .slice(0, maxListed);
 }
 
-/**
- * After exit code 0: are the results where everybody will look for them?
- *
- * The resolver is asked, never the output. A compiler that followed another variable, a YAML with a `build_path`
- * of its own, or a link that leads away once meant "success" and then a download that found nothing, or found
- * somebody else's firmware. The firmware's age proves nothing: a build without changes keeps the old file.
- */
 export interface VerifiedBuild {
   readonly storage: StorageJson;
   /** Absolute, below the subtree. */
   readonly buildPath: string;
-  /** Absolute; a regular file below `buildPath`: the firmware, or what stands in for it. */
+  /** Absolute; a regular file below `buildPath`: the firmware or its substitute. */
   readonly firmwarePath: string;
 }
 
-/** Throws `WROTE_ELSEWHERE` with a sentence without host paths; the paths are in the facts. */
+/**
+ * Checks after exit code 0 that the results are where later readers expect them, by the resolver and never by the
+ * output. A compiler that followed another variable, a YAML with a `build_path` of its own, or a link to elsewhere once
+ * meant "success", and then a download found nothing, or somebody else's firmware. The firmware's age proves nothing: a
+ * build without changes keeps the old file. Throws `WROTE_ELSEWHERE`; only its facts contain host paths.
+ */
 export async function verifyBuild(
   paths: Pick<Paths, 'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'>,
   configuration: string,
@@ -116,7 +114,7 @@ export async function verifyBuild(
     return { storage: place.storage, buildPath: place.path, firmwarePath: file.path };
   } catch (cause) {
     if (!isReceiverError(cause)) throw cause;
-    const message = `ESPHome ended well but wrote elsewhere: ${cause.message}`;
+    const message = `ESPHome succeeded but wrote elsewhere: ${cause.message}`;
     throw new ReceiverError('WROTE_ELSEWHERE', message, cause.facts, { cause });
   }
 }

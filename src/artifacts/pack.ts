@@ -1,7 +1,6 @@
 /**
- * Writes the archive that a client downloads: a gzip tar, hashed while it is written, never in memory as a whole.
- * Compression runs off the event loop and at its fastest, because a firmware hardly gets smaller and a peer's
- * heartbeat waits for nobody.
+ * Writes the archive that a client downloads: a gzip tar, streamed and hashed on the way. Compression runs off the
+ * event loop so as not to delay a peer's heartbeat, and at its fastest level, because firmware hardly compresses.
  */
 import { createHash } from 'node:crypto';
 import { open, rm } from 'node:fs/promises';
@@ -13,7 +12,6 @@ import { quote } from '../errors.js';
 import { type BuildArtifacts, type ArtifactMember, artifactsError, refusing } from './collect.js';
 
 export interface PackedArtifacts {
-  /** Of the archive. */
   readonly bytes: number;
   /** Lower-case hex. */
   readonly sha256: string;
@@ -23,8 +21,8 @@ const blockBytes = 512;
 const readBytes = 256 * 1024;
 
 /**
- * Packs the members into a new file. Throws `ARTIFACTS` when a member is not what it was when it was collected or
- * the archive grows too large, and system errors; the new file is then gone.
+ * Packs the members into a new file. Throws `ARTIFACTS` when a member changed since it was collected or the archive
+ * is too large, and system errors; the new file is then removed.
  */
 export async function packArtifacts(build: BuildArtifacts, destination: string): Promise<PackedArtifacts> {
   const hash = createHash('sha256');
@@ -60,9 +58,9 @@ async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer
   yield Buffer.alloc(2 * blockBytes);
 }
 
-/** Owner, group and time are the same for all, so that equal builds make equal archives. */
+/** Owner, group and time are constant, so that equal builds make equal archives. */
 async function headerOf({ name, size, executable }: ArtifactMember): Promise<Buffer> {
-  // Loaded by the first build and not by the start of a receiver.
+  // Loaded by the first build and not at a receiver's start.
   const { Header } = await import('tar');
   const header = new Header({
     ...{ path: name, size, type: 'File', mode: executable ? 0o755 : 0o644 },
@@ -70,11 +68,11 @@ async function headerOf({ name, size, executable }: ArtifactMember): Promise<Buf
   });
   const block = Buffer.alloc(blockBytes);
   if (header.encode(block))
-    throw artifactsError('pack_failed', `the name ${quote(name)} does not fit into an archive`);
+    throw artifactsError('pack_failed', `the name ${quote(name)} is too long for a tar header`);
   return block;
 }
 
-/** Exactly the bytes that the header announced. */
+/** Yields exactly the number of bytes in the header. */
 async function* contentOf({ name, size }: ArtifactMember, path: string): AsyncGenerator<Buffer> {
   const { handle, size: present } = await refusing('pack_failed', () => openRegular(path));
   try {

@@ -1,9 +1,8 @@
 /**
- * Keeps the packed results of jobs, so that a later build of the same device cannot change what an earlier job
+ * Stores the packed results of jobs, so that a later build of the same device cannot change what an earlier job
  * delivers, and a download starts at once and can be repeated.
  *
- * An archive counts once its facts lie beside it, and they are written last; what a crash leaves behind is never
- * taken for a result.
+ * An archive counts only with its facts file beside it, which is written last, so a crash never leaves a false result.
  */
 import { createReadStream } from 'node:fs';
 import { copyFile, link, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -30,32 +29,32 @@ export interface ArtifactFacts {
 }
 
 export interface StoredArtifacts extends ArtifactFacts {
-  /** The archive in large pieces, as often as it is asked for. */
+  /** The archive in large pieces. Can be read repeatedly. */
   read(): AsyncIterable<Buffer>;
 }
 
 export interface ArtifactStore {
-  /** Packs a build and keeps it under the job's id. Throws `ARTIFACTS` and system errors; nothing is kept then. */
+  /** Packs a build and stores it under the job's id. Throws `ARTIFACTS` and system errors; it then stores nothing. */
   put(id: string, build: BuildArtifacts): Promise<ArtifactFacts>;
   /**
-   * Keeps what `from` has under another id as well; either may be removed without the other. Takes no further space
-   * where the file system has hard links. Throws `NOT_FOUND` as {@link ArtifactStore.open}, and system errors.
+   * Stores the result of `from` under another id as well; the two can be removed independently. Uses hard links where
+   * possible, and so no space. Throws `NOT_FOUND` as {@link ArtifactStore.open}, and system errors.
    */
   copy(from: string, id: string): Promise<ArtifactFacts>;
-  /** Throws `NOT_FOUND` when there is none or it is not whole. */
+  /** Throws `NOT_FOUND` when the result is missing or incomplete. */
   open(id: string): Promise<StoredArtifacts>;
-  /** Nothing there is fine. A download that runs gets its bytes to the end. */
+  /** Does nothing if there is no result. A running download still completes. */
   remove(id: string): Promise<void>;
   /**
-   * Removes what belongs to no known job, but not what may still be in the making. `known` is asked after the look,
-   * so that a result which is stored meanwhile is not taken for a forgotten one.
+   * Removes results of unknown jobs, except unfinished ones. It calls `known` after listing the directory, so that it
+   * does not remove a result that is stored meanwhile.
    */
   sweep(known: () => Promise<ReadonlySet<string>>): Promise<void>;
 }
 
 const pieceBytes = 256 * 1024;
 const maxFactsBytes = 4_096;
-/** Ids are our own UUIDs; they are checked because they name files. */
+/** Ids are the receiver's own UUIDs; they are checked because they name files. */
 const idShape = /^[0-9a-f-]{36}$/;
 
 const factsSchema = z.object({
@@ -64,12 +63,12 @@ const factsSchema = z.object({
   firmwareOffset: z.enum(['0x10000', '0x0']),
 });
 
-/** Keeps them in `directory`, which is made when missing and belongs to this store alone. */
+/** Creates `directory` when missing. No one else may use it. */
 export function createArtifactStore(directory: string): ArtifactStore {
   const archiveOf = (id: string): string => join(directory, `${checked(id)}.tar.gz`);
   const factsOf = (id: string): string => join(directory, `${checked(id)}.json`);
 
-  /** Keeps the archive that `make` writes to the place that it is given. */
+  /** Stores the archive that `make` writes to `file`. */
   async function keep(id: string, make: (file: string) => Promise<ArtifactFacts>): Promise<ArtifactFacts> {
     const [archive, factsFile] = [archiveOf(id), factsOf(id)];
     const unfinished = join(directory, temporaryName());
@@ -84,13 +83,12 @@ export function createArtifactStore(directory: string): ArtifactStore {
     }
   }
 
-  /** The facts of an archive that is whole. */
-  async function wholeFacts(id: string): Promise<ArtifactFacts> {
+  async function completeFacts(id: string): Promise<ArtifactFacts> {
     const facts = await readFacts(factsOf(id));
     const archive = archiveOf(id);
     const { size } = await stat(archive).catch(notFound);
     if (size === facts.bytes) return facts;
-    throw new ReceiverError('NOT_FOUND', 'the stored files are not whole', { archive });
+    throw new ReceiverError('NOT_FOUND', 'the stored files are incomplete', { archive });
   }
 
   return {
@@ -100,14 +98,14 @@ export function createArtifactStore(directory: string): ArtifactStore {
       return keep(id, async (file) => ({ ...(await packArtifacts(build, file)), firmwareOffset }));
     },
     async copy(from, id) {
-      const facts = await wholeFacts(from);
+      const facts = await completeFacts(from);
       return keep(id, async (file) => {
         await linkOrCopy(archiveOf(from), file).catch(notFound);
         return facts;
       });
     },
     async open(id) {
-      const facts = await wholeFacts(id);
+      const facts = await completeFacts(id);
       return Object.freeze({
         ...facts,
         read: () => createReadStream(archiveOf(id), { highWaterMark: pieceBytes }),
@@ -127,7 +125,7 @@ export function createArtifactStore(directory: string): ArtifactStore {
   };
 }
 
-/** An archive is never written to again, so two names for one file are as good as two files. */
+/** An archive never changes, so a hard link is as good as a copy. */
 async function linkOrCopy(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
@@ -146,10 +144,10 @@ async function readFacts(path: string): Promise<ArtifactFacts> {
   const bytes = await readRegular(path, maxFactsBytes).catch(notFound);
   const read = factsSchema.safeParse(parseJson(bytes));
   if (read.success) return read.data;
-  throw new ReceiverError('NOT_FOUND', 'what is stored about the files cannot be read', { path });
+  throw new ReceiverError('NOT_FOUND', 'the facts of the stored files are invalid', { path });
 }
 
 function notFound(error: unknown): never {
   if (systemCode(error) !== 'ENOENT') throw error;
-  throw new ReceiverError('NOT_FOUND', 'the files of this job are not kept any more', {}, { cause: error });
+  throw new ReceiverError('NOT_FOUND', 'the files of this job are no longer stored', {}, { cause: error });
 }

@@ -1,4 +1,4 @@
-/** A finished build on disk, as ESPHome leaves it, with contents that tell which file is which. */
+/** A finished build on disk, as ESPHome leaves it; the contents identify the files. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
@@ -11,7 +11,7 @@ export interface BuildTree {
   /** The data directory of the device. */
   readonly dataDir: string;
   readonly buildPath: string;
-  /** Writes files; relative to the data directory. Their content is their own path unless it is given. */
+  /** Writes files, relative to the data directory. A file's default content is its own path. */
   add(...files: readonly (string | readonly [path: string, content: string])[]): Promise<void>;
 }
 
@@ -20,7 +20,7 @@ export interface BuildFacts {
   readonly toolchain: string | null;
   /** Below the build path. */
   readonly firmware: string;
-  /** Of the sidecar, over what follows from the above. */
+  /** Overrides fields of the sidecar. */
   readonly sidecar?: Readonly<Record<string, unknown>>;
 }
 

@@ -21,7 +21,7 @@ async function namesOf(tree: BuildTree): Promise<string[]> {
   return members.map(({ name }) => name);
 }
 
-/** The refusal's reason for the wire; its text must say what is wrong and nothing about the host. */
+/** Asserts the refusal's reason and text, and that the text holds no host path. */
 async function assertRefused(tree: BuildTree, reason: string, text: RegExp): Promise<void> {
   await assert.rejects(collectArtifacts(tree), (error) => {
     assert.ok(isReceiverError(error, 'ARTIFACTS'), String(error));
@@ -41,7 +41,7 @@ interface Shipment extends BuildFacts {
   readonly outputs: readonly string[];
   readonly idedata?: string;
   readonly hasIni: boolean;
-  /** All members behind storage.json, in order. */
+  /** All members after storage.json, in order. */
   readonly members: readonly string[];
 }
 
@@ -198,7 +198,7 @@ async function hostTree(
   return tree;
 }
 
-test('What the client demands and ESPHome does not write is supplied empty, and a real one goes first', async (t) => {
+test('A file that the client requires and ESPHome does not write is supplied empty, unless it exists', async (t) => {
   const tree = await hostTree(t);
   const sourceOf = async (name: string) =>
     (await collectArtifacts(tree)).members.find((member) => member.name === name)?.source;
@@ -208,7 +208,7 @@ test('What the client demands and ESPHome does not write is supplied empty, and 
   assert.equal(await sourceOf('idedata.json'), join(tree.dataDir, 'idedata', `${node}.json`));
 });
 
-test('The files that LibreTiny lists as public go along, if they are plain names', async (t) => {
+test('The files that LibreTiny lists as public are included, if their names are plain', async (t) => {
   const tree = await buildTree(t, bk72xx);
   const outputs = [
     { filename: 'ota.rbl', public: true },
@@ -234,7 +234,7 @@ test('The files that LibreTiny lists as public go along, if they are plain names
   }
 });
 
-test('The newer validated configuration goes along under its format, unless it is older than the sidecar', async (t) => {
+test('The newer validated configuration is included under its format, unless it is older than the sidecar', async (t) => {
   const tree = await hostTree(t);
   const age = (file: string, seconds: number): Promise<void> =>
     utimes(join(tree.dataDir, file), 1_000_000 - seconds, 1_000_000 - seconds);
@@ -267,7 +267,7 @@ test("A leftover with the firmware's base name does not take the firmware's plac
   assert.deepEqual(await namesOf(tree), ['storage.json', 'build/firmware.elf']);
 });
 
-test('A sidecar that is missing or says too little means that there is no build', async (t) => {
+test('A missing or incomplete sidecar counts as a missing build', async (t) => {
   const gone = await hostTree(t);
   await rm(join(gone.dataDir, sidecarFile));
   await assertRefused(gone, 'build_dir_missing', /the sidecar of the build is missing/);
@@ -276,14 +276,18 @@ test('A sidecar that is missing or says too little means that there is no build'
     await assertRefused(tree, 'build_dir_missing', /no usable name/);
   }
   for (const sidecar of [{ build_path: null }, { firmware_bin_path: null }, { firmware_bin_path: 'None' }]) {
-    await assertRefused(await hostTree(t, { sidecar }), 'build_dir_missing', /does not say where/);
+    await assertRefused(
+      await hostTree(t, { sidecar }),
+      'build_dir_missing',
+      /has no (?:build|firmware) path/,
+    );
   }
   const swept = await hostTree(t);
   await rm(swept.buildPath, { recursive: true });
   await assertRefused(swept, 'build_dir_missing', /the build directory is missing/);
 });
 
-test('A file that the client demands and that is not there is named', async (t) => {
+test('The refusal names a required file that is missing', async (t) => {
   const esp = await buildTree(t, esp8266);
   await esp.add(...built(...env('firmware.elf')));
   await assertRefused(esp, 'build_dir_missing', /^the build has no idedata.json$/);
@@ -294,12 +298,12 @@ test('A file that the client demands and that is not there is named', async (t) 
   await assertRefused(tiny, 'build_dir_missing', /^the build has no platformio.ini$/);
 });
 
-test('A platform without a list is refused by its name', async (t) => {
+test('The refusal names a platform without a list of files', async (t) => {
   const tree = await hostTree(t, { espPlatform: 'RP2350' });
   await assertRefused(tree, 'pack_failed', /no list of files for the platform "RP2350"/);
 });
 
-test('A build or a firmware that lies elsewhere is refused, however the sidecar says it', async (t) => {
+test('A build or a firmware outside the data directory is refused, in every spelling', async (t) => {
   const other = await hostTree(t);
   const at = (build: string, firmware: string): Readonly<Record<string, string>> => ({
     build_path: build,
@@ -322,7 +326,7 @@ test('A build or a firmware that lies elsewhere is refused, however the sidecar 
   }
 });
 
-test('A link is refused wherever it is planted', async (t) => {
+test('A link is refused at every level', async (t) => {
   const inside = await hostTree(t);
   await symlink(`.pioenvs/${node}/program`, join(inside.buildPath, 'build_info.json'));
   await assertRefused(inside, 'pack_failed', /"build_info.json" is not a regular file/);

@@ -1,4 +1,4 @@
-/** The proof after a compile, and the state of a build directory between two compiles. */
+/** The check after a compile, and the state of a build directory between two compiles. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { lstat, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
@@ -61,7 +61,7 @@ async function assertElsewhere({ paths, configuration, base }: Device, what: Reg
   });
 }
 
-test('A build in its place passes, also when nothing had to be done', async (t) => {
+test('A build at its expected path passes, even when there was nothing to rebuild', async (t) => {
   const at = await device(t);
   at.compile();
   at.compile();
@@ -70,13 +70,13 @@ test('A build in its place passes, also when nothing had to be done', async (t) 
   assert.equal(firmwarePath, at.program);
 });
 
-test('A build path of its own is fine as long as it stays below the data directory', async (t) => {
+test('A custom build path passes if it stays below the data directory', async (t) => {
   const at = await device(t);
   at.compile('', 'esphome:\n  name: kitchen\n  build_path: my/own\nhost:\n');
   assert.equal((await verifyBuild(at.paths, at.configuration)).buildPath, join(at.subtree, 'my/own'));
 });
 
-test('A compiler that follows another data directory is caught, though it ends with 0', async (t) => {
+test('A compiler that used another data directory is detected, although it exits with 0', async (t) => {
   const at = await device(t);
   at.compile('elsewhere');
   await assertElsewhere(at, /wrote elsewhere: the sidecar/);
@@ -87,7 +87,7 @@ test('A compiler that follows another data directory is caught, though it ends w
   );
 });
 
-test('A missing sidecar, a missing firmware and a firmware that is a link are caught', async (t) => {
+test('A missing sidecar, a missing firmware and a firmware that is a link are detected', async (t) => {
   const at = await device(t);
   at.compile('no-sidecar');
   await assertElsewhere(at, /sidecar/);
@@ -98,7 +98,7 @@ test('A missing sidecar, a missing firmware and a firmware that is a link are ca
   await assertElsewhere(at, /program" lies outside/);
 });
 
-test('A sidecar that points elsewhere is caught, whatever lies there', async (t) => {
+test('A sidecar that points elsewhere is detected, whatever exists there', async (t) => {
   const at = await device(t);
   at.compile();
   const outside = join(at.base, 'outside');
@@ -110,12 +110,12 @@ test('A sidecar that points elsewhere is caught, whatever lies there', async (t)
     [{ build_path: outside, firmware_bin_path: join(outside, 'program') }, /build directory lies outside/],
     [{ build_path: at.subtree }, /build directory lies outside/],
     [{ build_path: `${build_path}/../../../../x` }, /build directory lies outside/],
-    [{ build_path: null }, /does not say where the build is/],
+    [{ build_path: null }, /has no build path/],
     [{ build_path: `${at.program}/below/a/file` }, /cannot be used \(ENOTDIR\)/],
     [{ build_path: join(at.subtree, 'build/gone') }, /build directory is missing/],
     [{ firmware_bin_path: join(outside, 'program') }, /firmware lies outside/],
     [{ firmware_bin_path: `${build_path}/../../config/kitchen.yaml` }, /firmware lies outside/],
-    [{ firmware_bin_path: null }, /does not say where the firmware is/],
+    [{ firmware_bin_path: null }, /has no firmware path/],
     [{ firmware_bin_path: join(build_path, 'src') }, /"src" is not a regular file/],
     [{ firmware_bin_path: join(build_path, 'gone') }, /firmware "gone" is missing/],
   ];
@@ -127,7 +127,7 @@ test('A sidecar that points elsewhere is caught, whatever lies there', async (t)
   await verifyBuild(at.paths, at.configuration);
 });
 
-test('A directory on the way that is a link out is caught', async (t) => {
+test('A parent directory that links out of the data directory is detected', async (t) => {
   const at = await device(t);
   at.compile();
   const pioenvs = dirname(dirname(at.program));
@@ -139,7 +139,7 @@ test('A directory on the way that is a link out is caught', async (t) => {
   await verifyBuild(at.paths, at.configuration);
 });
 
-test('The directories that the environment names are made, and the temporary one is removed at the end', async (t) => {
+test('The environment’s directories are created, and the temporary one is removed at the end', async (t) => {
   const at = await device(t);
   const env = { HOME: join(at.base, 'tools/home'), TMPDIR: join(at.subtree, 'tmp') };
   const directory = await openBuildDir(at.paths, at.configuration, env);
@@ -149,7 +149,7 @@ test('The directories that the environment names are made, and the temporary one
   assert.ok((await stat(env.HOME)).isDirectory());
 });
 
-test('A temporary directory that the build does not own is left alone', async (t) => {
+test('A temporary directory that the build does not own stays', async (t) => {
   const at = await device(t);
   const TMPDIR = join(at.base, 'shared');
   const directory = await openBuildDir(at.paths, at.configuration, { TMPDIR });
@@ -157,7 +157,7 @@ test('A temporary directory that the build does not own is left alone', async (t
   assert.ok((await stat(TMPDIR)).isDirectory());
 });
 
-test('After a build that may have left damage nothing that was built is used again', async (t) => {
+test('After a build that may have left damage, its output is not reused', async (t) => {
   const at = await device(t);
   at.compile();
   await (await openBuildDir(at.paths, at.configuration, {})).close({ trusted: true });
@@ -173,7 +173,7 @@ test('After a build that may have left damage nothing that was built is used aga
   assert.equal((await openBuildDir(at.paths, at.configuration, {})).isEmptied, false);
 });
 
-test('A receiver that dies during a compile counts as damage; a sidecar that points out does not lead out', async (t) => {
+test('A receiver that dies during a compile counts as damage; cleaning ignores a sidecar that points outside', async (t) => {
   const at = await device(t);
   at.compile();
   const outside = join(at.base, 'outside');
@@ -187,7 +187,7 @@ test('A receiver that dies during a compile counts as damage; a sidecar that poi
   }
 });
 
-test('A mark that a build has replaced by a link does not lead out', async (t) => {
+test('A mark that a build replaced with a link is not followed', async (t) => {
   const at = await device(t);
   const victim = join(at.base, 'victim');
   await writeFile(victim, 'precious');
@@ -196,7 +196,7 @@ test('A mark that a build has replaced by a link does not lead out', async (t) =
   assert.equal(await readFile(victim, 'utf8'), 'precious');
 });
 
-test('Cleaning removes what was built and keeps the configuration and the sidecar', async (t) => {
+test('Cleaning removes the build and keeps the configuration and the sidecar', async (t) => {
   const at = await device(t);
   at.compile();
   await openBuildDir(at.paths, at.configuration, {});

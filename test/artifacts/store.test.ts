@@ -55,7 +55,7 @@ async function entriesOf(archive: Buffer): Promise<Entry[]> {
   return entries;
 }
 
-test('An archive holds every member in order, as plain files without owner and time', async (t) => {
+test('An archive contains every member in order, as plain files without owner and time', async (t) => {
   const { build } = await hostBuild(t);
   const store = createArtifactStore(join(await tempDir(t), 'new', 'artifacts'));
   const id = randomUUID();
@@ -75,7 +75,7 @@ test('An archive holds every member in order, as plain files without owner and t
   ]);
 });
 
-test('Equal builds make equal archives, and one can be read again and again in large pieces', async (t) => {
+test('Equal builds make equal archives, and an archive can be read repeatedly in large pieces', async (t) => {
   const { build } = await hostBuild(t);
   const store = createArtifactStore(await tempDir(t));
   const [one, two] = [randomUUID(), randomUUID()];
@@ -88,7 +88,7 @@ test('Equal builds make equal archives, and one can be read again and again in l
   assert.deepEqual(await buffer(stored.read()), await buffer((await store.open(two)).read()));
 });
 
-test('A later build does not change what an earlier job delivers, nor does its removal cut a download', async (t) => {
+test('A later build does not change an earlier job’s result, and removing a result does not break a download', async (t) => {
   const { tree, build } = await hostBuild(t);
   const store = createArtifactStore(await tempDir(t));
   const id = randomUUID();
@@ -103,7 +103,7 @@ test('A later build does not change what an earlier job delivers, nor does its r
   await assert.rejects(store.open(id), { code: 'NOT_FOUND' });
 });
 
-test('A copy has an id of its own, and neither needs the other', async (t) => {
+test('A copy has its own id, and the two are independent', async (t) => {
   const { build } = await hostBuild(t);
   const directory = await tempDir(t);
   const store = createArtifactStore(directory);
@@ -121,7 +121,7 @@ test('A copy has an id of its own, and neither needs the other', async (t) => {
   assert.equal((await readdir(directory)).length, 2);
 });
 
-test('A member that changes between collecting and packing is refused, and nothing is kept', async (t) => {
+test('A member that changes between collecting and packing is refused, and nothing is stored', async (t) => {
   const store = createArtifactStore(await tempDir(t));
   const root = await tempDir(t);
   const changes: Record<string, (path: string) => Promise<void>> = {
@@ -149,7 +149,7 @@ test('A member that changes between collecting and packing is refused, and nothi
   await assert.rejects(store.open(randomUUID()), { code: 'NOT_FOUND' });
 });
 
-test('An archive over the limit is refused, and a file that is there already is left alone', async (t) => {
+test('An archive over the limit is refused, and an existing file stays', async (t) => {
   const { build } = await hostBuild(t);
   const directory = await tempDir(t);
   await assert.rejects(packArtifacts({ ...build, maxBytes: 1_000 }, join(directory, 'new')), {
@@ -162,7 +162,7 @@ test('An archive over the limit is refused, and a file that is there already is 
   assert.deepEqual(await readdir(directory), ['old']);
 });
 
-test('A name that fits no header is refused', async (t) => {
+test('A name that is too long for a tar header is refused', async (t) => {
   const { build } = await hostBuild(t);
   for (const name of ['n'.repeat(101), 'grö\u00dfe.bin']) {
     const members = [{ name, source: Buffer.from('x'), size: 1, executable: false }];
@@ -180,7 +180,7 @@ test('A name that fits no header is refused', async (t) => {
   assert.equal(entry?.name, name);
 });
 
-test('What a crash or a stranger leaves in the store is no result, and the sweep removes it', async (t) => {
+test('Files that a crash or another program leaves in the store are not results, and the sweep removes them', async (t) => {
   const { build } = await hostBuild(t);
   const directory = await tempDir(t);
   const store = createArtifactStore(directory);

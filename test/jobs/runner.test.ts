@@ -53,7 +53,7 @@ test('A job ends with a sentence of its own when it goes wrong, and no sentence 
     [`# stand-in: exit=2\n${host('k')}`, 'config', /invalid/],
     [`# stand-in: exit=1\n${host('k')}`, 'compile', /exit code 1/],
     [`# stand-in: signal=SIGKILL\n${host('k')}`, 'resource', /out of memory/],
-    [`# stand-in: elsewhere\n${host('k')}`, 'wrote_elsewhere', /^ESPHome ended well but wrote elsewhere/],
+    [`# stand-in: elsewhere\n${host('k')}`, 'wrote_elsewhere', /^ESPHome succeeded but wrote elsewhere/],
     [`# stand-in: no-firmware\n${host('k')}`, 'wrote_elsewhere', /firmware .* is missing/],
     ['esphome:\n  name: k\n  build_path: ../../x\nhost:\n', 'wrote_elsewhere', /^nothing was started/],
   ];

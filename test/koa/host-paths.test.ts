@@ -190,7 +190,7 @@ test('The error for a missing file names it: the sidecar, the build, the firmwar
     await writeSidecar(paths, configuration, { buildPath: null, firmware: null });
     assert.equal((await hook.loadStorage(configuration)).buildPath, null);
     for (const reader of ['loadBuildArtifacts', 'buildSize', 'configHash'] as const) {
-      await refused(reader, /^the sidecar of the build does not say where the build is$/);
+      await refused(reader, /^the sidecar of the build has no build path$/);
     }
 
     await writeSidecar(paths, configuration);
