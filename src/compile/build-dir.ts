@@ -1,12 +1,12 @@
 /**
- * Makes a device's build directory fit for the next compile, and remembers when the last one may have left damage.
+ * Prepares a device's build directory for the next compile, and records that a compile may have damaged it.
  *
- * A build tool that is killed leaves objects which it does not know of. Ninja takes a half-written precompiled header for
- * finished, and every later compile then fails. SCons, which PlatformIO builds with, is worse: it notes at its end
- * which source an object is of, so one that was compiled just before the kill passes for the object of the
- * configuration before, and going back to that one gives the wrong firmware (seen with SCons 4.9). So a mark stands in
- * the subtree while a compile runs, and whoever finds it there (after a killed receiver, a lost lease, a killed
- * compiler) has everything built anew. The caller holds the lease.
+ * A killed build tool leaves objects that it has no record of. Ninja takes a half-written precompiled header for
+ * finished, and every later compile fails. SCons, PlatformIO's build tool, is worse: it records at its end which
+ * source an object is from, so an object compiled just before the kill passes for that of the previous
+ * configuration, and going back to that one gives the wrong firmware (seen with SCons 4.9). So a marker file exists
+ * while a compile runs. The next compile that finds it (after a killed receiver, a lost lease, a killed compiler)
+ * rebuilds everything. The caller holds the lease.
  */
 import { lstat, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -18,21 +18,21 @@ import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
 export interface BuildDir {
-  /** The last compile may have left damage, so what was built is gone. */
+  /** Whether the build was removed, because the last compile may have damaged it. */
   readonly isEmptied: boolean;
-  /** Ends the use. `trusted`: nothing was killed while it wrote. Removes the build's own temporary directory. */
+  /** Removes the build's own temporary directory. `trusted`: nothing was killed while it wrote. */
   close(options: { readonly trusted: boolean }): Promise<void>;
 }
 
 const markName = '.unfinished';
-/** Never part of a build, whatever a sidecar says. */
+/** Never part of a build, whatever the sidecar says. */
 const keptNames = ['config', 'storage'];
 
 type BuildPlaces = Pick<Paths, 'buildsDir' | 'layout' | 'resolveDataDir' | 'resolveStoragePath'>;
 
 /**
- * Empties it after damage, marks it, and makes the directories that the environment names. Throws `TRAVERSAL` when a build has put a
- * link in the place of its directory, and system errors.
+ * Cleans the directory after damage, marks it, and creates the directories that the environment names. Throws
+ * `TRAVERSAL` when a build has replaced its directory with a link, and system errors.
  */
 export async function openBuildDir(
   paths: BuildPlaces,
@@ -44,7 +44,7 @@ export async function openBuildDir(
   await assertUnlinked(paths.buildsDir, subtree);
   await mkdir(subtree, { recursive: true });
   const isEmptied = await isThere(mark);
-  // The mark goes last: whoever is interrupted here leaves it to the next.
+  // This removes the mark last: an interrupted run leaves it to the next.
   if (isEmptied) await cleanBuildDir(paths, configuration);
   // A build may have planted a link here.
   await removeTree(mark);
@@ -62,14 +62,11 @@ export async function openBuildDir(
   };
 }
 
-/**
- * Removes what was built and what was learnt about it; the configuration and the sidecar stay. Throws as
- * {@link openBuildDir}.
- */
+/** Removes the build and its metadata; the configuration and the sidecar stay. Throws as {@link openBuildDir}. */
 export async function cleanBuildDir(paths: BuildPlaces, configuration: string): Promise<void> {
   const subtree = paths.resolveDataDir(configuration);
   await assertUnlinked(paths.buildsDir, subtree);
-  // A YAML may have put its build beside `build/`; it can only be below the subtree.
+  // A YAML can place its build beside `build/`, but only below the subtree.
   const elsewhere = await buildPathOf(subtree, paths.resolveStoragePath(configuration));
   if (elsewhere !== null && !keptNames.some((name) => overlaps(join(subtree, name), elsewhere))) {
     await removeWhole(elsewhere, paths.layout.trashDir);
@@ -78,7 +75,7 @@ export async function cleanBuildDir(paths: BuildPlaces, configuration: string): 
   await removeTree(join(subtree, markName));
 }
 
-/** A removal that is cut short must not leave half of it in its place. */
+/** Moves the tree away first, so that an interrupted removal leaves no half tree at its path. */
 async function removeWhole(path: string, trashDir: string): Promise<void> {
   const trashed = await moveToTrash(path, trashDir);
   if (trashed !== null) await removeTree(trashed);
@@ -88,7 +85,7 @@ function overlaps(kept: string, path: string): boolean {
   return kept === path || isBelow(kept, path) || isBelow(path, kept);
 }
 
-/** Where the tree lies is the sidecar's to say; null when it does not, or names a place that is not the device's. */
+/** The sidecar's build path; null if it names none, or one outside the device's subtree. */
 async function buildPathOf(subtree: string, sidecar: string): Promise<string | null> {
   const { buildPath } = await loadStorage(sidecar).catch(() => ({ buildPath: null }));
   return buildPath !== null && (await isOwnDirectory(subtree, buildPath)) ? resolve(buildPath) : null;

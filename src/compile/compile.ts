@@ -1,9 +1,9 @@
 /**
- * Runs one ESPHome command to its end, whichever end that is, and says how it came about.
+ * Runs one ESPHome command and reports how it ended.
  *
- * It returns when the last process of the command's session is gone, not when the command has ended: a slot or a
- * lock given on before that lets the next build meet compilers that still write. Nothing here reads a message to
- * find out what happened; every way of ending is a boolean of its own.
+ * It returns when the last process of the command's session is gone, not when the command ends: if a slot or a lock
+ * were released before that, the next build would meet compilers that still write. No code parses a message to find
+ * out what happened; each way of ending has a boolean.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
@@ -16,25 +16,23 @@ import { spawnSession, type SessionOptions, type SessionProcess } from '../proce
 import { noMarks, readMarks, type OutputMarks } from './output.js';
 
 export interface CompileRequest {
-  /** The whole command line. */
   readonly command: EsphomeCommand;
   /** Absolute. */
   readonly cwd: string;
   /** The complete environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** Ends it as cancelled. */
+  /** Cancels the job. */
   readonly signal: AbortSignal;
-  /** Ends it because the directory is no longer ours. */
+  /** Aborts when the lease on the directory is lost. */
   readonly leaseSignal: AbortSignal;
-  /** Longest time, in milliseconds. */
   readonly timeoutMs: number;
-  /** Longest time without any output, in milliseconds. Default: as long as it likes. */
+  /** Longest time without any output. Default: unlimited. */
   readonly silenceTimeoutMs?: number;
-  /** Time between the polite signal and the hard one, in milliseconds. Default: 3000, as Device Builder 1.26. */
+  /** Time between the polite signal and the hard one. Default: 3000, as Device Builder 1.26. */
   readonly graceMs?: number;
   /** Gets each line with its terminator, both streams in order. Must not throw. */
   readonly onLine: (line: string) => void;
-  /** See {@link SessionOptions}: the moment to write the identity down. */
+  /** See {@link SessionOptions}: the time to record the identity. */
   readonly beforeStart?: SessionOptions['beforeStart'];
   readonly log: Log;
   /** For tests. */
@@ -45,15 +43,15 @@ export interface CompileResult {
   /** Null when a signal ended the command, or when it was never started. */
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
-  /** We ended it, because the job was cancelled. */
+  /** The receiver stopped it because the job was cancelled. */
   readonly cancelled: boolean;
-  /** We ended it, because it took longer than `timeoutMs`. */
+  /** The receiver stopped it after `timeoutMs`. */
   readonly timedOut: boolean;
-  /** We ended it, because it printed nothing for `silenceTimeoutMs`. */
+  /** The receiver stopped it because it printed nothing for `silenceTimeoutMs`. */
   readonly silent: boolean;
-  /** We ended it, because the lease was lost. */
+  /** The receiver stopped it because the lease was lost. */
   readonly leaseLost: boolean;
-  /** Ending it took the hard signal, so anything may be half written. */
+  /** Stopping it took the hard signal, so any file can be half written. */
   readonly forced: boolean;
   readonly marks: OutputMarks;
 }
@@ -61,7 +59,7 @@ export interface CompileResult {
 const defaultGraceMs = 3_000;
 /** A control character costs six bytes in JSON, and a frame of the peer link holds 61,424 (Device Builder 1.26). */
 const maxLineBytes = 8_192;
-/** Lines that are read before others have their turn: some 10 ms of work. */
+/** Lines to process before yielding to the event loop: some 10 ms of work. */
 const linesPerTurn = 200;
 
 /** Throws `SPAWN` when the command cannot be started, and what `beforeStart` throws; every other end is a result. */
@@ -79,7 +77,7 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   const lines = createLineSplitter({ maxLineBytes, onLine: (line) => void waiting.push(line) });
   let reading: Promise<void> | undefined;
 
-  /** A few lines now, the rest in later turns, between which everybody else has theirs. */
+  /** Processes the lines in batches, and yields to the event loop between them. */
   async function read(): Promise<void> {
     for (;;) {
       for (const line of waiting.splice(0, linesPerTurn)) {
@@ -104,7 +102,7 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
     ending[way] = true;
     stopping ??= session.stop({ graceMs });
   };
-  // Either may have gone off while the command was being started.
+  // Either signal can have aborted while the command was being started.
   const stopListening = [onAbort(signal, endBy('cancelled')), onAbort(leaseSignal, endBy('leaseLost'))];
   const timer = setTimeout(endBy('timedOut'), timeoutMs);
   if (silenceTimeoutMs !== undefined) silence = setTimeout(endBy('silent'), silenceTimeoutMs);
@@ -125,7 +123,7 @@ export async function runCompile(request: CompileRequest): Promise<CompileResult
   };
 }
 
-/** What a compile that was cancelled or robbed of its lease stands for as an error, or null. */
+/** The error for a compile that was cancelled or lost its lease, or null. */
 export function endingError(result: Pick<CompileResult, 'cancelled' | 'leaseLost'>): ReceiverError | null {
   if (result.cancelled) return new ReceiverError('CANCELLED', 'the build was cancelled');
   if (result.leaseLost) return new ReceiverError('LOCK_LOST', 'the lock on the build directory was lost');

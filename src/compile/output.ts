@@ -1,15 +1,15 @@
 /**
- * What a compile's own words say about how it ended, apart from its exit code: a killed compiler looks like an
- * error in the configuration, and a broken installation can end with 0. Texts of ESPHome 2026.10 and its tools.
+ * Recognizes in a compile's output what its exit code does not tell: a killed compiler looks like an error in the
+ * configuration, and a broken installation can exit with 0. The texts are those of ESPHome 2026.10 and its tools.
  */
 import { plainText } from '../esphome/progress.js';
 import { toolNames } from '../esphome/platforms.js';
 
-/** Facts gathered over the whole output; one object a compile. */
+/** Facts from the whole output of one compile. */
 export interface OutputMarks {
-  /** A compiler was ended by signal 9. */
+  /** Signal 9 ended a compiler. */
   readonly killed: boolean;
-  /** Memory was asked for and refused. */
+  /** A memory allocation failed. */
   readonly outOfMemory: boolean;
   readonly diskFull: boolean;
   readonly downloadFailed: boolean;
@@ -28,14 +28,9 @@ export const noMarks: OutputMarks = Object.freeze({
   contradiction: null,
 });
 
-/** Device Builder 1.26 takes these for a failure whatever the exit code; a WARNING may say them. */
-const contradictions = [
-  'ModuleNotFoundError',
-  'ImportError',
-  'FileNotFoundError',
-  'command not found',
-] as const;
-/** gcc of both manners, its linker, a shell, ninja, and SCons with and without a shell between. */
+/** Device Builder 1.26 takes these for a failure whatever the exit code, except in a WARNING. */
+const contradictions = ['ModuleNotFoundError', 'ImportError', 'FileNotFoundError', 'command not found'];
+/** The messages of gcc (two forms), its linker, a shell, ninja, and SCons with and without a shell between. */
 const killed =
   /fatal error: Killed signal|compiler error: Killed\b|terminated with signal 9\b|^Killed\b|\b\d+ Killed\b|^FAILED: \[code=137\]|^\*\*\* \[.{1,1000}\] Error (?:137|-9)\s*$/;
 const outOfMemory =
@@ -43,12 +38,11 @@ const outOfMemory =
 const diskFull = /No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|\b(?:ENOSPC|EDQUOT)\b/;
 const downloadFailed = /^ERROR Failed to download/;
 
-/** A path among the tools, from its beginning, which keeps the search linear. */
+/** A path among the tools, matched from its beginning, which keeps the search linear. */
 const toolPath = `(?=[^\\s'":]{0,400}/(?:${Object.values(toolNames).join('|')})/)[^\\s'":]{1,800}`;
 /**
- * From the sources of ESPHome 2026.10, PlatformIO and their users' reports of issues that ended when the tools were
- * deleted; not observed here. They name tools or a place among them, never a file of the configuration's. All linear
- * or bounded.
+ * From the sources of ESPHome 2026.10 and PlatformIO, and from user reports of issues that deleting the tools solved;
+ * not observed here. They match tools or paths among them, never a file of the configuration. All linear or bounded.
  */
 const brokenTools = [
   new RegExp(
@@ -61,11 +55,11 @@ const brokenTools = [
   /executable not found in ESP-IDF environment/,
 ];
 
-/** One of these is in every line that says anything of the above: a single look at the many lines that do not. */
+/** Every line that matches a pattern above contains one of these, so most lines need only this one test. */
 const telling =
   /Killed|signal 9|=137|Error|memory|bad_alloc|No space|quota|Errno|ENOSPC|EDQUOT|Failed to|not found|No such|No module|cannot exec|Could not/;
 
-/** Takes one more line. Gives the same object when it says nothing new. */
+/** Adds one line's facts. Returns the same object when the line adds none. */
 export function readMarks(marks: OutputMarks, line: string): OutputMarks {
   const text = plainText(line);
   if (!telling.test(text)) return marks;

@@ -1,10 +1,10 @@
 /**
- * A look before the leap: where would this configuration build?
+ * Finds out before a compile where a configuration would build.
  *
- * A compile of ESPHome 2026.10 empties whatever directory `build_path` names before it builds there, and a YAML
- * may name any. `esphome config` writes nothing and shows the name with its substitutions applied, so a bundle
- * that has the words in it is asked first, and refused before anything is started. This stops accidents; an
- * external component runs code already here, so confinement is what stops ill will.
+ * ESPHome 2026.10 empties the directory that `build_path` names before it builds there, and a YAML can name any
+ * directory. `esphome config` writes nothing and shows the path with its substitutions applied, so the receiver runs
+ * it first on a bundle that mentions a build path. This stops accidents, not attacks: an external component already
+ * runs code during `esphome config`, so only confinement stops those.
  */
 import { resolve } from 'node:path';
 
@@ -20,18 +20,17 @@ export interface PrecheckRequest extends Omit<CompileRequest, 'command' | 'onLin
   readonly yaml: string;
   /** `ESPHOME_DATA_DIR` of the build. */
   readonly dataDir: string;
-  /** Gets the output when the configuration is invalid; a valid one is never shown, for it holds secrets. */
+  /** Gets the output when the configuration is invalid. A valid one is never shown, because it contains secrets. */
   readonly onLine: (line: string) => void;
 }
 
-/** Longest time of the look, in milliseconds. */
 export const precheckTimeoutMs = 120_000;
 const maxOutputBytes = 16_777_216;
 
 /**
- * Null when the build stays in its data directory. The result of the run when `esphome config` did not end well,
- * for the caller to judge as that of a compile. Throws `WROTE_ELSEWHERE` when the build would leave its data
- * directory or does not say where it goes, and as {@link runCompile}.
+ * Returns null when the build stays in its data directory, and the run's result when `esphome config` fails, for
+ * {@link judge}. Throws `WROTE_ELSEWHERE` when the build would leave its data directory or the output does not say
+ * where it goes, and as {@link runCompile}.
  */
 export async function precheck(request: PrecheckRequest): Promise<CompileResult | null> {
   const { esphome, yaml, dataDir, onLine, ...rest } = request;
@@ -48,10 +47,10 @@ export async function precheck(request: PrecheckRequest): Promise<CompileResult 
     return result;
   }
   const buildPath = bytes > maxOutputBytes ? null : readBuildPath(lines);
-  if (buildPath === null) throw refused('does not say where it builds', { yaml });
+  if (buildPath === null) throw refused('has no readable build directory', { yaml });
   const target = resolve(dataDir, buildPath);
   const stays = await isInside(dataDir, target).catch(() => false);
-  if (!stays) throw refused('asks for a build directory outside its own place', { buildPath, dataDir });
+  if (!stays) throw refused('names a build directory outside its data directory', { buildPath, dataDir });
   return null;
 }
 
@@ -64,8 +63,8 @@ function refused(what: string, facts: Readonly<Record<string, unknown>>): Receiv
 }
 
 /**
- * `build_path` from the top-level block `esphome:`, or null when it is not there exactly once in a form that needs
- * no YAML parser: a plain or single-quoted scalar on one line. ESPHome's own dumper writes paths so.
+ * Reads `build_path` from the top-level block `esphome:`. Null unless it appears exactly once as a plain or
+ * single-quoted scalar on one line, which needs no YAML parser. ESPHome's dumper writes paths this way.
  */
 export function readBuildPath(lines: readonly string[]): string | null {
   const plain = lines.map((line) => plainText(line).replace(/[\r\n]+$/, ''));

@@ -1,8 +1,8 @@
 /**
- * Whether a compile succeeded, and if not, whose fault it is and what a person can do about it.
+ * Decides whether a compile succeeded, and if not, why and what the user can do.
  *
- * Out of memory and out of disk are told apart from a bad configuration, because a user who is told "compile
- * error" starts to change a configuration that was never wrong.
+ * It distinguishes a lack of memory or disk space from a bad configuration, because a user who reads "compile error"
+ * starts to change a configuration that was never wrong.
  */
 import type { CompileRequest, CompileResult } from './compile.js';
 
@@ -10,26 +10,22 @@ export type CompileFailureReason = 'config' | 'toolchain' | 'compile' | 'resourc
 
 export interface CompileFailure {
   readonly reason: CompileFailureReason;
-  /** What has happened and what can be done, without host paths. */
+  /** What happened and what to do, without host paths. */
   readonly message: string;
 }
 
-/** The limits that the compile ran under. */
 export type CompileLimits = Pick<CompileRequest, 'timeoutMs' | 'silenceTimeoutMs'>;
 
 export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
 
-/**
- * Null for a success, see {@link isSuccess}. For a result that was cancelled or lost its lease the answer means
- * nothing; ask for those first.
- */
+/** Null for a success, see {@link isSuccess}. Meaningless for a cancelled compile or a lost lease; check those first. */
 export function judge(result: CompileResult, limits: CompileLimits): CompileFailure | null {
   if (isSuccess(result)) return null;
   const [reason, message] = failureOf(result, limits);
   return { reason, message };
 }
 
-/** Exit code 0, not ended by us, and no line that contradicts it (Device Builder 1.26). */
+/** Exit code 0, not stopped by the receiver, and no line that contradicts it (Device Builder 1.26). */
 export function isSuccess({ exitCode, timedOut, silent, marks }: CompileResult): boolean {
   return exitCode === 0 && !timedOut && !silent && marks.contradiction === null;
 }
@@ -64,12 +60,12 @@ function failureOf(
   return ['compile', `the compile failed (exit code ${exitCode}); the log says why`];
 }
 
-/** How a program passes on that its child was ended by signal 9: as a shell does, and as Python does. */
+/** The exit codes by which a shell and Python report that signal 9 ended their child. */
 const killedCodes: ReadonlySet<number | null> = new Set([128 + 9, 256 - 9]);
 
 /**
- * Whether what the build has written may be damaged: something was killed in the middle of it. A compile that
- * fails or is stopped politely removes its half-written files by itself (ninja, measured with ESPHome 2026.10).
+ * Whether the build's files may be damaged, because something was killed while it wrote. A compile that fails or is
+ * stopped politely removes its half-written files by itself (ninja, measured with ESPHome 2026.10).
  */
 export function leavesDamage(result: CompileResult): boolean {
   const { forced, leaseLost, exitCode, signal, marks, cancelled, timedOut, silent } = result;

@@ -27,7 +27,7 @@ async function device(t: TestContext, below: string): Promise<{ paths: Paths; su
   return { paths, subtree };
 }
 
-test('Cleaning removes the build, also one that the YAML has put elsewhere in the subtree, and keeps the rest', async (t) => {
+test('Cleaning removes the build, even one elsewhere in the subtree, and keeps the rest', async (t) => {
   for (const below of ['build/kitchen', 'out/of/the/way']) {
     const { paths, subtree } = await device(t, below);
     await cleanBuildDir(paths, configuration);
@@ -40,7 +40,7 @@ test('Cleaning removes the build, also one that the YAML has put elsewhere in th
   }
 });
 
-test('A sidecar that names the configuration, the sidecars or another device does not make them go', async (t) => {
+test('A sidecar that names the configuration, the sidecars or another device does not get them removed', async (t) => {
   for (const below of ['config', 'storage', '.', 'config/deeper', '../hall/build']) {
     const { paths, subtree } = await device(t, below);
     await cleanBuildDir(paths, configuration);
@@ -50,7 +50,7 @@ test('A sidecar that names the configuration, the sidecars or another device doe
   }
 });
 
-test('A link that a build has put in the place of its directory is refused, and what it names stays', async (t) => {
+test('A link in place of the build directory is refused, and its target stays', async (t) => {
   const { paths } = await device(t, 'build/kitchen');
   const twin = configuration.replaceAll('kitchen', 'twin');
   await symlink(paths.resolveDataDir(configuration), paths.resolveDataDir(twin));

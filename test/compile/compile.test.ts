@@ -1,4 +1,4 @@
-/** One compile from its start to the end of its last process, by every way of ending; and what it is called. */
+/** One compile from its start to the end of its last process, with every way of ending and its classification. */
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -65,7 +65,7 @@ async function build(t: TestContext, knobs: string): Promise<Build> {
   };
 }
 
-test('A compile that ends well gives every line with its end, and is a success', async (t) => {
+test('A successful compile passes on every line with its terminator', async (t) => {
   const { run, lines } = await build(t, 'lines=10000');
   const result = await run();
   assert.deepEqual(result, { ...clean, marks: noMarks });
@@ -76,7 +76,7 @@ test('A compile that ends well gives every line with its end, and is a success',
   assert.ok(lines.every((line) => line.endsWith('\n')));
 });
 
-test('A cancelled compile is ended politely, and its result says so', async (t) => {
+test('A cancelled compile is stopped politely, and its result says so', async (t) => {
   const { run, cancel, printed } = await build(t, 'sleep=60000');
   const running = run();
   await printed(/stand-in: sleeping/);
@@ -86,7 +86,7 @@ test('A cancelled compile is ended politely, and its result says so', async (t) 
   assert.equal(leavesDamage(result), false);
 });
 
-test('A child that ignores the polite signal, and what it has started in a group of its own, are gone at the end', async (t) => {
+test('A child that ignores the polite signal is killed, with the processes that it started in another group', async (t) => {
   const { run, lease, printed } = await build(t, 'ignore-term fork sleep=60000');
   const running = run({ graceMs: 100 });
   const [forked] = await Promise.all([printed(/stand-in: forked \d+/), printed(/stand-in: sleeping/)]);
@@ -103,7 +103,7 @@ test('A child that ignores the polite signal, and what it has started in a group
   assert.equal(isAlive(Number(/\d+/.exec(forked)?.[0])), false);
 });
 
-test('What a compile leaves running after it has ended well is ended, and does not make it a failure', async (t) => {
+test('Processes that a successful compile leaves running are stopped, and it stays a success', async (t) => {
   const { run, lines } = await build(t, 'fork');
   const result = await run();
   assert.equal(judge(result, limits), null);
@@ -111,7 +111,7 @@ test('What a compile leaves running after it has ended well is ended, and does n
   assert.equal(isAlive(Number(/\d+/.exec(forked ?? '')?.[0])), false);
 });
 
-test('It is over when the last process is gone, and what was printed without a line end is not lost', async (t) => {
+test('It returns when the last process is gone, and keeps output without a final line end', async (t) => {
   const { run, lines } = await build(t, '');
   const left = { isGone: false };
   const result = await run({
@@ -132,7 +132,7 @@ test('It is over when the last process is gone, and what was printed without a l
   assert.deepEqual(lines, ['no end']);
 });
 
-test('A compile that takes too long is ended and called so', async (t) => {
+test('A compile that takes too long is stopped and reported as timed out', async (t) => {
   const { run } = await build(t, 'sleep=60000');
   const result = await run({ timeoutMs: 400 });
   assert.deepEqual([result.timedOut, result.cancelled, result.signal], [true, false, 'SIGTERM']);
@@ -142,7 +142,7 @@ test('A compile that takes too long is ended and called so', async (t) => {
   });
 });
 
-test('A compile that prints nothing for too long is ended and called so, and one that prints now and then is not', async (t) => {
+test('A compile that prints nothing for too long is stopped and reported as silent; one that prints now and then is not', async (t) => {
   const hung = await build(t, 'sleep=60000');
   const result = await hung.run({ silenceTimeoutMs: 600 });
   assert.deepEqual([result.silent, result.timedOut, result.signal], [true, false, 'SIGTERM']);
@@ -159,7 +159,7 @@ test('A compile that prints nothing for too long is ended and called so, and one
   assert.ok(performance.now() - begin > 800, 'it took longer than the silence that is allowed');
 });
 
-test('Nothing is started for a job that was cancelled, or has lost its lease, before', async (t) => {
+test('Nothing is started for a job that is already cancelled or has lost its lease', async (t) => {
   const { run, base } = await build(t, '');
   const spawn = (): never => assert.fail('it was started');
   const aborted = AbortSignal.abort();
@@ -168,7 +168,7 @@ test('Nothing is started for a job that was cancelled, or has lost its lease, be
   await assert.rejects(readFile(join(base, 'data')), { code: 'ENOENT' });
 });
 
-test('A cancel that comes while the command is being started ends it', async (t) => {
+test('A cancel while the command is being started stops it', async (t) => {
   const { run, cancel, lines } = await build(t, 'sleep=60000');
   const result = await run({
     beforeStart() {
@@ -181,19 +181,19 @@ test('A cancel that comes while the command is being started ends it', async (t)
   assert.deepEqual(lines, []);
 });
 
-test('When the identity cannot be written down the command never runs', async (t) => {
+test('When the identity cannot be recorded the command never runs', async (t) => {
   const { run, lines } = await build(t, '');
   const error = new Error('the disk is full');
   await assert.rejects(run({ beforeStart: () => Promise.reject(error) }), error);
   assert.deepEqual(lines, []);
 });
 
-test('A command that does not exist is SPAWN', async (t) => {
+test('A command that does not exist fails with SPAWN', async (t) => {
   const { run, base } = await build(t, '');
   await assert.rejects(run({ command: [join(base, 'gone')] }), (error) => isReceiverError(error, 'SPAWN'));
 });
 
-test('Failures are told apart by what they need from the user', async (t) => {
+test('Failures are classified by what the user can do about them', async (t) => {
   const killed = 'print=g++:_fatal_error:_Killed_signal_terminated_program_cc1plus exit=1';
   const outOfMemory =
     'resource: killed, probably out of memory; build again when the build server has less to do, or give it more memory';
@@ -233,7 +233,7 @@ test('Failures are told apart by what they need from the user', async (t) => {
   );
 });
 
-test('Marks are read through colours, and lines about other things set none', () => {
+test('Marks are recognized despite colours, and unrelated lines set none', () => {
   const colours = readMarks(noMarks, '\\033[33mWARNING command not found\\033[0m\n');
   assert.equal(colours, noMarks);
   assert.equal(
@@ -245,7 +245,7 @@ test('Marks are read through colours, and lines about other things set none', ()
   }
 });
 
-test('A killed compiler, too little memory and a full disk are known in the words of every tool', () => {
+test('A killed compiler, a lack of memory and a full disk are recognized in every tool’s messages', () => {
   const words = {
     killed: [
       'FAILED: [code=137] obj/a.o',
@@ -276,7 +276,7 @@ test('A killed compiler, too little memory and a full disk are known in the word
   }
 });
 
-test('Broken tools are told from a configuration that is wrong', () => {
+test('Broken tools are distinguished from a wrong configuration', () => {
   const broken = [
     'sh: 1: /b/toolchains/platformio/packages/toolchain-xtensa/bin/xtensa-lx106-elf-g++: not found',
     '/bin/sh: xtensa-esp32-elf-g++: command not found',
@@ -317,7 +317,7 @@ test('The marks of a hostile line are read in linear time', () => {
   }
 });
 
-test('The directory of a build may be missing its data directory: the compile makes it', async (t) => {
+test('A missing data directory is created by the compile', async (t) => {
   const { run, base } = await build(t, '');
   await mkdir(join(base, 'data'));
   assert.equal((await run()).exitCode, 0);

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { runCompile } from '../../src/compile/compile.js';
 import { silentLog } from '../../src/log.js';
 
-test('While a build prints empty lines without end, everybody else has their turn, and a cancel ends it', async () => {
+test('An endless stream of empty lines does not block the event loop, and a cancel stops it', async () => {
   const controller = new AbortController();
   const delay = monitorEventLoopDelay({ resolution: 5 });
   delay.enable();
@@ -23,7 +23,7 @@ test('While a build prints empty lines without end, everybody else has their tur
     timeoutMs: 60_000,
     onLine: () => {
       lines += 1;
-      // What following a line costs in a real receiver.
+      // The cost of processing a line in a real receiver.
       for (const end = performance.now() + 0.02; performance.now() < end;);
     },
     log: silentLog,

@@ -1,4 +1,4 @@
-/** The look before a compile: where would this configuration build? */
+/** The check before a compile: where would this configuration build? */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -41,7 +41,7 @@ async function look(t: TestContext): Promise<Look> {
   };
 }
 
-test('A build path that stays in its place passes, and the configuration is shown to nobody', async (t) => {
+test('A build path in the data directory passes, and the configuration is not shown', async (t) => {
   const { run, lines, dataDir } = await look(t);
   for (const place of ['build/kitchen', 'my/own', join(dataDir, 'x'), 'a/../b', '..a/b']) {
     assert.equal(await run(`esphome: {name: kitchen, build_path: ${place}}`), null, place);
@@ -50,7 +50,7 @@ test('A build path that stays in its place passes, and the configuration is show
   assert.deepEqual(await readdir(dataDir), []);
 });
 
-test('A build path outside is refused before anything is started, in words without host paths', async (t) => {
+test('A build path outside is refused before anything is started, without host paths in the message', async (t) => {
   const { run, base, dataDir } = await look(t);
   await symlink(base, join(dataDir, 'link'));
   await writeFile(join(dataDir, 'file'), '');
@@ -75,14 +75,14 @@ test('A build path outside is refused before anything is started, in words witho
   assert.deepEqual((await readdir(base)).toSorted(), ['data', 'kitchen.yaml']);
 });
 
-test('An invalid configuration is shown, and its result handed back to be judged', async (t) => {
+test('An invalid configuration is shown, and its result is returned', async (t) => {
   const { run, lines } = await look(t);
   const result = await run('esphome: {name: "Bad Name"}');
   assert.equal(result?.exitCode, 2);
   assert.match(lines.join(''), /^Failed config\n/);
 });
 
-test('A cancel is handed back as such, and a program that says no build path is refused', async (t) => {
+test('A cancel is returned as such, and a program that prints no build path is refused', async (t) => {
   const { run } = await look(t);
   const cancelled = await run('esphome: {name: kitchen}', { signal: AbortSignal.abort() });
   assert.equal(cancelled?.cancelled, true);
@@ -96,7 +96,7 @@ const block = (value: string, rest = ''): string[] => [
   ...[`  build_path: ${value}\n`, ...(rest === '' ? [] : [rest]), "  friendly_name: ''\n", 'host: {}\n'],
 ];
 
-test('The path is read from its own block only, plain or single-quoted', () => {
+test('The path is read from the top-level block only, plain or single-quoted', () => {
   assert.equal(readBuildPath(block('build/kitchen')), 'build/kitchen');
   assert.equal(readBuildPath(block("'/x y: z/#q'")), '/x y: z/#q');
   assert.equal(readBuildPath(block("'it''s'")), "it's");
@@ -104,7 +104,7 @@ test('The path is read from its own block only, plain or single-quoted', () => {
   assert.equal(readBuildPath(block('\\033[8mbuild/x\\033[28m')), 'build/x');
 });
 
-test('What would take a YAML parser is not guessed', () => {
+test('Forms that need a YAML parser are refused', () => {
   for (const value of [
     '"a\\x2f.."',
     '|',
@@ -130,7 +130,7 @@ test('What would take a YAML parser is not guessed', () => {
   assert.equal(readBuildPath([]), null);
 });
 
-test('No output makes the reading fail, and what it gives stood in the output', () => {
+test('No output makes the reader throw, and its result always appears in the output', () => {
   const line = fc.oneof(
     fc.constantFrom(
       'esphome:\n',
