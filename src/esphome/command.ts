@@ -1,37 +1,37 @@
 /**
- * Which ESPHome this machine has, and the exact words that start it.
+ * Finds the machine's ESPHome and composes its command lines.
  *
- * The command is resolved to an absolute path, so that neither the working directory of a build nor a PATH
- * that changes later can put another program in its place. An explicit wish that leads nowhere is answered by
- * "none": falling back to some other ESPHome would build with a version that nobody asked for.
+ * The command is resolved to an absolute path, so that neither a build's working directory nor a later PATH can
+ * substitute another program. An explicit command that does not exist gives null: a fallback to another ESPHome would
+ * build with a version that nobody requested.
  */
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 
 import { isExecutable } from '../process/session.js';
 import { isReleaseAtLeast } from './version.js';
 
-/** A program (absolute once resolved) and the words that always follow it, as in `python -m esphome`. */
+/** A program (absolute once resolved) and its leading arguments, as in `python -m esphome`. */
 export type EsphomeCommand = readonly [string, ...string[]];
 
 export interface FindOptions {
-  /** The host's wish: a path, a name on PATH, a command line without quoting, or its words. */
+  /** The host's option: a path, a name on PATH, a command line without quoting, or its words. */
   readonly esphome?: string | readonly string[] | undefined;
-  /** Read: `ESPHOME_COMMAND` (as `esphome`), `PATH`. */
+  /** Uses `ESPHOME_COMMAND` (as `esphome`) and `PATH`. */
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** The first of the option, `ESPHOME_COMMAND` and `esphome` that is given, made absolute; null when it does not exist. */
+/** Resolves the option, else `ESPHOME_COMMAND`, else `esphome`, to an absolute path; null if it does not exist. */
 export async function findEsphome({
   esphome,
   environment: env,
 }: FindOptions): Promise<EsphomeCommand | null> {
-  const wish = esphome ?? (env['ESPHOME_COMMAND'] || 'esphome');
-  if (typeof wish !== 'string') return locate(wish, env);
-  // As it stands first: a path may hold spaces.
-  return (await locate([wish], env)) ?? locate(wish.split(/\s+/).filter(Boolean), env);
+  const chosen = esphome ?? (env['ESPHOME_COMMAND'] || 'esphome');
+  if (typeof chosen !== 'string') return locate(chosen, env);
+  // Unsplit first, because a path can contain spaces.
+  return (await locate([chosen], env)) ?? locate(chosen.split(/\s+/).filter(Boolean), env);
 }
 
-/** The command line of a compile. `--skip-bootloader` is unknown before the 2026.10 line, and ends it with 2 there. */
+/** The command line of a compile. Releases before 2026.10 do not know `--skip-bootloader` and exit with 2. */
 export function compileArgs(
   command: EsphomeCommand,
   yaml: string,
@@ -41,9 +41,9 @@ export function compileArgs(
   return [...command, '--dashboard', 'compile', yaml, ...(skips ? ['--skip-bootloader'] : [])];
 }
 
-/** The command line that shows the validated configuration and writes nothing (ESPHome 2026.10). */
+/** The command line that prints the validated configuration and writes nothing (ESPHome 2026.10). */
 export function configArgs(command: EsphomeCommand, yaml: string): EsphomeCommand {
-  // Log lines on the same stream could tear the YAML apart; errors still show.
+  // Log lines share the stream and could corrupt the YAML; errors are still printed.
   return [...command, '--log-level', 'ERROR', 'config', yaml];
 }
 
@@ -59,7 +59,7 @@ async function locate(
   return null;
 }
 
-/** A relative entry of PATH would mean another directory in every build, so it is looked past. */
+/** Skips relative entries of PATH, because they mean another directory in every build. */
 function candidates(program: string, path: string): string[] {
   if (/[\\/]/.test(program)) return [resolve(program)];
   return path

@@ -1,10 +1,10 @@
 /**
- * The environment of a build: what a compiler started for a peer may see of this machine.
+ * Composes the environment of a build, and so limits what a peer's compiler sees of this machine.
  *
- * A local configuration keeps the host's environment as it is. A remote one gets an allow-list of it, then pins.
- * So the build cannot leave its data directory by a variable (`ESPHOME_IS_HA_ADDON` outranks `ESPHOME_DATA_DIR`
- * and once sent every remote build of an add-on to `/data`), and a peer's YAML cannot read the host's secrets
- * with `!env_var`. It is deterministic, because a changed environment costs ESPHome a full rebuild.
+ * A local configuration gets the host's environment unchanged. A remote one gets an allow-list of it plus fixed
+ * values. So no variable can move the build out of its data directory (`ESPHOME_IS_HA_ADDON` outranks
+ * `ESPHOME_DATA_DIR` and once sent every remote build of an add-on to `/data`), and a peer's YAML cannot read the
+ * host's secrets with `!env_var`. It is deterministic, because a changed environment makes ESPHome rebuild everything.
  */
 import { join } from 'node:path';
 
@@ -14,7 +14,7 @@ import { toolNames } from './platforms.js';
 
 export type Environment = Readonly<Record<string, string>>;
 
-/** Read from the host when set. Everything else of the host's environment stays outside. */
+/** Copied from the host if set. */
 const inherited = [
   ...['PATH', 'TZ'],
   ...['http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY'],
@@ -24,19 +24,19 @@ const inherited = [
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * An operator's own limits of compilers at once. Empty or without a number they break every build (ESPHome 2026.10).
- * The first is part of the configuration's hash: the client then sees a device as changed when it computes the hash
- * by itself. So it is taken from the host where it is set, and never set by us.
+ * The operator's limits for concurrent compilers. An empty or non-numeric value breaks every build (ESPHome 2026.10).
+ * The first is part of the configuration's hash, so a client that computes the hash itself sees a device as changed.
+ * The receiver therefore copies it from the host but never sets it.
  */
 const compilerLimits = ['ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT', 'IDF_PY_BUILD_JOBS'] as const;
 
-/** The same for every build: how ESPHome 2026.10 and its children shall print, and what they shall not write. */
+/** For every build: how ESPHome 2026.10 and its children print, and what they must not read or write. */
 const fixed: Environment = {
   CLICOLOR_FORCE: '1',
   FORCE_COLOR: '1',
   PLATFORMIO_FORCE_ANSI: 'true',
   PYTHONIOENCODING: 'utf-8',
-  // Packages of the account's, which one build could plant for the next.
+  // One build could plant the account's packages for the next.
   PYTHONNOUSERSITE: '1',
   PYTHONUNBUFFERED: '1',
   PYTHONUTF8: '1',
@@ -48,19 +48,18 @@ export interface EnvironmentOptions {
   readonly paths: Pick<Paths, 'parseConfiguration' | 'resolveDataDir' | 'layout'>;
   /** The host's environment, usually `process.env`. */
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Names of further variables that remote builds may see. Default: none. */
+  /** Names of further variables that remote builds can see. Default: none. */
   readonly passEnvironment?: readonly string[];
   /**
-   * How many compilers a remote build may run at once where ESPHome has a way to say so that changes nothing else:
-   * native ESP-IDF builds. At least 1; null for the build tool's own choice. A limit of the host's own wins.
+   * Limit for a remote build's concurrent compilers, at least 1; null for the build tool's own. Applies to native
+   * ESP-IDF builds, the only ones that ESPHome can limit without side effects. The host's own limit takes precedence.
    */
   readonly compilers?: number | null;
 }
 
 /**
- * Makes `composeEnvironment`: the complete environment of a configuration's compile. For a remote one the result
- * is the same for the same input, byte for byte and in order. Throws `TRAVERSAL` for a configuration that is
- * refused and `OPTIONS` for an inherited value that holds a NUL or a line end.
+ * Creates the function that composes the complete environment of a configuration's compile, sorted for a remote one.
+ * It throws `TRAVERSAL` for an invalid configuration and `OPTIONS` for an inherited value with a NUL or a line end.
  */
 export function createEnvironment(options: EnvironmentOptions): (configuration: string) => Environment {
   const { paths, environment: hostEnvironment, compilers = null } = options;
@@ -94,25 +93,27 @@ function definedOnly(environment: Readonly<Record<string, string | undefined>>):
   return Object.fromEntries(entries) as Environment;
 }
 
-/** A proxy with a user name in it is a secret of the host's, unless the operator names it in `passEnvironment`. */
+/** A proxy URL with credentials is the host's secret, unless the operator names it in `passEnvironment`. */
 function holdsCredentials(name: string, value: string): boolean {
   return /_proxy$/i.test(name) && value.includes('@');
 }
 
 function checked(name: string, value: string): string {
   if (!/[\0\r\n]/.test(value)) return value;
-  throw new ReceiverError('OPTIONS', `the environment variable ${name} holds a NUL or a line end`, { name });
+  throw new ReceiverError('OPTIONS', `the environment variable ${name} contains a NUL or a line end`, {
+    name,
+  });
 }
 
 /**
- * Results are isolated by device, tools are shared by machine. The names come from ESPHome 2026.10; those that
- * must be absent (IDF_PATH, ESPHOME_BUILD_PATH, NINJA_STATUS, CC and others) are not on the list above.
+ * Isolates results by device and shares tools across the machine. The names are those of ESPHome 2026.10. The
+ * allow-list omits variables that must be absent (IDF_PATH, ESPHOME_BUILD_PATH, NINJA_STATUS, CC and others).
  */
 function pinned(dataDir: string, tools: string): [string, string][] {
   return [
     ['ESPHOME_DATA_DIR', checked('ESPHOME_DATA_DIR', dataDir)],
     ['TMPDIR', join(dataDir, 'tmp')],
-    // ccache stops a build that has no home to write to; the account's own home holds the host's secrets.
+    // ccache fails a build without a writable home; the account's own home contains the host's secrets.
     ['HOME', join(tools, toolNames.home)],
     ['ESPHOME_ESP_IDF_PREFIX', join(tools, toolNames.espIdf)],
     ['ESPHOME_SDK_NRF_PREFIX', join(tools, toolNames.sdkNrf)],

@@ -1,9 +1,9 @@
 /**
- * `manifest.json` of a bundle, as `esphome bundle` writes it (ESPHome 2026.10).
+ * Parses a bundle's `manifest.json`, as `esphome bundle` writes it (ESPHome 2026.10).
  *
- * ESPHome's own reader joins `config_filename` to the directory and only asks whether the file is there, so
- * `../../../own.yaml` compiles the receiver's configuration with the receiver's secrets. Here it must be a plain
- * file name; that it names a member of the bundle is the unpacker's check.
+ * ESPHome's own reader joins `config_filename` to the directory and only checks that the file exists, so
+ * `../../../own.yaml` compiles the receiver's configuration with the receiver's secrets. Here it must be a plain file
+ * name; the unpacker checks that the bundle contains it.
  */
 import { ReceiverError, quote } from '../errors.js';
 import { fileName, type FileName } from '../paths/index.js';
@@ -12,16 +12,15 @@ import { parseJsonObject, stringOrNull } from '../disk/json.js';
 export const manifestFile = 'manifest.json';
 
 export interface Manifest {
-  /** The only version there is. */
   readonly manifestVersion: 1;
   readonly configFilename: FileName;
-  /** The ESPHome that made the bundle; null when it does not say. */
+  /** The ESPHome that made the bundle, if the manifest says so. */
   readonly esphomeVersion: string | null;
 }
 
 /**
- * Reads a manifest. Keys that it does not know, and those that only inform, are ignored.
- * Throws `BUNDLE` when the bytes are no JSON object, the version is not 1 or the name is not a plain one.
+ * Ignores unknown and informational keys. Throws `BUNDLE` unless the bytes are a JSON object with version 1 and a plain
+ * file name.
  */
 export function parseManifest(bytes: Uint8Array): Manifest {
   const object = parseJsonObject(bytes);
@@ -29,7 +28,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const version = object.get('manifest_version');
   if (version !== 1) {
     const shown = typeof version === 'number' ? String(version) : quote(version);
-    throw new ReceiverError('BUNDLE', `the manifest's version must be 1 and is ${shown}`);
+    throw new ReceiverError('BUNDLE', `unsupported manifest version ${shown}: expected 1`);
   }
   return Object.freeze({
     manifestVersion: version,
@@ -42,11 +41,7 @@ function configFilename(value: unknown): FileName {
   try {
     return fileName(value);
   } catch (cause) {
-    throw new ReceiverError(
-      'BUNDLE',
-      `the manifest names no usable configuration: ${quote(value)}`,
-      {},
-      { cause },
-    );
+    const message = `invalid configuration name ${quote(value)} in the manifest: expected a plain YAML file name`;
+    throw new ReceiverError('BUNDLE', message, {}, { cause });
   }
 }

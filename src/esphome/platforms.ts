@@ -1,7 +1,10 @@
 /**
- * What a build of each platform leaves for its client, and which files each toolchain writes: the tables that
- * Device Builder 1.26 has, so that its client finds what it demands, and rows for the builds that Device Builder
- * itself cannot deliver. Data only; a new platform of ESPHome's is a new row.
+ * ESPHome's platforms and toolchains: the files that each build writes for its client, and the shared tools that it
+ * needs. The tables are those of Device Builder 1.26, whose client requires these files, plus rows for builds that
+ * Device Builder itself cannot deliver. A new platform needs only a new row.
+ *
+ * A build has to know its tools beforehand, because two first builds that install the same tools at once leave half of
+ * them.
  */
 
 export interface PlatformRow {
@@ -9,11 +12,11 @@ export interface PlatformRow {
   readonly files: readonly string[];
   /** Files beside the firmware that the dashboard offers for download. */
   readonly downloads: readonly string[];
-  /** A file beside the firmware that lists more of them. */
+  /** A file beside the firmware that lists more downloads. */
   readonly downloadList?: string;
-  /** The one of `files` that is a program to run. */
+  /** The one of `files` that is executable. */
   readonly program?: string;
-  /** Beside the firmware: the first that exists stands in when the build has no file at `firmware_bin_path`. */
+  /** Files beside the firmware. The first that exists replaces a missing file at `firmware_bin_path`. */
   readonly insteadOfFirmware?: readonly string[];
 }
 
@@ -38,7 +41,7 @@ export const platformRows = {
     downloads: ['firmware.factory.bin', 'firmware.ota.bin'],
   },
   esp8266: {
-    // Device Builder sends the first two only; the native toolchain's upload over USB demands the factory image.
+    // Device Builder sends only the first two; the native toolchain's USB upload requires the factory image.
     files: inEnvironment('firmware.bin', 'firmware.elf', 'firmware.factory.bin', 'firmware.ota.bin'),
     downloads: ['firmware.bin'],
   },
@@ -51,18 +54,17 @@ export const platformRows = {
   ln882x: libreTiny,
   nrf52: {
     files: [
+      ...inEnvironment('firmware.bin', 'firmware.elf', 'zephyr/zephyr.uf2', 'firmware.zip'),
       ...inEnvironment(
-        'firmware.bin',
-        'firmware.elf',
-        'zephyr/zephyr.uf2',
-        'firmware.zip',
         'zephyr/zephyr.hex',
+        'zephyr/merged.hex',
+        'zephyr/app_update.bin',
+        'zephyr/zephyr.elf',
       ),
-      ...inEnvironment('zephyr/merged.hex', 'zephyr/app_update.bin', 'zephyr/zephyr.elf'),
     ],
     downloads: [],
-    // The native toolchain writes no firmware.bin, which the client demands. The image for updates comes first,
-    // then the plain one where SDK 2.9.2 and later put it, then where older ones do. Not tried on a device.
+    // The native toolchain does not write the firmware.bin that the client requires. Substitutes: the update image,
+    // the plain image of SDK 2.9.2 and later, then that of older SDKs. Not tested on a device.
     insteadOfFirmware: ['zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin', 'zephyr/zephyr.bin'],
   },
   host: {
@@ -74,13 +76,13 @@ export const platformRows = {
 
 export type PlatformKey = keyof typeof platformRows;
 
-/** The row for `esp_platform` of a sidecar, which holds a variant such as `ESP32C6`; null when there is none. */
+/** The row for a sidecar's `esp_platform`, which can be a variant such as `ESP32C6`; null for an unknown one. */
 export function platformRow(espPlatform: string | null): PlatformRow | null {
   const key = platformKey(espPlatform);
   return key === null ? null : platformRows[key];
 }
 
-/** The family of `esp_platform`, in any case; `rp2040` is what older releases wrote for `rp2`. */
+/** The family of `esp_platform`, case-insensitive. Older releases wrote `rp2040` for `rp2`. */
 export function platformKey(espPlatform: string | null): PlatformKey | null {
   const name = espPlatform?.toLowerCase() ?? '';
   if (name === 'rp2040') return 'rp2';
@@ -88,7 +90,7 @@ export function platformKey(espPlatform: string | null): PlatformKey | null {
   return name.startsWith('esp32') ? 'esp32' : null;
 }
 
-/** Where a browser flasher puts the firmware. */
+/** The flash offset for a browser flasher. */
 export type FirmwareOffset = '0x10000' | '0x0';
 
 export function firmwareOffset(espPlatform: string | null): FirmwareOffset {
@@ -96,8 +98,8 @@ export function firmwareOffset(espPlatform: string | null): FirmwareOffset {
 }
 
 /**
- * `required`: the client refuses an archive without it, and ESPHome writes it. `optional`: sent when it is there.
- * `supplied`: the client demands it and ESPHome writes none, so an empty one is sent instead.
+ * `required`: the client requires it and ESPHome writes it. `optional`: sent if it exists. `supplied`: the client
+ * requires it and ESPHome does not write it, so the receiver sends an empty one.
  */
 export type Need = 'required' | 'optional' | 'supplied';
 
@@ -116,19 +118,12 @@ const toolchainRows: ReadonlyMap<string, ToolchainRow> = new Map<string, Toolcha
   ['host', { idedata: 'supplied', platformioIni: 'supplied' }],
 ]);
 
-/** The row for `toolchain` of a sidecar. An unknown one and none count as PlatformIO, as on the client's side. */
+/** The row for a sidecar's `toolchain`. An unknown or missing one counts as PlatformIO, as in the client. */
 export function toolchainRow(toolchain: string | null): ToolchainRow {
   return toolchainRows.get(toolchain ?? '') ?? platformio;
 }
 
-/**
- * Which of the shared tools a configuration builds with, as far as its text says, and where those lie. Two first
- * builds that install the same tools at once leave half of them, so a build has to know its tools beforehand.
- *
- * The text is looked at and not parsed, in one pass: a platform that a package brings is not seen.
- */
-
-/** Directories below that of all tools; the environment of a build names them. */
+/** Subdirectories of the tools directory; a build's environment names them. */
 export const toolNames = {
   espIdf: 'idf',
   sdkNrf: 'sdk-nrf',
@@ -139,7 +134,7 @@ export const toolNames = {
   home: 'home',
 } as const;
 
-/** The directories by the names that people know them by. */
+/** The directories by their public names. */
 export const toolchains: ReadonlyMap<string, string> = new Map([
   ['esp-idf', toolNames.espIdf],
   ...Object.values(toolNames)
@@ -147,11 +142,10 @@ export const toolchains: ReadonlyMap<string, string> = new Map([
     .map((name) => [name, name] as const),
 ]);
 
-/** Where nothing is installed; what builds find there they can do without. Any build may use them. */
+/** Directories without tools, whose content is optional. Any build can use them. */
 export const cacheNames: readonly string[] = [toolNames.ccache, toolNames.home, toolNames.host];
 
 export interface BuildTarget {
-  /** Null when the text does not say. */
   readonly platform: PlatformKey | null;
   readonly framework: string;
 }
@@ -160,14 +154,17 @@ const platformNames = [...Object.keys(platformRows), 'rp2040'];
 const platformLine = new RegExp(`^(["']?)(${platformNames.join('|')})\\1[ \\t]*:(?:[ \\t]|$)`);
 /** Not in a comment. */
 const frameworkWord = /^[^#]*?\btype:[ \t]*["']?(arduino|esp-idf|zephyr)\b/;
-/** Where the text names none (ESPHome 2026.10); `arduino` for the others. */
+/** As in ESPHome 2026.10; `arduino` for the others. */
 const defaultFrameworks: Partial<Record<PlatformKey, string>> = {
   esp32: 'esp-idf',
   nrf52: 'zephyr',
   host: 'host',
 };
 
-/** The top-level key that is a platform's, and the framework's `type:` below it. */
+/**
+ * Finds a platform's top-level key and the framework's `type:` below it. It scans the text in one pass and does not
+ * parse YAML, so it misses a platform that a package defines; `platform` is then null.
+ */
 export function readTarget(yaml: string): BuildTarget {
   let platform: PlatformKey | null = null;
   for (const line of yaml.split(/\r?\n/)) {
@@ -184,10 +181,7 @@ export function readTarget(yaml: string): BuildTarget {
   return { platform, framework: (platform && defaultFrameworks[platform]) ?? 'arduino' };
 }
 
-/**
- * Those of {@link toolNames} that a platform's builds install into, with either of its toolchains (ESPHome
- * 2026.10); of `host`, before that release.
- */
+/** Those of {@link toolNames} that a platform's toolchains install into (ESPHome 2026.10; `host`: older releases). */
 export function toolDirectories(platform: PlatformKey): readonly string[] {
   const native: Partial<Record<PlatformKey, string>> = {
     esp32: toolNames.espIdf,
@@ -198,7 +192,7 @@ export function toolDirectories(platform: PlatformKey): readonly string[] {
   return own === undefined ? [toolNames.platformio] : [own, toolNames.platformio];
 }
 
-/** All that a build may use; null where its platform is not known. */
+/** All directories that a build can use; `platform` is null if unknown. */
 export function usedDirectories(platform: PlatformKey | null): readonly string[] {
   if (platform === null) return Object.values(toolNames);
   return [...toolDirectories(platform), ...cacheNames];

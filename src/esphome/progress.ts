@@ -1,12 +1,12 @@
 /**
- * How far a compile is, read from its output: pure, one line at a time, and never backwards.
+ * Reads a compile's progress from its output: pure, one line at a time, and never backwards.
  *
- * The texts are those of ESPHome 2026.10 and its tools. Sub-builds and re-runs of CMake count on their own and
- * from small totals, so only the largest total counts; without that rule the bar would reach 100 % in the first
- * second of a ten minute build. ESPHome's own ninja files print no such thing, so their small totals do count.
+ * The texts are those of ESPHome 2026.10 and its tools. CMake's sub-builds and re-runs count separately, with small
+ * totals, so only the largest total counts; otherwise the bar would reach 100 % in the first second of a ten minute
+ * build. ESPHome's own ninja files have no sub-builds, so their small totals do count.
  */
 
-/** In the order in which a compile goes through them; none has to occur. */
+/** In the order of a compile, which can skip any of them. */
 export const compilePhases = [
   'starting',
   'validating',
@@ -23,22 +23,21 @@ export type CompilePhase = (typeof compilePhases)[number];
 
 export interface Progress {
   readonly phase: CompilePhase;
-  /** 0 to 100, of the phase; null as long as nothing tells. */
+  /** 0 to 100, of the phase; null while unknown. */
   readonly percent: number | null;
-  /** Files compiled so far: what the next build of the same device is measured against. */
+  /** Files compiled so far; becomes `expected` of the device's next build. */
   readonly compiled: number;
-  /** The largest total that ninja has named; 0 for none. */
+  /** The largest total that ninja has printed; 0 for none. */
   readonly total: number;
-  /** How many files the previous build compiled, 0 when unknown. PlatformIO names no total of its own. */
+  /** Files that the previous build compiled, 0 if unknown. PlatformIO prints no total. */
   readonly expected: number;
 }
 
-/** A compile that has not said anything yet. */
 export function startOfProgress(expected = 0): Progress {
   return { phase: 'starting', percent: null, compiled: 0, total: 0, expected };
 }
 
-/** Takes one more line of output. Gives the same object when the line says nothing new. */
+/** Adds one line of output. Returns the same object when the line changes nothing. */
 export function readProgress(progress: Progress, line: string): Progress {
   const text = plainText(line).trim();
   const ninja = ninjaStep.exec(text);
@@ -56,16 +55,16 @@ export function plainText(line: string): string {
 }
 
 const ninjaStep = /^\[(\d{1,7})\/(\d{1,7})\] ?(.*)$/;
-/** The step names of the ninja files that ESPHome writes itself (host, native ESP8266); CMake's read otherwise. */
+/** The step names in ESPHome's own ninja files (host, native ESP8266); CMake's differ. */
 const ownStep = /^(?:PCH|CC|CXX|AS|AR|LINK) /;
-/** Below this, a total of CMake's is a re-run or a sub-build. */
+/** A smaller total of CMake's is a re-run or a sub-build. */
 const minForeignTotal = 100;
 
 const markers: readonly (readonly [CompilePhase, RegExp])[] = [
   ['validating', /^INFO (?:Extracting config bundle|Reading configuration)/],
   ['fetching', /^INFO (?:Cloning|Updating) /],
   ['generating', /^INFO Generating C\+\+ source/],
-  // After "Compiling app": the tools are fetched by the build itself.
+  // Comes after "Compiling app", because the build itself fetches the tools.
   ['toolchain', /^(?:INFO )?(?:Downloading|Unpacking|Extracting|Installing|Checking ESP-IDF)\b/],
   ['toolchain', /^(?:Tool|Platform|Library) Manager:/],
   [

@@ -1,6 +1,6 @@
 /**
- * Runs one helper program to its end, in a session of its own, under a time limit and a signal. Whichever way it
- * ends, nothing of it is left running: an installer that was given up must not go on writing.
+ * Runs one helper program in its own session, with a time limit and a signal. However it ends, none of its processes
+ * keeps running: a cancelled installer must not go on writing.
  */
 import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
@@ -10,7 +10,7 @@ import { spawnSession, type SessionOptions } from '../process/session.js';
 
 const graceMs = 2_000;
 const maxLineBytes = 4_096;
-/** How much of the output is kept for the error and the caller. */
+/** Lines of output kept for the error and the caller. */
 const keptLines = 50;
 
 export interface StepOptions {
@@ -18,9 +18,9 @@ export interface StepOptions {
   readonly what: string;
   readonly timeoutMs: number;
   readonly cwd: string;
-  /** The host's environment, of which the program sees what {@link installerEnvironment} lets through. */
+  /** The host's environment, which {@link installerEnvironment} filters for the program. */
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Gets every line with its end, both streams. */
+  /** Gets every line with its terminator, both streams. */
   readonly onLine?: ((line: string) => void) | undefined;
   readonly beforeStart?: SessionOptions['beforeStart'];
   readonly log?: Log | undefined;
@@ -28,9 +28,8 @@ export interface StepOptions {
 }
 
 /**
- * The last 50 lines that the program printed. Throws PROVISION when it ends with anything but 0 (the output is in
- * the facts) or takes longer than `timeoutMs` (the facts say `timedOut`), CANCELLED on abort, SPAWN as such, and
- * what `beforeStart` throws.
+ * Returns the last 50 lines of output. Throws PROVISION when the program fails (the facts contain the output) or takes
+ * longer than `timeoutMs` (the facts have `timedOut`), CANCELLED on abort, SPAWN, and what `beforeStart` throws.
  */
 export async function runStep(
   command: readonly [string, ...string[]],
@@ -73,16 +72,16 @@ export async function runStep(
   return output;
 }
 
-/** What leads to the package index and through a proxy. Packages run code of their own while they are installed. */
-const letThrough =
+/** What pip needs to reach the package index and a proxy. No more, because packages run code during installation. */
+const allowed =
   /^(?:PATH|HOME|LANG|LC_ALL|TZ|TMPDIR|NETRC|XDG_\w+|PIP_\w+|(?:http|https|all|no)_proxy|SSL_CERT_\w+|\w+_CA_BUNDLE)$/i;
-/** What would lead pip out of the environment that it installs into. */
-const ledAway = /^PIP_(?:TARGET|PREFIX|ROOT|USER|REQUIRE_VIRTUALENV)$/;
+/** Variables that would make pip install outside the environment. */
+const misdirecting = /^PIP_(?:TARGET|PREFIX|ROOT|USER|REQUIRE_VIRTUALENV)$/;
 
-/** The part of the host's environment that an installer may see. Tokens and credentials of the host are not in it. */
+/** The part of the host's environment that an installer can see, without the host's tokens and credentials. */
 function installerEnvironment(env: StepOptions['env']): Record<string, string> {
   const seen = Object.entries(env).filter(
-    ([name, value]) => value !== undefined && letThrough.test(name) && !ledAway.test(name),
+    ([name, value]) => value !== undefined && allowed.test(name) && !misdirecting.test(name),
   );
   return {
     ...(Object.fromEntries(seen) as Record<string, string>),

@@ -1,8 +1,8 @@
 /**
- * StorageJSON: the sidecar in which ESPHome notes what a build is and where it lies (ESPHome 2026.10).
+ * Reads StorageJSON, the sidecar in which ESPHome records what a build is and where it is (ESPHome 2026.10).
  *
- * It is written before the first source, so its presence says "was validated" and never "was built". Old releases
- * and a peer's own code write other things into it; what is of the wrong type counts as not said.
+ * ESPHome writes it before the first source, so its presence proves a validation, not a build. Old releases and a
+ * peer's code write other values into it; a value of the wrong type counts as missing.
  */
 import { readRegular } from '../disk/open-regular.js';
 import { ReceiverError, isReceiverError, systemCode } from '../errors.js';
@@ -20,7 +20,7 @@ export interface StorageJson {
   readonly webPort: number | null;
   /** Upper case; for the esp32 family the variant. `HOST`, `ESP32S3`, `RP2`. */
   readonly espPlatform: string | null;
-  /** Absolute, as {@link StorageJson.firmwareBinPath}. Not checked: it may lie anywhere. */
+  /** Absolute, as {@link StorageJson.firmwareBinPath}. Not checked: it can be anywhere. */
   readonly buildPath: string | null;
   readonly firmwareBinPath: string | null;
   readonly loadedIntegrations: readonly string[];
@@ -31,22 +31,19 @@ export interface StorageJson {
   readonly toolchain: string | null;
   readonly area: string | null;
   readonly frameworkVersion: string | null;
-  /** The file, byte for byte: clients get it unchanged. */
+  /** The file's bytes, which clients get unchanged. */
   readonly raw: Buffer;
 }
 
-/** A sidecar has a few kilobytes. */
+/** Usually a few kilobytes. */
 const maxBytes = 1024 * 1024;
 
-/**
- * Reads a sidecar. Throws `STORAGE`; the facts hold the path and, as `fault`, whether it is `missing`,
- * `unreadable` or `damaged`.
- */
+/** Throws `STORAGE`; the facts hold the path and as `fault` `missing`, `unreadable` or `damaged`. */
 export async function loadStorage(path: string): Promise<StorageJson> {
   return parseStorage(await readOf('the sidecar of the build', path, maxBytes), path);
 }
 
-/** Reads the bytes of a sidecar. Throws `STORAGE` when they are no JSON object with a `storage_version`. */
+/** Throws `STORAGE` unless the bytes are a JSON object with a `storage_version`. */
 export function parseStorage(raw: Buffer, path?: string): StorageJson {
   const object = parseJsonObject(raw);
   if (object === null || !object.has('storage_version')) {
@@ -81,7 +78,7 @@ function numberOf(object: JsonObject, key: string): number | null {
   return typeof value === 'number' ? value : null;
 }
 
-/** Old releases wrote the word `None` for a path that was not set. */
+/** Old releases wrote the word `None` for an unset path. */
 function pathOf(object: JsonObject, key: string): string | null {
   const value = stringOrNull(object.get(key));
   return value === 'None' ? null : value;

@@ -1,8 +1,8 @@
 /**
- * ESPHome's version: asking an installed one, and judging one that a peer names.
+ * Queries the version of an installed ESPHome, and validates version strings from peers.
  *
- * A peer's version string becomes an argument of an installer and a line in a panel, so only two shapes pass:
- * PEP 440 to be shown and compared, plain releases to be installed. The rules are Device Builder 1.26's.
+ * A peer's version string becomes an installer's argument and a line in a panel, so it must be PEP 440 to be displayed
+ * and compared, and a plain release to be installed. The rules are those of Device Builder 1.26.
  */
 import { execFile } from 'node:child_process';
 
@@ -21,14 +21,14 @@ export function isVersion(value: unknown): value is string {
   return typeof value === 'string' && value.length <= maxVersionLength && pep440.test(value);
 }
 
-/** True for a release or an a/b/rc pre-release: what a package index can be asked for by `==`. */
+/** True for a release or an a/b/rc pre-release, which can be requested from a package index with `==`. */
 export function isPinnable(version: string): boolean {
   return version.length <= maxVersionLength && pinnable.test(version);
 }
 
 /**
- * Whether a version belongs to a release line or a later one; pre-releases, dev and local builds count with their
- * line (`2026.10.0b1` is of `[2026, 10]`). False for what is no version.
+ * Whether a version belongs to a release line or a later one. Pre-releases, dev and local builds count with their line
+ * (`2026.10.0b1` belongs to `[2026, 10]`). False for an invalid version.
  */
 export function isReleaseAtLeast(version: string, line: readonly number[]): boolean {
   if (!isVersion(version)) return false;
@@ -42,28 +42,23 @@ export function isReleaseAtLeast(version: string, line: readonly number[]): bool
 }
 
 /**
- * The version that a command says it is, as in "2026.10.0". Writes nothing and takes 0.1 s (ESPHome 2026.10).
- * Throws `PROVISION` when it cannot be started, fails, says something else or takes over 15 s; `CANCELLED` on
- * abort.
+ * Asks a command for its version, as in "2026.10.0". Writes nothing and takes 0.1 s (ESPHome 2026.10). Throws
+ * `PROVISION` when it cannot be started, fails, prints something else or takes over 15 s; `CANCELLED` on abort.
  */
 export async function probeVersion(
   command: readonly [string, ...string[]],
-  {
-    env,
-    signal,
-  }: { readonly env: Readonly<Record<string, string>>; readonly signal?: AbortSignal | undefined },
+  options: { readonly env: Readonly<Record<string, string>>; readonly signal?: AbortSignal | undefined },
 ): Promise<string> {
-  const output = await ask(command, env, signal);
+  const output = await runVersion(command, options.env, options.signal);
   const version = /^Version: (\S{1,64})\s*$/m.exec(output)?.[1];
   if (!isVersion(version)) {
-    throw new ReceiverError('PROVISION', `ESPHome does not say its version but ${quote(output)}`, {
-      command,
-    });
+    const message = `ESPHome did not print its version but ${quote(output)}`;
+    throw new ReceiverError('PROVISION', message, { command });
   }
   return version;
 }
 
-function ask(
+function runVersion(
   [program, ...args]: readonly [string, ...string[]],
   env: Readonly<Record<string, string>>,
   signal: AbortSignal | undefined,
@@ -79,10 +74,10 @@ function ask(
     execFile(program, [...args, 'version'], options, (cause, stdout, stderr) => {
       if (cause === null) resolve(stdout);
       else if (signal?.aborted)
-        reject(new ReceiverError('CANCELLED', 'asking for the version was cancelled', {}, { cause }));
+        reject(new ReceiverError('CANCELLED', 'the version query was cancelled', {}, { cause }));
       else {
         const facts = { program, args, stderr: stderr.slice(-1000), error: messageOf(cause) };
-        reject(new ReceiverError('PROVISION', 'the installed ESPHome does not answer', facts, { cause }));
+        reject(new ReceiverError('PROVISION', 'the installed ESPHome does not run', facts, { cause }));
       }
     });
   });

@@ -248,16 +248,20 @@ const manifests: readonly Case[] = [
     gzipSync(tar(file('manifest.json', '{'), config)),
     /manifest is not a JSON object/,
   ],
-  ['another version', gzipSync(tar(manifest({ manifest_version: 2 }), config)), /version must be 1 and is 2/],
+  [
+    'another version',
+    gzipSync(tar(manifest({ manifest_version: 2 }), config)),
+    /unsupported manifest version 2: expected 1/,
+  ],
   [
     'a configuration outside',
     gzipSync(tar(manifest({ config_filename: '../own.yaml' }), config)),
-    /no usable configuration: "\.\.\/own.yaml"/,
+    /invalid configuration name "\.\.\/own.yaml"/,
   ],
   [
     'a configuration in a folder',
     gzipSync(tar(manifest({ config_filename: 'sub/kitchen.yaml' }), config, file('sub/kitchen.yaml'))),
-    /no usable configuration/,
+    /invalid configuration name/,
   ],
   [
     'another configuration than announced',

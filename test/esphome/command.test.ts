@@ -1,4 +1,4 @@
-/** Finding ESPHome, and the words that start it. */
+/** Finding ESPHome, and its command lines. */
 import assert from 'node:assert/strict';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
@@ -23,12 +23,12 @@ async function machine(
   return { base, onPath, env: { PATH: `${join(base, 'none')}:${join(base, 'bin')}` } };
 }
 
-test('Without a wish it is the esphome on PATH, as an absolute path', async (t) => {
+test('By default it is the esphome on PATH, as an absolute path', async (t) => {
   const { onPath, env } = await machine(t);
   assert.deepEqual(await findEsphome({ environment: env }), [onPath]);
 });
 
-test('The option goes before ESPHOME_COMMAND, and that before PATH', async (t) => {
+test('The option precedes ESPHOME_COMMAND, and that precedes PATH', async (t) => {
   const { base, env } = await machine(t);
   const other = await program(join(base, 'other'), 'esphome');
   const third = await program(join(base, 'third'), 'esphome');
@@ -37,7 +37,7 @@ test('The option goes before ESPHOME_COMMAND, and that before PATH', async (t) =
   assert.deepEqual(await findEsphome({ esphome: third, environment: set }), [third]);
 });
 
-test('A command line is split at white space, unless the whole is a file whose name holds some', async (t) => {
+test('A command line is split at white space, unless all of it is the name of a file', async (t) => {
   const { base, env } = await machine(t);
   const python = await program(join(base, 'bin'), 'python3');
   const spaced = await program(join(base, 'my programs'), 'esphome');
@@ -54,7 +54,7 @@ test('A command line is split at white space, unless the whole is a file whose n
   ]);
 });
 
-test('A wish that leads nowhere gives none, and never another ESPHome', async (t) => {
+test('A command that does not exist gives null, and never another ESPHome', async (t) => {
   const { base, env } = await machine(t);
   const plain = await program(join(base, 'other'), 'esphome', 0o644);
   for (const esphome of [join(base, 'gone'), 'no-such-esphome', plain, join(base, 'bin'), [], '  ']) {
@@ -62,7 +62,7 @@ test('A wish that leads nowhere gives none, and never another ESPHome', async (t
   }
 });
 
-test('A relative path is of this moment, and relative entries of PATH are looked past', async (t) => {
+test('A relative path is resolved at once, and relative entries of PATH are skipped', async (t) => {
   const { onPath } = await machine(t);
   assert.deepEqual(await findEsphome({ esphome: relative(process.cwd(), onPath), environment: {} }), [
     onPath,
@@ -72,7 +72,7 @@ test('A relative path is of this moment, and relative entries of PATH are looked
   assert.equal(await findEsphome({ environment: {} }), null);
 });
 
-test('The bootloader is skipped only by a release that knows how', () => {
+test('The bootloader is skipped only by a release that supports it', () => {
   const args = (version: string, skipBootloader = true): readonly string[] =>
     compileArgs(['/bin/esphome'], '/c/k.yaml', { skipBootloader, version });
   const plain = ['/bin/esphome', '--dashboard', 'compile', '/c/k.yaml'];

@@ -56,13 +56,13 @@ test("a remote configuration is pinned to its subtree and sees none of the host'
   }
 });
 
-test('the same input gives the same bytes, in whatever order the host has its variables', () => {
+test('the same input gives the same bytes, in any order of the host’s variables', () => {
   const reversed = Object.fromEntries(Object.entries(hostEnvironment).toReversed());
   const first = JSON.stringify(createEnvironment({ paths, environment: hostEnvironment })(remote));
   assert.equal(JSON.stringify(createEnvironment({ paths, environment: reversed })(remote)), first);
 });
 
-test('tools are shared: two devices differ in their data and temporary directories only', () => {
+test('tools are shared: two devices differ only in their data and temporary directories', () => {
   const compose = createEnvironment({ paths, environment: hostEnvironment });
   const one = compose(remote);
   const two = compose(remote.replaceAll('kitchen', 'hall'));
@@ -70,7 +70,7 @@ test('tools are shared: two devices differ in their data and temporary directori
   assert.deepEqual(differing, ['ESPHOME_DATA_DIR', 'TMPDIR']);
 });
 
-test('a variable that the operator names passes, also a proxy with credentials', () => {
+test('a variable that the operator names is passed on, even a proxy with credentials', () => {
   const compose = createEnvironment({
     paths,
     environment: hostEnvironment,
@@ -109,7 +109,7 @@ test('a value with a NUL or a line end is refused by name, without its content',
   }
 });
 
-test('a host without a PATH gives its builds the usual one', () => {
+test('a host without a PATH gives its builds the default one', () => {
   assert.match(createEnvironment({ paths, environment: {} })(remote)['PATH'] ?? '', /\/usr\/bin/);
 });
 

@@ -1,17 +1,17 @@
 /**
- * A shell script that passes for a Python: it answers the question for its version, makes an environment, and its
- * pip "installs" an esphome that tells its version. It notes each deed, so that a test can count installations.
+ * A shell script that acts as a Python: it prints its version, makes an environment, and its
+ * pip "installs" an esphome that prints its version. It logs each action, so that a test can count installations.
  */
 import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 export interface FakePython {
   readonly path: string;
-  /** The deeds so far, as in ["venv", "pip"]. */
+  /** The actions so far, as in ["venv", "pip"]. */
   deeds(): Promise<string[]>;
 }
 
-/** `pip` is what its pip does before it installs, in shell; `esphome` what the installed one does but tell its version. */
+/** Shell code: `pip` runs before its pip installs, `esphome` is what the installed one does besides `version`. */
 export async function fakePython(
   directory: string,
   { name = 'python3.13', version = '3.13.7', pip = '', prints = 'Version: 2026.10.0', esphome = '' } = {},
@@ -38,7 +38,7 @@ esac
   return { path, deeds: async () => (await readFile(notes, 'utf8')).trim().split('\n') };
 }
 
-/** A program that prints a line to stderr and fails, as a pyenv shim does for a version that is not chosen. */
+/** A program that prints a line to stderr and fails, as a pyenv shim does for a version that is not selected. */
 export async function brokenPython(path: string, complaint: string): Promise<void> {
   await writeFile(path, `#!/bin/sh\necho '${complaint}' >&2\nexit 127\n`);
   await chmod(path, 0o755);

@@ -10,7 +10,7 @@ function parse(value: unknown): unknown {
   return parseManifest(Buffer.from(JSON.stringify(value)));
 }
 
-test('A manifest gives its configuration and its ESPHome, and keys that only inform are ignored', () => {
+test('A manifest gives its configuration and its ESPHome, and informational keys are ignored', () => {
   const whole = { ...good, config_dir: '/config', files: ['kitchen.yaml'], has_secrets: true, later: [{}] };
   assert.deepEqual(parse(whole), {
     manifestVersion: 1,
@@ -24,11 +24,11 @@ test('A manifest gives its configuration and its ESPHome, and keys that only inf
   });
 });
 
-test('Only version 1 as a number is read', () => {
+test('Only the number 1 is accepted as the version', () => {
   for (const version of [2, 0, -1, 1.5, true, '1', null, [1], undefined]) {
     assert.throws(() => parse({ ...good, manifest_version: version }), {
       code: 'BUNDLE',
-      message: /version must be 1/,
+      message: /unsupported manifest version/,
     });
   }
 });
@@ -60,12 +60,12 @@ test('The configuration is a plain file name, and never a path', () => {
   for (const name of names) {
     assert.throws(() => parse({ ...good, config_filename: name }), {
       code: 'BUNDLE',
-      message: /names no usable configuration/,
+      message: /invalid configuration name/,
     });
   }
 });
 
-test('What is no JSON object in UTF-8 is refused', () => {
+test('Anything but a JSON object in UTF-8 is refused', () => {
   const texts = [
     '',
     '{',
@@ -85,9 +85,12 @@ test('What is no JSON object in UTF-8 is refused', () => {
   assert.throws(() => parseManifest(latin1), { code: 'BUNDLE' });
 });
 
-test('A key of a prototype is a key like any other', () => {
+test('A key of the prototype is an ordinary key', () => {
   const text = '{"__proto__": {"manifest_version": 1, "config_filename": "kitchen.yaml"}}';
-  assert.throws(() => parseManifest(Buffer.from(text)), { code: 'BUNDLE', message: /version must be 1/ });
+  assert.throws(() => parseManifest(Buffer.from(text)), {
+    code: 'BUNDLE',
+    message: /unsupported manifest version/,
+  });
 });
 
 test('Any bytes and any JSON give a manifest or a typed refusal', () => anyBytesGiveAManifestOrARefusal(100));

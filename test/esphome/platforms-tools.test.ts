@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { readTarget, toolDirectories } from '../../src/esphome/platforms.js';
 import { assertLinear } from '../support/linear.js';
 
-test('The platform is the top-level key, and the framework the word below it', () => {
+test('The platform is the top-level key, and the framework is the type below it', () => {
   const cases: readonly (readonly [string, string | null, string])[] = [
     ['esphome:\n  name: k\nesp32:\n  board: x\n', 'esp32', 'esp-idf'],
     ['esp32:\n  framework:\n    # type: esp-idf\n\n    type: "arduino" # or not\n', 'esp32', 'arduino'],
@@ -24,14 +24,14 @@ test('The platform is the top-level key, and the framework the word below it', (
     assert.deepEqual(readTarget(text), { platform, framework }, text);
 });
 
-test('A large hostile text is read in one pass', () => {
+test('A large hostile text is scanned in one pass', () => {
   for (const piece of ['type: ', 'esp32 ', 'esp32:\n', '#', '\r', ' \n']) {
     const read = (size: number): void => void readTarget(`esp32:\n  ${piece.repeat(size / piece.length)}`);
     assertLinear(read, 4_000_000, piece);
   }
 });
 
-test('Every platform has its own tools and those that all share', () => {
+test('Every platform has its own tools and the shared ones', () => {
   assert.deepEqual(toolDirectories('esp32'), ['idf', 'platformio']);
   assert.deepEqual(toolDirectories('esp8266'), ['arduino8266', 'platformio']);
   assert.deepEqual(toolDirectories('nrf52'), ['sdk-nrf', 'platformio']);

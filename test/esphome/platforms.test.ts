@@ -10,14 +10,14 @@ const variants = [
   ...['ESP32P4', 'ESP32S2', 'ESP32S3', 'ESP32S31'],
 ];
 
-test('Every variant of the esp32 has its row and its offset, a later one too', () => {
+test('Every variant of the esp32 has its row and its offset, even a future one', () => {
   for (const variant of [...variants, 'ESP32X9', 'esp32']) {
     assert.equal(platformKey(variant), 'esp32', variant);
     assert.equal(firmwareOffset(variant), '0x10000', variant);
   }
 });
 
-test('The other platforms are found in any case, and by the name that older releases wrote', () => {
+test('The other platforms are found in upper and lower case, and by the name that older releases wrote', () => {
   for (const name of ['ESP8266', 'RP2', 'BK72XX', 'RTL87XX', 'LN882X', 'NRF52', 'HOST']) {
     assert.equal(platformKey(name), name.toLowerCase());
     assert.equal(firmwareOffset(name), '0x0');
@@ -26,20 +26,20 @@ test('The other platforms are found in any case, and by the name that older rele
   assert.equal(platformKey('rp2040'), 'rp2');
 });
 
-test('What ESPHome never writes has no row', () => {
+test('A name that ESPHome never writes has no row', () => {
   for (const name of [null, '', 'rp2350', 'libretiny', 'constructor', '__proto__', 'toString', ' esp32']) {
     assert.equal(platformRow(name), null, String(name));
   }
 });
 
-test('The firmware that a build of each platform leaves is in its row', () => {
+test('Each platform’s row contains its firmware', () => {
   for (const [key, build] of standIns) {
     const row = platformRow(build.espPlatform);
     assert.ok(row?.files.includes(build.firmware), key);
   }
 });
 
-test('A toolchain says what its client demands; an unknown one and none count as PlatformIO', () => {
+test('A toolchain determines what the client requires; an unknown or missing one counts as PlatformIO', () => {
   const needs = (toolchain: string | null): string => {
     const { idedata, platformioIni } = toolchainRow(toolchain);
     return `${idedata} ${platformioIni}`;

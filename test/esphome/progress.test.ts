@@ -63,7 +63,7 @@ test("CMake's re-runs and sub-builds do not move the bar; its main build does, w
   ]);
 });
 
-test('PlatformIO is measured by what the build before has compiled, and stays below the end', () => {
+test('PlatformIO is measured against the previous build, and stays below 100 percent', () => {
   const lines = [
     'Library Manager: Installing x\n',
     ...Array.from({ length: 12 }, (_, n) => `Compiling .pioenvs/k/${n}.o\n`),
@@ -74,7 +74,7 @@ test('PlatformIO is measured by what the build before has compiled, and stays be
   assert.equal(run(lines).compiled, 12);
 });
 
-test('Sizes, unpacking and memory use are no progress, a percentage in leading brackets is', () => {
+test('Only a percentage in leading brackets is progress, not sizes, unpacking or memory use', () => {
   const before = run([...opening, '[ 42%] Building\n']);
   assert.equal(before.percent, 42);
   for (const line of [
@@ -89,7 +89,7 @@ test('Sizes, unpacking and memory use are no progress, a percentage in leading b
   }
 });
 
-test('A line without news gives the same object', () => {
+test('A line that changes nothing gives the same object', () => {
   const progress = run(opening);
   for (const line of [
     '',
@@ -103,12 +103,12 @@ test('A line without news gives the same object', () => {
   }
 });
 
-test('Both spellings of the escape character are removed, and only whole codes', () => {
+test('Both spellings of the escape character are removed, but only in complete codes', () => {
   assert.equal(plainText('\\033[1;31mERROR\\033[0m \x1b[2Kx\x1b[K'), 'ERROR x');
   assert.equal(plainText('\\033[31'), '\\033[31');
 });
 
-test('Whatever a build prints, neither the phase nor the percentage of a phase goes back', () => {
+test('Whatever a build prints, neither the phase nor its percentage goes back', () => {
   const line = fc.oneof(
     fc.constantFrom(
       ...opening,
@@ -155,7 +155,7 @@ const dress = fc.constantFrom<(line: string) => string>(
   (line) => `\x1b[32m${line}\x1b[0m\r\n`,
 );
 
-test('A host build of any size shows each of its steps, in whatever dress and between whatever lines', () => {
+test('A host build of any size shows each of its steps, with any terminal codes and between any lines', () => {
   const step = fc.constantFrom('PCH', 'CC', 'CXX', 'AS', 'AR', 'LINK');
   fc.assert(
     fc.property(
@@ -178,7 +178,7 @@ test('A host build of any size shows each of its steps, in whatever dress and be
   );
 });
 
-test('PlatformIO counts its files against the build before, never backwards and never to the end before the end', () => {
+test('PlatformIO counts its files against the previous build, never backwards and to 100 percent only at the end', () => {
   fc.assert(
     fc.property(
       fc.nat(60),
@@ -203,7 +203,7 @@ test('PlatformIO counts its files against the build before, never backwards and 
   );
 });
 
-test('A line made to be slow is not', () => {
+test('A hostile line is read in linear time', () => {
   for (const piece of ['\\033[', '\x1b[0;', '[1/', 'Compiling', '[ 1%'])
     assertLinear((size) => void readProgress(startOfProgress(), piece.repeat(size)), 20_000, piece);
 });

@@ -1,6 +1,6 @@
 /**
- * What must hold for whatever stands in the files that a bundle or a build brings, as functions with a number of
- * runs: `npm test` takes a hundred, `npm run fuzz` hundreds of thousands.
+ * Properties of the files that a bundle or a build brings, whatever they contain, as functions with a number of
+ * runs: `npm test` does a hundred, `npm run fuzz` hundreds of thousands.
  */
 import assert from 'node:assert/strict';
 

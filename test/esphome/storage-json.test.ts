@@ -32,7 +32,7 @@ const hostSidecar = {
   framework_version: null,
 };
 
-test('A sidecar is read with all its fields, and kept to the byte', async (t) => {
+test('A sidecar is read with all its fields, and its bytes are kept', async (t) => {
   const path = join(await tempDir(t), 'kitchen.yaml.json');
   const text = `${JSON.stringify(hostSidecar, null, 2)}\n`;
   await writeFile(path, text);
@@ -60,7 +60,7 @@ test('A sidecar is read with all its fields, and kept to the byte', async (t) =>
   });
 });
 
-test('An old or bare sidecar loads: only its version is needed', () => {
+test('An old or minimal sidecar loads: only its version is required', () => {
   const bare = parseStorage(Buffer.from('{"storage_version": 1}'));
   assert.equal(bare.name, null);
   assert.deepEqual(bare.loadedIntegrations, []);
@@ -74,7 +74,7 @@ test('An old or bare sidecar loads: only its version is needed', () => {
   assert.equal(old.buildPath, null);
 });
 
-test('What is of the wrong type counts as not said', () => {
+test('A value of the wrong type counts as missing', () => {
   const odd = parseStorage(
     Buffer.from(
       '{"storage_version":"1","name":7,"build_path":["/etc"],"toolchain":{},"no_mdns":1,"web_port":"80",' +
@@ -88,7 +88,7 @@ test('What is of the wrong type counts as not said', () => {
   assert.deepEqual([odd.loadedIntegrations, odd.loadedPlatforms], [['wifi'], []]);
 });
 
-test('A missing, an unreadable and a damaged sidecar are told apart, without a path in the message', async (t) => {
+test('A missing, an unreadable and a damaged sidecar are distinguished, without a path in the message', async (t) => {
   const root = await tempDir(t);
   const place = (name: string): string => join(root, name);
   await writeFile(place('damaged'), '{"storage_version": 1');

@@ -1,4 +1,4 @@
-/** Asking an ESPHome for its version, and judging the versions that peers name. */
+/** Asking an ESPHome for its version, and validating the versions that peers name. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -15,7 +15,7 @@ test('A command is asked for its version', async () => {
   assert.equal(await probeVersion(standInEsphome, { env }), '2026.10.0');
 });
 
-test('A command that is missing, fails, says nothing or something else is no ESPHome', async () => {
+test('A command that is missing, fails, or prints nothing or something else is refused', async () => {
   const commands = [
     ['/nowhere/esphome'],
     ['/bin/sh', '-c', 'echo Version: 2026.10.0; exit 3'],
@@ -39,7 +39,7 @@ test('Asking can be cancelled', async () => {
   await assert.rejects(asking, (error) => isReceiverError(error, 'CANCELLED'));
 });
 
-test('PEP 440 passes, everything else does not', () => {
+test('PEP 440 versions pass, everything else does not', () => {
   for (const good of [
     '2026.10.0',
     '1',
@@ -87,7 +87,7 @@ test('Release lines are compared by number', () => {
   assert.equal(isReleaseAtLeast('2026', [2026, 0]), true);
 });
 
-test('No text breaks the rules, what can be pinned is a version, and both take linear time', () => {
+test('For any text the checks take linear time, and every pinnable text is a version', () => {
   const pieces = fc.constantFrom(
     '1',
     '10',
