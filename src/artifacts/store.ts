@@ -10,12 +10,10 @@ import { join } from 'node:path';
 
 import * as z from 'zod';
 
-import { writeAtomic } from '../disk/atomic-write.js';
-import { readRegular } from '../disk/open-regular.js';
+import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
-import { parseJson } from '../disk/json.js';
 import type { FirmwareOffset } from '../esphome/platforms.js';
 import type { BuildArtifacts } from './collect.js';
 import { packArtifacts } from './pack.js';
@@ -53,7 +51,6 @@ export interface ArtifactStore {
 }
 
 const pieceBytes = 256 * 1024;
-const maxFactsBytes = 4_096;
 /** Ids are the receiver's own UUIDs; they are checked because they name files. */
 const idShape = /^[0-9a-f-]{36}$/;
 
@@ -62,6 +59,7 @@ const factsSchema = z.object({
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   firmwareOffset: z.enum(['0x10000', '0x0']),
 });
+const factsFormat = { maxBytes: 4_096, parse: factsSchema.parse };
 
 /** Creates `directory` when missing. No one else may use it. */
 export function createArtifactStore(directory: string): ArtifactStore {
@@ -76,7 +74,7 @@ export function createArtifactStore(directory: string): ArtifactStore {
       const facts = Object.freeze(await make(unfinished));
       await rm(factsFile, { force: true });
       await rename(unfinished, archive);
-      await writeAtomic(factsFile, JSON.stringify(facts));
+      await writeJsonFile(factsFile, facts);
       return facts;
     } finally {
       await rm(unfinished, { force: true });
@@ -84,11 +82,11 @@ export function createArtifactStore(directory: string): ArtifactStore {
   }
 
   async function completeFacts(id: string): Promise<ArtifactFacts> {
-    const facts = await readFacts(factsOf(id));
+    const facts = await readJsonFile(factsOf(id), factsFormat).catch(nullUnlessRecord);
     const archive = archiveOf(id);
-    const { size } = await stat(archive).catch(notFound);
-    if (size === facts.bytes) return facts;
-    throw new ReceiverError('NOT_FOUND', 'the stored files are incomplete', { archive });
+    const found = facts && (await stat(archive).catch(notFound));
+    if (facts !== null && found?.size === facts.bytes) return facts;
+    throw new ReceiverError('NOT_FOUND', 'the files of this job are no longer stored', { archive });
   }
 
   return {
@@ -138,13 +136,6 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 function checked(id: string): string {
   if (idShape.test(id)) return id;
   throw new ReceiverError('NOT_FOUND', `there is no job ${quote(id)}`);
-}
-
-async function readFacts(path: string): Promise<ArtifactFacts> {
-  const bytes = await readRegular(path, maxFactsBytes).catch(notFound);
-  const read = factsSchema.safeParse(parseJson(bytes));
-  if (read.success) return read.data;
-  throw new ReceiverError('NOT_FOUND', 'the facts of the stored files are invalid', { path });
 }
 
 function notFound(error: unknown): never {

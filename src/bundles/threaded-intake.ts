@@ -191,7 +191,8 @@ function startThread(): UnpackThread {
  */
 function startWorker(): Worker {
   const own = import.meta.url;
-  if (!own.endsWith('.ts')) return new Worker(new URL('../bundles/unpack-worker.js', own), { resourceLimits });
+  if (!own.endsWith('.ts'))
+    return new Worker(new URL('../bundles/unpack-worker.js', own), { resourceLimits });
   const loader = new URL('../../scripts/tsx-in-thread.mjs', own);
   return new Worker(new URL('unpack-worker.ts', own), {
     ...{ resourceLimits, execArgv: ['--import', loader.href] },

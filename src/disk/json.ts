@@ -5,10 +5,12 @@
 
 export type JsonObject = ReadonlyMap<string, unknown>;
 
-/** The value of a JSON text in UTF-8; undefined when it is none. Never throws. */
-export function parseJson(bytes: Uint8Array): unknown {
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The value of a JSON text, in UTF-8 where it is bytes; undefined when it is none. Never throws. */
+export function parseJson(text: Uint8Array | string): unknown {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)) as unknown;
+    return JSON.parse(typeof text === 'string' ? text : decoder.decode(text)) as unknown;
   } catch {
     return undefined;
   }

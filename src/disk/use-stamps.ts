@@ -5,11 +5,12 @@
  * A use that is not known is never taken for an old one. What has no stamp counts as used now, and so does a time to
  * come or one before this software, for then the clock was wrong.
  */
-import { readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 
 import type { Clock } from '../async/clock.js';
 import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
+import { readRegular } from './open-regular.js';
 
 export interface UseStamps {
   /** Notes that it is used now; to the minute. Never rejects. */
@@ -63,8 +64,10 @@ export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
   };
 }
 
+const maxBytes = 16;
+
 async function read(file: string): Promise<number | undefined> {
-  const text = await readFile(file, 'utf8').catch(() => '');
+  const text = await readRegular(file, maxBytes).then(String, () => '');
   return /^\d{1,16}$/.test(text) ? Number(text) : undefined;
 }
 

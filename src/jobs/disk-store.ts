@@ -11,8 +11,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 
 import { createKeyedQueue } from '../async/serial-queue.js';
-import { writeAtomic } from '../disk/atomic-write.js';
-import { readRegularSync } from '../disk/open-regular.js';
+import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
@@ -26,8 +25,8 @@ const nameShape =
   /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(\d{1,10}-\d{1,20}-[0-9a-f]{12}))?\.json$/;
 
 const readsAtOnce = 32;
-/** Far more than a record can have. */
-const maxRecordBytes = 1_048_576;
+/** Far larger than a record can be. */
+const format = { maxBytes: 1_048_576, parse: parseRecord };
 
 /** The ids of live jobs that a store in this process is at work on. */
 const atWork = new Set<string>();
@@ -142,7 +141,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     async put(record) {
       const file = fileOf(record.id);
       hold(record.id);
-      await turns.run(record.id, () => writeAtomic(file, `${JSON.stringify(record)}\n`));
+      await turns.run(record.id, () => writeJsonFile(file, record));
     },
     async remove(id) {
       const file = fileOf(id);
@@ -193,7 +192,7 @@ async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Pro
   // Read in one go, for in this thread the other way takes ten times as long; but other work has its turn in between.
   await turn();
   try {
-    const record = parseRecord(JSON.parse(readRegularSync(file, maxRecordBytes).toString('utf8')));
+    const record = readJsonFileSync(file, format);
     if (record.id !== id) throw new TypeError('it is the record of another job');
     return record;
   } catch (error) {

@@ -15,8 +15,10 @@ import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { readRegularSync } from '../disk/open-regular.js';
-import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
+import * as z from 'zod';
+
+import { nullUnlessRecord, readJsonFileSync } from '../disk/json-file.js';
+import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
@@ -44,7 +46,21 @@ export interface EndOptions {
 
 const pattern = /^owner-(\d{1,15})\.json/;
 const pauseMs = 100;
-const maxRecordBytes = 65_536;
+
+const identity = z.object({ pid: z.int().positive(), startTime: z.number(), bootId: z.string() });
+/** Of a build: the first process of a machine is never one. */
+const session = identity.extend({ pid: z.int().min(2), marker: z.string() });
+const schema = z.object({
+  fence: z.number(),
+  owner: identity,
+  build: session.nullable(),
+  reason: z.string(),
+  since: z.number(),
+});
+const format = { maxBytes: 65_536, parse: schema.parse };
+
+/** Who shows that it uses something, and the build that it has begun. */
+export const userFormat = { maxBytes: 4_096, parse: schema.pick({ owner: true, build: true }).parse };
 
 /** Writes or replaces the record of `record.fence`. A reader sees the old or the new. Throws system errors. */
 export function writeRecord(directory: string, record: OwnerRecord): void {
@@ -116,31 +132,9 @@ function recordsIn(directory: string): readonly { readonly name: string; readonl
 
 /** Null when there is none, and for what a power cut has left: after one, nothing needs to be ended. */
 function readRecord(file: string): OwnerRecord | null {
-  let text: string;
   try {
-    text = readRegularSync(file, maxRecordBytes).toString('utf8');
+    return readJsonFileSync(file, format);
   } catch (error) {
-    // What is no file was never a record.
-    if (systemCode(error) === 'ENOENT' || isReceiverError(error, 'STORAGE')) return null;
-    throw error;
+    return nullUnlessRecord(error);
   }
-  try {
-    const record = JSON.parse(text) as OwnerRecord;
-    const whole =
-      isIdentity(record.owner) &&
-      (record.build === null || (isIdentity(record.build) && typeof record.build.marker === 'string')) &&
-      typeof record.reason === 'string';
-    return whole ? record : null;
-  } catch {
-    return null;
-  }
-}
-
-function isIdentity(value: ProcessIdentity | undefined): boolean {
-  return (
-    typeof value?.pid === 'number' &&
-    value.pid > 1 &&
-    typeof value.startTime === 'number' &&
-    typeof value.bootId === 'string'
-  );
 }

@@ -7,15 +7,17 @@
  * one of the two always sees the other.
  */
 import { randomUUID } from 'node:crypto';
-import { readdir, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { readdir, mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { readJsonFile } from '../disk/json-file.js';
 import { systemCode } from '../errors.js';
 import { identify, isAlive, isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
 import { cancelled, timedOut } from './fifo.js';
 import { acquireAt, usable, type AcquireOptions, type Lease, type LockTiming } from './lease.js';
+import { userFormat } from './owner-record.js';
 import { hashName } from '../paths/segments.js';
 
 export interface SharedOptions extends AcquireOptions {
@@ -179,7 +181,8 @@ export async function hasUsers(directory: string, staleMs: number): Promise<bool
 }
 
 async function isInUse(file: string, staleMs: number): Promise<boolean> {
-  const user = await readUser(file);
+  // Null for a file that has gone, or that a power cut has left without content.
+  const user = await readJsonFile(file, userFormat).catch(() => null);
   if (!user) return false;
   if (!isOfThisBoot(user.owner))
     return stat(file).then(
@@ -188,14 +191,4 @@ async function isInUse(file: string, staleMs: number): Promise<boolean> {
     );
   if (isAlive(user.owner)) return true;
   return user.build !== null && (await endSession(user.build)).survivors > 0;
-}
-
-/** Null for a file that has gone, or that a power cut has left without content. */
-async function readUser(file: string): Promise<UserFile | null> {
-  try {
-    const { owner, build } = JSON.parse(await readFile(file, 'utf8')) as UserFile;
-    return typeof owner.pid === 'number' ? { owner, build } : null;
-  } catch {
-    return null;
-  }
 }

@@ -5,6 +5,8 @@
  */
 import * as z from 'zod';
 
+import { parseJson } from '../disk/json.js';
+import { writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';
@@ -67,12 +69,8 @@ export function readPeersFile(
   return { rows, badRows: peers.length - rows.length };
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+export async function writePeersFile(file: string, rows: readonly Row[]): Promise<void> {
+  await writeJsonFile(file, { version: 1, peers: rows });
 }
 
 export function peerOf(row: Row): Peer {

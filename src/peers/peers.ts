@@ -8,7 +8,6 @@ import { join } from 'node:path';
 
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
-import { writeAtomic } from '../disk/atomic-write.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -19,6 +18,7 @@ import {
   newRow,
   peerOf,
   readPeersFile,
+  writePeersFile,
   type NewPeer,
   type Peer,
   type PeerChanges,
@@ -68,7 +68,7 @@ export async function openPeerTable(directory: string, { clock, log }: PeerTable
   async function save(more: readonly Row[] = []): Promise<void> {
     await mergeChanges();
     const all = [...rows.values(), ...more];
-    await writeAtomic(file, JSON.stringify({ version: 1, peers: all }), { mode: 0o600 });
+    await writePeersFile(file, all);
     known = new Set(all.map(keyOf));
   }
 

@@ -7,11 +7,12 @@ import { mkdir, rename, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
+import { parseJson } from '../disk/json.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardIdFile, idOfSameName, identityFile, keyBytes } from './identity.js';
 import { asideName, readIfAny } from './kept-file.js';
-import { readPeersFile, type Row } from './peer-row.js';
+import { readPeersFile, type Row, writePeersFile } from './peer-row.js';
 import { peersFile } from './peers.js';
 
 /** In Device Builder's configuration directory. */
@@ -53,7 +54,7 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
   }
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
   await setAside(join(stateDir, peersFile), log);
-  await writeAtomic(join(stateDir, peersFile), JSON.stringify({ version: 1, peers: rows }), { mode: 0o600 });
+  await writePeersFile(join(stateDir, peersFile), rows);
   if (theirId !== undefined) {
     await writeAtomic(join(stateDir, dashboardIdFile), `${idOfSameName(theirId)}\n`, { mode: 0o600 });
   }
@@ -86,14 +87,6 @@ async function readId(from: string, log: Log): Promise<string | undefined> {
     log.warn({ from }, "Device Builder's settings have no dashboard id, made a new one");
   }
   return id;
-}
-
-function parseJson(content: Buffer): unknown {
-  try {
-    return JSON.parse(content.toString('utf8'));
-  } catch {
-    return undefined;
-  }
 }
 
 /** Any non-empty string, as in Device Builder. */

@@ -3,10 +3,11 @@
  * counts, `used` holds when it was last asked for, and the directory of its lock holds a mark of each process that is
  * using it. A modification time would not tell: compiling with an environment changes nothing in it.
  */
-import { readFile, readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
+import { readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
+import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
 import { systemCode, isReceiverError } from '../errors.js';
@@ -59,9 +60,11 @@ export async function stampUse(place: VenvPlace, now = Date.now()): Promise<void
   await writeAtomic(usedFile(place), String(now));
 }
 
+const maxStampBytes = 16;
+
 /** When it was last used; 0 when that is not known. A time to come counts as now, for the clock was wrong then. */
 async function lastUse(place: VenvPlace): Promise<number> {
-  const time = Number(await readFile(usedFile(place), 'utf8').catch(() => ''));
+  const time = Number(await readRegular(usedFile(place), maxStampBytes).then(String, () => ''));
   return Number.isFinite(time) ? Math.min(time, Date.now()) : 0;
 }
 

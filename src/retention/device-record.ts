@@ -9,12 +9,10 @@ import { setImmediate as turn } from 'node:timers/promises';
 
 import * as z from 'zod';
 
-import { writeAtomic } from '../disk/atomic-write.js';
-import { readRegularSync } from '../disk/open-regular.js';
+import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { makerOf } from '../disk/temporary.js';
 import { blockBytes, measure, ownAll } from '../disk/usage.js';
 import { systemCode } from '../errors.js';
-import { parseJson } from '../disk/json.js';
 import { dashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment, hashName } from '../paths/segments.js';
 
@@ -36,9 +34,6 @@ export interface Sizes {
   readonly other: number;
 }
 
-/** More is none of ours. */
-const maxRecordBytes = 16_384;
-
 const size = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
 const schema = z.object({
   dashboardId: z.string(),
@@ -47,6 +42,7 @@ const schema = z.object({
   sizes: z.object({ config: size, build: size, other: size }).nullable(),
   measuredAt: z.number(),
 });
+const format = { maxBytes: 16_384, parse: schema.parse };
 
 /**
  * All that can be read; what cannot counts as not there, and so does one under another device's name. One file a turn:
@@ -71,7 +67,7 @@ export function readRecord(devicesDir: string, key: RemoteKey): DeviceRecord | n
 
 /** Throws system errors. */
 export async function writeRecord(devicesDir: string, record: DeviceRecord): Promise<void> {
-  await writeAtomic(fileOf(devicesDir, record), JSON.stringify(record));
+  await writeJsonFile(fileOf(devicesDir, record), record);
 }
 
 /** Nothing there is fine. */
@@ -85,7 +81,7 @@ function fileOf(devicesDir: string, { dashboardId: id, device }: RemoteKey): str
 
 function readFile(file: string): DeviceRecord | null {
   try {
-    const read = schema.parse(parseJson(readRegularSync(file, maxRecordBytes)));
+    const read = readJsonFileSync(file, format);
     return { ...read, dashboardId: dashboardId(read.dashboardId), device: deviceSegment(read.device) };
   } catch {
     // Also one that somebody has just removed.

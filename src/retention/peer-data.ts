@@ -12,10 +12,8 @@ import * as z from 'zod';
 
 import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { hashName } from '../paths/segments.js';
-import { writeAtomic } from '../disk/atomic-write.js';
-import { readRegular } from '../disk/open-regular.js';
+import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError, systemCode } from '../errors.js';
-import { parseJson } from '../disk/json.js';
 import type { JobService } from '../jobs/create-job-service.js';
 import type { Log } from '../log.js';
 import {
@@ -52,8 +50,8 @@ export interface OwnersOptions {
   readonly log: Log;
 }
 
-const maxRecordBytes = 4_096;
-const schema = z.object({ dashboardId: z.string(), pin: z.string() });
+const schema = z.object({ dashboardId: z.string().transform(asDashboardId), pin: z.string() });
+const format = { maxBytes: 4_096, parse: schema.parse };
 
 export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Owners {
   /** What is done for one id, one after the other: a removal must not reach what a newcomer has built meanwhile. */
@@ -70,7 +68,7 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Own
       const owner = await readOwner(file);
       if (owner?.dashboardId === id && owner.pin === pin) return;
       if (owner !== null || !isKnown) await removeAll(id, owner?.dashboardId ?? id);
-      await writeAtomic(file, JSON.stringify({ dashboardId: id, pin }));
+      await writeJsonFile(file, { dashboardId: id, pin });
     });
   }
 
@@ -108,16 +106,9 @@ function fileOf(ownersDir: string, id: DashboardId): string {
   return join(ownersDir, `${hashName('owner', foldId(id))}.json`);
 }
 
-/** Null when there is none, or it cannot be read. */
-async function readOwner(file: string): Promise<{ dashboardId: DashboardId; pin: string } | null> {
-  try {
-    const read = schema.parse(parseJson(await readRegular(file, maxRecordBytes)));
-    return { dashboardId: asDashboardId(read.dashboardId), pin: read.pin };
-  } catch (error) {
-    const code = systemCode(error);
-    if (code === undefined || code === 'ENOENT') return null;
-    throw error;
-  }
+/** Null when there is none, or it is damaged. */
+function readOwner(file: string): Promise<z.infer<typeof schema> | null> {
+  return readJsonFile(file, format).catch(nullUnlessRecord);
 }
 
 /**

@@ -1,12 +1,11 @@
 /** All that devices share, as one store: installed releases of ESPHome and toolchains have one limit together. */
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join, relative, basename } from 'node:path';
 
 import * as z from 'zod';
 
 import type { Clock } from '../async/clock.js';
-import { writeAtomic } from '../disk/atomic-write.js';
-import { parseJson } from '../disk/json.js';
+import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf } from '../disk/temporary.js';
 import { measure } from '../disk/usage.js';
@@ -216,20 +215,21 @@ export interface ToolSizesOptions {
 }
 
 const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
+const format = { maxBytes: 4_096, parse: schema.parse };
 
 function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
   /** What the disk did not take. */
   const unwritten = new Map<string, ToolSize>();
 
   return {
-    read: async (file) => unwritten.get(file) ?? readNote(file),
+    read: async (file) => unwritten.get(file) ?? readJsonFile(file, format).catch(() => null),
     async measure(file, { path, of }, signal) {
       const measuredAt = clock.wall();
       try {
         const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
         const note: ToolSize = { bytes, measuredAt, of };
         unwritten.set(file, note);
-        await writeAtomic(file, JSON.stringify(note));
+        await writeJsonFile(file, note);
         unwritten.delete(file);
       } catch (error) {
         if (!signal.aborted) log.warn({ path, err: error }, 'tool measurement failed');
@@ -240,12 +240,4 @@ function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
       await rm(file, { force: true }).catch(() => {});
     },
   };
-}
-
-async function readNote(file: string): Promise<ToolSize | null> {
-  try {
-    return schema.parse(parseJson(await readFile(file)));
-  } catch {
-    return null;
-  }
 }

@@ -9,11 +9,13 @@
  * first, then all present users are waited for.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import * as z from 'zod';
+
 import { runOnce } from '../async/single-flight.js';
-import { writeAtomic } from '../disk/atomic-write.js';
+import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError } from '../errors.js';
 import { acquireAt, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
 import { hashName } from '../paths/segments.js';
@@ -51,6 +53,14 @@ export interface ToolchainGate {
 
 /** Of the names of the marks, which lie beside the tools. */
 export const markPrefix = '.ready-';
+
+const markSchema = z.object({
+  stamp: z.string(),
+  platform: z.string(),
+  framework: z.string(),
+  version: z.string(),
+});
+const markFormat = { maxBytes: 4_096, parse: markSchema.parse };
 
 /** Waits until the tools may be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function enterToolchain(options: GateOptions): Promise<ToolchainGate> {
@@ -148,7 +158,7 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
     async markReady() {
       await mkdir(join(mark, '..'), { recursive: true });
       try {
-        await lease.publish(() => writeAtomic(mark, JSON.stringify({ stamp: randomUUID(), ...key })));
+        await lease.publish(() => writeJsonFile(mark, { stamp: randomUUID(), ...key }));
       } catch (error) {
         // A newer holder may be installing: rather no mark than a wrong one.
         await rm(mark, { force: true });
@@ -164,13 +174,11 @@ async function readStamp(mark: string): Promise<string | null> {
   return (await readMark(mark))?.stamp ?? null;
 }
 
-async function readMark(mark: string): Promise<{ key: ToolchainKey; stamp: string } | null> {
-  try {
-    const { stamp, ...key } = JSON.parse(await readFile(mark, 'utf8')) as ToolchainKey & { stamp?: unknown };
-    return typeof stamp === 'string' ? { key, stamp } : null;
-  } catch {
-    return null;
-  }
+async function readMark(file: string): Promise<{ key: ToolchainKey; stamp: string } | null> {
+  const mark = await readJsonFile(file, markFormat).catch(() => null);
+  if (mark === null) return null;
+  const { stamp, ...key } = mark;
+  return { key, stamp };
 }
 
 /**
