@@ -72,6 +72,7 @@ async function fill(): Promise<JobService> {
           directory,
           bytes: 1,
           members: 1,
+          leftOut: [],
           remoteContent,
           manifest,
           contentSha256: 'c0'.repeat(32),

@@ -16,7 +16,8 @@ import { ReceiverError, quote } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
 import { createRemoteContentScanner, type RemoteContent } from './remote-content.js';
 import type { BundleLimits } from '../options/core-options.js';
-import { createMemberTree, type MemberTree } from './member-names.js';
+import { createMemberTree, foldOf, type MemberTree } from './member-names.js';
+import type { LeftOut } from './store.js';
 import { readTar, type TarMember } from './tar-reader.js';
 
 export interface Extracted {
@@ -28,8 +29,12 @@ export interface Extracted {
   readonly remoteContent: RemoteContent;
   /** Hash in hex of the members' paths, kinds, modes and bytes, independent of how they were packed. */
   readonly contentSha256: string;
+  /** Reserved directories whose members were left out, with their number. */
+  readonly leftOut: readonly LeftOut[];
   /** Whether exactly this path is a file of the tree. */
   readonly hasFile: (path: string) => boolean;
+  /** A file in the root whose name differs only by case or by Unicode form. */
+  readonly twinOf: (name: string) => string | undefined;
 }
 
 /**
@@ -41,21 +46,31 @@ export async function extract(
   directory: string,
   limits: BundleLimits,
 ): Promise<Extracted> {
-  const tree = createMemberTree(limits);
+  const tree = createMemberTree(limits, foldOf(directory));
+  const leftOut = new Map<string, number>();
   const scanner = createRemoteContentScanner();
   const manifest: Buffer[] = [];
   const content = createHash('sha256');
   let bytes = 0;
+  let bytesLeftOut = 0;
   let members = 0;
   for await (const member of readTar(stream)) {
     members += 1;
     if (members > limits.members) throw refused(`the bundle has more than ${limits.members} members`);
+    const reserved = tree.reservedDirectory(member.path);
+    if (reserved === null) bytes += member.size;
+    else bytesLeftOut += member.size;
+    if (bytes + bytesLeftOut > limits.unpackedBytes)
+      throw refused(`the bundle holds more than ${limits.unpackedBytes} bytes`);
+    if (reserved !== null) {
+      leftOut.set(reserved, (leftOut.get(reserved) ?? 0) + 1);
+      for await (const _ of member.body()) continue;
+      continue;
+    }
+    checkLength(directory, member.path);
     makeDirectories(directory, tree.admit(member.path, member.kind));
     addHead(content, member);
     if (member.kind === 'directory') continue;
-    bytes += member.size;
-    if (bytes > limits.unpackedBytes)
-      throw refused(`the bundle holds more than ${limits.unpackedBytes} bytes`);
     const isManifest = member.path === manifestFile;
     if (isManifest && member.size > limits.manifestBytes) {
       throw refused(`the manifest is over ${limits.manifestBytes} bytes`);
@@ -75,8 +90,18 @@ export async function extract(
     members,
     remoteContent: scanner.remoteContent(),
     contentSha256: content.digest('hex'),
+    leftOut: [...leftOut].map(([name, count]) => ({ directory: name, members: count })),
     hasFile: (path) => tree.hasFile(path),
+    twinOf: (name) => tree.twinOf(name),
   };
+}
+
+/** What Linux takes for a whole path, less what its later place in `config/` may be longer. */
+const maxPathBytes = 4_096 - 256;
+
+function checkLength(directory: string, path: string): void {
+  if (Buffer.byteLength(directory) + Buffer.byteLength(path) < maxPathBytes) return;
+  throw refused(`the member ${quote(path)} has a path that is too long for the build server`);
 }
 
 function makeDirectories(root: string, directories: readonly string[]): void {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 
 import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
-import { parseManifest, type Manifest } from '../esphome/manifest.js';
+import { manifestFile, parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
@@ -125,8 +125,9 @@ async function unpack(
     const extracted = await extract(inflater.pieces(), directory, limits);
     const manifest = parseManifest(extracted.manifest);
     checkConfiguration(manifest, configurationFilename, extracted);
-    const { bytes, members, remoteContent, contentSha256 } = extracted;
-    return { staged: stagedBundle({ directory, manifest, bytes, members, remoteContent, contentSha256 }) };
+    const { bytes, members, remoteContent, contentSha256, leftOut } = extracted;
+    const facts = { bytes, members, remoteContent, contentSha256, leftOut };
+    return { staged: stagedBundle({ directory, manifest, ...facts }) };
   } catch (cause) {
     inflater.destroy();
     if (directory !== null) await removeOrWarn(directory, log);
@@ -134,13 +135,26 @@ async function unpack(
   }
 }
 
-function checkConfiguration({ configFilename }: Manifest, announced: FileName, { hasFile }: Extracted): void {
+function checkConfiguration(
+  { configFilename }: Manifest,
+  announced: FileName,
+  { hasFile, twinOf }: Extracted,
+): void {
   if (configFilename !== announced) {
     const names = `${quote(configFilename)}, but the upload announced ${quote(announced)}`;
     throw new ReceiverError('BUNDLE', `the manifest names ${names}`);
   }
   if (!hasFile(configFilename))
     throw new ReceiverError('BUNDLE', `the bundle lacks the configuration ${quote(configFilename)}`);
+  // Whatever disk the bundle comes to later, these two must be the ones that were checked.
+  for (const name of [configFilename, manifestFile]) {
+    const twin = twinOf(name);
+    if (twin === undefined) continue;
+    throw new ReceiverError(
+      'BUNDLE',
+      `the members ${quote(name)} and ${quote(twin)} have the same name on some file systems`,
+    );
+  }
 }
 
 /** Rewords zlib's errors for the peer. Disk errors stay as they are: a full disk is not the bundle's fault. */

@@ -18,6 +18,12 @@ import type { FileName, Layout, RemoteKey } from '../paths/index.js';
 import { isInstalled } from './install.js';
 import type { RemoteContent } from './remote-content.js';
 
+/** A reserved directory of the archive that was not unpacked. */
+export interface LeftOut {
+  readonly directory: string;
+  readonly members: number;
+}
+
 export interface StagedFacts {
   /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
   readonly directory: string;
@@ -28,6 +34,8 @@ export interface StagedFacts {
   readonly remoteContent: RemoteContent;
   /** Hex. Independent of how the content was packed. */
   readonly contentSha256: string;
+  /** What the archive held and the directory does not. Empty after a restart. */
+  readonly leftOut: readonly LeftOut[];
 }
 
 /** The part of a bundle that its job's record stores, to find it again after a restart. */
@@ -102,7 +110,7 @@ export function createBundleStore(layout: Layout): BundleStore {
       if (bytes !== bundle.bytes && !(await isInstalled(directory, { layout, key: job }))) return null;
       const { esphomeVersion, ...facts } = bundle;
       const manifest = { manifestVersion: 1, configFilename: file, esphomeVersion } as const;
-      return stagedBundle({ directory, manifest, ...facts });
+      return stagedBundle({ directory, manifest, ...facts, leftOut: [] });
     },
     remove: (id) => removeTree(directoryOf(id)),
   };

@@ -48,8 +48,9 @@ async function writeBytes(
 
 async function finishUpload(number: number, intake: BundleIntake): Promise<void> {
   try {
-    const { directory, manifest, bytes, members, remoteContent, contentSha256 } = await intake.finish();
-    const facts = { directory, manifest, bytes, members, remoteContent, contentSha256 };
+    const { directory, manifest, ...rest } = await intake.finish();
+    const { bytes, members, remoteContent, contentSha256, leftOut } = rest;
+    const facts = { directory, manifest, bytes, members, remoteContent, contentSha256, leftOut };
     tell({ type: 'finished', upload: number, facts });
   } catch (error) {
     tell({ type: 'failed', upload: number, error: packError(error) });

@@ -6,7 +6,7 @@
  * counts only if the lease was still ours after it was packed; otherwise another builder may have written into it,
  * and the work is done once more from the start.
  */
-import { ReceiverError, isReceiverError } from '../errors.js';
+import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { StagedBundle } from '../bundles/store.js';
 import type { Lease } from '../locks/lease.js';
 import type { RemoteKey } from '../paths/index.js';
@@ -49,6 +49,8 @@ export async function runJob(
     if (chosen === null) return await underLease(job, deps, () => clean(job, deps));
     const version = await chosen.confirm(job.signal);
     job.note({ esphomeVersion: version });
+    for (const { directory, members } of staged.leftOut)
+      job.output(`Left out of the bundle: ${quote(directory)}, ${members} members.\n`);
     const environment = deps.composeEnvironment(job.record.configuration);
     const compiler = { command: chosen.command, version, environment };
     const cache = resultCacheOf(job, { ...compiler, ...staged }, deps);

@@ -158,17 +158,17 @@ export interface BundleLimits {
    * 20,000.
    */
   readonly members: number;
-  /** Number of names in one path. At least 1. Default: 32. */
+  /** Number of names in one path. At least 1. Default: 64. */
   readonly depth: number;
-  /** Length of one name in UTF-8. From 1 to 255. Default: 200. */
+  /** Length of one name in UTF-8. From 1 to 255. Default: 255. */
   readonly segmentBytes: number;
-  /** Length of one path in UTF-8. At least 1. Default: 1,024 (1 KiB). */
+  /** Length of one path in UTF-8. At least 1. Default: 4,096 (4 KiB). */
   readonly pathBytes: number;
   /** Unpacked bytes per packed byte, once more than `ratioFreeBytes` are unpacked. At least 1. Default: 200. */
   readonly ratio: number;
   /**
    * Unpacked bytes up to which `ratio` is not checked. A small YAML file can be very repetitive. At least 1.
-   * Default: 33,554,432 (32 MiB).
+   * Default: 134,217,728 (128 MiB).
    */
   readonly ratioFreeBytes: number;
   /** Size of `manifest.json`. The default is that of ESPHome. At least 1. Default: 1,048,576 (1 MiB). */

@@ -30,19 +30,19 @@ export const bundleLimits = {
   members: option(atLeastOne.default(20_000), {
     summary: 'Number of members in the archive, and of files and directories in the unpacked tree.',
   }),
-  depth: option(atLeastOne.default(32), {
+  depth: option(atLeastOne.default(64), {
     summary: 'Number of names in one path.',
   }),
-  segmentBytes: option(atLeastOne.max(255).default(200), {
+  segmentBytes: option(atLeastOne.max(255).default(255), {
     summary: 'Length of one name in UTF-8.',
   }),
-  pathBytes: option(atLeastOne.default(kibibyte), {
+  pathBytes: option(atLeastOne.default(4 * kibibyte), {
     summary: 'Length of one path in UTF-8.',
   }),
   ratio: option(atLeastOne.default(200), {
     summary: 'Unpacked bytes per packed byte, once more than `ratioFreeBytes` are unpacked.',
   }),
-  ratioFreeBytes: option(atLeastOne.default(32 * mebibyte), {
+  ratioFreeBytes: option(atLeastOne.default(128 * mebibyte), {
     summary: 'Unpacked bytes up to which `ratio` is not checked.',
     details: 'A small YAML file can be very repetitive.',
   }),

@@ -25,7 +25,6 @@ type Case = readonly [title: string, archive: Buffer, message: RegExp, limits?: 
 const long = (bytes: number): string => 'n'.repeat(bytes);
 const link = (type: string, linkname: string): Buffer => member({ name: 'l', type, linkname });
 const valid = bundle();
-const composed = 'caf\u00e9.h';
 
 const kinds: readonly Case[] = [
   ['a symbolic link', bundle(link('2', '/etc/passwd')), /"l" is a link/],
@@ -58,7 +57,7 @@ const names: readonly Case[] = [
   ['a ustar prefix that leads upwards', bundle(member({ name: 'neighbour', prefix: '..' })), /leads upwards/],
   ['an absolute path', bundle(file('/tmp/evil')), /absolute/],
   ['an absolute PAX path', bundle(pax({ path: '/tmp/evil' }), file('f')), /absolute/],
-  ['a backslash', bundle(file('..\\evil')), /a character that no path may have/],
+  ['a path that leads upwards behind a backslash', bundle(file('a\\..\\evil')), /leads upwards/],
   ['a NUL', bundle(pax({ path: 'a\0b' }), file('f')), /a character that no path may have/],
   ['a line feed', bundle(pax({ path: 'a\nb' }), file('f')), /a character that no path may have/],
   ['a terminal escape', bundle(file('\x1b[2J')), /"\\u001b\[2J" is refused/],
@@ -71,26 +70,15 @@ const names: readonly Case[] = [
   ['a name that comes twice', bundle(file('a'), file('a')), /"a" comes twice/],
   ['a second configuration', bundle(file(configName, 'other: {}')), /"kitchen.yaml" comes twice/],
   ['a second manifest', bundle(manifest()), /"manifest.json" comes twice/],
-  ['names that differ in case', bundle(file('A.h'), file('a.h')), /same name on some file systems/],
-  ['directories that differ in case', bundle(file('Lib/x.h'), file('lib/y.h')), /same name on some/],
+  ['a manifest in other letters beside the right one', bundle(file('Manifest.json')), /same name on some/],
   [
-    'names in two Unicode forms',
-    bundle(file(composed), file(composed.normalize('NFD'))),
+    'a configuration in other letters beside the right one',
+    bundle(file('KITCHEN.yaml')),
     /same name on some/,
   ],
-  [
-    'names whose marks stand in two orders',
-    bundle(file('\u03b1\u0345\u0301.h'), file('\u03b1\u0301\u0345.h')),
-    /same name on some/,
-  ],
-  ['names that fold to one', bundle(file('stra\u00dfe.h'), file('STRASSE.h')), /same name on some/],
   ['a file used as a directory', bundle(file('a'), file('a/b')), /"a" is both a file and a directory/],
   ['a directory that becomes a file', bundle(file('a/b'), file('a')), /"a" is both a file and a directory/],
-  ...['.esphome', '.pioenvs', '.pio', '.piolibdeps', '.git', '.bundle_staging', '.remote_builds'].map(
-    (name): Case => [`a member below ${name}`, bundle(file(`${name}/x`)), /reserved/],
-  ),
-  ['a reserved directory in other letters', bundle(file('.ESPHome/build/x')), /reserved/],
-  ['a reserved name as a file', bundle(file('.git', 'gitdir: /elsewhere')), /reserved/],
+  ['a reserved directory that leads upwards', bundle(file('.git/../../x')), /leads upwards/],
 ];
 
 const limits: readonly Case[] = [
@@ -116,7 +104,7 @@ const limits: readonly Case[] = [
   ],
   ['a path that is too deep', bundle(file('a/b/c')), /deeper than 2 directories/, { depth: 2 }],
   ['a name that is too long', bundle(file(long(9))), /a name in it is over 8 bytes/, { segmentBytes: 8 }],
-  ['a name of 201 bytes', bundle(pax({ path: long(201) }), file('f')), /over 200 bytes/],
+  ['a name of 256 bytes', bundle(pax({ path: long(256) }), file('f')), /over 255 bytes/],
   [
     'a path that is too long',
     bundle(file('a/b/c/d')),

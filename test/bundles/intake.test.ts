@@ -96,6 +96,30 @@ test('An archive of another library can be read too, with its directories and a 
   assert.equal(staged.members, 4);
 });
 
+test('Two files that differ only in case are both unpacked where the disk keeps them apart', async (t) => {
+  const staged = await take(await tempDir(t), bundle(file('w/README.md', 'one'), file('w/readme.md', 'two')));
+  const tree = await treeOf(staged.directory);
+  assert.deepEqual([tree.get('w/README.md'), tree.get('w/readme.md')], ['one', 'two']);
+});
+
+test('Members of reserved directories are left out, counted, and change nothing about the content', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const plain = await take(uploadsDir, bundle(file('gizmo/gizmo.h')));
+  const more = [file('.git/HEAD', 'ref'), file('.git/config'), file('.esphome/build/x', 'y'.repeat(999))];
+  const staged = await take(uploadsDir, bundle(file('gizmo/gizmo.h'), ...more));
+  assert.deepEqual(await treeOf(staged.directory), await treeOf(plain.directory));
+  assert.deepEqual(staged.leftOut, [
+    { directory: '.git', members: 2 },
+    { directory: '.esphome', members: 1 },
+  ]);
+  assert.deepEqual([staged.contentSha256, staged.bytes], [plain.contentSha256, plain.bytes]);
+  await assert.rejects(
+    take(uploadsDir, bundle(...more), { bundleLimits: { ...bundleLimits, unpackedBytes: 900 } }),
+    (error) => isReceiverError(error, 'BUNDLE') && /more than 900 bytes/.test(error.message),
+    'what is left out counts for the limits',
+  );
+});
+
 test('Unpacking keeps only the execute permission, and no time or special bit', async (t) => {
   const script = member({ name: 'run.sh', mode: 0o6755 }, 'x');
   const locked = member({ name: 'locked/', type: '5', mode: 0 });

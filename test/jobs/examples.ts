@@ -21,6 +21,7 @@ export function bundleIn(
       remoteContent: { buildPath: true, remoteParts: false, webFiles: false },
     },
     contentSha256: 'c0'.repeat(32),
+    leftOut: [],
     configFile,
     manifest: { manifestVersion: 1, configFilename: configFile, esphomeVersion: null },
     async discard() {

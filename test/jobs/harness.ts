@@ -190,7 +190,8 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     },
     async copyArtifacts(from, id) {
       await pass('copyArtifacts');
-      if (!artifacts.has(from)) throw new ReceiverError('NOT_FOUND', 'the files of this job are no longer stored');
+      if (!artifacts.has(from))
+        throw new ReceiverError('NOT_FOUND', 'the files of this job are no longer stored');
       artifacts.add(id);
       return { bytes: 3, sha256: 'ab'.repeat(32), firmwareOffset: '0x0' };
     },

@@ -154,6 +154,7 @@ async function stage(uploadsDir: string, file: string, text: string): Promise<St
       webFiles: text.includes('font:'),
     },
     contentSha256: hashOf(text),
+    leftOut: [],
     manifest: { manifestVersion: 1, configFilename: fileName(file), esphomeVersion: null },
   });
 }
