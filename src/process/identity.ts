@@ -1,7 +1,7 @@
 /**
- * Which process a number means. A pid is reused within seconds on a busy machine, so a process is known by its
- * pid, its start time and the boot and pid namespace in which the two were read. The accident that this
- * prevents: a receiver that starts after a crash, reads a pid from a file and kills a stranger.
+ * Identifies processes. A busy machine reuses a pid within seconds, so the identity is the pid, the start time and the
+ * boot and pid namespace in which the two were read. Otherwise a receiver that starts after a crash could read a pid
+ * from a file and kill an unrelated process.
  */
 import { closeSync, openSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 
@@ -16,10 +16,10 @@ export interface ProcessIdentity {
   readonly bootId: string;
 }
 
-/** What one line of `/proc/PID/stat` says. */
+/** The fields of `/proc/PID/stat` used here. */
 export interface ProcessStat {
   readonly pid: number;
-  /** False for a zombie and for a process that is being taken down: both hold no file and run no code. */
+  /** False for a zombie and for a process that is being removed: neither holds a file or runs code. */
   readonly alive: boolean;
   readonly group: number;
   readonly session: number;
@@ -39,19 +39,19 @@ export function isAlive(identity: ProcessIdentity): boolean {
   return stat !== null && stat.alive && stat.startTime === identity.startTime;
 }
 
-/** True when the identity's numbers mean something here: same boot, same pid namespace, and both are known. */
+/** True when the identity's numbers are valid here: same boot, same pid namespace, and both are known. */
 export function isOfThisBoot(identity: ProcessIdentity): boolean {
   return identity.bootId !== '' && identity.bootId === currentBoot();
 }
 
-/** True where `/proc` shows other processes as Linux has it. */
+/** True where `/proc` shows processes as on Linux. */
 export function hasProc(): boolean {
   return readStat(process.pid) !== null;
 }
 
 /**
- * Reads one process, or null when there is none (any more). Throws other system errors: with no descriptor free,
- * a running build must not look like an ended one.
+ * Null when the process does not exist. Throws other system errors: with no descriptor free, a running build must not
+ * look like an ended one.
  */
 export function readStat(pid: number): ProcessStat | null {
   let file: number | undefined;
@@ -67,12 +67,12 @@ export function readStat(pid: number): ProcessStat | null {
   }
 }
 
-/** Larger than any such line. A scan reads hundreds of them, and `readFileSync` takes three times as long. */
+/** Larger than any such line. A scan reads hundreds of them, and `readFileSync` would take three times as long. */
 const statBuffer = Buffer.alloc(2_048);
 
 /**
- * Parses the content of `/proc/PID/stat`. The program's name stands in parentheses and may itself hold spaces,
- * line feeds and parentheses, so all is counted from the last closing one.
+ * Parses the content of `/proc/PID/stat`. The program's name is in parentheses and can itself contain spaces, line
+ * feeds and parentheses, so the fields are counted from the last closing one.
  */
 export function parseStat(text: string): ProcessStat | null {
   const pid = Number.parseInt(text, 10);

@@ -1,12 +1,11 @@
 /**
- * Cuts a program's output into lines over raw bytes: LF, CR and CRLF each end one, and a line keeps its end.
- * Memory stays bounded by one line's limit, however the bytes arrive. The accidents that this prevents: a
- * program that never ends its line fills the memory, a letter cut between two chunks turns into rubbish, and a
- * CRLF cut between two chunks counts as two lines.
+ * Splits a program's output into lines, as raw bytes: LF, CR and CRLF each end a line, which keeps its terminator. One
+ * line's limit bounds the memory, so a program that never ends its line cannot fill it. A character split between two
+ * chunks stays intact, and a CRLF split between them counts as one line end.
  */
 
 export interface LineSplitterOptions {
-  /** A longer line comes in pieces of at most this many bytes of input, cut between code points. At least 4. */
+  /** At least 4. A longer line is delivered in pieces of at most this many bytes, cut between code points. */
   readonly maxLineBytes: number;
   /** Gets each line or piece with its terminator, invalid UTF-8 replaced by U+FFFD. Must not throw. */
   readonly onLine: (line: string) => void;
@@ -14,19 +13,19 @@ export interface LineSplitterOptions {
 
 export interface LineSplitter {
   push(chunk: Buffer): void;
-  /** Delivers what stands without a terminator. */
+  /** Delivers the last line if it has no terminator. */
   end(): void;
 }
 
 const lf = 10;
 const cr = 13;
 
-/** Whatever the chunks, the lines together are the input decoded as UTF-8. Chunks are not kept after the call. */
+/** The lines together are always the input decoded as UTF-8. Chunks are not kept after the call. */
 export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions): LineSplitter {
   let rest = Buffer.alloc(0);
 
-  /** The pieces of a line that is over its limit; returns where the remaining part begins. */
-  function shed(bytes: Buffer, from: number, to: number): number {
+  /** Delivers pieces of a line over the limit; returns where the remainder begins. */
+  function deliverPieces(bytes: Buffer, from: number, to: number): number {
     let at = from;
     while (to - at > maxLineBytes) {
       const cut = cutBefore(bytes, at + maxLineBytes);
@@ -40,7 +39,7 @@ export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions
     push(chunk) {
       const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
       let at = 0;
-      // The rest holds no terminator, except a CR at its very end which waits for its LF.
+      // The rest contains no terminator, except a CR at its very end which waits for its LF.
       let nextLf = bytes.indexOf(lf, Math.max(0, rest.length - 1));
       let nextCr = bytes.indexOf(cr, Math.max(0, rest.length - 1));
       for (;;) {
@@ -50,11 +49,11 @@ export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions
         if (stop === -1) break;
         if (stop === nextCr && stop + 1 === bytes.length) break;
         const end = nextLf === stop + 1 ? stop + 2 : stop + 1;
-        at = shed(bytes, at, end);
+        at = deliverPieces(bytes, at, end);
         onLine(bytes.toString('utf8', at, end));
         at = end;
       }
-      at = shed(bytes, at, bytes.length);
+      at = deliverPieces(bytes, at, bytes.length);
       rest = Buffer.from(bytes.subarray(at));
     },
     end() {
@@ -64,7 +63,7 @@ export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions
   };
 }
 
-/** The last place at or before `at` that splits neither a code point nor a CRLF; `at` itself in what is no UTF-8. */
+/** The last position up to `at` that splits neither a code point nor a CRLF; `at` itself in invalid UTF-8. */
 function cutBefore(bytes: Buffer, at: number): number {
   if (bytes[at] === lf && bytes[at - 1] === cr) return at - 1;
   for (let back = 0; back < 4; back += 1) {

@@ -1,14 +1,14 @@
 /**
- * How much of this machine is for us: processors and memory, as they are and as a container's limits leave them.
+ * Measures the processors and memory that the receiver can use, and computes the defaults from them.
  *
- * Inside a container the usual answers are those of the whole machine. A server that believes them starts as many
- * compilers as the big machine could bear, and the kernel ends them one after the other.
+ * Inside a container the usual calls report the whole machine. A server that relies on them starts as many compilers as
+ * the whole machine could run, and the kernel kills them one after the other.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem, hostname } from 'node:os';
 import { join, posix } from 'node:path';
 
-/** Where the kernel shows it. Elsewhere than on Linux there is nothing. */
+/** The kernel's directories; they exist only on Linux. */
 export interface KernelRoots {
   readonly proc: string;
   readonly cgroup: string;
@@ -23,13 +23,13 @@ export interface Machine {
 interface MemoryGroup {
   readonly limit: number;
   readonly used: number;
-  /** Pages of files, which the kernel drops when somebody needs the room. */
+  /** File pages, which the kernel drops when memory is needed. */
   readonly droppable: number;
 }
 
 const kernelRoots: KernelRoots = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
 
-/** The machine as a whole, the lowest limit counts. */
+/** The machine's totals, or the lowest limit. */
 export function machineOf(roots: KernelRoots = kernelRoots): Machine {
   const quotas = groupsOf(roots).unified.map((group) => quotaOf(read(join(group, 'cpu.max'))));
   const limits = memoryGroups(roots).map(({ limit }) => limit);
@@ -39,7 +39,7 @@ export function machineOf(roots: KernelRoots = kernelRoots): Machine {
   };
 }
 
-/** What programs may still take without ousting others, in bytes; null where the kernel does not tell. */
+/** Memory that programs can still allocate without displacing others; null where the kernel does not report it. */
 export function freeMemoryBytes(roots: KernelRoots = kernelRoots): number | null {
   const kibibytes = /^MemAvailable:\s+(\d+) kB$/m.exec(read(join(roots.proc, 'meminfo')))?.[1];
   if (kibibytes === undefined) return null;
@@ -57,7 +57,7 @@ function memoryGroups(roots: KernelRoots): MemoryGroup[] {
   ].flatMap((group) => group ?? []);
 }
 
-/** Null for a group without a limit, or one that cannot be seen from here. */
+/** Null for a group without a limit, or one that is not visible here. */
 function memoryGroup(
   directory: string,
   [limitFile, usedFile, statName]: readonly [string, string, string],
@@ -76,8 +76,8 @@ function quotaOf(text: string): number {
 }
 
 /**
- * The directories of our control groups up to the root, for a limit of any of them holds. A group that lies outside
- * of a container is named in its files but not to be seen: the root stands for it there.
+ * The directories of the process's control groups up to the root, because the limit of each applies. In a container,
+ * the files name a group outside of it, which is not visible; the root represents it there.
  */
 function groupsOf({ proc, cgroup }: KernelRoots): { readonly unified: string[]; readonly memory: string[] } {
   const lines = read(join(proc, 'self', 'cgroup')).split('\n');
@@ -103,7 +103,7 @@ function numberIn(text: string): number | null {
   return /^\d+\s*$/.test(text) ? Number(text) : null;
 }
 
-/** These files are in memory: reading them waits for nothing. Empty when there is none. */
+/** Synchronous, because these files are in memory. Empty when the file does not exist. */
 function read(file: string): string {
   try {
     return readFileSync(file, 'utf8');
@@ -112,28 +112,25 @@ function read(file: string): string {
   }
 }
 
-/**
- * Defaults that are computed from the machine, apart from the declarations so that a test can give any machine: how many
- * builds run at once, how many compilers each of them starts, and what the machine is called.
- *
- * Each build gets enough processors to be quick alone, and enough memory for as many compilers: with a slot for each
- * processor, a lone build would crawl and eight builds would fill the memory.
- */
 export const maxSlots = 64;
 export const maxNameLength = 128;
 
 const coresPerSlot = 4;
 const memoryPerSlotBytes = 3_000_000_000;
 
-/** One slot for every 4 processors and 3 GB of memory, at least one. */
+/**
+ * One slot for every 4 processors and 3 GB of memory, at least one. A build then has enough processors to be fast, and
+ * memory for as many compilers. With a slot for each processor, a single build would crawl and eight builds would fill
+ * the memory.
+ */
 export function defaultSlots({ cores, memoryBytes }: Machine): number {
   const most = Math.min(Math.floor(cores / coresPerSlot), Math.floor(memoryBytes / memoryPerSlotBytes));
   return Math.min(Math.max(1, most), maxSlots);
 }
 
 /**
- * How many compilers one build may run at once, rounded up; null with one slot, where the build tool's own choice is
- * right. It depends on nothing that changes from one build to the next.
+ * Limit for one build's concurrent compilers, rounded up; null with one slot, where the build tool's own choice is
+ * right. It depends only on what stays the same from one build to the next.
  */
 export function compilersPerBuild(slots: number, { cores }: Machine): number | null {
   return slots === 1 ? null : Math.ceil(cores / slots);

@@ -1,8 +1,7 @@
 /**
- * Runs one command in a session of its own and knows when the last process of it is gone. Node's `close` event
- * proves neither that compilers have ended nor that they have not: it watches pipes. The accidents that this
- * prevents: a slot or a lock that is given on while compilers still write, and a promise that never settles
- * because a grandchild holds the output.
+ * Runs one command in its own session and detects when the session's last process is gone. Node's `close` event watches
+ * pipes, and so does not say whether compilers have ended. With it, a slot or a lock could be released while compilers
+ * still write, or a promise could never settle because a grandchild holds the output.
  */
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -19,16 +18,16 @@ import { goLine, holdScript, shell, watch } from './watchdog.js';
 export interface SessionOptions {
   /** Absolute, must exist. */
   readonly cwd: string;
-  /** The command's whole environment; the marker of the session is added. */
+  /** The command's complete environment, to which the session's marker is added. */
   readonly env: Readonly<Record<string, string>>;
   /**
-   * Gets stdout and stderr as one stream, in order. Must neither throw nor reject; while what it returns is pending
-   * the command is not read, so that one that prints without end cannot take this process with it.
+   * Gets stdout and stderr as one stream, in order. Must neither throw nor reject. Reading pauses while its promise is
+   * pending, so that endless output cannot block this process.
    */
   readonly onOutput: (chunk: Buffer) => void | Promise<void>;
   /**
-   * Called when the session exists and the command has not begun: the moment to write the identity down. When
-   * it rejects, the command never runs and the error is passed on.
+   * Called when the session exists and before the command starts: the time to record the identity. When it rejects,
+   * the command never runs and the error is rethrown.
    */
   readonly beforeStart?: (identity: SessionIdentity) => Promise<void>;
   readonly log: Log;
@@ -44,26 +43,26 @@ export interface SessionProcess {
   /** The pid is the command's, and the number of its group and its session. */
   readonly identity: SessionIdentity;
   /**
-   * How the command itself ended. Resolves after all output was delivered and what the command left behind was
-   * ended. Never rejects.
+   * How the command itself ended. Resolves after all output is delivered and the processes that the command left
+   * behind are stopped. Never rejects.
    */
   readonly exited: Promise<ExitStatus>;
   /**
-   * TERM to the group, up to `graceMs` for all to go, then KILL to every process. Takes at most 6 s beyond the
-   * grace. May be called again, also to shorten the grace.
+   * Sends TERM to the group, waits up to `graceMs`, then sends KILL to every process. Takes at most 6 s beyond the
+   * grace. Can be called again, for instance to shorten the grace.
    */
   stop(options: { readonly graceMs: number }): Promise<StopReport>;
   /** Waits until no live process of the session is left, however long a survivor takes. */
   settled(): Promise<void>;
 }
 
-/** What the command leaves running has this long to go by itself, for instance a `tee` with the last lines. */
+/** Time for processes that the command leaves running to end, for instance a `tee` with the last lines. */
 const stragglerMs = 250;
-/** How long the pipe may stay open after the last known process has gone. */
+/** How long the pipe can stay open after the last known process is gone. */
 const outputMs = 1_000;
 const survivorPauseMs = 1_000;
 
-/** Starts a command. Throws SPAWN when it cannot be run at all, and whatever `beforeStart` throws. */
+/** Throws SPAWN when the command cannot be run at all, and whatever `beforeStart` throws. */
 export async function spawnSession(
   command: readonly [string, ...string[]],
   { cwd, env, onOutput, beforeStart, log }: SessionOptions,
@@ -166,15 +165,13 @@ function warnOnce(log: Log): void {
   log.warn({}, 'no /proc: builds are ended by process group only, not by session');
 }
 
-/**
- * Looks whether a command can be started before anything is started for it. The shell that stands in for the
- * command would only answer with exit code 127, which a command may also mean itself.
- */
-
-/** Where a program is looked for when the environment names no place. */
+/** Used when the environment has no PATH. */
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 
-/** Throws SPAWN unless `program` is an executable file, found as a shell would find it, and `cwd` a directory. */
+/**
+ * Throws SPAWN unless `program` is an executable file, found as a shell would find it, and `cwd` a directory. The shell
+ * that holds the command would only exit with 127, which can also be the command's own code.
+ */
 async function assertRunnable(
   program: string,
   { cwd, path = defaultPath }: { readonly cwd: string; readonly path?: string | undefined },
@@ -197,7 +194,7 @@ async function isDirectory(path: string): Promise<boolean> {
   );
 }
 
-/** Whether `file` is an executable file, and not a directory, which has the same bit. */
+/** Whether `file` is an executable file, and not a directory, which has the same permission bit. */
 export async function isExecutable(file: string): Promise<boolean> {
   try {
     await access(file, constants.X_OK);

@@ -1,13 +1,10 @@
 /**
- * Two small shell programs that tie a build to the receiver's life.
+ * Two small shell programs that stop a build when its receiver dies. Otherwise a build could outlive a killed receiver
+ * until its lock is stale, and a second receiver would start a compiler in the same directory.
  *
- * The first stands in for the command until the receiver says go, so that nothing runs before it has been written
- * down. The second waits on a pipe for the receiver's end, in a session of its own so that it is no part of the
- * build. The accident that they prevent: the receiver is killed, its build goes on, the lock goes stale, and a
- * second receiver starts a compiler in the same directory.
- *
- * They are texts for `sh -c`, because a build of this package carries no other files. Both use what every sh has
- * built in; `grep` and `sleep` are used where present.
+ * The first holds the command back until the receiver has recorded its identity. The second waits on a pipe for the
+ * receiver's end, in its own session so that it is not part of the build. Both are texts for `sh -c`, because the
+ * package's build contains no other files. They use only what every sh has built in, and `grep` and `sleep` where present.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -18,22 +15,22 @@ import { markerVariable, type SessionIdentity } from './stop.js';
 
 export const shell = '/bin/sh';
 
-/** The line on stdin that lets the held command begin. */
+/** The line on stdin that starts the held command. */
 export const goLine = 'go\n';
 
 /**
- * Waits for the line, then becomes the command: same pid, so its exit code and signals are its own. One stream
- * for both outputs keeps their order. The end of stdin instead of the line: the receiver is gone, nothing starts.
+ * Waits for the line, then becomes the command, with the same pid, so its exit code and signals are the command's. One
+ * stream for both outputs keeps their order. If stdin ends instead, the receiver is gone and nothing starts.
  */
 export const holdScript = 'IFS= read -r go || exit 125; exec </dev/null 2>&1; exec "$@"';
 
-/** Ends the watch without harm when it reads this line. */
+/** The watchdog exits without killing anything when it reads this line. */
 const doneLine = 'done\n';
 
 /**
- * Arguments: leader's pid, its start time, the marker. On the end of stdin it kills the leader's group, then
- * what is left of the session, round after round until a round finds nothing, and then what carries the marker.
- * It touches nothing when the pid has gone to another process. Without /proc it can only kill the group.
+ * Arguments: leader's pid, its start time, the marker. When stdin ends it kills the leader's group, then the rest of
+ * the session and what carries the marker, in rounds until one finds nothing. It touches nothing when the pid was
+ * reused. Without /proc it can only kill the group.
  */
 const watchScript = `
 leader=$1 start=$2 marker=$3
@@ -70,14 +67,14 @@ done
 `;
 
 export interface Watchdog {
-  /** Ends the watch: from here on the death of the receiver kills nothing. */
+  /** Stops watching: afterwards the receiver's death kills nothing. */
   done(): Promise<void>;
 }
 
-/** How long a watchdog may take to leave before it is ended. */
+/** Time for a watchdog to exit before it is killed. */
 const doneMs = 1_000;
 
-/** Begins to watch over a session. Throws SPAWN when that cannot be done, for a build must not run unwatched. */
+/** Starts to watch a session. Throws SPAWN when that fails, because a build must not run unwatched. */
 export async function watch(session: SessionIdentity, log: Log): Promise<Watchdog> {
   const { pid, startTime, marker } = session;
   const name = 'koa-esphome-receiver-watchdog';
@@ -88,7 +85,7 @@ export async function watch(session: SessionIdentity, log: Log): Promise<Watchdo
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   try {
-    // First of all: with no descriptor free there is no stdin, and the error of the spawn comes later.
+    // Must come first: with no descriptor free, stdin is missing and the spawn's error arrives later.
     const spawned = once(child, 'spawn');
     child.stdin?.on('error', () => {});
     await spawned;

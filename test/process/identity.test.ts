@@ -23,7 +23,7 @@ test("A program's name cannot confuse the reading of its line", () => {
   );
 });
 
-test('Text that is no such line is refused and never throws', () => {
+test('Any other text gives null and never throws', () => {
   for (const text of [
     '',
     '12',
@@ -36,14 +36,14 @@ test('Text that is no such line is refused and never throws', () => {
   fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => void parseStat(text)));
 });
 
-test('A zombie is not alive, unless other threads of it still work', () => {
+test('A zombie is not alive, unless other threads of it still run', () => {
   assert.equal(parseStat(stat('sh', 'Z'))?.alive, false);
   assert.equal(parseStat(stat('sh', 'Z', 2))?.alive, true);
   assert.equal(parseStat(stat('sh', 'X'))?.alive, false);
   assert.equal(parseStat(stat('sh', 'T'))?.alive, true);
 });
 
-test('The fields are those that the kernel means', () => {
+test('The fields match the kernel’s', () => {
   const own = readStat(process.pid);
   assert.ok(own);
   const status = readFileSync('/proc/self/status', 'latin1');
@@ -51,7 +51,7 @@ test('The fields are those that the kernel means', () => {
   assert.equal(own.session, Number(/^NSsid:\s+(\d+)/m.exec(status)?.[1]));
 });
 
-test('An identity holds for one process only: not for its pid later, not after a boot, not for a zombie', async () => {
+test('An identity matches one process only: not a reused pid, not after a boot, not a zombie', async () => {
   const child = spawn('sleep', ['300']);
   const identity = identify(child.pid!);
   assert.ok(identity);
@@ -61,7 +61,7 @@ test('An identity holds for one process only: not for its pid later, not after a
   assert.equal(isAlive({ ...identity, bootId: '' }), false);
 
   child.kill('SIGKILL');
-  // Until the loop turns the child is not reaped.
+  // Node reaps the child only in the next turn of the event loop.
   const end = Date.now() + 5_000;
   while (readStat(identity.pid)?.alive) assert.ok(Date.now() < end);
   assert.notEqual(readStat(identity.pid), null, 'a zombie');

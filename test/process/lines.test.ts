@@ -23,7 +23,7 @@ function cutAt(bytes: Buffer, places: readonly number[]): Buffer[] {
   return ends.map((end, index) => bytes.subarray(ends[index - 1] ?? 0, end));
 }
 
-test('LF, CR and CRLF each end one line, which keeps its end', () => {
+test('LF, CR and CRLF each end one line, which keeps its terminator', () => {
   assert.deepEqual(split([Buffer.from('a\nb\rc\r\nd\n\n\r\r\n\n\re')]), [
     'a\n',
     'b\r',
@@ -43,7 +43,7 @@ test('A CR at the end of a chunk waits for its LF, and for nothing else', () => 
   assert.deepEqual(split(['a\r', '\nb\r', 'c\r'].map((text) => Buffer.from(text))), ['a\r\n', 'b\r', 'c\r']);
 });
 
-test('A line over its limit comes in pieces that split neither a letter nor a CRLF', () => {
+test('A line over its limit is delivered in pieces that split neither a character nor a CRLF', () => {
   assert.deepEqual(split([Buffer.from('abcdefgh\r\nij')], 4), ['abcd', 'efgh', '\r\n', 'ij']);
   assert.deepEqual(split([Buffer.from('abc\r\n')], 4), ['abc', '\r\n']);
   assert.deepEqual(split([Buffer.from('aöäü€')], 4), ['aö', 'äü', '€']);
@@ -75,7 +75,7 @@ const text = fc.oneof(
 );
 const places = fc.array(fc.nat(), { maxLength: 8 });
 
-test('Whatever the cuts, the lines are those of the whole, and together they are the input', () => {
+test('However the input is cut, the lines are the same, and together they are the input', () => {
   fc.assert(
     fc.property(text, places, (bytes, cuts) => {
       const whole = bytes.toString('utf8');
@@ -85,7 +85,7 @@ test('Whatever the cuts, the lines are those of the whole, and together they are
   );
 });
 
-test('With any limit the pieces are within it, whole letters, and together the input', () => {
+test('With any limit the pieces are within it, contain whole characters, and together are the input', () => {
   fc.assert(
     fc.property(text, places, fc.integer({ min: 4, max: 12 }), (bytes, cuts, limit) => {
       const pieces = split(cutAt(bytes, cuts), limit);

@@ -1,11 +1,11 @@
-/** What a machine gets when its host does not say. */
+/** The defaults that depend on the machine. */
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
 
 import { compilersPerBuild, defaultSlots, machineName } from '../../src/process/machine.js';
 
-test('A machine is divided by its processors and its memory, and has one slot at least', () => {
+test('The number of slots depends on processors and memory, and is at least one', () => {
   const divided = ([cores, gigabytes]: readonly [number, number]): readonly [number, number | null] => {
     const machine = { cores, memoryBytes: gigabytes * 1e9 };
     const slots = defaultSlots(machine);
@@ -37,6 +37,6 @@ test('A machine is divided by its processors and its memory, and has one slot at
   ]);
 });
 
-test('Without a name the machine has the first label of its host name', () => {
+test('The default name of the machine is the first label of its host name', () => {
   assert.equal(machineName(), hostname().split('.')[0]);
 });

@@ -1,4 +1,4 @@
-/** What a machine has for us, from files as the kernel writes them. */
+/** The machine's processors and memory, from files as the kernel writes them. */
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
@@ -25,7 +25,7 @@ async function kernel(
 const meminfo =
   'MemTotal:        8000000 kB\nMemFree:          100000 kB\nMemAvailable:    4096 kB\nBuffers: 1 kB';
 
-test('Free memory is what the kernel calls available, and not known where it says nothing', async (t) => {
+test('Free memory is the kernel’s available memory, and unknown where the kernel reports none', async (t) => {
   assert.equal(freeMemoryBytes(await kernel(t, { 'proc/meminfo': meminfo })), 4 * mebi);
   assert.equal(freeMemoryBytes(await kernel(t, { 'proc/meminfo': 'MemTotal: 8 kB' })), null);
   assert.equal(freeMemoryBytes({ proc: '/nowhere', cgroup: '/nowhere' }), null);
@@ -60,7 +60,7 @@ test("A control group's limit counts when it is lower, without the pages that ca
   );
 });
 
-test('The limits of version 1 count as well', async (t) => {
+test('The limits of control groups version 1 count as well', async (t) => {
   const roots = await kernel(t, {
     ...{ 'proc/meminfo': meminfo, 'proc/self/cgroup': '5:cpu,cpuacct:/box\n4:memory:/box\n0::/' },
     ...{
@@ -77,7 +77,7 @@ test('The limits of version 1 count as well', async (t) => {
   assert.equal(machineOf(roots).memoryBytes, 3 * mebi);
 });
 
-test('The machine is no larger than its quota of processors and its limit of memory', async (t) => {
+test('The CPU quota and the memory limit bound the machine', async (t) => {
   const whole = { cores: availableParallelism(), memoryBytes: totalmem() };
   const limited = async (quota: string, limit: string): Promise<object> =>
     machineOf(
@@ -96,7 +96,7 @@ test('The machine is no larger than its quota of processors and its limit of mem
   assert.ok(machineOf().cores >= 1 && machineOf().memoryBytes > mebi);
 });
 
-test('On Linux the real files are understood', { skip: process.platform !== 'linux' }, () => {
+test('On Linux the real files can be read', { skip: process.platform !== 'linux' }, () => {
   const free = freeMemoryBytes();
   assert.ok(free !== null && free > mebi && free <= totalmem(), String(free));
 });

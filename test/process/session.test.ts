@@ -57,7 +57,7 @@ async function until<T>(what: string, look: () => T | false | null | undefined):
   }
 }
 
-/** The process whose pid the child has printed on a line of its own. */
+/** The process whose pid the child printed on its own line. */
 async function printed(session: Started): Promise<ProcessIdentity> {
   return until('a pid', () => {
     const pid = /^(\d+)$/m.exec(session.output())?.[1];
@@ -85,7 +85,7 @@ describe('A session', { concurrency: 4 }, () => {
     assert.ok(Number(variables) <= 5, 'the environment of the receiver has leaked');
   });
 
-  test('An exit code above 128 and a signal are told apart', async (t) => {
+  test('An exit code above 128 and a signal are distinguished', async (t) => {
     const code = await start(t, ['sh', '-c', 'exit 137']);
     const signal = await start(t, [child('dies-by-kill.sh')]);
     assert.deepEqual(await code.exited, { code: 137, signal: null });
@@ -133,7 +133,7 @@ describe('A session', { concurrency: 4 }, () => {
     await assert.rejects(start(t, ['true'], { cwd: '/no/such/directory' }), refused);
   });
 
-  test('A command that ignores TERM is killed after the grace, and a second stop may shorten the grace', async (t) => {
+  test('A command that ignores TERM is killed after the grace, and a second stop can shorten the grace', async (t) => {
     const session = await start(t, [child('ignores-term.sh')]);
     await until('output', () => session.output() === 'up\n');
     const long = session.stop({ graceMs: 60_000 });
@@ -144,14 +144,14 @@ describe('A session', { concurrency: 4 }, () => {
     assert.deepEqual(await session.exited, { code: null, signal: 'SIGKILL' });
   });
 
-  test('A compiler in a process group of its own is ended with the session, even if TERM never reaches it', async (t) => {
+  test('A compiler in its own process group is stopped with the session, even if TERM never reaches it', async (t) => {
     const session = await start(t, [child('own-group.sh')]);
     const compiler = await printed(session);
     assert.deepEqual(await session.stop({ graceMs: 100 }), { forced: true, survivors: 0 });
     assert.equal(isAlive(compiler), false);
   });
 
-  test('What a command leaves behind is ended after its exit, whether it holds stdout or not', async (t) => {
+  test('Processes that a command leaves behind are stopped after its exit, whether they hold stdout or not', async (t) => {
     for (const [name, code] of [
       ['forks-and-exits.sh', 0],
       ['holds-stdout.sh', 3],
@@ -164,13 +164,13 @@ describe('A session', { concurrency: 4 }, () => {
     }
   });
 
-  test('The last words of a straggler still arrive', async (t) => {
+  test('The last output of a straggler still arrives', async (t) => {
     const session = await start(t, ['sh', '-c', '(sleep 0.1; echo late) & exit 0']);
     await session.exited;
     assert.equal(session.output(), 'late\n');
   });
 
-  test('A process that has left the session is found by its marker', async (t) => {
+  test('A process that left the session is found by its marker', async (t) => {
     const session = await start(t, [child('calls-setsid.sh')]);
     const escapee = await printed(session);
     await until('a session of its own', () =>
@@ -180,7 +180,7 @@ describe('A session', { concurrency: 4 }, () => {
     assert.equal(isAlive(escapee), false);
   });
 
-  test('A process that nothing marks cannot keep the end from coming, though it holds stdout', async (t) => {
+  test('An unmarked process that holds stdout does not delay the end', async (t) => {
     const session = await start(t, [child('hides-and-holds-stdout.sh')]);
     const hidden = await printed(session);
     t.after(() => isAlive(hidden) && process.kill(hidden.pid, 'SIGKILL'));
@@ -188,7 +188,7 @@ describe('A session', { concurrency: 4 }, () => {
     await session.settled();
   });
 
-  test('A log of megabytes arrives to the byte, and one endless line does not stop a stop', async (t) => {
+  test('A log of megabytes arrives complete, and an endless line does not prevent a stop', async (t) => {
     let bytes = 0;
     const onOutput = (chunk: Buffer): void => void (bytes += chunk.length);
     const much = await start(t, [child('prints-much.sh'), '20'], { onOutput });
@@ -201,7 +201,7 @@ describe('A session', { concurrency: 4 }, () => {
     assert.deepEqual(await endless.stop({ graceMs: 2_000 }), { forced: false, survivors: 0 });
   });
 
-  test('When the receiver is killed its build dies with it, however the parts of the build have set themselves apart', async (t) => {
+  test('When the receiver is killed its build is killed, including processes that left its group or session', async (t) => {
     const killed = async (name: string): Promise<void> => {
       const receiver = fork(fileURLToPath(new URL('receiver.ts', import.meta.url)), [child(name)], {
         execArgv: ['--import', 'tsx'],
@@ -220,7 +220,7 @@ describe('A session', { concurrency: 4 }, () => {
     await Promise.all(['own-group.sh', 'calls-setsid.sh', 'ignores-term.sh'].map(killed));
   });
 
-  test('The death of the watchdog is told in the log and hurts nobody', async (t) => {
+  test('The death of the watchdog is logged and does not affect the build', async (t) => {
     const warnings: string[] = [];
     const log: Log = { ...silentLog, warn: (_facts, text) => void warnings.push(text) };
     const session = await start(t, ['sleep', '300'], { log });
@@ -253,7 +253,7 @@ describe('A session', { concurrency: 4 }, () => {
     assert.equal(isAlive(compiler) || isAlive(identity), false);
   });
 
-  test('Without its leader a session is known by the marker, and by its number only to who has watched it', async (t) => {
+  test('Without its leader a session is identified by the marker, and by its number only if it was watched without a gap', async (t) => {
     const marker = `test-${process.pid}`;
     const leader = spawn('sh', ['-c', 'read -r go; env -i /bin/sleep 300 & sleep 300 &'], {
       detached: true,
