@@ -1,10 +1,10 @@
 /**
- * The string that names a build everywhere: in job records, in the resolver, in logs, in the host's routes.
+ * Formats and parses the string that names a build everywhere: in job records, the resolver, logs and the host's routes.
  *
- * A remote one is always spelled `.esphome/.remote_builds/<dashboard_id>/<device>/config/<file>.yaml`, wherever
- * the builds really are. Reading one has three answers: a key; `null` for an ordinary configuration of the host;
- * an error for anything shaped like a traversal. There is no fourth: a malformed remote string that passes for a
- * local one is how one side of an earlier design wrote where the other did not look.
+ * A remote one is always `.esphome/.remote_builds/<dashboard_id>/<device>/config/<file>.yaml`, wherever the builds are.
+ * Parsing gives a key, `null` for an ordinary configuration of the host, or an error for anything shaped like a
+ * traversal. In an earlier design a malformed remote string could pass for a local one, and one side wrote where the
+ * other did not look.
  */
 import { TraversalError } from '../errors.js';
 import {
@@ -29,15 +29,15 @@ declare const brand: unique symbol;
 /** A configuration string made by {@link formatConfiguration}. */
 export type Configuration = string & { readonly [brand]: 'Configuration' };
 
-/** What one build directory belongs to. */
+/** Identifies a build directory. */
 export interface RemoteKey {
   readonly dashboardId: DashboardId;
   readonly device: DeviceSegment;
 }
 
-/** A parsed remote configuration: its key, and its place below the subtree as checked segments. */
+/** A parsed remote configuration: its key, and its path below the subtree as checked segments. */
 export interface RemoteConfiguration extends RemoteKey {
-  /** Directories between the subtree and the file; `['config']` for the form that we write. */
+  /** Directories between the subtree and the file; `['config']` in the form that {@link formatConfiguration} writes. */
   readonly folders: readonly string[];
   readonly file: FileName;
 }
@@ -52,18 +52,15 @@ const plainRemote =
   /^\.esphome\/\.remote_builds\/([A-Za-z0-9_-]{8,64})\/([a-z0-9][a-z0-9_-]{0,62}|_[0-9a-f]{32})\/config\/([a-z0-9][a-z0-9_-]{0,62}\.yaml)$/;
 const configFolder: readonly string[] = Object.freeze(['config']);
 
-/** Spells the configuration of a build. Throws {@link TraversalError} when a part does not fit. */
+/** Throws {@link TraversalError} for an invalid part. */
 export function formatConfiguration(key: RemoteKey, file: string): Configuration {
   const id = dashboardId(key.dashboardId);
   return `${prefix}${id}/${deviceSegment(key.device)}/config/${fileName(file)}` as Configuration;
 }
 
-/**
- * Reads a configuration string: a remote one with its parts, or null for an ordinary local one. Total and
- * linear: any text gives one of the two or a {@link TraversalError}.
- */
+/** Returns a remote configuration's parts, or null for a local one; throws {@link TraversalError}. Linear in the text. */
 export function readConfiguration(text: string): RemoteConfiguration | null {
-  if (typeof text !== 'string') throw new TraversalError('the configuration', text, 'a string is needed');
+  if (typeof text !== 'string') throw new TraversalError('the configuration', text, 'expected a string');
   if (plainLocal.test(text) && !isWindowsDevice(text)) return null;
   const plain = plainRemote.exec(text);
   if (plain) {
@@ -85,7 +82,7 @@ export function readConfiguration(text: string): RemoteConfiguration | null {
   return readFlat(segments);
 }
 
-/** Refuses what is shaped like a traversal, wherever it stands; gives the segments otherwise. */
+/** Returns the segments, and refuses anything shaped like a traversal. */
 function checkedSegments(text: string): string[] {
   const refuse = (rule: string): never => {
     throw new TraversalError('the configuration', text, rule);
@@ -112,8 +109,8 @@ function checkedSegments(text: string): string[] {
 }
 
 /**
- * What a careless file system may make of a segment: compatibility form, lower case, ignorable characters and
- * trailing dots and spaces gone. A dot segment folds to nothing.
+ * Folds a segment as a careless file system may: to compatibility form and lower case, without ignorable characters and
+ * trailing dots and spaces. A dot segment becomes empty.
  */
 function fold(segment: string): string {
   const bare = segment.normalize('NFKC').replace(/\p{Default_Ignorable_Code_Point}/gu, '');
@@ -126,11 +123,7 @@ function readRemote(text: string, segments: readonly string[]): RemoteConfigurat
   const [, , id, device, ...rest] = segments;
   const last = rest.pop();
   if (id === undefined || device === undefined || last === undefined) {
-    throw new TraversalError(
-      'the configuration',
-      text,
-      'a remote one needs a dashboard id, a device and a file',
-    );
+    throw new TraversalError('the configuration', text, 'expected a dashboard id, a device and a file');
   }
   for (const folder of rest) {
     const fault = nameFault(folder);
@@ -146,7 +139,7 @@ function readRemote(text: string, segments: readonly string[]): RemoteConfigurat
 
 /**
  * The short form `<dashboard_id>/<device>/<file>.yaml`: remote only when its three parts belong together and the id
- * has the 32 characters that Device Builder 1.26 gives it. A shorter one could be a folder of the host's own.
+ * has the 32 characters of Device Builder 1.26. A shorter one could be a folder of the host.
  */
 function readFlat(segments: readonly string[]): RemoteConfiguration | null {
   const [id, device, last] = segments;

@@ -1,6 +1,6 @@
 /**
- * The door of `koa-esphome-receiver/paths`: the resolver alone, for a host that needs nothing else. It imports
- * no other part of the library, so that a test or a script pays for nothing but strings.
+ * The entry point `koa-esphome-receiver/paths`: only the resolver. It imports no other part of the library, so a test
+ * or a script loads nothing but string functions.
  */
 export {
   deviceFromFile,

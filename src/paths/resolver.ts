@@ -1,9 +1,9 @@
 /**
- * The one answer to "where is this file?", for the writer, for our readers and for the host's own routes.
+ * Resolves the paths of a configuration's files, for the receiver's writers and readers and for the host's routes. It
+ * works on strings only and never touches the disk.
  *
- * A local configuration gets ESPHome's own answer, unchanged; a remote one gets a place below its own subtree.
- * Two sides that each joined paths by themselves once built firmware in one directory and looked for it in
- * another; whoever asks here cannot.
+ * A local configuration gets ESPHome's own paths, unchanged; a remote one gets paths below its own subtree. Two sides
+ * that each joined paths themselves once built firmware in one directory and looked for it in another.
  */
 import nativePath, { type posix } from 'node:path';
 
@@ -27,16 +27,16 @@ import {
 export interface PathsOptions {
   /** The directory of the host's YAML files. A relative one is resolved once, against the working directory. */
   readonly configDir: string;
-  /** Where remote builds live. Default: `<configDir>/.esphome/.remote_builds`. */
+  /** The directory of remote builds. Default: `<configDir>/.esphome/.remote_builds`. */
   readonly buildsDir?: string | undefined;
   /**
-   * The data directory of all local configurations. Default: `.esphome` beside each YAML, as ESPHome has it;
-   * {@link explicitDataDir} reads what the environment says instead.
+   * The data directory of all local configurations, see {@link explicitDataDir}. Default: `.esphome` beside each YAML,
+   * as in ESPHome.
    */
   readonly dataDir?: string | undefined;
   /** `ESPHOME_BUILD_PATH` of local builds, relative to the data directory unless absolute. Default: `build`. */
   readonly buildPath?: string | undefined;
-  /** The path rules to follow. Default: this platform's. */
+  /** The path rules. Default: this platform's. */
   readonly path?: PlatformPath | undefined;
 }
 
@@ -60,16 +60,16 @@ export interface Paths {
   resolveStoragePath(configuration: string): string;
   /** The validated-configuration cache: `json` since ESPHome 2026.8, `yaml` in 2026.6 and 2026.7. */
   resolveValidatedPath(configuration: string, format?: 'json' | 'yaml'): string;
-  /** The idedata cache; `name` and `toolchain` as they stand in the sidecar. */
+  /** The idedata cache; `name` and `toolchain` as in the sidecar. */
   resolveIdedataPath(
     configuration: string,
     build: { readonly name: string; readonly toolchain?: string | null | undefined },
   ): string;
-  /** Where ESPHome builds the node `name` unless the YAML itself says otherwise. */
+  /** Where ESPHome builds the node `name`, unless the YAML sets another path. */
   resolveBuildPath(configuration: string, build: { readonly name: string }): string;
 }
 
-/** Makes the resolver. Touches no disk. Throws `OPTIONS` for directories that would lie in each other's way. */
+/** Throws `OPTIONS` for directories that would overlap. */
 export function createPaths(options: PathsOptions): Paths {
   const path = options.path ?? nativePath;
   const configDir = path.resolve(options.configDir);
@@ -131,7 +131,7 @@ export function createPaths(options: PathsOptions): Paths {
   } satisfies Paths);
 }
 
-/** Ids and devices are directories of `buildsDir`: where the host keeps its own, a peer could choose their names. */
+/** Peers choose the names of directories in `buildsDir`, so the host's own directories must not be there. */
 function refuseOverlap(
   path: PlatformPath,
   configDir: string,
@@ -147,24 +147,25 @@ function refuseOverlap(
   const isOwn = path.join(configDir, esphomeDirName) === buildsDir;
   const facts = { configDir, buildsDir, dataDir };
   if (holds(buildsDir, configDir) || isOwn) {
-    throw new ReceiverError('OPTIONS', 'buildsDir must not hold configurations or data of the host', facts);
-  }
-  if (holds(configDir, buildsDir) && !isHidden) {
     throw new ReceiverError(
       'OPTIONS',
-      'below configDir, buildsDir must have a hidden directory in its path',
+      'buildsDir must not contain configurations or data of the host',
       facts,
     );
   }
+  if (holds(configDir, buildsDir) && !isHidden) {
+    const message = 'buildsDir must have a hidden directory in its path if it is below configDir';
+    throw new ReceiverError('OPTIONS', message, facts);
+  }
   if (dataDir !== undefined && holds(buildsDir, dataDir)) {
-    throw new ReceiverError('OPTIONS', 'dataDir must not lie in buildsDir', facts);
+    throw new ReceiverError('OPTIONS', 'dataDir must not be inside buildsDir', facts);
   }
 }
 
 /**
- * The data directory that the environment names for all of the host's own configurations, by ESPHome's rules
- * (2026.10): `/data` when `ESPHOME_IS_HA_ADDON` is true, else `ESPHOME_DATA_DIR` when present, else none: then it is
- * `.esphome` beside each YAML. Throws {@link TraversalError} for a value that no path can hold.
+ * The environment's data directory for all configurations of the host, by ESPHome's rules (2026.10): `/data` when
+ * `ESPHOME_IS_HA_ADDON` is true, else `ESPHOME_DATA_DIR`; undefined without both, which means `.esphome` beside each
+ * YAML. Throws {@link TraversalError} for a value with a NUL.
  */
 export function explicitDataDir(env: Readonly<Record<string, string | undefined>>): string | undefined {
   if (isTrue(env['ESPHOME_IS_HA_ADDON'] ?? '')) return '/data';
@@ -176,37 +177,34 @@ export function explicitDataDir(env: Readonly<Record<string, string | undefined>
 
 const falseWords = new Set(['', '0', 'false', 'no', 'off', 'disable']);
 
-/** ESPHome takes any other word for true. */
+/** For ESPHome any other word is true. */
 function isTrue(value: string): boolean {
   return !falseWords.has(value.toLowerCase());
 }
 
-/**
- * Where everything of ours lies below the builds directory. Pure strings; nothing here touches a disk.
- *
- * A device's subtree is its `ESPHOME_DATA_DIR`, and the uploaded configuration lies in it as `config/`, so that
- * replacing the one never touches ESPHome's caches beside it. What belongs to no device is below `.receiver`: an
- * id cannot begin with a dot, so no peer's directory can be that one.
- */
-
-/** The path rules of a platform. Newer types of Node have no name for it that older ones have. */
+/** The path rules of a platform. Node's older and newer types have no common name for it. */
 export type PlatformPath = typeof posix;
 
+/**
+ * The receiver's directories below the builds directory. A device's subtree is its `ESPHOME_DATA_DIR` and contains the
+ * uploaded configuration as `config/`, so that replacing the configuration never touches ESPHome's caches beside it.
+ * Everything else is below `.receiver`, which cannot be a peer's directory because an id cannot begin with a dot.
+ */
 export interface Layout {
   readonly buildsDir: string;
   readonly receiverDir: string;
   readonly locksDir: string;
   readonly uploadsDir: string;
   readonly jobsDir: string;
-  /** What is known of each device's use and size. */
+  /** Records of each device's last use and size. */
   readonly devicesDir: string;
-  /** Whose key the data of each peer's id belongs to. */
+  /** Records of the key that owns each peer id's data. */
   readonly ownersDir: string;
   readonly artifactsDir: string;
   readonly trashDir: string;
   readonly venvsDir: string;
   readonly toolchainsDir: string;
-  /** All of ours, to be made at the start. */
+  /** The receiver's own directories, created at startup. */
   readonly ownDirectories: readonly string[];
   /** The data directory of one device of one peer. */
   subtree(key: RemoteKey): string;
@@ -239,11 +237,12 @@ function createLayout(buildsDir: string, path: PlatformPath): Layout {
   });
 }
 
-/** The key of a configuration that must be a peer's: what is done to builds of peers is never done to the host's own. */
-
-/** Throws `STATE` for a local configuration, `TRAVERSAL` for one that is refused. */
+/**
+ * The key of a configuration that must be a peer's, for operations that must never apply to the host's own builds.
+ * Throws `STATE` for a local configuration, `TRAVERSAL` for an invalid one.
+ */
 export function remoteKeyOf(paths: Pick<Paths, 'parseConfiguration'>, configuration: string): RemoteKey {
   const key = paths.parseConfiguration(configuration);
   if (key !== null) return key;
-  throw new ReceiverError('STATE', "this is a configuration of the host's own", { configuration });
+  throw new ReceiverError('STATE', "this is the host's own configuration, not a peer's", { configuration });
 }

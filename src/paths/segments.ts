@@ -1,9 +1,9 @@
 /**
- * Strings from outside to path segments: the only place where that happens.
+ * Turns external strings into path segments; no other module does.
  *
- * What is accepted here is a branded type, and only branded types are joined to a path. Everything dangerous is
- * refused and nothing is repaired: a name that is quietly mended reaches another file than the one its sender
- * meant, and two senders' names may then reach the same one.
+ * An accepted string has a branded type, and only branded types are joined to a path. Dangerous strings are refused and
+ * never repaired: a repaired name would reach another file than its sender meant, and two senders' names could reach
+ * the same file.
  */
 import { createHash } from 'node:crypto';
 
@@ -11,7 +11,7 @@ import { TraversalError } from '../errors.js';
 
 declare const brand: unique symbol;
 
-/** The id that a peer chose for itself: 8 to 64 of `A-Z a-z 0-9 _ -`. Names the peer's directory. */
+/** The id that a peer chose for itself: 8 to 64 of `A-Z a-z 0-9 _ -`. Also the name of the peer's directory. */
 export type DashboardId = string & { readonly [brand]: 'DashboardId' };
 /** The directory of one device of one peer. Lower-case ASCII, at most 63 characters. */
 export type DeviceSegment = string & { readonly [brand]: 'DeviceSegment' };
@@ -24,13 +24,13 @@ const plainDevice = /^[a-z0-9][a-z0-9_-]{0,62}$/;
 const hashedDevice = /^_[0-9a-f]{32}$/;
 const yamlEnding = /\.ya?ml$/i;
 
-/** Separators and signs that Windows keeps for itself. */
+/** Separators and the characters that Windows reserves. */
 const reservedSign = /[/\\:*?"<>|]/;
 /** Controls, and the line and paragraph separators of Unicode. */
 const control = /[\p{Cc}\p{Zl}\p{Zp}]/u;
-/** Characters without a picture: joiners, fillers, direction marks, variation selectors, and every space but the plain one. */
+/** Invisible characters: joiners, fillers, direction marks, variation selectors, and every space but the plain one. */
 const invisible = /[\p{Cf}\p{Default_Ignorable_Code_Point}]|[^\P{Zs} ]/u;
-/** The longest name that Linux file systems take. */
+/** The longest name on Linux file systems. */
 export const maxNameBytes = 255;
 
 /** Checks a peer's id. Throws {@link TraversalError}. */
@@ -42,8 +42,8 @@ export function dashboardId(text: unknown): DashboardId {
 }
 
 /**
- * Checks the leaf name of a YAML file: whatever Device Builder takes, except what {@link nameFault} refuses and
- * `secrets.yaml`. Throws {@link TraversalError}.
+ * Checks the leaf name of a YAML file: accepts what Device Builder does, except `secrets.yaml` and what
+ * {@link nameFault} refuses. Throws {@link TraversalError}.
  */
 export function fileName(text: unknown): FileName {
   if (typeof text === 'string' && plainFile.test(text) && !isReservedFile(text)) return text as FileName;
@@ -64,7 +64,7 @@ function fileFault(text: unknown): string | null {
   return isNeverConfiguration(text.normalize('NFKC').toLowerCase()) ? 'it holds secrets, not a device' : null;
 }
 
-/** The rule that a single name (of a file or a directory) breaks, or null. Linear in the length, and bounded. */
+/** The rule that a file's or directory's name breaks, or null. Linear in the length, and bounded. */
 export function nameFault(text: string): string | null {
   if (text === '') return 'the name is empty';
   if (text.length > maxNameBytes || Buffer.byteLength(text) > maxNameBytes)
@@ -85,13 +85,13 @@ export function nameFault(text: string): string | null {
 }
 
 const encoded = /%u([0-9a-f]{4})|%([0-9a-f]{2})|&#x([0-9a-f]{1,6});?|&#([0-9]{1,7});?/gi;
-/** Bytes that spell a character of ASCII in UTF-8 longer than it may be. */
+/** Bytes of an ASCII character in overlong UTF-8. */
 const overlong = /%c[01]|%e0%[89]|%f0%8/i;
 const maxDecodings = 3;
 
 /**
- * Whether a segment becomes a separator, a control or a dot segment for somebody who decodes it: percent forms, also
- * encoded again, as `%u002f` or in too long a UTF-8, and the numeric forms of HTML. `100%.yaml` and `50%41.yaml` do not.
+ * Whether decoding turns a segment into a separator, a control or a dot segment: percent forms, also double-encoded, as
+ * `%u002f` or in overlong UTF-8, and HTML's numeric forms. False for `100%.yaml` and `50%41.yaml`.
  */
 export function hidesTraversal(segment: string): boolean {
   if (!/[%&]/.test(segment)) return false;
@@ -108,10 +108,9 @@ export function hidesTraversal(segment: string): boolean {
 }
 
 /**
- * The device segment of a YAML file name: the stem itself for a plain lower-case `stem.yaml`, else `_` and 128
- * bits of the hash of the whole name. So two names share a directory on no file system, whatever it folds, and
- * no build path holds a space or a letter outside ASCII, in which ESP-IDF cannot compile.
- * Throws {@link TraversalError}.
+ * The device segment of a YAML file name: the stem for a plain lower-case `stem.yaml`, else `_` and 128 bits of the
+ * hash of the whole name. So no two names share a directory on any file system, and no build path contains a space or
+ * a letter outside ASCII, where ESP-IDF cannot compile. Throws {@link TraversalError}.
  */
 export function deviceFromFile(file: string): DeviceSegment {
   const name = fileName(file);
@@ -120,21 +119,18 @@ export function deviceFromFile(file: string): DeviceSegment {
   return `_${createHash('sha256').update(name).digest('hex').slice(0, 32)}` as DeviceSegment;
 }
 
-/** Checks a segment that claims to be a device's directory. Throws {@link TraversalError}. */
+/** Checks the name of a device's directory. Throws {@link TraversalError}. */
 export function deviceSegment(text: string): DeviceSegment {
   const plain = plainDevice.test(text) && !isReservedFile(`${text}.yaml`);
   if (!plain && !hashedDevice.test(text)) {
-    throw new TraversalError('the device', text, 'it is not a name that a device directory can have');
+    throw new TraversalError('the device', text, 'expected the name of a device directory');
   }
   return text as DeviceSegment;
 }
 
 const nodeNameShape = /^[A-Za-z0-9_-]{1,128}$/;
 
-/**
- * Checks `esphome.name` as it stands in a sidecar before it becomes part of a path: the sidecar is written by
- * code that the peer controls. Throws {@link TraversalError}.
- */
+/** Checks the sidecar's `esphome.name`, which the peer's code controls, before use in a path. Throws {@link TraversalError}. */
 export function nodeName(text: unknown): string {
   if (typeof text !== 'string' || !nodeNameShape.test(text)) {
     throw new TraversalError('the node name', text, 'only A-Z a-z 0-9 _ - are allowed');
@@ -142,14 +138,7 @@ export function nodeName(text: unknown): string {
   return text;
 }
 
-/**
- * The names that no segment from outside may have, listed once.
- *
- * Windows gives device names to every directory, with any extension and in any case, so a file `aux.yaml`
- * accepted on Linux would be the serial port on the next machine that sees the same volume.
- */
-
-/** `.remote_builds`, the directory below `.esphome` that every remote configuration string names. */
+/** The directory below `.esphome` in every remote configuration string. */
 export const buildsDirName = '.remote_builds';
 
 /** The receiver's key and peers, beside the configurations. */
@@ -158,33 +147,37 @@ export const stateDirName = '.esphome-receiver';
 /** ESPHome's own directory beside the configurations. */
 export const esphomeDirName = '.esphome';
 
+/**
+ * Windows has device names in every directory, with any extension and in any case, so a file `aux.yaml` accepted on
+ * Linux would be the serial port on a Windows machine with the same volume.
+ */
 const windowsDevices = new Set([
   ...['con', 'prn', 'aux', 'nul', 'conin$', 'conout$', 'clock$'],
   ...['com', 'lpt'].flatMap((port) => Array.from({ length: 10 }, (_, n) => `${port}${n}`)),
 ]);
 
-/** ESPHome skips these when it is asked to compile them, exits 0 and builds nothing (ESPHome 2026.10). */
+/** ESPHome skips these in a compile, exits with 0 and builds nothing (ESPHome 2026.10). */
 const neverConfigurations = new Set(['secrets.yaml', 'secrets.yml']);
 
 /**
- * Characters that a person, or a careless normaliser, takes for a slash or a backslash. The full-width and other
- * compatibility forms are not among them: those are found by their compatibility form.
+ * Characters that a person, or a careless normaliser, takes for a slash or a backslash, except those with such a
+ * compatibility form, for instance the full-width ones.
  */
 export const looksLikeSeparator =
   /[\u0337\u0338\u2044\u20e5\u20eb\u2215\u2216\u29f5\u29f8\u29f9\u2cc6\u3033-\u3035\u4e36\u4e3f\ua4f8\ua4fa\u{1d16d}]/u;
 
-/** Whether a segment, already folded to lower case and compatibility form, is a device of Windows. */
+/** Whether a segment in lower case and compatibility form is a Windows device. */
 export function isWindowsDevice(folded: string): boolean {
   const dot = folded.indexOf('.');
   return windowsDevices.has((dot < 0 ? folded : folded.slice(0, dot)).trimEnd());
 }
 
-/** Whether a folded file name can never be the main file of a build. */
+/** Whether a folded file name cannot be the main file of a build. */
 function isNeverConfiguration(folded: string): boolean {
   return neverConfigurations.has(folded);
 }
 
-/** A short file name, the same for the same words and no others: it does not matter what the words hold. */
+/** A short file name, unique for these words, which can contain any characters. */
 export function hashName(...words: readonly string[]): string {
   return createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 40);
 }

@@ -10,11 +10,11 @@ const { parseConfiguration, dashboardId, deviceFromFile } = createPaths({ config
 const remote = `.esphome/.remote_builds/${exampleId}/kitchen`;
 const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile('kitchen.yaml') };
 
-test('the configuration of a build is spelled with its id, device and file', () => {
+test('the configuration of a build contains its id, device and file', () => {
   assert.equal(formatConfiguration(key, 'kitchen.yaml'), `${remote}/config/kitchen.yaml`);
 });
 
-test('the written form, a deeper YAML and the short forms all have the same key', () => {
+test('the standard form, a deeper YAML and the short forms all have the same key', () => {
   for (const text of [
     `${remote}/config/kitchen.yaml`,
     `${remote}/config/common/base.yaml`,
@@ -101,7 +101,7 @@ for (const [what, text] of refused) {
   });
 }
 
-test('a value that is no string is refused', () => {
+test('a value other than a string is refused', () => {
   for (const value of [null, undefined, 5, {}, ['kitchen.yaml']]) {
     assert.throws(
       () => parseConfiguration(value as never),
@@ -122,6 +122,6 @@ function attempt(work: () => void): void {
   try {
     work();
   } catch {
-    // A short one may pass.
+    // A short one can be accepted.
   }
 }

@@ -4,15 +4,15 @@ import * as properties from './properties.js';
 
 const runs = 10_000;
 
-test('any text gives a key, null or a typed error, and what is accepted stays inside, on both platforms', () => {
+test('any text gives a key, null or a typed error, and accepted text stays inside, on both platforms', () => {
   properties.parsesTotallyAndStaysInside(runs);
 });
 
-test('a traversal-shaped mutation of a good configuration never resolves to another place', () => {
+test('a traversal-shaped mutation of a valid configuration never resolves outside', () => {
   properties.mutationsNeverReachAnother(runs);
 });
 
-test('parsing what was formatted gives the key back', () => {
+test('parsing a formatted configuration gives its key', () => {
   properties.roundTrips(runs);
 });
 
@@ -20,6 +20,6 @@ test('two different accepted names never share a directory, whatever a file syst
   properties.namesNeverShareADirectory(runs);
 });
 
-test('a good configuration is accepted, and a deeper file has the same key', () => {
+test('a valid configuration is accepted, and a deeper file has the same key', () => {
   properties.goodStringsAreAccepted(runs);
 });

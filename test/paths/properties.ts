@@ -1,5 +1,5 @@
 /**
- * What must hold for every string, as functions with a number of runs: `npm test` takes thousands, `npm run fuzz`
+ * Properties of every string, as functions with a number of runs: `npm test` does thousands, `npm run fuzz`
  * a million.
  */
 import assert from 'node:assert/strict';
@@ -31,13 +31,13 @@ function outcome<T>(run: () => T): T | 'refused' {
   }
 }
 
-/** Whether `path` lies strictly below `root`, by that flavour's own rules after normalising. */
+/** Whether `path` lies strictly below `root`, normalised by that platform's rules. */
 function below(rules: nodePath.PlatformPath, root: string, path: string): boolean {
   const way = rules.relative(root, rules.normalize(path));
   return way !== '' && !way.split(rules.sep).includes('..') && !rules.isAbsolute(way);
 }
 
-/** The four Unicode forms, each also in lower and upper case: what some file system may make of a name. */
+/** The four Unicode forms, each also in lower and upper case, as some file systems fold names. */
 function foldings(name: string): Set<string> {
   const folded = new Set<string>();
   for (const form of ['NFC', 'NFD', 'NFKC', 'NFKD'] as const) {
@@ -47,7 +47,7 @@ function foldings(name: string): Set<string> {
   return folded;
 }
 
-/** Any text gives a key, null or a typed error; whatever is accepted resolves inside its place, on both platforms. */
+/** Any text gives a key, null or a typed error; accepted text resolves inside its directory, on both platforms. */
 export function parsesTotallyAndStaysInside(numRuns: number): void {
   fc.assert(
     fc.property(hostileText, (text) => {
@@ -85,7 +85,7 @@ export function parsesTotallyAndStaysInside(numRuns: number): void {
   );
 }
 
-/** A mutation of a good string is refused, or is local, or stays in a subtree that its own text names. */
+/** A mutation of a valid string is refused, or local, or stays in the subtree that its own text names. */
 export function mutationsNeverReachAnother(numRuns: number): void {
   const { paths } = flavours[0];
   fc.assert(
@@ -98,7 +98,7 @@ export function mutationsNeverReachAnother(numRuns: number): void {
   );
 }
 
-/** Parsing what was formatted gives the key back, and formatting that again gives the same string. */
+/** Parsing a formatted string gives its key, and formatting that again gives the same string. */
 export function roundTrips(numRuns: number): void {
   const { paths } = flavours[0];
   fc.assert(
@@ -133,7 +133,7 @@ export function namesNeverShareADirectory(numRuns: number): void {
   );
 }
 
-/** The shortcut for plain strings and the long way agree: a plain string with a detour gives the same answer. */
+/** The shortcut for plain strings and the full parser agree: a plain string with a detour gives the same key. */
 export function goodStringsAreAccepted(numRuns: number): void {
   const { paths } = flavours[0];
   fc.assert(

@@ -7,7 +7,7 @@ import { exampleId } from '../support/hostile.js';
 
 const remote = `.esphome/.remote_builds/${exampleId}/kitchen/config/kitchen.yaml`;
 
-test('a local configuration gets the answers of ESPHome in every deployment', () => {
+test('a local configuration gets ESPHome’s paths in every deployment', () => {
   for (const [dataDir, data] of [
     [undefined, '/config/.esphome'],
     ['/data', '/data'],
@@ -30,7 +30,7 @@ test('a local configuration gets the answers of ESPHome in every deployment', ()
   }
 });
 
-test('a YAML in a folder has its data beside it by default, and in the explicit directory otherwise', () => {
+test('a YAML in a folder has its data beside it by default, else in the explicit directory', () => {
   const beside = createPaths({ configDir: '/config' });
   assert.equal(
     beside.resolveStoragePath('rooms/kitchen.yaml'),
@@ -40,7 +40,7 @@ test('a YAML in a folder has its data beside it by default, and in the explicit 
   assert.equal(explicit.resolveStoragePath('rooms/kitchen.yaml'), '/data/storage/kitchen.yaml.json');
 });
 
-test('a remote configuration gets its own subtree, wherever the local data directory is', () => {
+test('a remote configuration gets its own subtree, independent of the local data directory', () => {
   for (const dataDir of [undefined, '/data']) {
     const paths = createPaths({ configDir: '/config', dataDir });
     const subtree = `/config/.esphome/.remote_builds/${exampleId}/kitchen`;
@@ -90,7 +90,7 @@ test('a node name that would leave the directory is refused', () => {
   }
 });
 
-test('the rules of Windows give paths of Windows', () => {
+test('the Windows path rules give Windows paths', () => {
   const paths = createPaths({ configDir: 'C:\\config', path: win32 });
   assert.equal(
     paths.resolveStoragePath(remote),
@@ -112,7 +112,7 @@ test("the environment's data directory follows ESPHome's own order", () => {
   assert.throws(() => explicitDataDir({ ESPHOME_DATA_DIR: '/d\0' }), { code: 'TRAVERSAL' });
 });
 
-test('Directories that would lie in each other are refused when the resolver is made', () => {
+test('Overlapping directories are refused when the resolver is created', () => {
   for (const options of [
     { configDir: '/c', buildsDir: '/c' },
     { configDir: '/c/config', buildsDir: '/c' },

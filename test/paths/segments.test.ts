@@ -31,7 +31,7 @@ test('a dashboard id is 8 to 64 of A-Z a-z 0-9 _ -', () => {
   }
 });
 
-test('a file name can hold what people put into names: letters of any script, spaces, signs, pictures', () => {
+test('a file name can contain letters of any script, spaces, signs and emoji', () => {
   for (const name of [
     'kitchen.yaml',
     'Kitchen.yml',
@@ -126,7 +126,7 @@ for (const [why, name] of refusedNames) {
   });
 }
 
-test('the refusal shows the text shortened, its letters as they are, and what has no picture escaped', () => {
+test('the refusal shows the text shortened, with letters unchanged and invisible characters escaped', () => {
   assert.throws(
     () => fileName(`Küche 厨房 💡\u202e\x1b[31m\u3164${'x'.repeat(5000)}`),
     (error: Error) => {
@@ -138,7 +138,7 @@ test('the refusal shows the text shortened, its letters as they are, and what ha
   );
 });
 
-test('a plain stem with .yaml is its own device, every other name gets a hash of the whole', () => {
+test('a plain stem with .yaml is its own device, any other name gets a hash of the whole name', () => {
   assert.equal(deviceFromFile('kitchen.yaml'), 'kitchen');
   const others = [
     'kitchen.yml',
