@@ -1,6 +1,7 @@
 /**
- * Every option of a receiver, declared once: its values, its default, its limits and its sentences. core-options.ts,
- * docs/OPTIONS.md and `serve --help` are generated from here (`npm run options`).
+ * Declares every option of a receiver: its values, default, limits and description. `npm run options` generates
+ * core-options.ts, docs/OPTIONS.md and `serve --help` from here. Options are checked once, when the receiver is created,
+ * so that an invalid value does not fail hours later in the middle of a build.
  */
 import { resolve } from 'node:path';
 
@@ -19,7 +20,7 @@ const minuteMs = 60 * secondMs;
 const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
 
-/** Also for locks that are taken without a receiver. */
+/** Also used for locks without a receiver. */
 export const defaultLockStaleMs = 10 * secondMs;
 
 const path = () =>
@@ -222,20 +223,16 @@ function isLog(value: unknown): boolean {
   );
 }
 
-/**
- * From what a host has set to what the parts read. Checked once, when the receiver is made: a value that cannot work is
- * refused then, and not hours later in the middle of somebody's build. The caller's object is never changed.
- */
 const schema = z.strictObject(coreOptions);
 
 export type ResolvedOptions = ReturnType<typeof resolveOptions>;
 
-/** Checks the options and fills in the defaults. Throws `OPTIONS`, naming the option. */
+/** Checks a copy of the options and fills in the defaults. Throws `OPTIONS`, naming the option. */
 export function resolveOptions(options: CoreOptions) {
   return Object.freeze(withAbsolutePaths(parseOptions(schema, options)));
 }
 
-/** The paths of the state are absolute from here on; those of the builds are resolved with the layout. */
+/** Makes the state's paths absolute; the builds' paths are resolved with the layout. */
 export function withAbsolutePaths<O extends z.output<typeof schema>>(options: O) {
   const { configDir, stateDir = resolve(configDir, stateDirName), takeOver } = options;
   return {
@@ -246,20 +243,20 @@ export function withAbsolutePaths<O extends z.output<typeof schema>>(options: O)
   };
 }
 
-/** Without the defaults: what is not named stays as it is. */
+/** Without defaults, so that limits which are not named keep their values. */
 const changes = z
   .strictObject(
     Object.fromEntries(Object.entries(retentionLimits).map(([name, limit]) => [name, limit.unwrap()])),
   )
   .partial();
 
-/** The limits with some of them changed. Throws `OPTIONS`, naming the limit. */
+/** Throws `OPTIONS`, naming the limit. */
 export function changeRetention(limits: RetentionLimits, wanted: unknown): RetentionLimits {
   const given = Object.entries(parseOptions(changes, wanted)).filter(([, value]) => value !== undefined);
   return Object.freeze({ ...limits, ...Object.fromEntries(given) });
 }
 
-/** Four heartbeats in the time after which a lock is stale, at most one a second. */
+/** Four heartbeats per stale time, at most one a second. */
 export function lockTiming(lockStaleMs: number): { readonly staleMs: number; readonly updateMs: number } {
   return { staleMs: lockStaleMs, updateMs: Math.max(1_000, Math.floor(lockStaleMs / 4)) };
 }

@@ -1,7 +1,7 @@
 /**
- * The options that come in groups: limits of a bundle, of connections, and of what is kept. A few kilobytes of gzip can
- * stand for a whole disk, anybody on the network can open a socket, and builds pile up: so everything that a peer or a
- * stranger can make larger has a limit here.
+ * The grouped options: limits for bundles, connections and retention. A few kilobytes of gzip can expand to a whole
+ * disk, anyone on the network can open a socket, and builds pile up, so everything that a peer or an unknown client can
+ * make larger has a limit.
  */
 import * as z from 'zod';
 
@@ -15,7 +15,7 @@ const dayMs = 24 * hourMs;
 
 const atLeastOne = z.int().min(1);
 
-/** What the wire of the peer link allows for a bundle. */
+/** The peer link's limit for a bundle. */
 export const mostPackedBytes = 128 * mebibyte;
 
 export const bundleLimits = {

@@ -1,6 +1,6 @@
 /**
- * Checks what somebody has set against a schema. A refusal names the option, what was expected and what was given, and
- * a name that does not exist comes with the one that was probably meant.
+ * Checks options against a schema. An error names the option, what was expected and what was given, and suggests the
+ * nearest name for an unknown option.
  */
 import * as z from 'zod';
 
@@ -9,10 +9,10 @@ import { factsOf, type OptionFacts } from './schema.js';
 
 type Issue = z.core.$ZodIssue;
 
-/** How an option is named to the person who has set it. */
+/** Formats the name of an option as its user knows it. */
 export type NameOption = (path: readonly PropertyKey[]) => string;
 
-/** Returns the checked options with their defaults. Throws `OPTIONS` with a sentence for each fault. */
+/** Returns the checked options with their defaults. Throws `OPTIONS`, listing every fault. */
 export function parseOptions<S extends z.ZodType>(
   schema: S,
   options: unknown,
@@ -24,27 +24,27 @@ export function parseOptions<S extends z.ZodType>(
   throw new ReceiverError('OPTIONS', faults.join('; '));
 }
 
-interface Question {
+interface Check {
   readonly schema: z.ZodType;
   readonly options: unknown;
   readonly nameOption: NameOption;
 }
 
-function faultsOf(issue: Issue, before: readonly PropertyKey[], question: Question): string[] {
+function faultsOf(issue: Issue, before: readonly PropertyKey[], check: Check): string[] {
   const path = [...before, ...issue.path];
   if (issue.code === 'invalid_union') {
-    // Of a value that can be several things, the faults inside it are those of the thing that it looks like.
+    // For a union, report the faults inside the member that the value resembles.
     const inside = issue.errors.find((issues) => issues.some(isInside));
-    if (inside) return inside.flatMap((each) => faultsOf(each, path, question));
+    if (inside) return inside.flatMap((each) => faultsOf(each, path, check));
   }
-  const { schema, isSecret } = schemaAt(question.schema, path);
+  const { schema, isSecret } = schemaAt(check.schema, path);
   if (issue.code === 'unrecognized_keys') {
     const known = namesIn(schema);
-    return issue.keys.map((key) => unknownOption(key, known, path, question.nameOption));
+    return issue.keys.map((key) => unknownOption(key, known, path, check.nameOption));
   }
-  const value = valueAt(question.options, path);
+  const value = valueAt(check.options, path);
   const given = isSecret ? `a value of type ${typeof value}` : show(value);
-  const name = path.length === 0 ? 'options' : question.nameOption(path);
+  const name = path.length === 0 ? 'options' : check.nameOption(path);
   return [`invalid ${name}: expected ${expectedOf(factsOf(schema))}, got ${given}`];
 }
 
@@ -60,7 +60,6 @@ function dotted(path: readonly PropertyKey[]): string {
     .join('');
 }
 
-/** The schema of the value at that path. */
 function schemaAt(
   root: z.ZodType,
   path: readonly PropertyKey[],
@@ -105,7 +104,7 @@ function valueAt(options: unknown, path: readonly PropertyKey[]): unknown {
   return value;
 }
 
-/** A valid value in words. */
+/** Describes a valid value. */
 function expectedOf({ info, core, isNullable, values, least, most }: OptionFacts): string {
   if (info.expected !== undefined) return info.expected;
   const orNull = isNullable ? ' or null' : '';
@@ -125,7 +124,7 @@ function expectedOf({ info, core, isNullable, values, least, most }: OptionFacts
   return 'an object';
 }
 
-/** One line, whatever it is; never the content of an object, which may be large or secret. */
+/** Shows any value in one line, but never the content of an object, which can be large or secret. */
 function show(value: unknown): string {
   if (typeof value === 'string') return quote(value);
   if (Array.isArray(value)) return 'an array';
@@ -144,7 +143,7 @@ function unknownOption(
   return `unknown option ${quote(nameOption([...path, key]))} (${hint})`;
 }
 
-/** The name that was probably meant: a few letters away, or one that the given one is part of. */
+/** The known name that differs in only a few letters, or else contains the given one. */
 function nearestTo(given: string, known: readonly string[]): string | undefined {
   const key = given.toLowerCase();
   const reach = key.length < 4 ? 1 : Math.max(2, Math.floor(key.length / 3));
@@ -156,7 +155,7 @@ function nearestTo(given: string, known: readonly string[]): string | undefined 
   return nearest?.name ?? known.find(isPart);
 }
 
-/** How many letters must be added, removed or replaced (Levenshtein). A name of any length costs no more than a long one. */
+/** The Levenshtein distance, of the first 64 letters, so that a hostile name costs little. */
 function distance(given: string, known: string): number {
   const text = given.slice(0, 64);
   let row = Array.from({ length: known.length + 1 }, (_, index) => index);

@@ -1,44 +1,43 @@
 /**
- * How an option is declared: a zod schema for its values, and beside it the sentences that people read about it.
+ * Declares an option as a zod schema for its values and a description for people.
  *
- * Everything that is said about an option (its type, its doc comment, docs/OPTIONS.md, `serve --help`, the message for a
- * wrong value) is derived from these two. What the schema knows (type, default, limits) is never repeated as text.
+ * The option's type, its doc comment, docs/OPTIONS.md, `serve --help` and the messages for invalid values are derived
+ * from these two. What the schema knows (type, default, limits) is never repeated as text.
  */
 import * as z from 'zod';
 
 export interface OptionInfo {
   /** One sentence: what the option sets. Backticks mark code. */
   readonly summary: string;
-  /** What else a host should know. */
   readonly details?: string;
-  /** The default in words, where it is computed or where there is none. */
+  /** The default in words, if it is computed or there is none. */
   readonly defaultText?: string;
-  /** The TypeScript type, where it cannot be derived from the schema. */
+  /** The TypeScript type, if it cannot be derived from the schema. */
   readonly type?: string;
-  /** What a valid value is, for error messages, where it cannot be derived from the schema. */
+  /** A valid value in words for error messages, if it cannot be derived from the schema. */
   readonly expected?: string;
-  /** The number names a port: it is written without separators. */
+  /** The number is a port, written without separators. */
   readonly isPort?: boolean;
-  /** The value can hold secrets: an error message names its type only. */
+  /** The value can contain secrets, so an error message shows only its type. */
   readonly isSecret?: boolean;
 }
 
 const infos = z.registry<OptionInfo>();
 
-/** Declares an option. Call it last: zod methods return a new schema, which would lose the sentences. */
+/** Declares an option. Call it last: zod methods return a new schema, which would lose the description. */
 export function option<S extends z.ZodType>(schema: S, info: OptionInfo): S {
   infos.add(schema, info);
   return schema;
 }
 
-/** What the schema of an option says by itself. */
+/** An option's description and the facts that its schema contains. */
 export interface OptionFacts {
   readonly info: OptionInfo;
   /** The schema without its default, `optional`, `nullable` and `readonly`. */
   readonly core: z.ZodType;
   readonly isRequired: boolean;
   readonly isNullable: boolean;
-  /** Undefined when there is none, or when it is computed. */
+  /** Undefined if there is none, or if it is computed. */
   readonly default: unknown;
   readonly least: number | undefined;
   readonly most: number | undefined;

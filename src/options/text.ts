@@ -1,12 +1,12 @@
 /**
- * An option in words for people: its default, its limits and its type, as documentation and `serve --help` show them.
- * Long numbers come with what they mean: nobody reads 2,592,000,000 as 30 days.
+ * Describes an option's default, limits and type for the documentation and `serve --help`. Long numbers get a readable
+ * unit, because nobody reads 2,592,000,000 as 30 days.
  */
 import * as z from 'zod';
 
 import type { OptionFacts } from './schema.js';
 
-/** Undefined where there is none that could be said. */
+/** Undefined if there is no default, or none that text can show. */
 export function defaultText(facts: OptionFacts, name: string): string | undefined {
   if (facts.info.defaultText !== undefined) return facts.info.defaultText;
   const value = facts.default;
@@ -16,7 +16,7 @@ export function defaultText(facts: OptionFacts, name: string): string | undefine
     : undefined;
 }
 
-/** The limits of a number or a string. Undefined where there is none. */
+/** The limits of a number or a string; undefined if there are none. */
 export function limitsText(facts: OptionFacts, name: string): string | undefined {
   const { core, least, most } = facts;
   if (core instanceof z.ZodString) return most === undefined ? undefined : `at most ${most} characters`;
@@ -25,7 +25,7 @@ export function limitsText(facts: OptionFacts, name: string): string | undefined
   return `${amount(least, name, facts)} to ${amount(most, name, facts)}`;
 }
 
-/** In one word or two, with the unit that the name bears. */
+/** The type in a few words, with the unit that the option's name implies. */
 export function typeText({ info, core, values, isNullable }: OptionFacts, name: string): string {
   if (info.type !== undefined) return `\`${info.type}\``;
   if (values) return values.map((value) => `\`${value}\``).join(', ');
@@ -71,7 +71,7 @@ function amount(value: number, name: string, { info }: OptionFacts): string {
   return `${digits} (${count} ${unit[0]}${kind === 'ms' && count !== 1 ? 's' : ''})`;
 }
 
-/** Lines of at most that width; a longer word has a line of its own, and `(30 days)` is not divided. */
+/** Wraps text at `width`. A longer word gets its own line, and `(30 days)` stays together. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(/ (?![a-z]+\))/i)) {

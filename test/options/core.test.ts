@@ -1,4 +1,4 @@
-/** From what a host sets to what the parts read: defaults, limits, paths, and what is never changed. */
+/** Resolving a host's options: defaults, limits, paths, and inputs that stay unchanged. */
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
@@ -9,7 +9,7 @@ import { silentLog } from '../../src/log.js';
 
 const configDir = '/config/esphome';
 
-test('A host that sets nothing has all defaults, and they are the ones that the documents name', () => {
+test('A host that sets nothing gets all defaults, as documented', () => {
   const { environment, slots, friendlyName, log, ...rest } = resolveOptions({ configDir });
   assert.deepEqual(environment, { ...process.env });
   assert.equal(friendlyName, hostname().split('.')[0]);
@@ -70,7 +70,7 @@ test('A host that sets nothing has all defaults, and they are the ones that the 
   });
 });
 
-test('An option that is undefined has its default, and a limit that is not named keeps its own', () => {
+test('An undefined option gets its default, and so does a limit that is not named', () => {
   const usual = resolveOptions({ configDir });
   const nothing = Object.fromEntries(Object.keys(usual).map((name) => [name, undefined]));
   assert.deepEqual(resolveOptions({ ...nothing, configDir }), usual);
@@ -86,7 +86,7 @@ test('An option that is undefined has its default, and a limit that is not named
   assert.deepEqual(changed.retention, { ...usual.retention, maxToolBytes: 5 });
 });
 
-test('Each limit has a default, a least and a most, and what is outside is refused', () => {
+test('Each limit has a default, a minimum and a maximum, and values outside are refused', () => {
   const limits = {
     slots: [undefined, 1, 64],
     compileTimeoutMs: [3_600_000, 1_000, 86_400_000],
@@ -121,7 +121,7 @@ test('Each limit has a default, a least and a most, and what is outside is refus
   }
 });
 
-test('The paths of the state are absolute, and the object of the host stays as it was', () => {
+test('The paths of the state are absolute, and the host’s object is not changed', () => {
   const given = Object.freeze({
     configDir: 'here',
     stateDir: 'there',
@@ -138,14 +138,14 @@ test('The paths of the state are absolute, and the object of the host stays as i
   assert.ok(Object.isFrozen(read) && Object.isFrozen(read.bundleLimits) && Object.isFrozen(read.retention));
 });
 
-test('The environment is a copy of what it was when the receiver was made', () => {
+test('The environment is a copy from when the receiver was created', () => {
   const environment: NonNullable<CoreOptions['environment']> = { PATH: '/bin', EMPTY: undefined };
   const read = resolveOptions({ configDir, environment });
   assert.deepEqual(read.environment, environment);
   assert.notEqual(read.environment, environment);
 });
 
-test('Changed limits of retention leave the others as they are, and a wrong one changes nothing', () => {
+test('Changing some retention limits keeps the others, and an invalid limit changes nothing', () => {
   const { retention } = resolveOptions({ configDir, retention: { buildTtlMs: 7_200_000, maxBuildBytes: 9 } });
   const changed = changeRetention(retention, { maxBuildBytes: null, maxToolBytes: 3, toolTtlMs: undefined });
   assert.deepEqual(changed, { ...retention, maxBuildBytes: null, maxToolBytes: 3 });

@@ -1,4 +1,4 @@
-/** What is generated from the declarations of the options is what lies on the disk, and says something about each. */
+/** The files generated from the option declarations are current and describe every option. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -31,13 +31,13 @@ const all = Object.entries({
   ...{ ...bundleLimits, ...connectionLimits, ...retentionLimits, ...announceOptions },
 });
 
-test('docs/OPTIONS.md and the interfaces are what `npm run options` writes', async () => {
+test('docs/OPTIONS.md and the interfaces are up to date with `npm run options`', async () => {
   const files = await generatedFiles();
   assert.equal(files.size, 3);
   for (const [path, text] of files) assert.equal(readText(path), text, `${path}: run npm run options`);
 });
 
-test('Every option has a sentence, and every number its limits', () => {
+test('Every option has a summary, and every number has limits', () => {
   for (const [name, schema] of all) {
     const { info, core, least } = factsOf(schema);
     assert.match(info.summary, /^[A-Z].*\.$/s, name);
@@ -46,7 +46,7 @@ test('Every option has a sentence, and every number its limits', () => {
   }
 });
 
-test('A member of an interface says its sentence, its limits and its default', () => {
+test('The doc of an interface member contains its summary, its limits and its default', () => {
   const warmthMs = option(z.int().min(1_000).max(60_000).nullable().default(null), { summary: 'How warm.' });
   const mode = option(z.enum(['hot', 'cold']), { summary: 'Which way.' });
   const text = interfaceText('Oven', { warmthMs, mode }, { about: 'An oven.' });
@@ -65,7 +65,7 @@ export interface Oven {
   assert.throws(() => interfaceText('Odd', unknown, { about: '' }), /the option odd needs a `type`/);
 });
 
-test('The largest bundle that can be set is the largest that the peer link carries', () => {
+test('The maximum bundle size is that of the peer link', () => {
   assert.equal(mostPackedBytes, maxBundleBytes);
 });
 
@@ -73,10 +73,10 @@ type Input<S extends z.core.$ZodShape> = z.input<z.ZodObject<S>>;
 type Output<S extends z.core.$ZodShape> = z.output<z.ZodObject<S>>;
 type MustBe<A extends B, B> = A;
 
-/** A host may set a limit to undefined; their types do not say so. */
+/** A host can set a limit to undefined, although the types do not say so. */
 type Group = 'bundleLimits' | 'connectionLimits' | 'retention';
 
-/** Compile-time: what the interfaces promise is what the schemas take and give, in both directions. */
+/** Compile-time: the interfaces match the schemas' input and output, in both directions. */
 export type Checked = [
   MustBe<CoreOptions, Input<typeof coreOptions>>,
   MustBe<Omit<Input<typeof coreOptions>, Group>, Omit<CoreOptions, Group>>,

@@ -1,4 +1,4 @@
-/** What is said about options that cannot be: which one, what was expected, what was given. */
+/** Errors for invalid options: which option, what was expected, what was given. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -17,7 +17,7 @@ function messageFor(options: unknown): string {
 
 const refusal = (options: object): string => messageFor({ configDir: '/config', ...options });
 
-test('A value that cannot be is refused with what was expected and what was given', () => {
+test('An invalid value is refused with what was expected and what was given', () => {
   const refused: readonly (readonly [options: object, message: string])[] = [
     [{ slots: 0 }, 'invalid slots: expected an integer from 1 to 64, got 0'],
     [{ slots: '4' }, 'invalid slots: expected an integer from 1 to 64, got "4"'],
@@ -72,12 +72,12 @@ test('A value that cannot be is refused with what was expected and what was give
   for (const [options, message] of refused) assert.equal(refusal(options), message);
 });
 
-test('Without its directory nothing can be made', () => {
+test('The configuration directory is required', () => {
   assert.equal(messageFor({}), 'invalid configDir: expected a path, got undefined');
   assert.equal(messageFor(undefined), 'invalid options: expected an object, got undefined');
 });
 
-test('A name that does not exist comes with the one that was probably meant, else with all that there are', () => {
+test('An unknown name gets the nearest name as a suggestion, else a list of all names', () => {
   const refused: readonly (readonly [options: object, message: string])[] = [
     [{ slot: 2 }, 'unknown option "slot" (did you mean "slots"?)'],
     [{ Slots: 2 }, 'unknown option "Slots" (did you mean "slots"?)'],
@@ -102,14 +102,14 @@ test('A hostile name is shown in one line and bounded', () => {
   assert.ok(message.length < 2_000);
 });
 
-test('All faults are told at once', () => {
+test('All faults are reported at once', () => {
   assert.equal(
     refusal({ slots: 0, haAddon: 'no' }),
     'invalid haAddon: expected true or false, got "no"; invalid slots: expected an integer from 1 to 64, got 0',
   );
 });
 
-test('A variable of the environment that cannot be is named, and its value is not', () => {
+test('An invalid environment variable is named, but its value is not shown', () => {
   const message = refusal({ environment: { WIFI_PASSWORD: 31_415_926 } });
   assert.equal(message, 'invalid environment.WIFI_PASSWORD: expected a string, got a value of type number');
 });

@@ -1,4 +1,4 @@
-/** Options in words: amounts that people can read, and lines that fit. */
+/** Descriptions of options: readable amounts, and wrapped lines. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { factsOf, option } from '../../src/options/schema.js';
 import { defaultText, limitsText, typeText, wrap } from '../../src/options/text.js';
 
-test('A long number comes with what it means in the unit that the name bears', () => {
+test('A long number gets a readable amount in the unit that the name implies', () => {
   const defaults = (name: string, ...values: number[]): (string | undefined)[] =>
     values.map((value) => defaultText(factsOf(option(z.int().default(value), { summary: '' })), name));
   assert.deepEqual(defaults('ttlMs', 0, 999, 1_000, 90_000, 7_200_000, 86_400_000), [
@@ -19,7 +19,7 @@ test('A long number comes with what it means in the unit that the name bears', (
   assert.deepEqual(defaults('members', 20_000), ['20,000']);
 });
 
-test('A port is written as one', () => {
+test('A port is written without separators', () => {
   const facts = factsOf(option(z.int().min(0).max(65_535).default(6055), { summary: '', isPort: true }));
   assert.deepEqual(
     [typeText(facts, 'port'), limitsText(facts, 'port'), defaultText(facts, 'port')],
@@ -27,7 +27,7 @@ test('A port is written as one', () => {
   );
 });
 
-test('The words of a default that is computed stand for it, and a wrapped schema is what is in it', () => {
+test('A computed default is shown by its description, and a wrapped schema is unwrapped', () => {
   const computed = option(
     z.boolean().default(() => true),
     { summary: '', defaultText: 'as the moon is' },
@@ -41,7 +41,7 @@ test('The words of a default that is computed stand for it, and a wrapped schema
   assert.equal(factsOf(option(z.string(), { summary: '' })).isRequired, true);
 });
 
-test('Text is divided between words, and never between an amount and its unit', () => {
+test('Text wraps between words, but never between an amount and its unit', () => {
   assert.deepEqual(wrap('one two three', 7), ['one two', 'three']);
   assert.deepEqual(wrap('a verylongword b', 5), ['a', 'verylongword', 'b']);
   assert.deepEqual(wrap('at most (30 days) here', 12), ['at most', '(30 days)', 'here']);
