@@ -1,9 +1,8 @@
 /**
- * The host's own ESPHome, as jobs ask for it. Every job asks anew, because an upgrade while the server runs is
- * ordinary, and a job that believed an old answer would build by another version than it says.
+ * Finds the host's own ESPHome and its version. Every job queries it again, because an upgrade while the server runs is
+ * ordinary, and a job with an old answer would build with another version than it reports.
  *
- * Python needs 0.1 s and more to say its version, so the question is put when a bundle begins to arrive, and not when
- * its last byte has.
+ * A query takes 0.1 s or more, so it starts when a bundle begins to arrive, and not after its last byte.
  */
 import { raceAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
@@ -15,38 +14,38 @@ import { probeVersion } from '../esphome/version.js';
 export interface Installed {
   readonly command: EsphomeCommand;
   readonly version: string;
-  /** When it was asked, by the steady clock. */
+  /** Time of the query on the steady clock. */
   readonly askedAt: number;
 }
 
 export interface InstalledOptions extends FindOptions {
-  /** The environment in which the command is asked for its version. */
+  /** The environment of the version query. */
   readonly probeEnv: Readonly<Record<string, string>>;
   readonly clock: Pick<Clock, 'steady'>;
 }
 
 export interface InstalledEsphome {
-  /** Puts the question, for whoever asks soon. Any number of calls within a second cost one process. */
+  /** Starts a query for the next `ask`. Any number of calls within a second cost one process. */
   prepare(): void;
-  /** Throws `PROVISION` when there is none or it does not answer; `CANCELLED`. */
+  /** Throws `PROVISION` when ESPHome is missing or does not run; `CANCELLED`. */
   ask(signal: AbortSignal): Promise<Installed>;
-  /** Whether that answer is too old to be believed. */
+  /** Whether the answer is too old to rely on. */
   isStale(installed: Installed): boolean;
-  /** The version of a command that has answered before. Throws as `ask` does. */
+  /** Queries the version of a known command again. Throws as `ask`. */
   askAgain(installed: Installed, signal: AbortSignal): Promise<string>;
-  /** Ends the questions that are put; who asks from now on gets `PROVISION` or `CANCELLED`. */
+  /** Cancels running queries; later calls of `ask` get `PROVISION` or `CANCELLED`. */
   close(): void;
 }
 
-/** So long an answer is believed. */
+/** How long an answer is valid. */
 const freshMs = 10_000;
-/** So long after a question the next one need not be put in advance. */
+/** Minimum time between two calls of `prepare` that start a query. */
 const preparedMs = 1_000;
 
 export function createInstalled(options: InstalledOptions): InstalledEsphome {
   const { esphome, environment, probeEnv, clock } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
-  // Those who ask at the same time also get their answers in the order in which they came.
+  // Concurrent callers share one query, and get their answers in the order of their calls.
   const askTogether = shareInFlight(askNow, { freshMs: 0, clock });
   const closing = new AbortController();
 
@@ -56,11 +55,8 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
     if (command === null) {
       throw new ReceiverError('PROVISION', 'this build server has no ESPHome installed', { esphome });
     }
-    return {
-      command,
-      version: await probeVersion(command, { env: probeEnv, signal: closing.signal }),
-      askedAt,
-    };
+    const version = await probeVersion(command, { env: probeEnv, signal: closing.signal });
+    return { command, version, askedAt };
   }
 
   const isOld = (since: number): boolean => clock.steady() - since >= freshMs;
@@ -68,7 +64,7 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
   return {
     prepare() {
       if (prepared !== null && clock.steady() - prepared.since < preparedMs) return;
-      // A failure is nobody's answer: who asks then may find it mended.
+      // A failure is not shared: by the time of `ask` it may be repaired.
       prepared = { since: clock.steady(), answer: askNow().catch(() => null) };
     },
     async ask(signal) {
@@ -83,20 +79,19 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
   };
 }
 
-/** As `answer`, which goes on without this caller when it leaves. Throws `CANCELLED`. */
+/** Waits for `answer`, which continues if this caller aborts. Throws `CANCELLED`. */
 function unlessAborted<T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> {
-  const cancelled = (): ReceiverError =>
-    new ReceiverError('CANCELLED', 'asking for the version was cancelled');
+  const cancelled = (): ReceiverError => new ReceiverError('CANCELLED', 'the version query was cancelled');
   return raceAbort(answer, signal, cancelled);
 }
 
-/**
- * The installed version as the link tells it, asked at most once in a while: every stranger's connection is answered
- * with it, and a Python process for each of them would let anybody on the network keep the machine busy.
- */
 const answerFreshMs = 30_000;
 
-/** Calls within 30 s of the last answer share it, calls at the same time share one question. A failure is an answer too. */
+/**
+ * Wraps `ask` so that concurrent calls, and calls within 30 s of the last answer or failure, share one query. The peer
+ * link tells every unknown client the version, and a Python process for each connection would let anyone on the network
+ * keep the machine busy.
+ */
 export function createKnownVersion(
   { ask }: Pick<InstalledEsphome, 'ask'>,
   clock: Pick<Clock, 'steady'>,

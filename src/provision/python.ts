@@ -1,9 +1,9 @@
 /**
  * Finds a Python that can make a virtual environment for ESPHome.
  *
- * Only what has answered counts: a pyenv shim stands on PATH for every version that was ever installed and then
- * refuses to run, and Debian's python3 comes without `venv`. Both are looked past, and when nothing is left the
- * error says what was tried and what to install.
+ * Only an interpreter that runs counts: PATH can contain a pyenv shim, which refuses to run, for every version ever
+ * installed, and Debian's python3 comes without `venv`. When none runs, the error says what was tried and what to
+ * install.
  */
 import { execFile } from 'node:child_process';
 import { open, readdir } from 'node:fs/promises';
@@ -13,11 +13,11 @@ import { basename, delimiter, isAbsolute, join } from 'node:path';
 import { ReceiverError } from '../errors.js';
 import { isExecutable } from '../process/session.js';
 
-/** ESPHome 2026.10 asks for `>=3.12.0,<3.15`. The newest comes first. */
+/** ESPHome 2026.10 requires `>=3.12.0,<3.15`. Newest first. */
 const minors = [14, 13, 12] as const;
 const answerTimeoutMs = 10_000;
 const refusalLength = 300;
-/** Of a script: longer first lines are no interpreter's. */
+/** Limit for a script's first line. */
 const headBytes = 512;
 
 export interface Python {
@@ -28,9 +28,9 @@ export interface Python {
 }
 
 /**
- * Looks at `first`, then for `python3.14`, `python3.13`, `python3.12` and `python3` in every directory of PATH, then at
- * pyenv's versions (`$PYENV_ROOT`, else `~/.pyenv`), newest first, and returns the first that runs.
- * Throws PROVISION, with the refused candidates in the facts, when there is none; CANCELLED when the signal aborts.
+ * Returns the first interpreter that runs. Tries `first`, then `python3.14`, `python3.13`, `python3.12` and `python3`
+ * in every directory of PATH, then pyenv's versions (`$PYENV_ROOT`, else `~/.pyenv`), newest first. Throws PROVISION,
+ * with the refused candidates in the facts, when none runs; CANCELLED on abort.
  */
 export async function findPython(
   options: {
@@ -43,22 +43,22 @@ export async function findPython(
   const refused: string[] = [];
   for (const path of [...first, ...onPath(env), ...(await ofPyenv(env))]) {
     if (!(await isExecutable(path))) continue;
-    const answer = await ask(path, env, signal);
+    const answer = await probe(path, env, signal);
     if (signal?.aborted) throw new ReceiverError('CANCELLED', 'the search for a Python was cancelled');
     if ('version' in answer) return { path, version: answer.version };
     refused.push(`${path}: ${answer.refusal}`);
   }
   throw new ReceiverError(
     'PROVISION',
-    `ESPHome needs Python 3.${minors.at(-1)} to 3.${minors[0]} with its venv module, and none was found. Install one ` +
+    `found no Python 3.${minors.at(-1)} to 3.${minors[0]} with the venv module, which ESPHome needs. Install one ` +
       `(Debian and Ubuntu: apt install python3 python3-venv; macOS: brew install python; pyenv: pyenv install 3.13)`,
     { refused },
   );
 }
 
 /**
- * The Python that a command runs in, as its script's first line says; none when that cannot be seen. PlatformIO's
- * directory is for one Python at a time: with another, ESPHome 2026.10 removes all that is installed there.
+ * The Python that runs a command, from its script's first line; empty if that names none. PlatformIO's directory
+ * supports one Python at a time: with another, ESPHome 2026.10 removes everything installed there.
  */
 export async function pythonOf([program]: readonly [string, ...string[]]): Promise<string[]> {
   if (basename(program).startsWith('python')) return [program];
@@ -91,10 +91,10 @@ async function ofPyenv(env: Readonly<Record<string, string | undefined>>): Promi
   );
 }
 
-/** `ensurepip` is what `python -m venv` needs and what Debian packs apart. */
+/** `python -m venv` needs `ensurepip`, which Debian packages separately. */
 const question = 'import sys, venv, ensurepip; print("%d.%d.%d" % sys.version_info[:3])';
 
-async function ask(
+async function probe(
   path: string,
   env: Readonly<Record<string, string | undefined>>,
   signal: AbortSignal | undefined,

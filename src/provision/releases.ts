@@ -1,8 +1,9 @@
 /**
- * The ESPHome releases that are installed besides the host's own, for jobs that ask for another version than it has.
+ * Installs further ESPHome releases, because the firmware of a device must not depend on which release the build server
+ * happens to have.
  *
- * A release is installed once for all who want it, however many ask and whoever of them leaves. While somebody holds
- * it nobody removes it, in this process or another; afterwards the least recently used ones go.
+ * Concurrent callers share one installation, which continues as long as one of them waits. No process removes a release
+ * in use by any process; afterwards the least recently used releases are removed.
  */
 import { dirname, join } from 'node:path';
 
@@ -25,36 +26,36 @@ export interface ReleasesOptions extends Pick<ResolvedOptions, 'maxVersions' | '
   readonly venvsDir: string;
   readonly locksDir: string;
   readonly timing: LockTiming;
-  /** Interpreters to try before those that {@link findPython} looks for. Never rejects. */
+  /** Interpreters to try before those of {@link findPython}. Never rejects. */
   readonly pythons: () => Promise<readonly string[]>;
   readonly log: Log;
 }
 
 export interface Release {
   readonly command: EsphomeCommand;
-  /** Lets go of it. Idempotent, never rejects. */
+  /** Idempotent, never rejects. */
   release(): Promise<void>;
 }
 
 export interface Releases {
-  /** Whether there is a Python to install with. Looked for once, in the background. Never rejects. */
+  /** Whether there is a Python to install with. Searched once, in the background. Never rejects. */
   canInstall(): Promise<boolean>;
   /**
-   * The release, installed first where it is not there yet (1 to 2 minutes). Throws PROVISION with a reason for
-   * people, and the reason of the caller's signal on abort: after pip has ended, if nobody else waits for it.
+   * Installs the release if necessary (1 to 2 minutes). Throws PROVISION with a reason for people. On abort it throws
+   * the signal's reason, and first waits for pip to end if no one else needs the release.
    */
   obtain(version: string, caller: FlightCaller): Promise<Release>;
-  /** To be called when nobody holds a release or waits for one. Never rejects. */
+  /** Call it when no release is held or awaited. Never rejects. */
   close(): Promise<void>;
 }
 
-/** How many hold a release in this process; what others see of it is one mark. */
+/** Uses of a release in this process; other processes see one mark. */
 interface Use {
   count: number;
   readonly mark: ReturnType<typeof useOf>;
 }
 
-/** Begins to look for a Python and to remove what is too much; neither is waited for. */
+/** Starts to look for a Python and to remove surplus releases, and waits for neither. */
 export function openReleases(options: ReleasesOptions): Releases {
   const { venvsDir, locksDir, timing, environment: env, log } = options;
   const stopping = new AbortController();
@@ -62,14 +63,14 @@ export function openReleases(options: ReleasesOptions): Releases {
   const uses = new Map<string, Use>();
   let python = search();
   const sweeps = createSerialQueue();
-  // A lock that a crash has left takes this long to be free.
+  // The time until a crashed process's lock is free.
   void sweeps.run(() => sweep(3 * timing.staleMs));
 
   const place = (version: string): ReturnType<typeof placeOf> =>
     placeOf({ venvsDir, locksDir, name: venvName(version) });
 
   const share = createSingleFlight<EsphomeCommand>(async (version, { signal, output }) => {
-    // One that was missing at the start may have been installed meanwhile.
+    // A Python that was missing at the start may have been installed since.
     const known = (await python) ?? (await (python = search()));
     return provisionEsphome({
       ...{ version, cacheDir: venvsDir, locksDir, timing, env, log, signal },
@@ -92,7 +93,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     const use = uses.get(version) ?? { count: 0, mark: useOf(place(version), timing) };
     uses.set(version, use);
     use.count += 1;
-    const release = runOnce(() => letGo(version, use));
+    const release = runOnce(() => endUse(version, use));
     try {
       await use.mark;
       return release;
@@ -102,7 +103,7 @@ export function openReleases(options: ReleasesOptions): Releases {
     }
   }
 
-  async function letGo(version: string, use: Use): Promise<void> {
+  async function endUse(version: string, use: Use): Promise<void> {
     use.count -= 1;
     if (use.count > 0) return;
     uses.delete(version);
@@ -125,7 +126,7 @@ export function openReleases(options: ReleasesOptions): Releases {
         const command = await share(version, caller);
         const release = await hold(version);
         try {
-          // Between the two it may have been removed.
+          // Another process can have removed it between `share` and `hold`.
           if ((await readyIn(place(version))) === dirname(dirname(command[0]))) {
             await stampUse(place(version));
             return { command, release };
@@ -144,23 +145,20 @@ export function openReleases(options: ReleasesOptions): Releases {
   };
 }
 
-/**
- * An ESPHome of exactly the version that is asked for, installed on demand: the firmware of a device must not depend
- * on which release the build server happens to have.
- */
 export interface ProvisionOptions extends PlaceOptions {
-  /** A release or an a/b/rc pre-release: Device Builder 1.26 asks for no other either. */
+  /** A release or an a/b/rc pre-release, as Device Builder 1.26 requests them. */
   readonly version: string;
 }
 
 /**
- * The command of an ESPHome release, which is installed from PyPI first where it is not there yet (1 to 2 minutes).
- * Throws PROVISION when that fails, and for a version that is not a plain release or a/b/rc; CANCELLED on abort.
+ * Returns the command of an ESPHome release and installs it from PyPI if necessary (1 to 2 minutes). Throws PROVISION
+ * when that fails or the version is not a release or an a/b/rc pre-release; CANCELLED on abort.
  */
 export async function provisionEsphome(options: ProvisionOptions): Promise<EsphomeCommand> {
   const { version, ...rest } = options;
   if (!isPinnable(version)) {
-    throw new ReceiverError('PROVISION', `ESPHome ${quote(version)} is not a release that can be installed`);
+    const expected = 'expected a release such as "2026.10.0"';
+    throw new ReceiverError('PROVISION', `cannot install ESPHome ${quote(version)}: ${expected}`);
   }
   try {
     const directory = await provisionVenv({
@@ -178,24 +176,23 @@ export async function provisionEsphome(options: ProvisionOptions): Promise<Espho
 
 const namePrefix = 'esphome-';
 
-/** The name of a release's environment. */
 export function venvName(version: string): string {
   return namePrefix + version;
 }
 
-/** The release of an environment; null for another name. */
+/** The release of an environment; null for any other name. */
 export function venvVersion(name: string): string | null {
   const version = name.slice(namePrefix.length);
   return name.startsWith(namePrefix) && isPinnable(version) ? version : null;
 }
 
-/** What pip says in many lines, in a few words for the user of another machine. */
+/** Summarizes pip's long output for the user of another machine. */
 const pipSays: readonly (readonly [RegExp, string])[] = [
   [/No space left on device/, 'its disk is full'],
   [/Requires-Python|requires a different Python/, 'it needs another Python'],
   [
     /NameResolutionError|ConnectionError|Max retries exceeded|Read timed out/,
-    'the package index cannot be reached',
+    'the package index is unreachable',
   ],
   [/No matching distribution found for esphome==/, 'there is no such release'],
 ];

@@ -1,7 +1,10 @@
 /**
- * The directory in which one environment is made, and who may take it away: `ready` names the environment that
- * counts, `used` holds when it was last asked for, and the directory of its lock holds a mark of each process that is
- * using it. A modification time would not tell: compiling with an environment changes nothing in it.
+ * The directories of Python environments: finding, using and removing them. In each, the link `ready` names the current
+ * environment and the file `used` holds the time of the last request, because compiling with an environment changes no
+ * modification time. The lock's directory contains a mark for each process that uses the environment.
+ *
+ * An environment takes 220 MB, and anyone who can request versions could fill the disk, so a sweep removes the least
+ * recently used ones and the remains of interrupted installations. It keeps those in use and those whose lock is held.
  */
 import { readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -29,19 +32,19 @@ export function placeOf({
   return { directory: join(venvsDir, name), lockDir: join(locksDir, hashName('venv', name)) };
 }
 
-/** The environment that counts, with links resolved; null when there is none. Throws other system errors. */
+/** The current environment, links resolved; null if there is none. Throws other system errors. */
 export async function readyIn({ directory }: VenvPlace): Promise<string | null> {
   return realpath(join(directory, 'ready')).catch(nullIfMissing);
 }
 
-/** To be called under the lease. Readers see the old environment or the new one. */
+/** Call it under the lease. Readers see either the old environment or the new one. */
 export async function markReady({ directory }: VenvPlace, venv: string): Promise<void> {
   const link = join(directory, temporaryName());
   await symlink(basename(venv), link);
   await rename(link, join(directory, 'ready'));
 }
 
-/** Shows that this process uses the environment, from before it was looked for: see {@link removeUnused}. */
+/** Marks the environment as used by this process. Call it before {@link readyIn}, see {@link removeUnused}. */
 export async function useOf({ lockDir }: VenvPlace, timing: LockTiming): Promise<ToolUser> {
   return addUser(lockDir, timing);
 }
@@ -50,27 +53,27 @@ export async function isInUse({ lockDir }: VenvPlace, { staleMs }: LockTiming): 
   return (await hasUsers(lockDir, staleMs).catch(nullIfMissing)) ?? false;
 }
 
-/** Where {@link stampUse} writes: milliseconds since 1970, in digits. */
+/** The file of {@link stampUse}: milliseconds since 1970, in digits. */
 export function usedFile({ directory }: VenvPlace): string {
   return join(directory, 'used');
 }
 
-/** Notes that the environment was used at `now` (milliseconds since 1970). The directory must exist. */
+/** Records that the environment was used at `now` (milliseconds since 1970). The directory must exist. */
 export async function stampUse(place: VenvPlace, now = Date.now()): Promise<void> {
   await writeAtomic(usedFile(place), String(now));
 }
 
 const maxStampBytes = 16;
 
-/** When it was last used; 0 when that is not known. A time to come counts as now, for the clock was wrong then. */
+/** The time of the last use; 0 if unknown. A time in the future counts as now, because the clock was wrong then. */
 async function lastUse(place: VenvPlace): Promise<number> {
   const time = Number(await readRegular(usedFile(place), maxStampBytes).then(String, () => ''));
   return Number.isFinite(time) ? Math.min(time, Date.now()) : 0;
 }
 
 /**
- * Removes the environment unless somebody uses it; false then. To be called under the lease. Who begins to use it
- * shows that first and looks for `ready` afterwards, so he is either seen here, or does not find it any more.
+ * Removes the environment; false if it is in use. Call it under the lease. A new user sets its mark first and looks for
+ * `ready` afterwards, so this function sees the mark, or the user no longer finds `ready`.
  */
 export async function removeUnused(place: VenvPlace, lease: Lease, timing: LockTiming): Promise<boolean> {
   const link = join(place.directory, 'ready');
@@ -87,7 +90,7 @@ export async function removeUnused(place: VenvPlace, lease: Lease, timing: LockT
   });
 }
 
-/** The link goes first: it must never point to half. */
+/** Removes the link first: it must never point to an incomplete environment. */
 export async function emptyPlace({ directory }: VenvPlace): Promise<void> {
   const names = await readdir(directory);
   await rm(join(directory, 'ready'), { force: true });
@@ -105,11 +108,6 @@ function nullIfMissing(error: unknown): null {
   throw error;
 }
 
-/**
- * Removes the environments that were not used for the longest time, and what an interrupted installation has left:
- * each is 220 MB, and whoever may ask for versions could fill the disk. One that is in use, here or in another
- * process, stays; so does one whose lock is held.
- */
 export interface VenvsPlace {
   readonly venvsDir: string;
   readonly locksDir: string;
@@ -118,14 +116,14 @@ export interface VenvsPlace {
 
 export interface VenvRemoval {
   readonly timing: LockTiming;
-  /** How long to wait for the lock of one that is to go, in milliseconds. */
+  /** How long to wait for the lock of an environment to remove. */
   readonly waitMs: number;
   readonly signal?: AbortSignal;
   readonly log: Log;
 }
 
 export interface SweepOptions extends VenvsPlace, VenvRemoval {
-  /** How many are kept besides those in use. */
+  /** How many to keep besides those in use. */
   readonly keep: number;
   readonly signal: AbortSignal;
 }
@@ -133,14 +131,14 @@ export interface SweepOptions extends VenvsPlace, VenvRemoval {
 export interface FoundVenv {
   readonly name: string;
   readonly place: VenvPlace;
-  /** The environment that counts; null for one that is half-made. */
+  /** The current environment; null if incomplete. */
   readonly ready: string | null;
-  /** Milliseconds since 1970; null for one that is half-made. */
+  /** Milliseconds since 1970; null if incomplete. */
   readonly usedAt: number | null;
   readonly isInUse: boolean;
 }
 
-/** Never rejects: what cannot be removed is logged. */
+/** Never rejects: logs failed removals. */
 export async function sweepVenvs(options: SweepOptions): Promise<void> {
   const { keep, signal, log } = options;
   try {
@@ -167,7 +165,7 @@ async function sweep(venv: FoundVenv, options: SweepOptions): Promise<void> {
   }
 }
 
-/** All that there are, in no order. Throws system errors. */
+/** All environments, in no particular order. Throws system errors. */
 export async function findVenvs({ venvsDir, locksDir, timing }: VenvsPlace): Promise<FoundVenv[]> {
   const entries = await readdir(venvsDir, { withFileTypes: true });
   const found: FoundVenv[] = [];
@@ -181,15 +179,15 @@ export async function findVenvs({ venvsDir, locksDir, timing }: VenvsPlace): Pro
 }
 
 /**
- * Removes one under its lock; false when it is in use, or was used or installed since it was found. Throws
+ * Removes an environment under its lock; false if it is in use, or was used or installed since it was found. Throws
  * CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
  */
 export async function removeVenv(
   { place, usedAt }: Pick<FoundVenv, 'place' | 'usedAt'>,
   { timing, waitMs, signal, log }: VenvRemoval,
 ): Promise<boolean> {
-  const wish = { reason: 'removing an unused ESPHome', deadlineMs: waitMs, signal, timing, log };
-  const lease = await acquireAt(place.lockDir, wish);
+  const reason = 'removing an unused ESPHome';
+  const lease = await acquireAt(place.lockDir, { reason, deadlineMs: waitMs, signal, timing, log });
   try {
     const now = (await readyIn(place)) === null ? null : await lastUse(place);
     if (now !== usedAt || !(await removeUnused(place, lease, timing))) return false;

@@ -1,10 +1,10 @@
 /**
- * Makes a Python environment with one thing installed in it, once, for all who ask for it.
+ * Creates a Python environment with one package installed, once for all processes.
  *
- * Each attempt fills a directory with a fresh name, and a symbolic link `ready`, made last, says which one counts. So
- * a half-made environment is never used, whatever interrupted it, and an environment is never moved (its scripts hold
- * absolute paths). A lease lets the second process wait instead of installing too, and ends the installer that a dead
- * one has left. What one process may be using is replaced beside it and not removed.
+ * Each attempt fills a new directory, and the symbolic link `ready`, made last, names the current one. So an incomplete
+ * environment is never used, and an environment is never moved (its scripts contain absolute paths). With a lease the
+ * second process waits instead of installing too, and stops the installer of a dead process. An environment that may be
+ * in use is not removed; the new one is created beside it.
  */
 import { mkdir, mkdtemp, realpath } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -28,26 +28,26 @@ import {
   type VenvPlace,
 } from './venv-place.js';
 
-/** As Device Builder 1.26 has them. */
+/** As in Device Builder 1.26. */
 const makeTimeoutMs = 120_000;
 const installTimeoutMs = 900_000;
 const checkTimeoutMs = 60_000;
-/** A machine that stands still for longer than a lock lives loses it; the next attempt finds what another has made. */
+/** A machine that stalls for too long loses its lock; the second attempt finds what another process installed. */
 const maxAttempts = 2;
 
 export interface PlaceOptions {
-  /** Absolute. `$XDG_CACHE_HOME/koa-esphome-receiver`, or the same in `~/.cache`, unless said. */
+  /** Absolute. Default: `$XDG_CACHE_HOME/koa-esphome-receiver`, or the same in `~/.cache`. */
   readonly cacheDir?: string;
-  /** Absolute: where locks are. `locks` in `cacheDir` unless said. */
+  /** Absolute. Default: `locks` in `cacheDir`. */
   readonly locksDir?: string;
   readonly timing?: LockTiming;
-  /** A Python 3.12 to 3.14 to make environments with; looked for unless said. */
+  /** A Python 3.12 to 3.14. Default: the one that {@link findPython} finds. */
   readonly python?: string;
-  /** The host's environment. `process.env` unless said. */
+  /** The host's environment. Default: `process.env`. */
   readonly env?: Readonly<Record<string, string | undefined>>;
-  /** Gets pip's output, each line with its end. */
+  /** Gets pip's output, each line with its terminator. */
   readonly onLine?: (line: string) => void;
-  /** Called when it has to be installed, before that begins. */
+  /** Called before an installation starts. */
   readonly onInstall?: () => void;
   readonly log?: Log;
   readonly signal?: AbortSignal;
@@ -58,7 +58,7 @@ export interface VenvOptions extends PlaceOptions {
   readonly name: string;
   /** What pip installs. */
   readonly requirement: string;
-  /** A program of the environment with arguments, which must end with 0 and print the word `expect`. */
+  /** A program of the environment with arguments, which must exit with 0 and print the word `expect`. */
   readonly check: readonly [string, ...string[]];
   readonly expect: string;
 }
@@ -66,8 +66,8 @@ export interface VenvOptions extends PlaceOptions {
 type Settled = VenvOptions & Required<Pick<VenvOptions, 'env' | 'log' | 'timing'>>;
 
 /**
- * An environment that passes its check: its directory, with links resolved. Throws PROVISION, with the failed step
- * and what it printed, when it cannot be made; CANCELLED on abort, after everything of it has ended and is removed.
+ * Returns the directory, links resolved, of an environment that passes its check. Throws PROVISION, with the failed
+ * step and its output, when it cannot be created; CANCELLED on abort, after it has stopped and removed everything.
  */
 export async function provisionVenv(options: VenvOptions): Promise<string> {
   const { cacheDir = defaultCacheDir(), locksDir = join(cacheDir, 'locks'), name } = options;
@@ -89,7 +89,7 @@ function defaultCacheDir(): string {
   return join(isAbsolute(chosen) ? chosen : join(homedir(), '.cache'), 'koa-esphome-receiver');
 }
 
-/** Null when the lease was lost on the way. */
+/** Null when the lease was lost during the installation. */
 async function findOrInstall(place: VenvPlace, options: Settled, isLast: boolean): Promise<string | null> {
   const found = await findReady(place, options);
   if (found !== null) return found;
@@ -109,7 +109,7 @@ async function findOrInstall(place: VenvPlace, options: Settled, isLast: boolean
   }
 }
 
-/** Null when there is none or it is broken. No answer in time is an error: the machine may be busy. */
+/** Null if there is none or it is broken. A timeout of the check is an error: the machine may be busy. */
 async function findReady(place: VenvPlace, options: Settled): Promise<string | null> {
   const directory = await readyIn(place);
   if (directory === null) return null;
@@ -131,7 +131,7 @@ async function install(place: VenvPlace, lease: Lease, options: Settled): Promis
   const python = options.python ?? (await findPython({ env, signal })).path;
   options.onInstall?.();
   await mkdir(place.directory, { recursive: true, mode: 0o700 });
-  // What a crash has left, or what is broken. Somebody may be at work with the latter all the same.
+  // Removes the remains of a crash or a broken environment, although a process may still be using the latter.
   if (!(await isInUse(place, timing))) await emptyPlace(place);
   const directory = await mkdtemp(join(place.directory, 'venv-'));
   const shared = {
@@ -165,6 +165,6 @@ async function checkVenv(directory: string, { check, expect, ...options }: Check
   const step = { ...options, cwd: directory, onLine: undefined, what, timeoutMs: checkTimeoutMs };
   const output = await runStep(command, step);
   if (!output.split(/[\s,]+/).includes(expect)) {
-    throw new ReceiverError('PROVISION', `${what} does not answer with ${expect}`, { output });
+    throw new ReceiverError('PROVISION', `"${what}" did not print ${expect}`, { output });
   }
 }

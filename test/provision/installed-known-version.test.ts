@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { createKnownVersion, type Installed } from '../../src/provision/installed.js';
 import { manualClock } from '../async/manual-clock.js';
 
-test('A crowd of strangers costs one question, and the answer is renewed after half a minute', async () => {
+test('Many callers share one query, and the answer expires after half a minute', async () => {
   const clock = manualClock();
   let asked = 0;
   let finish = (_version: string): void => {};
@@ -30,7 +30,7 @@ test('A crowd of strangers costs one question, and the answer is renewed after h
   assert.equal(await renewed, '2026.11.0');
 });
 
-test('A failure is shared like an answer, and asked again later', async () => {
+test('A failure is shared like an answer, and also expires', async () => {
   const clock = manualClock();
   let asked = 0;
   const ask = (): Promise<Installed> => Promise.reject(new Error(`no ESPHome, ${(asked += 1)}`));

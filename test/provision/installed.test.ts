@@ -12,16 +12,16 @@ const { signal } = new AbortController();
 
 interface Host {
   readonly installed: InstalledEsphome;
-  /** What it answers from now on, after `rest` in the shell; null removes it. */
+  /** Sets its version, printed after `rest` in the shell; null removes it. */
   set(version: string | null, rest?: string): Promise<void>;
   wait(ms: number): void;
   /** Of the steady clock. */
   readonly start: number;
-  /** How often it was asked. */
+  /** The number of queries. */
   asked(): Promise<number>;
 }
 
-/** A host's ESPHome that says what it is told to say. */
+/** A host's ESPHome with a version that the test sets. */
 async function host(t: TestContext): Promise<Host> {
   const base = await tempDir(t);
   const [program, asked] = [join(base, 'esphome'), join(base, 'asked')];
@@ -42,7 +42,7 @@ async function host(t: TestContext): Promise<Host> {
   };
 }
 
-test('What was asked in advance is the answer, once for all who come within ten seconds', async (t) => {
+test('A prepared query answers all callers within ten seconds', async (t) => {
   const { installed, set, wait, asked, start } = await host(t);
   await set('2026.10.0');
   for (let n = 0; n < 50; n += 1) installed.prepare();
@@ -62,7 +62,7 @@ test('What was asked in advance is the answer, once for all who come within ten 
   assert.equal(await asked(), 2);
 });
 
-test('Those who ask at the same time share one question, and are answered in their order', async (t) => {
+test('Concurrent callers share one query, and get their answers in order', async (t) => {
   const { installed, set, asked } = await host(t);
   await set('2026.10.0');
   const order: number[] = [];
@@ -70,7 +70,7 @@ test('Those who ask at the same time share one question, and are answered in the
   assert.deepEqual([order, await asked()], [[0, 1, 2, 3], 1]);
 });
 
-test('Without a question in advance every one who asks gets an answer of that moment', async (t) => {
+test('Without a prepared query every caller gets a new answer', async (t) => {
   const { installed, set, asked } = await host(t);
   await set('2026.10.0');
   const first = await installed.ask(signal);
@@ -80,7 +80,7 @@ test('Without a question in advance every one who asks gets an answer of that mo
   assert.equal(await asked(), 3);
 });
 
-test('A second bundle that begins later puts the question again', async (t) => {
+test('A later bundle starts a new query', async (t) => {
   const { installed, set, wait } = await host(t);
   await set('2026.10.0');
   installed.prepare();
@@ -91,7 +91,7 @@ test('A second bundle that begins later puts the question again', async (t) => {
   assert.equal((await installed.ask(signal)).version, '2026.11.0');
 });
 
-test('A failure in advance is asked again by who needs it', async (t) => {
+test('A prepared query that failed is repeated by the next caller', async (t) => {
   const { installed, set } = await host(t);
   installed.prepare();
   await assert.rejects(installed.ask(signal), { code: 'PROVISION' });
@@ -99,7 +99,7 @@ test('A failure in advance is asked again by who needs it', async (t) => {
   assert.equal((await installed.ask(signal)).version, '2026.10.0');
 });
 
-test('Closing ends a question that is put', async (t) => {
+test('Closing cancels a running query', async (t) => {
   const { installed, set, asked } = await host(t);
   await set('2026.10.0', 'exec sleep 60');
   const answer = installed.ask(signal);
@@ -108,7 +108,7 @@ test('Closing ends a question that is put', async (t) => {
   await assert.rejects(answer, { code: 'CANCELLED' });
 });
 
-test('Who leaves while the answer is awaited leaves at once, and takes it from nobody', async (t) => {
+test('A caller that aborts returns at once, and the others still get the answer', async (t) => {
   const { installed, set, asked } = await host(t);
   const gate = join(await tempDir(t), 'gate');
   await set('2026.10.0', `while [ ! -e '${gate}' ]; do sleep 0.02; done`);

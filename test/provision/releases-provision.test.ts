@@ -15,7 +15,7 @@ import { brokenPython, fakePython } from '../esphome/fake-python.js';
 const version = '2026.10.0';
 const name = `esphome-${version}`;
 
-/** Matches an error of ours; the rest is looked at by the caller. */
+/** Matches a receiver error; the caller checks the rest. */
 function failsWith(code: string, look: (error: ReceiverError) => void = () => {}) {
   return (error: unknown): true => {
     assert.ok(isReceiverError(error), String(error));
@@ -25,7 +25,7 @@ function failsWith(code: string, look: (error: ReceiverError) => void = () => {}
   };
 }
 
-test('A release is installed once, its output is shown, and it is found again', async (t) => {
+test('A release is installed once, its output is passed on, and it is found again', async (t) => {
   const cacheDir = await tempDir(t);
   const python = await fakePython(await tempDir(t));
   const lines: string[] = [];
@@ -40,7 +40,7 @@ test('A release is installed once, its output is shown, and it is found again', 
   assert.deepEqual(await python.deeds(), ['venv', 'pip']);
 });
 
-test('Of two processes at once one installs and the other waits for it', async (t) => {
+test('Of two concurrent processes one installs and the other waits', async (t) => {
   const cacheDir = await tempDir(t);
   const python = await fakePython(await tempDir(t), { pip: 'sleep 0.5' });
   const options = JSON.stringify({ version, cacheDir, python: python.path });
@@ -57,7 +57,7 @@ test('Of two processes at once one installs and the other waits for it', async (
   assert.deepEqual(await python.deeds(), ['venv', 'pip']);
 });
 
-test('What a crash left half-made is removed, and a broken environment is made anew', async (t) => {
+test('An incomplete environment of a crash is removed, and a broken environment is replaced', async (t) => {
   const cacheDir = await tempDir(t);
   const python = await fakePython(await tempDir(t));
   const place = join(cacheDir, name);
@@ -73,7 +73,7 @@ test('What a crash left half-made is removed, and a broken environment is made a
   assert.ok(program.includes(left[2] ?? '?'));
 });
 
-test('A cancelled installation is ended with all its processes and leaves nothing', async (t) => {
+test('A cancelled installation is stopped with all its processes and leaves nothing', async (t) => {
   const cacheDir = await tempDir(t);
   const python = await fakePython(await tempDir(t), { pip: 'sleep 1000 & echo "$!"; wait' });
   const abort = new AbortController();
@@ -98,7 +98,7 @@ test('A cancelled installation is ended with all its processes and leaves nothin
   assert.deepEqual(await readdir(cacheDir), ['locks']);
 });
 
-test('A failed installation says which step failed, keeps what it printed, and leaves nothing', async (t) => {
+test('A failed installation names the step, keeps its output, and leaves nothing', async (t) => {
   const cacheDir = await tempDir(t);
   const directory = await tempDir(t);
   const failing = await fakePython(directory, { pip: 'echo "Something new"; exit 3' });
@@ -114,7 +114,7 @@ test('A failed installation says which step failed, keeps what it printed, and l
   const words = {
     'No matching distribution found for esphome==2026.10.0': 'there is no such release',
     'OSError: [Errno 28] No space left on device': 'its disk is full',
-    'Max retries exceeded with url: /simple/esphome/': 'the package index cannot be reached',
+    'Max retries exceeded with url: /simple/esphome/': 'the package index is unreachable',
     'Ignored the following versions that require a different Python version: 2026.10.0 Requires-Python <3.13':
       'it needs another Python',
   };
@@ -129,12 +129,12 @@ test('A failed installation says which step failed, keeps what it printed, and l
   await Promise.all(refusals);
   await assert.rejects(
     provisionEsphome({ version, cacheDir, python: other.path }),
-    failsWith('PROVISION', (error) => assert.match(error.message, /does not answer with 2026\.10\.0$/)),
+    failsWith('PROVISION', (error) => assert.match(error.message, /did not print 2026\.10\.0$/)),
   );
   assert.deepEqual(await readdir(cacheDir), ['locks']);
 });
 
-test('pip sees the way to the package index and none of the credentials of the host', async (t) => {
+test('pip sees the settings for the package index and none of the host’s credentials', async (t) => {
   const python = await fakePython(await tempDir(t), { pip: 'env' });
   const lines: string[] = [];
   await provisionEsphome({
@@ -152,7 +152,7 @@ test('pip sees the way to the package index and none of the credentials of the h
   assert.doesNotMatch(seen, /secret|elsewhere/);
 });
 
-test('Only releases and their a, b and rc forerunners can be asked for', async (t) => {
+test('Only releases and a, b and rc pre-releases can be installed', async (t) => {
   const cacheDir = await tempDir(t);
   const refused = [
     '',
@@ -172,7 +172,7 @@ test('Only releases and their a, b and rc forerunners can be asked for', async (
   await provisionEsphome({ version: '2026.10.0b2', cacheDir, python: python.path });
 });
 
-test('A Python that is on PATH but does not run, or is too old or too new, is looked past', async (t) => {
+test('A Python on PATH that does not run, or is too old or too new, is skipped', async (t) => {
   const [shims, system] = [await tempDir(t), await tempDir(t)];
   await brokenPython(join(shims, 'python3.14'), 'pyenv: python3.14: command not found');
   await brokenPython(join(shims, 'python3.13'), 'pyenv: python3.13: command not found');
@@ -184,7 +184,7 @@ test('A Python that is on PATH but does not run, or is too old or too new, is lo
   await assert.rejects(
     findPython({ env }),
     failsWith('PROVISION', (error) => {
-      assert.match(error.message, /needs Python 3\.12 to 3\.14 .*apt install/);
+      assert.match(error.message, /found no Python 3\.12 to 3\.14 .*apt install/);
       assert.deepEqual(error.facts.refused, [
         `${shims}/python3.14: pyenv: python3.14: command not found`,
         `${shims}/python3.13: pyenv: python3.13: command not found`,
@@ -210,7 +210,7 @@ test("The newest of pyenv's versions is taken when PATH has none", async (t) => 
   assert.equal((await findPython({ env })).version, '3.13.9');
 });
 
-test('The Python of a command is the one that its script names', async (t) => {
+test('The Python of a command is the one in its script’s first line', async (t) => {
   const base = await tempDir(t);
   const python = (await fakePython(base)).path;
   const script = async (program: string, head: string): Promise<string[]> => {

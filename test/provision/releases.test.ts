@@ -20,7 +20,7 @@ interface Shelf {
   readonly releases: Releases;
   readonly python: FakePython;
   obtain(version: string): Promise<Release>;
-  /** A release as if it had been installed before; `usedAt` in milliseconds since 1970. */
+  /** Creates an installed release; `usedAt` in milliseconds since 1970. */
   plant(version: string, usedAt: number): Promise<void>;
 }
 
@@ -32,7 +32,7 @@ interface ShelfOptions {
   readonly before?: (place: Pick<Shelf, 'plant' | 'venvsDir'>) => Promise<void>;
 }
 
-/** Its pip installs whatever version it is told to. */
+/** Its pip installs the requested version. */
 async function shelf(
   t: Cleanups,
   { maxVersions = 3, pip = '', beside, before }: ShelfOptions = {},
@@ -69,7 +69,7 @@ async function shelf(
 
 const version = '2026.9.1';
 
-test('Two who want a release share one installation, and one of them can leave', async (t) => {
+test('Two callers share one installation, and one of them can abort', async (t) => {
   const { releases, python, venvsDir } = await shelf(t, { pip: 'echo halfway; sleep 0.3' });
   assert.equal(await releases.canInstall(), true);
   const [gone, stays] = [new AbortController(), new AbortController()];
@@ -91,7 +91,7 @@ test('Two who want a release share one installation, and one of them can leave',
   await release();
 });
 
-test('When the last one leaves pip has ended, with its processes, and nothing is left of it', async (t) => {
+test('When the last caller aborts, pip is stopped with its processes and leaves nothing', async (t) => {
   const { releases, venvsDir } = await shelf(t, { pip: 'sleep 1000 & echo "$!"; wait' });
   let sleeper = 0;
   const leave = new AbortController();
@@ -106,7 +106,7 @@ test('When the last one leaves pip has ended, with its processes, and nothing is
   assert.deepEqual(await readdir(venvsDir), []);
 });
 
-test('The least recently used go, what a crash left goes, and what is in use stays', async (t) => {
+test('The sweep removes the least recently used releases and the remains of a crash, and keeps those in use', async (t) => {
   const here = await shelf(t, {
     maxVersions: 1,
     async before({ plant, venvsDir }) {
@@ -138,7 +138,7 @@ test('The least recently used go, what a crash left goes, and what is in use sta
   assert.deepEqual(await left(), ['esphome-2026.9.1'], 'it is the last one that was used');
 });
 
-test('What another process uses stays, however old, and also when the use begins in the middle of the removal', async (t) => {
+test('A release that another process uses stays, even if the use begins during the removal', async (t) => {
   const first = await shelf(t, { before: ({ plant }) => plant('2026.8.2', 1_000) });
   const { venvsDir, locksDir } = first;
   const held = await first.obtain('2026.8.2');
@@ -167,7 +167,7 @@ test('What another process uses stays, however old, and also when the use begins
   assert.deepEqual(await readdir(venvsDir), ['esphome-2026.9.1']);
 });
 
-test('Without a Python nothing can be installed, and what is there already can be used', async (t) => {
+test('Without a Python nothing can be installed, but installed releases can be used', async (t) => {
   const base = await tempDir(t);
   const there = await shelf(t, { before: ({ plant }) => plant('2026.8.2', 1_000) });
   const releases = openReleases({
@@ -180,7 +180,7 @@ test('Without a Python nothing can be installed, and what is there already can b
   await (await releases.obtain('2026.8.2', caller)).release();
   await assert.rejects(
     releases.obtain('2026.8.1', caller),
-    (error) => isReceiverError(error, 'PROVISION') && /needs Python 3\.12/.test(error.message),
+    (error) => isReceiverError(error, 'PROVISION') && /found no Python 3\.12/.test(error.message),
   );
   await rm(there.python.path);
   await assert.rejects(there.obtain('2026.9.1'), (error) => isReceiverError(error, 'PROVISION'));
