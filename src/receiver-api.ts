@@ -6,7 +6,7 @@ import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobService } from './jobs/job-service.js';
 import type { Slot } from './jobs/queue.js';
 import type { ResolvedOptions } from './options/core.js';
-import { type Paths, type RemoteKey, dashboardId, type DashboardId } from './paths/index.js';
+import { type Paths, dashboardId, type DashboardId } from './paths/index.js';
 import type { PairingEvent, PairingService } from './peers/pairing.js';
 import type { PeerTable } from './peers/peers.js';
 import type { Transport } from './protocol/transport.js';
@@ -50,14 +50,11 @@ export interface ReceiverCore {
   /**
    * Removes what was built for a peer's device, once no build of it runs; its configuration and sidecar stay. Never
    * `esphome clean`, which empties what devices share. Throws `STATE` for a local configuration, `TRAVERSAL`,
-   * `LOCK_TIMEOUT`.
+   * `LOCK_TIMEOUT`, and `CANCELLED` when the receiver is closed while it waits.
    */
   clean(configuration: string): Promise<void>;
-  /**
-   * Runs `work` as the owner of a device's subtree, waiting for a build there to end. A slot is taken before and never
-   * in it. Throws `LOCK_TIMEOUT`.
-   */
-  underLease<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T>;
+  /** Removes all that is here of a peer's device, once no build of it runs. Nothing there is fine. Throws as `clean`. */
+  removeDevice(configuration: string): Promise<void>;
   /** Takes a connection of the peer link over. */
   accept(transport: Transport): void;
   /**

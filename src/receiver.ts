@@ -8,7 +8,6 @@ import { homedir } from 'node:os';
 import { systemClock as clock } from './async/clock.js';
 import { createDisposer, type Disposer } from './async/disposer.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
-import { cleanBuildDir } from './compile/build-dir.js';
 import { isInside } from './disk/contained.js';
 import { createEnvironment } from './esphome/environment.js';
 import { openEsphome } from './jobs/choose-esphome.js';
@@ -18,7 +17,6 @@ import type { LeaseRequest } from './jobs/runner.js';
 import { type Lease, acquireLease } from './locks/lease.js';
 import { lockTiming, type ResolvedOptions } from './options/core.js';
 import { createPaths, explicitDataDir, type DashboardId, type Paths, type RemoteKey } from './paths/index.js';
-import { remoteKeyOf } from './paths/resolver.js';
 import { loadIdentity, type Identity } from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
@@ -28,7 +26,6 @@ import { type ReceiverCore, eventsOf, jobsOf, pairingOf, peersOf } from './recei
 import { startRecovery } from './recovery.js';
 import { createKeyChangeGuard, forgetJobs, type Owners } from './retention/peer-data.js';
 import { openRetentionService } from './retention/service.js';
-import type { DeviceLease } from './retention/sweep.js';
 import { createToolStore } from './retention/tool-store.js';
 import { startConnectBack } from './server/connect-back-schedule.js';
 import { createPathStripper, withRealPaths } from './server/outbox.js';
@@ -130,7 +127,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   async function underLease<T>(
     key: RemoteKey,
     reason: string,
-    work: (lease: DeviceLease) => Promise<T>,
+    work: (lease: Lease) => Promise<T>,
     deadlineMs = leaseDeadlineMs,
   ): Promise<T> {
     const { signal } = new AbortController();
@@ -140,14 +137,6 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
       return await work(lease);
     } finally {
       await lease.release();
-    }
-  }
-  /** The host may do anything there, so it is measured afterwards. */
-  async function forHost<T>(key: RemoteKey, reason: string, work: () => Promise<T>): Promise<T> {
-    try {
-      return await underLease(key, reason, work);
-    } finally {
-      await keeper.remeasure(key);
     }
   }
   const { buildsDir } = paths;
@@ -166,12 +155,8 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     retention: keeper.retention,
     esphomeVersion: esphome.version,
     composeEnvironment,
-    async clean(configuration) {
-      await forHost(remoteKeyOf(paths, configuration), 'the build is being removed', () =>
-        cleanBuildDir(paths, configuration),
-      );
-    },
-    underLease: forHost,
+    clean: keeper.clean,
+    removeDevice: keeper.removeDevice,
     accept: server.accept,
     callBackFrom(place) {
       if (!options.connectBack || isClosed || isCalling) return;

@@ -13,7 +13,7 @@ import { join, resolve } from 'node:path';
 
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
 import { isThere } from '../disk/open-regular.js';
-import { moveToTrash, removeTree } from '../disk/remove.js';
+import { type Fence, openTrash, removeTree } from '../disk/remove.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
@@ -38,14 +38,14 @@ export async function openBuildDir(
   paths: BuildPlaces,
   configuration: string,
   env: Readonly<Record<string, string>>,
+  lease: Fence,
 ): Promise<BuildDir> {
   const subtree = paths.resolveDataDir(configuration);
   const mark = join(subtree, markName);
   await assertUnlinked(paths.buildsDir, subtree);
   await mkdir(subtree, { recursive: true });
   const isEmptied = await isThere(mark);
-  // This removes the mark last: an interrupted run leaves it to the next.
-  if (isEmptied) await cleanBuildDir(paths, configuration);
+  if (isEmptied) await cleanBuildDir(paths, configuration, lease);
   // A build may have planted a link here.
   await removeTree(mark);
   await writeFile(mark, '', { flag: 'wx' });
@@ -63,22 +63,30 @@ export async function openBuildDir(
 }
 
 /** Removes the build and its metadata; the configuration and the sidecar stay. Throws as {@link openBuildDir}. */
-export async function cleanBuildDir(paths: BuildPlaces, configuration: string): Promise<void> {
+export async function cleanBuildDir(paths: BuildPlaces, configuration: string, lease: Fence): Promise<void> {
+  const trash = openTrash(paths.layout.trashDir);
+  try {
+    await setAsideBuild(paths, configuration, (path) => trash.move(path, lease));
+  } finally {
+    await trash.empty();
+  }
+}
+
+/** Calls `move` for each part that {@link cleanBuildDir} removes, so that an interrupted removal leaves no half tree. */
+export async function setAsideBuild(
+  paths: BuildPlaces,
+  configuration: string,
+  move: (path: string) => Promise<unknown>,
+): Promise<void> {
   const subtree = paths.resolveDataDir(configuration);
   await assertUnlinked(paths.buildsDir, subtree);
   // A YAML can place its build beside `build/`, but only below the subtree.
   const elsewhere = await buildPathOf(subtree, paths.resolveStoragePath(configuration));
   if (elsewhere !== null && !keptNames.some((name) => overlaps(join(subtree, name), elsewhere))) {
-    await removeWhole(elsewhere, paths.layout.trashDir);
+    await move(elsewhere);
   }
-  for (const name of ['build', 'idedata']) await removeWhole(join(subtree, name), paths.layout.trashDir);
-  await removeTree(join(subtree, markName));
-}
-
-/** Moves the tree away first, so that an interrupted removal leaves no half tree at its path. */
-async function removeWhole(path: string, trashDir: string): Promise<void> {
-  const trashed = await moveToTrash(path, trashDir);
-  if (trashed !== null) await removeTree(trashed);
+  // The mark goes last: an interrupted run leaves it to the next.
+  for (const name of ['build', 'idedata', markName]) await move(join(subtree, name));
 }
 
 function overlaps(kept: string, path: string): boolean {

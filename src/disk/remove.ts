@@ -92,6 +92,40 @@ export async function moveToTrash(path: string, trashDir: string): Promise<strin
   return target;
 }
 
+/** Lets an act through, or refuses it when it would be in the name of somebody who owns the place no more. */
+export interface Fence {
+  publish<T>(act: () => Promise<T>): Promise<T>;
+}
+
+/**
+ * One removal in two steps: what goes is moved out of sight, each thing by one rename, and deleted when nobody waits for
+ * that any more. What a crash leaves in between, the next start deletes.
+ */
+export interface Trash {
+  /** False when nothing was there. Throws what the fence does, and system errors. */
+  move(path: string, fence: Fence): Promise<boolean>;
+  /** Deletes what was moved; ends early when the signal aborts, and then the next start deletes the rest. Throws system errors. */
+  empty(signal?: AbortSignal): Promise<void>;
+}
+
+export function openTrash(trashDir: string): Trash {
+  const moved: string[] = [];
+  return {
+    async move(path, fence) {
+      const target = await fence.publish(() => moveToTrash(path, trashDir));
+      if (target !== null) moved.push(target);
+      return target !== null;
+    },
+    async empty(signal) {
+      try {
+        for (const path of moved.splice(0)) await removeTree(path, signal);
+      } catch (error) {
+        if (signal?.aborted !== true) throw error;
+      }
+    },
+  };
+}
+
 /** A directory that its build made unwritable cannot be given another parent. */
 async function moveTo(path: string, target: string): Promise<void> {
   try {

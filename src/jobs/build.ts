@@ -25,7 +25,11 @@ import type { WaitReason } from './waiting.js';
 /** What a build does to the world; each can be replaced, so that a test forces every moment. */
 export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 'silenceTimeoutMs'> {
   readonly paths: Paths;
-  readonly openBuildDir: (configuration: string, env: Readonly<Record<string, string>>) => Promise<BuildDir>;
+  readonly openBuildDir: (
+    configuration: string,
+    env: Readonly<Record<string, string>>,
+    lease: Pick<Lease, 'publish'>,
+  ) => Promise<BuildDir>;
   readonly precheck: (request: PrecheckRequest) => Promise<CompileResult | null>;
   readonly compile: (request: CompileRequest) => Promise<CompileResult>;
   /** Throws when the device's directory does not hold a finished build. */
@@ -69,7 +73,7 @@ export async function build(
   const { id, configuration } = job.record;
   lease.assertHeld();
   const { environment: env } = compiler;
-  const directory = await deps.openBuildDir(configuration, env);
+  const directory = await deps.openBuildDir(configuration, env, lease);
   if (directory.isEmptied)
     job.output('The last build of this device was killed; everything is built anew.\n');
   let trusted = true;

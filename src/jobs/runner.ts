@@ -24,7 +24,7 @@ export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
   readonly acquireLease: (wish: LeaseRequest) => Promise<Lease>;
   /** Installs the bundle as `config/` of the device. */
   readonly installBundle: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
-  readonly cleanBuildDir: (configuration: string) => Promise<void>;
+  readonly cleanBuildDir: (configuration: string, lease: Pick<Lease, 'publish'>) => Promise<void>;
 }
 
 export interface LeaseRequest {
@@ -46,7 +46,7 @@ export async function runJob(
   deps: RunnerDeps,
 ): Promise<Outcome> {
   try {
-    if (chosen === null) return await underLease(job, deps, () => clean(job, deps));
+    if (chosen === null) return await underLease(job, deps, (lease) => clean(job, lease, deps));
     const version = await chosen.confirm(job.signal);
     job.note({ esphomeVersion: version });
     for (const { directory, members } of staged.leftOut)
@@ -68,8 +68,8 @@ export async function runJob(
 }
 
 /** Never `esphome clean`: it wipes what other devices share (ESPHome 2026.10). */
-async function clean(job: RunningJob, deps: RunnerDeps): Promise<Outcome> {
-  await deps.cleanBuildDir(job.record.configuration);
+async function clean(job: RunningJob, lease: JobLease, deps: RunnerDeps): Promise<Outcome> {
+  await deps.cleanBuildDir(job.record.configuration, lease);
   return { to: 'completed', artifacts: null };
 }
 

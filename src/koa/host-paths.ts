@@ -17,15 +17,14 @@ import {
   readSidecar,
 } from '../artifacts/build-location.js';
 import { findFiles, findFirmware } from '../artifacts/firmware.js';
-import { assertInside, assertUnlinked } from '../disk/contained.js';
+import { assertInside } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
-import { removeTree, moveToTrash } from '../disk/remove.js';
+import { removeTree } from '../disk/remove.js';
 import { measure, type Usage } from '../disk/usage.js';
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import { parseJsonObject } from '../disk/json.js';
 import type { StorageJson } from '../esphome/storage-json.js';
 import type { Configuration, Paths, RemoteKey } from '../paths/index.js';
-import { remoteKeyOf } from '../paths/resolver.js';
 import type { ReceiverCore } from '../receiver-api.js';
 
 /** A downloadable file of a build. */
@@ -82,15 +81,16 @@ export interface HostPaths extends Pick<
   /** The configurations of all stored builds of peers, sorted, including those whose jobs were removed. */
   listRemote(): Promise<readonly Configuration[]>;
   /**
-   * Removes all data of one device of a peer, if there is any, once no build of it runs. Throws `STATE` for a local
-   * configuration, `TRAVERSAL` for a planted link, `LOCK_TIMEOUT`.
+   * Removes all data of one device of a peer, if there is any, once no build of it runs. A link in the device's place is
+   * removed itself. Throws `STATE` for a local configuration, `TRAVERSAL` when the directory of the peer is a link,
+   * `LOCK_TIMEOUT`, and `CANCELLED` when the receiver is closed meanwhile.
    */
   removeRemote(configuration: string): Promise<void>;
 }
 
 const maxBuildInfoBytes = 64 * 1024;
 
-export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' | 'clean'>): HostPaths {
+export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'clean' | 'removeDevice'>): HostPaths {
   const { paths } = core;
 
   function idedataOf(configuration: string, { name, toolchain }: StorageJson): string | null {
@@ -168,7 +168,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'underLease' 
     wipeBuild: (configuration) => withoutPlaces(() => wipeBuild(configuration)),
     archivePaths: (configuration) => withoutPlaces(() => archivePaths(configuration)),
     listRemote: () => listRemote(paths),
-    removeRemote: (configuration) => withoutPlaces(() => removeRemote(core, configuration)),
+    removeRemote: (configuration) => withoutPlaces(() => core.removeDevice(configuration)),
   } satisfies HostPaths);
 }
 
@@ -195,19 +195,6 @@ async function listRemote(paths: Paths): Promise<readonly Configuration[]> {
     }
   }
   return found;
-}
-
-async function removeRemote(
-  { paths, underLease }: Pick<ReceiverCore, 'paths' | 'underLease'>,
-  configuration: string,
-): Promise<void> {
-  const key = remoteKeyOf(paths, configuration);
-  const { layout, buildsDir } = paths;
-  await underLease(key, 'the device is being removed', async () => {
-    await assertUnlinked(buildsDir, layout.subtree(key));
-    const trashed = await moveToTrash(layout.subtree(key), layout.trashDir);
-    if (trashed !== null) await removeTree(trashed);
-  });
 }
 
 function keyOf(paths: Paths, peer: string, name: string): RemoteKey | null {

@@ -8,14 +8,12 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
-import { moveToTrash } from '../disk/remove.js';
 import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog } from './device-usage.js';
 import {
-  emptyTrash,
-  type DeviceLease,
+  removeFromDevice,
   type UnderLease,
   type LeftInPlace,
   type Removed,
@@ -70,29 +68,15 @@ function builtBytes({ usage }: ResetDeps, key: RemoteKey): number {
 }
 
 async function reset(key: RemoteKey, deps: ResetDeps): Promise<void> {
-  const { layout, usage, underLease, signal } = deps;
-  const trashed: string[] = [];
-  try {
-    await underLease(key, 'its builds are reset', (lease) => setAside(key, lease, layout, trashed));
-  } finally {
-    // Also what came there before something failed: nobody else looks for it while this process lives.
-    await emptyTrash(trashed, signal);
-    await usage.measure(key, signal);
-  }
-}
-
-async function setAside(
-  key: RemoteKey,
-  lease: DeviceLease,
-  layout: Layout,
-  trashed: string[],
-): Promise<void> {
+  const { layout, usage, signal } = deps;
   const subtree = layout.subtree(key);
-  await assertUnlinked(layout.buildsDir, subtree);
-  for (const name of await namesIn(subtree)) {
-    if (kept.has(name)) continue;
-    const moved = await lease.publish(() => moveToTrash(join(subtree, name), layout.trashDir));
-    if (moved !== null) trashed.push(moved);
+  try {
+    await removeFromDevice(key, { reason: 'its builds are reset' }, deps, async (move) => {
+      await assertUnlinked(layout.buildsDir, subtree);
+      for (const name of await namesIn(subtree)) if (!kept.has(name)) await move(join(subtree, name));
+    });
+  } finally {
+    await usage.measure(key, signal);
   }
 }
 

@@ -6,6 +6,7 @@
  * what devices share, so that tidying up never costs anybody but its owner a rebuild. The original's sweep went by the
  * times of directories: it deleted shared caches every day, and left what departed peers had built for ever.
  */
+import { setAsideBuild } from '../compile/build-dir.js';
 import { ReceiverError, quote } from '../errors.js';
 import { devicesOnDisk } from '../jobs/devices-on-disk.js';
 import { isTerminal } from '../jobs/record.js';
@@ -16,7 +17,7 @@ import { openDeviceUsage } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
 import { createOwners, type Owners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { resetDevices } from './reset.js';
-import { joinResults, type SweepReport } from './sweep.js';
+import { joinResults, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from './sweeper.js';
 import type { UsageReport } from './usage.js';
 
@@ -53,8 +54,13 @@ export interface RetentionService {
   readonly noRoomFor: Sweeper['noRoomFor'];
   /** Resets what was built for these peers. Null when jobs of theirs are under way. Rejects when something is left. */
   resetPeers(ids: readonly DashboardId[]): Promise<void> | null;
-  /** Measures a device whose files the host has changed. */
-  remeasure(key: RemoteKey): Promise<void>;
+  /**
+   * Removes what was built for a peer's device; its configuration and sidecar stay. Throws `STATE` for a local
+   * configuration, `TRAVERSAL`, `LOCK_TIMEOUT`, `CANCELLED` and system errors.
+   */
+  clean(configuration: string): Promise<void>;
+  /** Removes all that is here of a peer's device. Nothing there is fine. Throws as `clean`. */
+  removeDevice(configuration: string): Promise<void>;
   /** Whose key the data of each peer is; by it a peer's data is removed. */
   readonly owners: Owners;
   /** Resolves when nothing is being removed. */
@@ -118,6 +124,17 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
     return joinResults(dryRun, [await tracked(resetDevices(keys, { dryRun }, own))]);
   };
 
+  async function clean(configuration: string): Promise<void> {
+    const key = remoteKeyOf(paths, configuration);
+    try {
+      await removeFromDevice(key, { reason: 'the build is being removed' }, own, (move) =>
+        setAsideBuild(paths, configuration, move),
+      );
+    } finally {
+      await usage.measure(key, signal);
+    }
+  }
+
   async function resetAll(ids: readonly DashboardId[]): Promise<void> {
     const { left } = await resetDevices(await devices(ids), {}, own);
     if (left.length > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { left });
@@ -141,7 +158,11 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
       return tracked(resetAll(ids));
     },
-    remeasure: (key) => tracked(usage.measure(key, signal)),
+    clean: (configuration) => tracked(clean(configuration)),
+    async removeDevice(configuration) {
+      const key = remoteKeyOf(paths, configuration);
+      await tracked(removeDevice(key, { reason: 'the device is being removed' }, own));
+    },
     owners,
     async close() {
       stopping.abort();

@@ -8,10 +8,9 @@ import { rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
-import { moveToTrash, removeTree } from '../disk/remove.js';
+import { type Fence, openTrash } from '../disk/remove.js';
 import { isReceiverError } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
-import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceUsageLog, type DeviceRecord } from './device-usage.js';
@@ -93,19 +92,11 @@ export function whyLeft(error: unknown): string {
   return isReceiverError(error) ? error.message : 'it could not be removed; the log says why';
 }
 
-/**
- * Takes one device's directory away, whole: moved out of sight under the lease, deleted afterwards. A crash in between
- * leaves it in the trash, which the next start empties; half a directory never stays under its name.
- */
-export interface DeviceLease {
-  readonly publish: Lease['publish'];
-}
-
-/** Runs the work as the owner of one device's directory. Throws `LOCK_TIMEOUT` when it is not free in time. */
+/** Runs the work as the owner of one device's directory. Throws `LOCK_TIMEOUT` when it is not free in time, `CANCELLED`. */
 export type UnderLease = <T>(
   key: RemoteKey,
   reason: string,
-  work: (lease: DeviceLease) => Promise<T>,
+  work: (lease: Fence) => Promise<T>,
   deadlineMs?: number,
 ) => Promise<T>;
 
@@ -127,40 +118,45 @@ export interface DeviceRemoval {
 }
 
 /**
- * False when it was not wanted any more, or nothing was there. What lies at the device's place goes whatever it is; a
- * link is taken away itself. Throws `LOCK_TIMEOUT`, `TRAVERSAL` for a peer's directory that is a link, system errors.
+ * Takes one device's directory away, whole. False when it was not wanted any more, or nothing was there. What lies at the
+ * device's place goes whatever it is; a link is taken away itself. Throws `LOCK_TIMEOUT`, `CANCELLED`, `TRAVERSAL` for a
+ * peer's directory that is a link, and system errors.
  */
 export async function removeDevice(
   key: RemoteKey,
   removal: DeviceRemoval,
   deps: RemovalDeps,
 ): Promise<boolean> {
-  const { layout, usage, underLease, signal } = deps;
+  const { layout, usage } = deps;
   const subtree = layout.subtree(key);
-  const trashed = await underLease(
-    key,
-    removal.reason,
-    async (lease) => {
-      if (removal.isWanted?.() === false) return null;
-      await assertUnlinked(layout.buildsDir, dirname(subtree));
-      const moved = await lease.publish(() => moveToTrash(subtree, layout.trashDir));
-      await usage.forget(key);
-      return moved;
-    },
-    removal.deadlineMs,
-  );
-  if (trashed === null) return false;
-  await rmdir(dirname(subtree)).catch(() => {});
-  await emptyTrash([trashed], signal);
-  return true;
+  let isGone = false;
+  await removeFromDevice(key, removal, deps, async (move) => {
+    if (removal.isWanted?.() === false) return;
+    await assertUnlinked(layout.buildsDir, dirname(subtree));
+    isGone = await move(subtree);
+    await usage.forget(key);
+    await rmdir(dirname(subtree)).catch(() => {});
+  });
+  return isGone;
 }
 
-/** Deletes what lies in the trash; what is left when the signal aborts, the next start deletes. Throws system errors. */
-export async function emptyTrash(trashed: readonly string[], signal: AbortSignal | undefined): Promise<void> {
+/**
+ * The one way in which anything of a device is removed: `work` has it moved out of sight under the device's lease, each
+ * move refused once the lease is lost, and it is deleted when the next owner may be at work already. Half a directory
+ * never stays under its name.
+ */
+export async function removeFromDevice(
+  key: RemoteKey,
+  { reason, deadlineMs }: Pick<DeviceRemoval, 'reason' | 'deadlineMs'>,
+  { layout, underLease, signal }: Pick<RemovalDeps, 'layout' | 'underLease' | 'signal'>,
+  work: (move: (path: string) => Promise<boolean>) => Promise<void>,
+): Promise<void> {
+  const trash = openTrash(layout.trashDir);
   try {
-    for (const path of trashed) await removeTree(path, signal);
-  } catch (error) {
-    if (signal?.aborted !== true) throw error;
+    await underLease(key, reason, (lease) => work((path) => trash.move(path, lease)), deadlineMs);
+  } finally {
+    // Also what came there before something failed: nobody else looks for it while this process lives.
+    await trash.empty(signal);
   }
 }
 

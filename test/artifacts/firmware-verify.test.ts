@@ -7,10 +7,14 @@ import { test, type TestContext } from 'node:test';
 
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
 import { verifyBuild } from '../../src/artifacts/firmware.js';
+import type { Fence } from '../../src/disk/remove.js';
 import { isReceiverError, messageOf } from '../../src/errors.js';
 import { createPaths, dashboardId, deviceFromFile, type Paths } from '../../src/paths/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { tempDir } from '../support/temp-dir.js';
+
+/** A lease that is not lost. */
+const held: Fence = { publish: (act) => act() };
 
 interface Device {
   readonly paths: Paths;
@@ -142,7 +146,7 @@ test('A parent directory that links out of the data directory is detected', asyn
 test('The environment’s directories are created, and the temporary one is removed at the end', async (t) => {
   const at = await device(t);
   const env = { HOME: join(at.base, 'tools/home'), TMPDIR: join(at.subtree, 'tmp') };
-  const directory = await openBuildDir(at.paths, at.configuration, env);
+  const directory = await openBuildDir(at.paths, at.configuration, env, held);
   for (const place of Object.values(env)) assert.ok((await stat(place)).isDirectory());
   await directory.close({ trusted: true });
   assert.deepEqual((await readdir(at.subtree)).toSorted(), ['config']);
@@ -152,7 +156,7 @@ test('The environment’s directories are created, and the temporary one is remo
 test('A temporary directory that the build does not own stays', async (t) => {
   const at = await device(t);
   const TMPDIR = join(at.base, 'shared');
-  const directory = await openBuildDir(at.paths, at.configuration, { TMPDIR });
+  const directory = await openBuildDir(at.paths, at.configuration, { TMPDIR }, held);
   await directory.close({ trusted: true });
   assert.ok((await stat(TMPDIR)).isDirectory());
 });
@@ -160,17 +164,17 @@ test('A temporary directory that the build does not own stays', async (t) => {
 test('After a build that may have left damage, its output is not reused', async (t) => {
   const at = await device(t);
   at.compile();
-  await (await openBuildDir(at.paths, at.configuration, {})).close({ trusted: true });
-  const second = await openBuildDir(at.paths, at.configuration, {});
+  await (await openBuildDir(at.paths, at.configuration, {}, held)).close({ trusted: true });
+  const second = await openBuildDir(at.paths, at.configuration, {}, held);
   assert.ok((await stat(at.program)).isFile(), 'removed before it was needed');
   await second.close({ trusted: false });
-  const next = await openBuildDir(at.paths, at.configuration, {});
+  const next = await openBuildDir(at.paths, at.configuration, {}, held);
   assert.deepEqual([second.isEmptied, next.isEmptied], [false, true]);
   await assert.rejects(stat(at.program), { code: 'ENOENT' });
   await assert.rejects(verifyBuild(at.paths, at.configuration), { code: 'WROTE_ELSEWHERE' });
   at.compile();
   await next.close({ trusted: true });
-  assert.equal((await openBuildDir(at.paths, at.configuration, {})).isEmptied, false);
+  assert.equal((await openBuildDir(at.paths, at.configuration, {}, held)).isEmptied, false);
 });
 
 test('A receiver that dies during a compile counts as damage; cleaning ignores a sidecar that points outside', async (t) => {
@@ -179,10 +183,10 @@ test('A receiver that dies during a compile counts as damage; cleaning ignores a
   const outside = join(at.base, 'outside');
   await mkdir(outside);
   await writeFile(join(outside, 'esphome_pch.h.gch'), '');
-  await openBuildDir(at.paths, at.configuration, {});
+  await openBuildDir(at.paths, at.configuration, {}, held);
   for (const build_path of [outside, join(at.base, 'gone'), at.program, `${at.program}/x`, null]) {
     await at.editSidecar({ build_path });
-    await openBuildDir(at.paths, at.configuration, {});
+    await openBuildDir(at.paths, at.configuration, {}, held);
     assert.deepEqual(await readdir(outside), ['esphome_pch.h.gch']);
   }
 });
@@ -192,15 +196,15 @@ test('A mark that a build replaced with a link is not followed', async (t) => {
   const victim = join(at.base, 'victim');
   await writeFile(victim, 'precious');
   await symlink(victim, join(at.subtree, '.unfinished'));
-  await openBuildDir(at.paths, at.configuration, {});
+  await openBuildDir(at.paths, at.configuration, {}, held);
   assert.equal(await readFile(victim, 'utf8'), 'precious');
 });
 
 test('Cleaning removes the build and keeps the configuration and the sidecar', async (t) => {
   const at = await device(t);
   at.compile();
-  await openBuildDir(at.paths, at.configuration, {});
-  await cleanBuildDir(at.paths, at.configuration);
+  await openBuildDir(at.paths, at.configuration, {}, held);
+  await cleanBuildDir(at.paths, at.configuration, held);
   assert.deepEqual((await readdir(at.subtree)).toSorted(), ['config', 'storage']);
-  await cleanBuildDir(at.paths, at.configuration);
+  await cleanBuildDir(at.paths, at.configuration, held);
 });

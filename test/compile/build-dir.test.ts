@@ -4,9 +4,13 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
+import type { Fence } from '../../src/disk/remove.js';
 import { createPaths, type Paths } from '../../src/paths/index.js';
 import { exampleId } from '../support/hostile.js';
 import { tempDir } from '../support/temp-dir.js';
+
+/** A lease that is not lost. */
+const held: Fence = { publish: (act) => act() };
 
 const configuration = `.esphome/.remote_builds/${exampleId}/kitchen/config/kitchen.yaml`;
 
@@ -30,7 +34,7 @@ async function device(t: TestContext, below: string): Promise<{ paths: Paths; su
 test('Cleaning removes the build, even one elsewhere in the subtree, and keeps the rest', async (t) => {
   for (const below of ['build/kitchen', 'out/of/the/way']) {
     const { paths, subtree } = await device(t, below);
-    await cleanBuildDir(paths, configuration);
+    await cleanBuildDir(paths, configuration, held);
     const left = await readdir(subtree, { recursive: true });
     assert.deepEqual(
       left.filter((name) => /^(build|idedata)|way/.test(name)),
@@ -43,7 +47,7 @@ test('Cleaning removes the build, even one elsewhere in the subtree, and keeps t
 test('A sidecar that names the configuration, the sidecars or another device does not get them removed', async (t) => {
   for (const below of ['config', 'storage', '.', 'config/deeper', '../hall/build']) {
     const { paths, subtree } = await device(t, below);
-    await cleanBuildDir(paths, configuration);
+    await cleanBuildDir(paths, configuration, held);
     const left = await readdir(subtree);
     assert.ok(left.includes('config') && left.includes('storage'), below);
     assert.ok((await readdir(join(subtree, below))).includes('file'), below);
@@ -54,7 +58,29 @@ test('A link in place of the build directory is refused, and its target stays', 
   const { paths } = await device(t, 'build/kitchen');
   const twin = configuration.replaceAll('kitchen', 'twin');
   await symlink(paths.resolveDataDir(configuration), paths.resolveDataDir(twin));
-  await assert.rejects(cleanBuildDir(paths, twin), { code: 'TRAVERSAL' });
-  await assert.rejects(openBuildDir(paths, twin, {}), { code: 'TRAVERSAL' });
+  await assert.rejects(cleanBuildDir(paths, twin, held), { code: 'TRAVERSAL' });
+  await assert.rejects(openBuildDir(paths, twin, {}, held), { code: 'TRAVERSAL' });
   assert.ok((await readdir(paths.resolveDataDir(configuration))).includes('build'));
+});
+
+test('A clean whose lease is lost goes no further: what it has moved is deleted, the rest and the mark stay', async (t) => {
+  const { paths, subtree } = await device(t, 'build/kitchen');
+  await openBuildDir(paths, configuration, {}, held);
+  let moves = 0;
+  const lost: Fence = {
+    publish(act) {
+      moves += 1;
+      return moves > 1 ? Promise.reject(new Error('the lease is lost')) : act();
+    },
+  };
+  await assert.rejects(cleanBuildDir(paths, configuration, lost), /the lease is lost/);
+  assert.deepEqual((await readdir(subtree)).toSorted(), [
+    '.unfinished',
+    'build',
+    'config',
+    'idedata',
+    'storage',
+  ]);
+  assert.deepEqual(await readdir(join(subtree, 'build')), ['x']);
+  assert.deepEqual(await readdir(paths.layout.trashDir), []);
 });

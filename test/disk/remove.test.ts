@@ -5,7 +5,7 @@ import { chmod, link, mkdir, readdir, symlink, truncate, writeFile } from 'node:
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { moveToTrash, removeTree } from '../../src/disk/remove.js';
+import { type Fence, moveToTrash, openTrash, removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
 import { tempDir } from '../support/temp-dir.js';
 
@@ -96,4 +96,55 @@ test('A walk ends when it is not wanted any more, also within one directory', as
   const walk = measure(base, { signal: ending.signal });
   setImmediate(() => ending.abort());
   await assert.rejects(walk, { name: 'AbortError' });
+});
+
+/** What was moved before the lease was lost, and nothing after. */
+function lostAfter(moves: number): Fence {
+  let left = moves;
+  return {
+    publish(act) {
+      left -= 1;
+      return left < 0 ? Promise.reject(new Error('lost')) : act();
+    },
+  };
+}
+
+test('What is moved to the trash is out of sight at once, and deleted when the trash is emptied', async (t) => {
+  const base = await tempDir(t);
+  const trashDir = join(base, 'trash');
+  for (const name of ['build/x', 'cache']) await mkdir(join(base, name), { recursive: true });
+  const trash = openTrash(trashDir);
+  const fence = lostAfter(Infinity);
+  assert.deepEqual(
+    [await trash.move(join(base, 'build'), fence), await trash.move(join(base, 'gone'), fence)],
+    [true, false],
+  );
+  assert.deepEqual((await readdir(base)).toSorted(), ['cache', 'trash']);
+  assert.equal((await readdir(trashDir)).length, 1);
+  await trash.empty();
+  await trash.empty();
+  assert.deepEqual(await readdir(trashDir), []);
+});
+
+test('Nothing is moved once the lease is lost, and what was moved before is deleted', async (t) => {
+  const base = await tempDir(t);
+  const trashDir = join(base, 'trash');
+  for (const name of ['one', 'two']) await mkdir(join(base, name));
+  const trash = openTrash(trashDir);
+  const fence = lostAfter(1);
+  await trash.move(join(base, 'one'), fence);
+  await assert.rejects(trash.move(join(base, 'two'), fence), /lost/);
+  await trash.empty();
+  assert.deepEqual((await readdir(base)).toSorted(), ['trash', 'two']);
+  assert.deepEqual(await readdir(trashDir), []);
+});
+
+test('Emptying the trash ends with its signal, and leaves the rest for the next start', async (t) => {
+  const base = await tempDir(t);
+  const trashDir = join(base, 'trash');
+  await mkdir(join(base, 'build/x'), { recursive: true });
+  const trash = openTrash(trashDir);
+  await trash.move(join(base, 'build'), lostAfter(1));
+  await trash.empty(AbortSignal.abort());
+  assert.equal((await readdir(trashDir)).length, 1);
 });

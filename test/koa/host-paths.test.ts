@@ -37,10 +37,14 @@ async function setting(t: Cleanups): Promise<Setting> {
     return result;
   }
   const hook = createHostPaths({
-    ...{ paths, underLease },
+    paths,
+    removeDevice: () => Promise.reject(new Error('nothing is removed here')),
     async clean(configuration) {
       const key = paths.parseConfiguration(configuration);
-      if (key !== null) await underLease(key, 'a clean', () => cleanBuildDir(paths, configuration));
+      if (key !== null)
+        await underLease(key, 'a clean', () =>
+          cleanBuildDir(paths, configuration, { publish: (act) => act() }),
+        );
     },
   });
   return { root, paths, hook, leases };

@@ -58,13 +58,15 @@ export async function createModelWorld(t: Cleanups): Promise<World> {
       return new Promise(() => {});
     };
     if (death === 'before the move') return die();
+    let hasMoved = false;
     const result = await work({
       async publish(act) {
         const moved = await act();
+        hasMoved ||= moved !== null;
         return death === 'after the move' && moved !== null ? die() : moved;
       },
     });
-    return death === 'after the lease' && result !== null ? die() : result;
+    return death === 'after the lease' && hasMoved ? die() : result;
   };
   const here = await keptPlace(t, { underLease });
   for (const name of ['beside', 'config/beside', 'config/.esphome/beside']) await here.canary(name);

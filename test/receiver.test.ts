@@ -1,0 +1,90 @@
+/** What a receiver does to a peer's device for its host, and what becomes of that when it is closed. */
+import assert from 'node:assert/strict';
+import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { systemClock } from '../src/async/clock.js';
+import { acquireLease } from '../src/locks/lease.js';
+import { silentLog as log } from '../src/log.js';
+import { resolveOptions } from '../src/options/core.js';
+import { createPaths } from '../src/paths/index.js';
+import { openPeerTable } from '../src/peers/peers.js';
+import { openReceiver } from '../src/receiver.js';
+import type { ReceiverCore } from '../src/receiver-api.js';
+import { createOwners } from '../src/retention/peer-data.js';
+import { standInEsphome } from '../src/testing/index.js';
+import { keyOf, mine, other, plant } from './retention/place.js';
+import { defaultTiming as timing } from './support/options.js';
+import { tempDir, type Cleanups } from './support/temp-dir.js';
+import { waitFor } from './support/wait-for.js';
+
+const key = keyOf(mine, 'kitchen');
+const configuration = `.esphome/.remote_builds/${mine}/kitchen/config/kitchen.yaml`;
+
+/** With a build of a device of each of two peers. */
+async function receiverWithBuilds(t: Cleanups): Promise<ReceiverCore> {
+  const configDir = await tempDir(t);
+  const receiver = await openReceiver(
+    resolveOptions({ configDir, esphome: standInEsphome, provisionVersions: false }),
+  );
+  t.after(() => receiver.close());
+  for (const peer of [mine, other]) await plant(receiver.paths.layout, keyOf(peer, 'kitchen'));
+  return receiver;
+}
+
+async function namesIn({ paths }: ReceiverCore): Promise<string[]> {
+  return (await readdir(paths.layout.subtree(key))).toSorted();
+}
+
+for (const act of ['clean', 'removeDevice'] as const) {
+  test(`\`${act}\` goes on when the device is free, and touches nothing of another peer`, async (t) => {
+    const receiver = await receiverWithBuilds(t);
+    const { layout } = receiver.paths;
+    const busy = await acquireLease({ locksDir: layout.locksDir, key, reason: 'a build', timing, log });
+    const done = receiver[act](configuration);
+    await busy.release();
+    await done;
+    const left = act === 'clean' ? ['.config.from', 'config', 'out', 'storage'] : [];
+    assert.deepEqual(await namesIn(receiver).catch(() => []), left);
+    assert.ok((await readdir(layout.subtree(keyOf(other, 'kitchen')))).includes('build'));
+    await waitFor(async () => (await readdir(layout.trashDir)).length === 0, { what: 'an empty trash' });
+    await receiver[act](configuration);
+    await assert.rejects(receiver[act]('kitchen.yaml'), { code: 'STATE' });
+  });
+}
+
+test('A link in the place of a device is removed itself, a peer whose directory is one is refused', async (t) => {
+  const receiver = await receiverWithBuilds(t);
+  const { buildsDir, layout } = receiver.paths;
+  const outside = await tempDir(t);
+  await mkdir(join(outside, 'attic'));
+  await writeFile(join(outside, 'attic', 'canary'), 'alive');
+  await symlink(join(outside, 'attic'), join(buildsDir, mine, 'attic'));
+  await receiver.removeDevice(configuration.replaceAll('kitchen', 'attic'));
+  assert.deepEqual(await readdir(join(buildsDir, mine)), ['kitchen']);
+  await symlink(outside, join(buildsDir, 'dashboard-linked'));
+  const linked = configuration.replace(mine, 'dashboard-linked').replaceAll('kitchen', 'attic');
+  await assert.rejects(receiver.removeDevice(linked), { code: 'TRAVERSAL' });
+  await assert.rejects(receiver.clean(linked), { code: 'TRAVERSAL' });
+  assert.deepEqual(await readdir(join(outside, 'attic')), ['canary']);
+  assert.deepEqual(await readdir(layout.trashDir), []);
+});
+
+test('A start removes what another key has left under the id of a peer, before it is ready', async (t) => {
+  const configDir = await tempDir(t);
+  const options = resolveOptions({ configDir, esphome: standInEsphome, provisionVersions: false });
+  const { layout } = createPaths({ configDir });
+  await mkdir(layout.ownersDir, { recursive: true });
+  await plant(layout, key);
+  const removeData = (): Promise<boolean> => Promise.resolve(true);
+  await createOwners({ ownersDir: layout.ownersDir, removeData, log }).claim(mine, 'ab'.repeat(32));
+  const peers = await openPeerTable(options.stateDir, { clock: systemClock, log });
+  const nobody = { label: '', labelAuto: false, friendlyName: '', haAddon: false };
+  const place = { pairedAt: 0, address: '', connectBackPort: 0 };
+  await peers.add({ dashboardId: mine, publicKey: Buffer.alloc(32, 1), ...nobody, ...place });
+
+  const receiver = await openReceiver(options);
+  t.after(() => receiver.close());
+  await assert.rejects(namesIn(receiver), { code: 'ENOENT' });
+});
