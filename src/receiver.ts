@@ -51,6 +51,8 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
 
 /** Each part registers its end as soon as it has begun; the list is walked backwards. */
 async function assemble(options: ResolvedOptions, ends: Disposer): Promise<ReceiverCore> {
+  /** Aborted first of all when the receiver closes: nobody waits for a busy device any more. */
+  const closing = new AbortController();
   const { log, connectionLimits, stateDir } = options;
   const paths = pathsOf(options);
   const { layout } = paths;
@@ -130,8 +132,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     work: (lease: Lease) => Promise<T>,
     deadlineMs = leaseDeadlineMs,
   ): Promise<T> {
-    const { signal } = new AbortController();
-    const lease = await acquire({ key, reason, signal, deadlineMs });
+    const lease = await acquire({ key, reason, signal: closing.signal, deadlineMs });
     try {
       await lease.confirm();
       return await work(lease);
@@ -143,7 +144,6 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const peers = table.list().length;
   log.info({ pin: identity.pin, buildsDir, stateDir, slots: options.slots, peers }, 'receiver started');
   let isCalling = false;
-  let isClosed = false;
 
   return Object.freeze({
     options,
@@ -159,14 +159,14 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     removeDevice: keeper.removeDevice,
     accept: server.accept,
     callBackFrom(place) {
-      if (!options.connectBack || isClosed || isCalling) return;
+      if (!options.connectBack || closing.signal.aborted || isCalling) return;
       isCalling = true;
       ends.add(startConnectBack({ ...place, ...{ identity, table, pairing, sessions, clock, log } }));
     },
     subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
     async close() {
-      const isFirst = !isClosed;
-      isClosed = true;
+      const isFirst = !closing.signal.aborted;
+      closing.abort();
       await ends.dispose();
       if (isFirst) log.info({}, 'receiver closed');
     },

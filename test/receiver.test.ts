@@ -38,6 +38,29 @@ async function namesIn({ paths }: ReceiverCore): Promise<string[]> {
 }
 
 for (const act of ['clean', 'removeDevice'] as const) {
+  test(`A receiver that is closed while \`${act}\` waits for a busy device ends the wait, and nothing is gone`, async (t) => {
+    const receiver = await receiverWithBuilds(t);
+    const { layout } = receiver.paths;
+    const before = await namesIn(receiver);
+    const asked: string[] = [];
+    const busy = await acquireLease({ locksDir: layout.locksDir, key, reason: 'a build', timing, log });
+    t.after(() => busy.release());
+    const waiting = receiver[act](configuration).then(
+      () => asked.push('done'),
+      (error: { code?: string }) => asked.push(error.code ?? 'another error'),
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(asked, []);
+
+    await receiver.close();
+    await waiting;
+    assert.deepEqual(asked, ['CANCELLED']);
+    assert.deepEqual(await namesIn(receiver), before);
+    assert.deepEqual(await readdir(layout.trashDir), []);
+    await assert.rejects(receiver[act](configuration), { code: 'CANCELLED' });
+    assert.deepEqual(await namesIn(receiver), before);
+  });
+
   test(`\`${act}\` goes on when the device is free, and touches nothing of another peer`, async (t) => {
     const receiver = await receiverWithBuilds(t);
     const { layout } = receiver.paths;

@@ -8,7 +8,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
-import { systemCode } from '../errors.js';
+import { isReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog } from './device-usage.js';
@@ -54,6 +54,7 @@ export async function resetDevices(
       removed.push({ item, bytes: dryRun ? before : Math.max(0, before - builtBytes(deps, key)) });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
+      if (isReceiverError(error, 'CANCELLED')) continue;
       const { dashboardId, device } = key;
       deps.log.error({ dashboardId, device, err: error }, 'device reset failed');
     }

@@ -62,7 +62,7 @@ export async function sweepDevices(
       deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'device removed');
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
-      if (isReceiverError(error, 'LOCK_TIMEOUT')) continue;
+      if (isReceiverError(error, 'LOCK_TIMEOUT') || isReceiverError(error, 'CANCELLED')) continue;
       deps.log.error({ dashboardId, device, err: error }, 'device removal failed');
     }
   }
@@ -89,6 +89,7 @@ export function strangeLeft(strange: readonly Strange[]): LeftInPlace[] {
 /** Ours name no place of this machine; others are in the log. */
 export function whyLeft(error: unknown): string {
   if (isReceiverError(error, 'LOCK_TIMEOUT')) return 'it is in use';
+  if (isReceiverError(error, 'CANCELLED')) return 'the build server is stopping';
   return isReceiverError(error) ? error.message : 'it could not be removed; the log says why';
 }
 
