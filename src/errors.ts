@@ -1,38 +1,35 @@
 /**
- * The one family of errors, and the one way to show a stranger's text in a message.
- *
- * Every refusal carries a literal `code` to branch on and the facts to log. The message is written for a
- * person and holds no host path, because messages travel to peers; paths belong into `facts`, which only the
- * log sees. The accident that this prevents: a caller who compares message texts, and a peer who reads where
- * the receiver keeps its files.
+ * The errors of the receiver, and the safe way to show a stranger's text in a message. Every error has a literal `code` to
+ * branch on, so that no caller compares messages. The message is written for people and contains no host path, because it
+ * can be sent to a peer; paths belong into `facts`, which only the log shows.
  */
 
-/** Every code with what it means. The table in README.md is checked against this one by a test. */
+/** Every code with its meaning. A test compares the codes with the table in README.md. */
 export const errorCodes = {
-  TRAVERSAL: 'a name or path from outside could leave its place, or has the shape of such a one',
-  OPTIONS: 'the options contradict themselves or hold a value of the wrong type',
-  BUNDLE: 'an uploaded bundle is damaged, too large or holds something other than plain files',
-  ARTIFACTS: 'a finished build does not hold what its client needs',
-  WROTE_ELSEWHERE: 'a compile ended well but its results are not where the resolver says',
-  STORAGE: "a file of ESPHome's is missing or cannot be read",
+  TRAVERSAL: 'a name or path could lead out of its directory',
+  OPTIONS: 'an option or argument is invalid',
+  BUNDLE: 'a bundle is damaged, too large, or holds something other than files',
+  ARTIFACTS: 'a finished build lacks a file that its client needs',
+  WROTE_ELSEWHERE: 'a compile succeeded, but its results are not where they must be',
+  STORAGE: 'a file that ESPHome writes is missing or unreadable',
   LOCK_TIMEOUT: 'the lock on a build directory was not free in time',
-  LOCK_LOST: 'the lock on a build directory was lost while it was held',
-  FENCED: 'a newer owner of the lock has published already',
-  CANCELLED: 'the operation was cancelled by its caller',
+  LOCK_LOST: 'the lock on a build directory was lost while held',
+  FENCED: 'a newer owner of the lock has already published',
+  CANCELLED: 'the caller cancelled the operation',
   SPAWN: 'a program could not be started',
   PROVISION: 'an ESPHome could not be found or installed',
   RESOURCE: 'the machine has too little room for a build',
-  NOISE: 'a handshake or transport message is not a valid Noise message',
+  NOISE: 'a message is not a valid Noise message',
   PROTOCOL: 'the other side broke a rule of the peer link',
-  REJECTED: 'the other side refused, for the reason that it gave',
-  PAIRING: 'the pairing request does not exist or is not the one that was shown',
+  REJECTED: 'the other side refused; `facts.reason` says why',
+  PAIRING: 'the pairing request does not exist, or has a different pin',
   NOT_FOUND: 'there is no such job, peer or file',
-  STATE: 'the call does not fit the present state',
+  STATE: 'the call is not possible in the current state',
 } as const;
 
 export type ErrorCode = keyof typeof errorCodes;
 
-/** Facts for the log. Values may hold host paths and hostile text: print them through {@link quote}. */
+/** Facts for the log. Values can contain host paths and hostile text: print them with {@link quote}. */
 export type Facts = Readonly<Record<string, unknown>>;
 
 const family = Symbol.for('koa-esphome-receiver.error');
@@ -51,7 +48,7 @@ export class ReceiverError extends Error {
   }
 }
 
-/** Tells our errors from all others, also when two copies of this package are loaded. */
+/** Recognises our errors, even if two copies of this package are loaded. */
 export function isReceiverError(error: unknown, code?: ErrorCode): error is ReceiverError {
   if (typeof error !== 'object' || error === null || !(family in error)) return false;
   return code === undefined || ('code' in error && error.code === code);
@@ -75,9 +72,8 @@ const showable = /^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$/u;
 const hidden = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/u;
 
 /**
- * Shows hostile text in one line: quoted, at most 80 UTF-16 units of it, people's own letters as they are and everything
- * without a picture as an escape, so that neither a terminal nor a log reader can be led astray. Takes time bounded by
- * the limit.
+ * Shows hostile text safely for terminals and log readers: quoted, in one line, at most 80 UTF-16 units, with visible
+ * letters of any script and everything else escaped. The limit also bounds its run time.
  */
 export function quote(value: unknown): string {
   if (typeof value !== 'string') return value === null ? 'null' : `(${typeof value})`;
@@ -95,7 +91,7 @@ function shownOrEscaped(character: string): string {
   ).join('');
 }
 
-/** The message of whatever was thrown. */
+/** The message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

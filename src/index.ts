@@ -1,6 +1,6 @@
 /**
- * The door. Everything that a host needs is here; `./paths` is the resolver alone, `./offloader` the client and
- * `./testing` the stand-in compiler.
+ * The main entry point (short because it only re-exports), with everything that a host needs. The others are `./paths`, the
+ * path functions alone, `./offloader`, the client, and `./testing`, the stand-in compiler.
  */
 export { createReceiver, type Receiver } from './koa/plugin.js';
 export type { AnnounceOptions, ReceiverOptions } from './koa/receiver-options.js';

@@ -1,11 +1,11 @@
 /**
- * The shape of a logger, so that a host brings its own (pino and console-like loggers fit) and the library never prints
- * by itself. Each line is a stable event name with facts; an error stands under `err`, with its stack and cause.
+ * The interface of a logger. The host provides it (pino and console-like loggers fit), and the library itself never
+ * prints. Each line is a stable event name with facts; an error is the fact `err`, with its stack and cause.
  */
 
 type Write = (facts: Readonly<Record<string, unknown>>, text: string) => void;
 
-/** Facts first, then the name of the event. Host paths may stand in the facts: a log stays on the machine. */
+/** Facts first, then the name of the event. Facts can contain host paths, because a log stays on the machine. */
 export interface Log {
   debug: Write;
   info: Write;
@@ -13,14 +13,14 @@ export interface Log {
   error: Write;
 }
 
-/** The default: says nothing. */
+/** The default. */
 export const silentLog: Log = Object.freeze({ debug() {}, info() {}, warn() {}, error() {} });
 
 const minuteMs = 60_000;
 
 /**
- * Warns of refusals, at most `perMinute` lines of them: whoever is refused decides how often it tries. The next line
- * after a pause counts those that were left out as `suppressed`.
+ * Warns of refusals in at most `perMinute` lines, because a refused client decides how often it retries. The next line
+ * has the number of omitted ones as `suppressed`.
  */
 export function createRefusalLog(
   log: Log,

@@ -1,6 +1,6 @@
 /**
- * What a receiver is to those who mount it: contracts without code, so that the host's side of the house depends on
- * what is promised here and not on how the parts are wired.
+ * The receiver as a mount sees it: its contracts, and the facades over pairing, peers and jobs. The facades check ids and
+ * configurations once and expose no other part, so that a mount depends on this contract and not on the wiring.
  */
 import type { Environment } from './esphome/environment.js';
 import type { JobEvent, JobService } from './jobs/job-service.js';
@@ -27,73 +27,70 @@ import {
   type RequestView,
 } from './views.js';
 
-/** What a mount needs of a receiver. */
 export interface ReceiverCore {
   readonly options: ResolvedOptions;
-  /** The resolver, for code that has no context at hand. */
   readonly paths: Paths;
-  /** SHA-256 of the receiver's public key in lower-case hex: what people compare. */
+  /** SHA-256 of the receiver's public key in lower-case hex, which people compare. */
   readonly pin: string;
   readonly pairing: Pairing;
   readonly peers: Peers;
   readonly jobs: Jobs;
-  /** What is kept and what goes. */
   readonly retention: Retention;
-  /** The host's own ESPHome, asked at most every 30 s. Throws `PROVISION` when there is none, or it does not answer. */
+  /** The version of the host's ESPHome, checked at most every 30 s. Throws `PROVISION` when it is missing or silent. */
   esphomeVersion(): Promise<string>;
   /**
-   * The complete environment of a configuration's compile. Local: the host's own, unchanged. Remote: an allow-list of
-   * it, pinned to the build's data directory; the directories that it names (`HOME`, `TMPDIR`) are made when a build
-   * begins. Throws `TRAVERSAL`, and `OPTIONS` for a variable that holds a NUL or a line end.
+   * The complete environment of a configuration's compile. Local: the host's environment, unchanged. Remote: an allow-list
+   * of it, pinned to the build's data directory; directories that it names (`HOME`, `TMPDIR`) are created when a build
+   * begins. Throws `TRAVERSAL`, and `OPTIONS` for a variable with a NUL or a line end.
    */
   composeEnvironment(configuration: string): Environment;
   /**
-   * Removes what was built for a peer's device, once no build of it runs; its configuration and sidecar stay. Never
-   * `esphome clean`, which empties what devices share. Throws `STATE` for a local configuration, `TRAVERSAL`,
-   * `LOCK_TIMEOUT`, and `CANCELLED` when the receiver is closed while it waits.
+   * Removes the build of a peer's device, once no build of it runs; configuration and sidecar stay. Does not call `esphome
+   * clean`, which empties shared caches. Throws `STATE` for a local configuration, `TRAVERSAL`, `LOCK_TIMEOUT`, and
+   * `CANCELLED` when the receiver is closed while it waits.
    */
   clean(configuration: string): Promise<void>;
-  /** Removes all that is here of a peer's device, once no build of it runs. Nothing there is fine. Throws as `clean`. */
+  /** Removes everything of a peer's device, once no build of it runs. Nothing there is fine. Throws as `clean`. */
   removeDevice(configuration: string): Promise<void>;
-  /** Takes a connection of the peer link over. */
+  /** Takes over a connection of the peer link. */
   accept(transport: Transport): void;
   /**
-   * A port of the receiver's own is open: from now on peers that stay away are called back, where the host wants that.
-   * Of several ports the first is told.
+   * Starts to connect back to absent peers, if the option is on, and tells them this port. Only the first call has an
+   * effect.
    */
   callBackFrom(place: CallingPlace): void;
-  /** Follows jobs, pairing and sessions. The function that it returns ends that. */
+  /** Reports events of jobs, pairing and sessions. The returned function ends that. */
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
-  /** Ends sessions, builds and timers; resolves when nothing of it runs any more. */
+  /** Ends sessions, builds and timers; resolves when none is running. */
   close(): Promise<void>;
 }
 
 /** The pairing window and its requests. */
 export interface Pairing {
   /**
-   * Opens the window for five minutes, or extends it. Each client has a share of its own, so that an operator's page that
-   * closes does not shut the door on another's. `client` is any name; without one it is the host's share. Throws
-   * `OPTIONS` for a name of over 64 characters, and for more than 64 of them.
+   * Opens the window for five minutes, or extends it. Each client has its own share, so one operator's page does not close
+   * the window for another. `client` is any name; the default is the share of the host. Throws `OPTIONS` for a name of more
+   * than 64 characters, and for more than 64 clients.
    */
   open(client?: string): void;
-  /** Gives that client's share up; without a name, closes the window for all. The last one drops who waits. */
+  /** Ends the client's share, or closes the window for all if there is no name. The end of the window drops all requests. */
   close(client?: string): void;
-  /** When the window closes by itself, in milliseconds from now; 0 while it is closed. */
+  /** Milliseconds until the window closes by itself; 0 when it is closed. */
   closesInMs(): number;
   requests(): readonly RequestView[];
-  /** Approves the request that has this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for a bad id. */
+  /** Approves the request with this pin. Throws `PAIRING` when there is none, `TRAVERSAL` for an invalid id. */
   approve(dashboardId: string, pin: string, options?: DecisionOptions): Promise<PeerView>;
-  /** Drops the request. False when there is none. Throws `TRAVERSAL` for a bad id. */
+  /** Drops the request. False when there is none. Throws `TRAVERSAL` for an invalid id. */
   reject(dashboardId: string, options?: DecisionOptions): boolean;
   /**
-   * For a server without a screen: opens the window for 15 minutes for exactly one pairing, with a key that is
-   * shown once. Throws `STATE` when a dashboard is paired already.
+   * Opens the window for 15 minutes for exactly one pairing, with a key that is shown once: for a server without a screen.
+   * Throws `STATE` when a dashboard is already paired.
    */
   armOneTimeKey(show: (key: string) => void): void;
 }
 
 export interface DecisionOptions {
-  /** Who decided, for the log. Default: the host. */
+  /** The author of the decision, for the log. Default: the host. */
   readonly by?: string | undefined;
 }
 
@@ -101,10 +98,10 @@ export interface DecisionOptions {
 export interface Peers {
   list(): readonly PeerView[];
   /**
-   * Ends the approval, the peer's session and its jobs; resolves when they have ended. Its builds and results are then
-   * removed, unless they are to be kept: for the same key, should it pair again. Another key that pairs under the id has
-   * them removed first, for ids are chosen by peers. Once more, it removes what was
-   * kept. False when there is neither such a peer nor such data. Throws `TRAVERSAL`.
+   * Ends the approval, the peer's session and its jobs, then removes its builds and results. With `data: 'keep'` they stay
+   * for the same key, in case it pairs again, until a second call removes them; another key that pairs under the id has
+   * them removed first, because peers choose their ids. False when there is neither such a peer nor data. Throws
+   * `TRAVERSAL`.
    */
   revoke(
     dashboardId: string,
@@ -116,27 +113,21 @@ export interface Peers {
 export interface Jobs {
   list(): readonly JobView[];
   get(id: string): JobView | undefined;
-  /** Asks the job to stop. False when there is none, or it has ended. */
+  /** Cancels the job. False when there is none, or it has ended. */
   cancel(id: string): boolean;
   /**
-   * Waits for a slot for a build that the host runs by itself; it takes its turn with the builds of the peers, and
-   * counts among them until it is released. To be released on every way out.
-   * Rejects with the signal's reason, `TRAVERSAL`, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
-   * receiver is closed meanwhile, `STATE` afterwards. Closing the receiver does not wait for the build.
+   * Waits for a slot for the host's own build, which queues with the builds of peers and counts among them. Always release
+   * the slot. Rejects with the signal's reason, `TRAVERSAL`, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
+   * receiver closes meanwhile, `STATE` afterwards. Closing the receiver does not wait for the build.
    */
   enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
-  /** The host's own builds that wait for a slot or have one, oldest first. */
+  /** The host's own builds that wait for a slot or hold one, oldest first. */
   local(): readonly LocalJobView[];
 }
 
-/**
- * What a mount sees of the pairing pairing, the peers and the jobs: ids and configurations are checked here, once, and
- * nothing else of the parts can be reached.
- */
-
 type Listen<E> = (listener: (event: E) => void) => () => void;
 
-/** One stream of what jobs, pairing and sessions tell. */
+/** Merges the events of jobs, pairing and sessions. */
 export function eventsOf(
   ...sources: readonly Listen<JobEvent | PairingEvent | SessionEvent>[]
 ): Listen<ReceiverEvent> {
@@ -146,7 +137,7 @@ export function eventsOf(
   };
 }
 
-/** The window's share of the operator: one for all pages of the host. */
+/** The host's share of the pairing window. */
 const operator = 'operator';
 
 export function pairingOf(pairing: PairingService): Pairing {
@@ -187,15 +178,15 @@ export function peersOf(
 ): Peers {
   return Object.freeze({
     list: () => table.list().map((peer) => peerView(peer, sessions.get(peer.dashboardId) !== undefined)),
-    async revoke(text: string, { data: wish = 'delete', by }: Parameters<Peers['revoke']>[1] = {}) {
+    async revoke(text: string, { data: choice = 'delete', by }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
-      // What would be removed may lie in the same directory as the other one's.
+      // The data of both can be in the same directory.
       if (table.hasTwin(id)) return false;
-      const isKept = wish === 'keep';
+      const isKept = choice === 'keep';
       const had = isKept ? false : data.has(id);
-      // Its work ends and goes whatever becomes of the file that says so.
-      const leave = isKept ? data.cancelJobs(id) : data.remove(id);
-      const [isRemoved, hadData] = await Promise.all([pairing.revoke(id, by), had, leave]);
+      // Starts before the peers file is written, so a failed write does not prevent it.
+      const removal = isKept ? data.cancelJobs(id) : data.remove(id);
+      const [isRemoved, hadData] = await Promise.all([pairing.revoke(id, by), had, removal]);
       return isRemoved || hadData;
     },
   });

@@ -1,6 +1,6 @@
 /**
- * Wires the parts into a receiver and owns their life. It knows no Koa and no socket library: a mount gives it
- * connections and shows what it says.
+ * Creates the parts of a receiver, connects them and ends them. It knows neither Koa nor a socket library: a mount provides
+ * the connections and shows the events.
  */
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -33,10 +33,10 @@ import { createPeerServer } from './server/peer-server.js';
 import { createSessions, type Sessions } from './server/sessions.js';
 import { createToolDirectories } from './toolchains/directories.js';
 
-/** How long the host's own work waits for a build to end. */
+/** How long operations of the host wait for a build to end. */
 const leaseDeadlineMs = 30_000;
 
-/** Makes a receiver that is ready for connections. Throws `OPTIONS`, `STATE` and system errors; nothing runs then. */
+/** Creates a receiver that is ready for connections. Throws `STATE` and system errors, with no part left running. */
 export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCore> {
   const ends = createDisposer();
   try {
@@ -49,7 +49,7 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
   }
 }
 
-/** Each part registers its end as soon as it has begun; the list is walked backwards. */
+/** Each part registers its end as soon as it has started; the ends run in reverse order. */
 async function assemble(options: ResolvedOptions, ends: Disposer): Promise<ReceiverCore> {
   /** Aborted first of all when the receiver closes: nobody waits for a busy device any more. */
   const closing = new AbortController();
@@ -58,8 +58,8 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
   const timing = lockTiming(options.lockStaleMs);
-  const acquire = ({ key, reason, ...wish }: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
-    acquireLease({ ...wish, key, reason, locksDir: layout.locksDir, timing, log });
+  const acquire = (request: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
+    acquireLease({ ...request, locksDir: layout.locksDir, timing, log });
 
   const { identity, table } = await openTrust(options, ends);
   const sessions = createSessions(clock, log);
@@ -76,17 +76,17 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     ...{ paths, composeEnvironment, chooseEsphome: esphome.choose, acquire, timing, toolDirectories, clock },
   });
   ends.add(() => jobs.close());
-  const keeper = await openRetentionService({
+  const retentionService = await openRetentionService({
     ...{ paths, layout, jobs, underLease, clock, log },
     retention: options.retention,
     resultTtlMs: options.resultTtlMs,
     minFreeDiskBytes: options.minFreeDiskBytes,
     tools: createToolStore({ layout, directories: toolDirectories, timing, clock, log }),
   });
-  ends.add(() => keeper.close());
-  // What a build leaves behind is noted until the last one has stopped.
+  ends.add(() => retentionService.close());
+  // Retention records what builds leave on disk until the last one has stopped.
   ends.add(() => jobs.suspend());
-  const pairing = await openPairing(options, { table, jobs, sessions, owners: keeper.owners });
+  const pairing = await openPairing(options, { table, jobs, sessions, owners: retentionService.owners });
   const server = createPeerServer({
     ...{ identity, pairing, jobs, sessions, clock, log, connectionLimits },
     openIntake(configurationFilename) {
@@ -97,7 +97,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     bundleLimits: options.bundleLimits,
     maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
-    noRoomFor: keeper.noRoomFor,
+    noRoomFor: retentionService.noRoomFor,
     resetBuilds: options.peerReset === 'none' ? undefined : resetBuilds,
     about: {
       friendlyName: options.friendlyName,
@@ -121,10 +121,10 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const recovery = await startRecovery({ layout, stateDir, timing, jobIds, log });
   ends.add(() => recovery.close());
 
-  /** Of one peer or of all, as the operator allows. A job that comes meanwhile waits for its device. */
+  /** Removes the builds of this peer, or of all peers if the operator allows it. New jobs wait for their device. */
   function resetBuilds(peer: DashboardId): Promise<void> | null {
     const ids = options.peerReset === 'own' ? [peer] : table.list().map(({ dashboardId: id }) => id);
-    return keeper.resetPeers(ids);
+    return retentionService.resetPeers(ids);
   }
   async function underLease<T>(
     key: RemoteKey,
@@ -150,13 +150,13 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
     paths,
     pin: identity.pin,
     pairing: pairingOf(pairing),
-    peers: peersOf(table, pairing, sessions, { ...keeper.owners, cancelJobs: jobs.cancelAllOf }),
+    peers: peersOf(table, pairing, sessions, { ...retentionService.owners, cancelJobs: jobs.cancelAllOf }),
     jobs: jobsOf(jobs, paths),
-    retention: keeper.retention,
+    retention: retentionService.retention,
     esphomeVersion: esphome.version,
     composeEnvironment,
-    clean: keeper.clean,
-    removeDevice: keeper.removeDevice,
+    clean: retentionService.clean,
+    removeDevice: retentionService.removeDevice,
     accept: server.accept,
     callBackFrom(place) {
       if (!options.connectBack || closing.signal.aborted || isCalling) return;
@@ -186,7 +186,7 @@ async function makeDirectories(directories: readonly string[]): Promise<void> {
   await Promise.all(directories.map((directory) => mkdir(directory, { recursive: true, mode: 0o700 })));
 }
 
-/** The receiver's key and the dashboards that it trusts. */
+/** Opens the receiver's key and its approved dashboards. */
 async function openTrust(
   { stateDir, takeOver: from, log }: ResolvedOptions,
   ends: Disposer,
@@ -198,18 +198,12 @@ async function openTrust(
   return { identity, table };
 }
 
-interface PairingParts {
-  readonly table: PeerTable;
-  readonly jobs: JobService;
-  readonly sessions: Sessions;
-  readonly owners: Owners;
-}
-
-/** Pairing that binds what is stored under an id to the key that it was built for. */
+/** Opens pairing such that the data stored under an id belongs to one key. */
 async function openPairing(
   { connectionLimits, log }: ResolvedOptions,
-  { table, jobs, sessions, owners }: PairingParts,
+  parts: { table: PeerTable; jobs: JobService; sessions: Sessions; owners: Owners },
 ): Promise<PairingService> {
+  const { table, jobs, sessions, owners } = parts;
   for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
   const keys = createKeyChangeGuard({
     peers: table.list,

@@ -1,7 +1,7 @@
 /**
- * What leaves the receiver towards its host: jobs, peers, requests and events, as TypeScript sees them and as JSON in
- * the admin routes, the event stream and `serve --json`. One shape and one spelling (camelCase) for all of them, and a
- * field of the records inside leaves only when it is named here.
+ * Jobs, peers, requests and events as a host sees them: in TypeScript, and as JSON in the admin routes, the event stream
+ * and `serve --json`. All have one shape and one spelling (camelCase), and a field of an internal record is visible only if
+ * it is named here.
  */
 import type { ArtifactFacts } from './artifacts/store.js';
 import type { Progress } from './esphome/progress.js';
@@ -22,7 +22,7 @@ export interface JobView {
   readonly id: string;
   readonly dashboardId: DashboardId;
   readonly peerLabel: string;
-  /** The dashboard's own id of the job. Several jobs can share one, because a dashboard may submit a lost job again. */
+  /** The dashboard's own id of the job. Several jobs can share one, because a dashboard can submit a lost job again. */
   readonly peerJobId: string;
   /** The name of the YAML file. */
   readonly file: string;
@@ -60,7 +60,7 @@ export interface JobView {
   readonly cached: boolean;
 }
 
-/** A build of the host's own that waits for a slot or holds one. */
+/** One of the host's own builds, which waits for a slot or holds one. */
 export interface LocalJobView extends LocalJob {
   /** `waiting` as a sentence; null when the build does not wait. */
   readonly waitingText: string | null;
@@ -73,7 +73,7 @@ export interface Fingerprint {
   readonly text: string;
 }
 
-/** A request to pair that waits for a decision. */
+/** A pending pairing request. */
 export interface RequestView {
   readonly dashboardId: DashboardId;
   /** SHA-256 of the dashboard's public key in lower-case hex. */
@@ -98,7 +98,7 @@ export interface PeerView extends RequestView {
 export type ReceiverEvent =
   /** The job has entered its state. A terminal state comes once, when nothing of the job runs any more. */
   | { readonly type: 'state'; readonly job: JobView }
-  /** The job waits for something other than its turn, or no longer does. */
+  /** The job's `waiting` has changed. */
   | { readonly type: 'waiting'; readonly job: JobView }
   /** Phase or percentage of the job has changed. */
   | { readonly type: 'progress'; readonly job: JobView }

@@ -1,11 +1,11 @@
-/** The refusals that are told, and how many of them. */
+/** The limited log of refusals. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { createRefusalLog, silentLog } from '../src/log.js';
 import { manualClock } from './async/manual-clock.js';
 
-test('A flood of refusals costs a bounded number of lines, and the next one counts what was left out', () => {
+test('A flood of refusals writes a bounded number of lines, and the next one counts the omitted ones', () => {
   const lines: Readonly<Record<string, unknown>>[] = [];
   const clock = manualClock();
   const log = { ...silentLog, warn: (facts: Readonly<Record<string, unknown>>) => void lines.push(facts) };

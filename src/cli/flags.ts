@@ -1,6 +1,6 @@
 /**
- * The flags of `serve`: options of the receiver under their own names, and four that only the program has. How a flag is
- * read and what `--help` says about it both follow from its declaration.
+ * The flags of `serve`: options of the receiver under their own names, and four that only the program has. The parser and
+ * `--help` both use the declarations here.
  */
 import { parseArgs } from 'node:util';
 
@@ -43,7 +43,7 @@ export const serveOptions = {
 type FlagName = keyof typeof serveOptions;
 const flagNames = Object.keys(serveOptions) as FlagName[];
 
-/** What the help calls the value of a flag; a flag without one is a switch. */
+/** The name of each flag's value in the help; a flag without one is a switch. */
 export const flagValues: Readonly<Partial<Record<FlagName, string>>> = {
   port: 'PORT',
   host: 'ADDRESS',
@@ -57,7 +57,7 @@ export function flagOf(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
-/** Throws `OPTIONS` for a wrong value, and what `parseArgs` throws for a flag that does not exist. */
+/** Throws `OPTIONS` for an invalid value, and an error of `parseArgs` for an unknown flag. */
 export function readFlags(args: string[]) {
   const { values, positionals } = parseArgs({
     args,
@@ -68,10 +68,8 @@ export function readFlags(args: string[]) {
   });
   const [directory, ...more] = positionals;
   if (directory === undefined || more.length > 0) {
-    throw new ReceiverError(
-      'OPTIONS',
-      `invalid arguments: expected one directory, got ${positionals.length}`,
-    );
+    const message = `invalid arguments: expected one directory, got ${positionals.length}`;
+    throw new ReceiverError('OPTIONS', message);
   }
   const given = flagNames.map((name) => [name, valueOf(name, values[flagOf(name).slice(2)])]);
   const nameFlag = ([name]: readonly PropertyKey[]): string => flagOf(String(name));
@@ -79,7 +77,7 @@ export function readFlags(args: string[]) {
   return { directory, ...read };
 }
 
-/** A text that is no number stays as it is, and the check quotes it. */
+/** Anything but digits stays a string, which the check then quotes. */
 function valueOf(name: FlagName, value: unknown): unknown {
   const isNumber = factsOf(serveOptions[name]).core instanceof z.ZodNumber;
   return isNumber && typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value;
@@ -87,7 +85,6 @@ function valueOf(name: FlagName, value: unknown): unknown {
 
 const helpWidth = 80;
 
-/** What `serve --help` prints. */
 export function serveHelp(): string {
   const flags = flagNames.map((name) => [flagOf(name), flagValues[name]].filter(Boolean).join(' '));
   const indent = Math.max(...flags.map((flag) => flag.length)) + 4;

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The command line: finds the command, and turns what goes wrong into one sentence and an exit code. A stack trace
- * is for us, not for somebody who gave a port that is taken.
+ * The command line: finds the command, and reports an error as one sentence and an exit code. A stack trace is for
+ * developers, not for a user whose port is in use.
  */
 import { readFileSync } from 'node:fs';
 
@@ -27,7 +27,7 @@ ${Object.entries(commands)
   .map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`)
   .join('\n')}
 
-  --help      prints this; after a command, what it takes
+  --help      prints this help; after a command, the help of that command
   --version   prints the name and the version of this program
 `;
 

@@ -1,6 +1,6 @@
 /**
- * What `serve` prints: for people, or one JSON object a line for programs. Names that a peer chose are quoted, so
- * that they cannot draw on a terminal.
+ * The output of `serve`: reports on stdout, as text for people or as one JSON object per line for programs, and the log on
+ * stderr. Names that a peer chose are quoted, and JSON escapes control characters, so that neither can control a terminal.
  */
 import type { Writable } from 'node:stream';
 
@@ -12,7 +12,7 @@ import type { ReceiverEvent } from '../views.js';
 export interface ServeReport {
   listening(at: { readonly host: string; readonly port: number; readonly pin: string }): void;
   pairingKey(key: string, validMs: number): void;
-  /** Nobody paired in time. */
+  /** The key has expired without a pairing. */
   lapsed(): void;
   event(event: ReceiverEvent): void;
 }
@@ -37,7 +37,7 @@ export function jsonReport(out: Writable): ServeReport {
   };
 }
 
-/** Sentences, with the pin as pictures, their names and in full. */
+/** Shows the pin as pictures, as their names and in full. */
 export function textReport(out: Writable): ServeReport {
   const line = (text: string): void => void out.write(`${text}\n`);
   return {
@@ -63,10 +63,6 @@ export function textReport(out: Writable): ServeReport {
   };
 }
 
-/**
- * The log of the command line: one line a message on stderr, so that stdout stays for what the command says.
- * Control characters in facts cannot reach the terminal: JSON escapes them.
- */
 function write(level: string, facts: Readonly<Record<string, unknown>>, text: string): void {
   const shown = Object.keys(facts).length === 0 ? '' : ` ${JSON.stringify(facts, readable)}`;
   process.stderr.write(`${new Date().toISOString()} ${level} ${text}${shown}\n`);

@@ -1,8 +1,7 @@
 /**
- * `serve`: a build server without a screen, ended by a signal.
- *
- * With nobody paired it prints a key that pairs exactly one dashboard within 15 minutes, and ends when that time
- * lapses, as the original does: a server that waits for ever for its first peer is a door that somebody forgot.
+ * `serve`: a build server without a screen, which runs until a signal. Without paired dashboards it prints a key that
+ * pairs exactly one within 15 minutes, and exits when that time has passed, like Device Builder: a server that waits for
+ * its first peer forever is a forgotten open door.
  */
 import { Console } from 'node:console';
 import { once } from 'node:events';
@@ -11,6 +10,7 @@ import { createServer } from 'node:http';
 
 import { ReceiverError, quote } from '../errors.js';
 import { findEsphome } from '../esphome/command.js';
+import { bind } from '../koa/listen.js';
 import { createReceiver, type Receiver } from '../koa/plugin.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
 import { readFlags } from './flags.js';
@@ -19,13 +19,13 @@ import { jsonReport, textReport, type ServeReport, stderrLog } from './report.js
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
   const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } = readFlags(args);
-  // The library of the announcement prints on the console, and stdout is for what `serve` says.
+  // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
   if ((await findEsphome({ esphome, environment: process.env })) === null) {
-    const wish = esphome ?? process.env['ESPHOME_COMMAND'];
-    const what = wish === undefined ? 'no esphome is on the PATH' : `${quote(wish)} is no program`;
-    throw new ReceiverError('PROVISION', `${what}: a build server needs one, see --esphome`);
+    const command = esphome ?? process.env['ESPHOME_COMMAND'];
+    const what = command === undefined ? 'no esphome on the PATH' : `${quote(command)} is not a program`;
+    throw new ReceiverError('PROVISION', `ESPHome not found: ${what}; set --esphome to its command`);
   }
   const receiver = await createReceiver({
     configDir: directory,
@@ -57,7 +57,7 @@ async function signalled(): Promise<number> {
   return 0;
 }
 
-/** Resolves to 1 when nobody is paired and the key lapses; never otherwise. */
+/** Resolves to 1 when the key expires without any paired dashboard; never otherwise. */
 function pairedInTime(receiver: Receiver, report: ServeReport, ending: AbortSignal): Promise<number> {
   return new Promise((resolve) => {
     if (receiver.peers.list().length > 0) return;
@@ -72,29 +72,20 @@ function pairedInTime(receiver: Receiver, report: ServeReport, ending: AbortSign
 }
 
 /**
- * The admin routes of a build server that has no dashboard, at a port of this machine alone: without them nobody could
- * pair a second dashboard, revoke one, or see what fills the disk. Koa is loaded for it and not before.
+ * Serves the admin routes on a loopback port, to pair a second dashboard, revoke one, or see what fills the disk. Koa is
+ * loaded only here. Resolves to a function that ends it. Throws `STATE` when the port cannot be bound, or without Koa.
  */
-
-/** Resolves, when it listens, to what ends it. Throws `STATE` for a port that is taken, or without Koa. */
 async function serveAdmin(receiver: Receiver, port: number): Promise<() => Promise<void>> {
   const { default: Koa } = await import('koa').catch((cause: unknown) => {
     throw new ReceiverError('STATE', '--admin needs the package koa', {}, { cause });
   });
   const app = new Koa();
-  // The log of the receiver says what goes wrong in it.
+  // The receiver's own log has its errors.
   app.silent = true;
   app.use(receiver.routes());
   const answer = app.callback();
   const server = createServer((request, response) => void answer(request, response));
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) => {
-      reject(
-        new ReceiverError('STATE', `the port ${port} of this machine cannot be bound`, { port }, { cause }),
-      );
-    });
-    server.listen(port, '127.0.0.1', resolve);
-  });
+  await bind(server, port, '127.0.0.1');
   return () =>
     new Promise((resolve) => {
       server.close(() => resolve());

@@ -84,7 +84,8 @@ export async function listenForPeers({
   };
 }
 
-function bind(server: Server, port: number, host: string): Promise<void> {
+/** Throws `STATE` when the address cannot be bound. */
+export function bind(server: Server, port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
       const why = systemCode(cause) === 'EADDRINUSE' ? 'is already in use' : 'cannot be bound';

@@ -1,6 +1,6 @@
 /**
- * A job record that is valid in every field, for tests of what keeps or shows records: each call gives a job of its
- * own, and a test says only what it is about.
+ * A valid job record for tests (short because it is one function): each call creates a new job, and a test sets only the
+ * fields that matter to it.
  */
 import { randomUUID } from 'node:crypto';
 

@@ -1,10 +1,10 @@
 /**
- * The door of `koa-esphome-receiver/testing`: a quick stand-in for ESPHome, and the suites that every job store and
- * every job queue must pass, ours and those of others.
+ * The entry point `koa-esphome-receiver/testing` (short because it mostly re-exports): a fast stand-in for ESPHome, and the
+ * test suites that every job store and job queue must pass, ours and those of others.
  */
 import { fileURLToPath } from 'node:url';
 
-/** The command of the stand-in; what it can be told to do stands at the head of its file. */
+/** The command of the stand-in. The header of its file lists the knobs. */
 export const standInEsphome: readonly [string, ...string[]] = [
   process.execPath,
   fileURLToPath(new URL('stand-in-esphome.js', import.meta.url)),

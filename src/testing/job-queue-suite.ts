@@ -1,13 +1,11 @@
-/**
- * What every job queue promises, as tests: call it from a test file with a way to make a queue.
- */
+/** The contract of a job queue as tests: call the suite from a test file with a factory of queues. */
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
 import { hostPeer, type JobQueue, type QueueTicket, type Slot } from '../jobs/queue.js';
 
-/** Makes an empty queue. Clean-ups go to `t.after`. */
+/** Creates an empty queue. Register cleanups with `t.after`. */
 export type QueueFactory = (t: TestContext, options: { readonly slots: number }) => Promise<JobQueue>;
 
 const never = new AbortController().signal;
@@ -16,9 +14,9 @@ function ticket(facts: Partial<QueueTicket> = {}): QueueTicket {
   return { peer: 'peer_one', target: 'compile', signal: never, ...facts };
 }
 
-/** Registers the tests under `name`. `settleMs`: the longest time between a release and the next one's turn. */
+/** Registers the tests under `name`. `settleMs`: the longest time from a release until the next job has the slot. */
 export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 } = {}): void {
-  /** The queue's answer, or null while the job still waits. */
+  /** The slot, or null while the job waits. */
   function watch(entering: Promise<Slot>): { slot: Slot | null; error: unknown } {
     const seen: { slot: Slot | null; error: unknown } = { slot: null, error: undefined };
     entering.then(
@@ -35,7 +33,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
   }
 
   describe(name, () => {
-    test('No more jobs hold a slot than there are slots, and they are served in order', async (t) => {
+    test('At most as many jobs run as there are slots, and they run in order', async (t) => {
       const queue = await make(t, { slots: 2 });
       const jobs = ['a', 'b', 'c', 'd'].map((id) => watch(queue.enter(id, ticket())));
       await settle();
@@ -53,7 +51,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
       assert.deepEqual(queue.status(), { running: ['a', 'c'], waiting: ['d'] });
     });
 
-    test('A slot is given back once, however often it is released', async (t) => {
+    test('A slot is freed once, however often it is released', async (t) => {
       const queue = await make(t, { slots: 1 });
       const [first, second, third] = ['a', 'b', 'c'].map((id) => watch(queue.enter(id, ticket())));
       await settle();
@@ -64,7 +62,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
       assert.equal(third?.slot, null);
     });
 
-    test('A waiting job that is cancelled leaves with the reason, and the others keep their places', async (t) => {
+    test('A cancelled waiting job rejects with the reason, and the others keep their order', async (t) => {
       const queue = await make(t, { slots: 1 });
       const controller = new AbortController();
       const first = watch(queue.enter('a', ticket()));
@@ -99,7 +97,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
       assert.deepEqual(queue.status(), { running: [], waiting: [] });
     });
 
-    test('Peers take turns, however many jobs one of them has, and the host is one of them', async (t) => {
+    test('Peers take turns, however many jobs one of them has, and the host counts as a peer', async (t) => {
       const queue = await make(t, { slots: 1 });
       const served: string[] = [];
       const slots = new Map<string, Slot>();
@@ -116,14 +114,14 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
         slots.get(served.at(-1) ?? '')?.release();
         const before = served.length;
         await settle();
-        assert.equal(served.length, before + 1, 'a slot was free and nobody got it');
+        assert.equal(served.length, before + 1, 'a slot was free and no job got it');
       }
-      assert.deepEqual(served, announced, 'they were served in another order than the queue had said');
+      assert.deepEqual(served, announced, 'the order differs from the announced one');
       for (const peer of ['a', 'b']) {
         const own = served.filter((id) => id.startsWith(peer));
-        assert.deepEqual(own, own.toSorted(), 'jobs of one peer have overtaken each other');
+        assert.deepEqual(own, own.toSorted(), 'jobs of one peer overtook each other');
       }
-      // While the others waited, the first peer had its running job and one turn.
+      // While the others waited, the first peer had its running job and one more.
       for (const id of ['b1', 'host1']) {
         const before = served.slice(0, served.indexOf(id));
         assert.ok(before.filter((other) => other.startsWith('a')).length <= 2, `${id} came too late`);
@@ -131,7 +129,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
       assert.ok(served.indexOf('b2') < served.indexOf('a4'), 'b2 came too late');
     });
 
-    test('A peer that comes later waits for no more than one job of each other peer', async (t) => {
+    test('A later peer waits for at most one job of each other peer', async (t) => {
       const queue = await make(t, { slots: 1 });
       const first = watch(queue.enter('a1', ticket({ peer: 'peer_a' })));
       for (const id of ['a2', 'a3', 'a4']) watch(queue.enter(id, ticket({ peer: 'peer_a' })));
@@ -144,7 +142,7 @@ export function jobQueueSuite(name: string, make: QueueFactory, { settleMs = 0 }
       if (late.slot === null) assert.deepEqual(queue.status().waiting.slice(0, 1), ['b1']);
     });
 
-    test('All free slots are used, whoever asks for them', async (t) => {
+    test('All free slots are used, even by a single peer', async (t) => {
       const queue = await make(t, { slots: 3 });
       const jobs = ['a1', 'a2', 'a3', 'a4'].map((id) => watch(queue.enter(id, ticket({ peer: 'peer_a' }))));
       await settle();

@@ -1,6 +1,4 @@
-/**
- * What every job store promises, as tests: call it from a test file with a way to open a store.
- */
+/** The contract of a job store as tests: call the suite from a test file with a factory of stores. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test, type TestContext } from 'node:test';
@@ -10,8 +8,8 @@ import type { JobStore } from '../jobs/store.js';
 import { exampleRecord } from './example-record.js';
 
 /**
- * Makes an empty place for records and returns how to open a store on it: each call opens the same place anew, as
- * another process would, or as this one does after a restart. Clean-ups go to `t.after`.
+ * Prepares an empty location for records and returns a function that opens a store on it, each time like another process
+ * or like this one after a restart. Register cleanups with `t.after`.
  */
 export type StoreFactory = (t: TestContext) => Promise<() => Promise<JobStore>>;
 
@@ -21,7 +19,7 @@ const never = new AbortController().signal;
 /** Registers the tests under `name`. */
 export function jobStoreSuite(name: string, prepare: StoreFactory): void {
   describe(name, () => {
-    test('A record that was put is there after the store is opened again', async (t) => {
+    test('A stored record is still there after the store is reopened', async (t) => {
       const open = await prepare(t);
       const record = exampleRecord({
         ...{ state: 'completed', startedAt: 2, finishedAt: 3, esphomeVersion: '2026.10.0', attempt: 2 },
@@ -62,7 +60,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       );
     });
 
-    test('A removed record does not come back, and removing an unknown one is no error', async (t) => {
+    test('A removed record does not return, and removing an unknown one does not fail', async (t) => {
       const open = await prepare(t);
       const store = await open();
       const [gone, kept] = [exampleRecord(), exampleRecord()];
@@ -72,7 +70,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       assert.deepEqual(await (await open()).load(), [kept]);
     });
 
-    test('A live job is given to nobody while its store is open, and afterwards to one', async (t) => {
+    test('A live job is taken over by no other store while its own is open, and by exactly one afterwards', async (t) => {
       const open = await prepare(t);
       const store = await open();
       const [live, ended] = [
@@ -95,7 +93,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       );
       assert.ok(
         loaded.some((records) => records[0]?.attempt === 2),
-        'what was put before is stored',
+        'the pending put is stored',
       );
       await waiting;
       const heir = others[loaded.findIndex((records) => records.length === 2)] ?? store;
@@ -104,7 +102,7 @@ export function jobStoreSuite(name: string, prepare: StoreFactory): void {
       assert.deepEqual(await (await open()).load(), [{ ...live, attempt: 3 }, ended]);
     });
 
-    test('Text of any script and length is kept as it is', async (t) => {
+    test('Text of any script and length is kept unchanged', async (t) => {
       const open = await prepare(t);
       const record = exampleRecord({
         peerLabel: 'Küche "1"\\\n\u2028\u{1f600}',

@@ -1,7 +1,7 @@
 /**
- * The stand-in's `compile`: it writes what a build of ESPHome 2026.10 leaves, at the moments at which that does,
- * and lets the knobs of the configuration strike half-way. An exclusive file in the build directory makes two
- * compiles in one directory a loud failure, where the real ones ruin each other's results in silence.
+ * The stand-in's `compile`: it writes the files of an ESPHome 2026.10 build in the same order, and applies the knobs of
+ * the configuration half-way. An exclusive file in the build directory makes two compiles in one directory fail loudly,
+ * where real ones silently corrupt each other's results.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -82,7 +82,7 @@ async function generateAndBuild(node, dataDir, build, skipBootloader) {
   info('Generating C++ source...');
   const buildInfoFile = path.join(build, 'build_info.json');
   const firmware = path.join(build, place(target.image ?? target.firmware, name));
-  // A build that was stopped half-way has left the program of another configuration: ninja sees that, too.
+  // After an interrupted build, the program is of another configuration; ninja detects that too.
   const isFresh = readJson(buildInfoFile)?.['config_hash'] === hash && isOf(firmware, hash);
   for (const file of [...commonProject, ...target.project])
     write(path.join(build, place(file, name)), `${file}\n`);
@@ -144,7 +144,7 @@ function showStep(step, total, isNinja) {
   else print(`[${step}/${total}] ${step === total ? 'LINK program' : `CXX obj/src/part${step}.cpp.o`}`);
 }
 
-/** A program that can be started: it says whose it is and lives on until it is killed. @param {string} file @param {Node} node */
+/** An executable program that prints its origin and runs until it is killed. @param {string} file @param {Node} node */
 function writeFirmware(file, { knobs, name, hash }) {
   if (knobs.has('no-firmware')) return;
   fs.rmSync(file, { force: true });
@@ -153,7 +153,7 @@ function writeFirmware(file, { knobs, name, hash }) {
 }
 
 /**
- * What a build leaves: all of it tells which configuration it is of, and little of it can be compressed.
+ * The program of a build: all of it depends on the configuration, and it is nearly incompressible.
  * @param {string} name @param {number} hash @param {number} bytes of padding
  */
 export function programOf(name, hash, bytes) {

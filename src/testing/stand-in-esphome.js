@@ -1,24 +1,24 @@
 #!/usr/bin/env node
 /**
- * A STAND-IN for the `esphome` command: quick, and no compiler. It proves nothing about ESPHome; tests use it
- * where they are about us, and the real ESPHome where they are about the build.
+ * A STAND-IN for the `esphome` command: fast, and without a compiler. It proves nothing about ESPHome: tests of the
+ * receiver use it, and tests of builds use the real ESPHome.
  *
- * It answers `version`, `config <yaml>` and `compile <yaml>` as ESPHome 2026.10 does (streams, texts, exit codes,
- * files, `ESPHOME_DATA_DIR`), says in its output what it is, and holds an exclusive file in the build directory
- * while it runs: a second compile there ends with 98. Comment lines in the YAML tell it to misbehave:
+ * It answers `version`, `config <yaml>` and `compile <yaml>` like ESPHome 2026.10 (streams, texts, exit codes, files,
+ * `ESPHOME_DATA_DIR`), identifies itself in its output, and holds an exclusive file in the build directory while it runs:
+ * a second compile there ends with 98. Comment lines in the YAML make it misbehave:
  *
  *     # stand-in: sleep=500 lines=10000 print=g++:_fatal_error:_Killed
  *
  * | knob | effect |
  * | --- | --- |
  * | `platform=esp32` | the tree of another platform |
- * | `sleep=MS`, `wait=FILE` | half-way: rest; wait until FILE exists |
+ * | `sleep=MS`, `wait=FILE` | half-way: sleep; wait until FILE exists |
  * | `lines=N`, `print=TEXT` | half-way: N lines of output; one line, `_` for a space |
- * | `exit=N` | 2: an invalid configuration, nothing written; else: half-way, as a failed step |
- * | `tools` | installs into the shared tools of the platform, alone (else 96), and fails if a file `broken` is there |
- * | `signal=NAME` | half-way: ends itself by that signal |
+ * | `exit=N` | 2: an invalid configuration, nothing written; otherwise half-way, as a failed step |
+ * | `tools` | installs into the shared tools of the platform, exclusively (otherwise 96), and fails if a file `broken` exists |
+ * | `signal=NAME` | half-way: ends itself with that signal |
  * | `size=BYTES` | pads the firmware |
- * | `ignore-term`, `fork` | stays on SIGTERM; leaves a `sleep` in a process group of its own behind |
+ * | `ignore-term`, `fork` | ignores SIGTERM; leaves a `sleep` in its own process group behind |
  * | `no-sidecar`, `no-firmware`, `link-out`, `elsewhere` | ends with 0, and the result is missing, a link, or not below `ESPHOME_DATA_DIR` |
  */
 

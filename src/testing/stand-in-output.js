@@ -1,7 +1,7 @@
 /**
- * The stand-in's two streams, used as ESPHome 2026.10 uses them: its own log lines go to stderr, all else to stdout,
- * each in the moment of its writing, so that both keep their order when they are one pipe. None of the stand-in's
- * files imports `node:process`: that opens the global's streams, and writing here would then fail on a full pipe.
+ * The stand-in's two streams, used like ESPHome 2026.10: its own log lines go to stderr, all else to stdout, each written
+ * synchronously, so that both keep their order in one pipe. None of the stand-in's files imports `node:process`: that opens
+ * the global's streams, and writing here would then fail on a full pipe.
  */
 import * as fs from 'node:fs';
 

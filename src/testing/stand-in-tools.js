@@ -1,7 +1,7 @@
 /**
- * The shared tools of the stand-in: a directory where the environment puts those of the platform. Nothing is
- * installed there but a file, and a second file holds others off meanwhile: two first builds at once are a loud
- * failure, where the real ones leave half of a toolchain in silence.
+ * The shared tools of the stand-in, in the platform's directory from the environment. It installs only one file, and a
+ * second file excludes others meanwhile: two simultaneous first builds fail loudly, where real ones silently leave half of
+ * a toolchain.
  */
 import * as fs from 'node:fs';
 import path from 'node:path';
@@ -12,7 +12,7 @@ const sharedInstallation = 96;
 
 /**
  * @param {import('./stand-in-node.js').Node} node
- * @param {() => Promise<number>} steps the build itself, while which the tools are being installed
+ * @param {() => Promise<number>} steps the build itself, which runs while the tools are installed
  * @returns {Promise<number>} the exit code
  */
 export async function withTools({ knobs, target }, steps) {

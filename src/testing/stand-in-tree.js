@@ -1,9 +1,7 @@
 /**
- * What ESPHome 2026.10 leaves on disk for each platform: names, places and the sidecar's keys are the real ones,
- * contents are short texts of our own. A STAND-IN for tests that need a build's files and not a firmware; the
- * suite holds it against the real ESPHome where that is installed.
- *
- * Plain JavaScript, so that the stand-in starts without a loader.
+ * The files of ESPHome 2026.10 on disk for each platform: names, paths and the sidecar's keys are real, contents are our
+ * own short texts. A STAND-IN for tests that need a build's files but no firmware; the real tests compare it with the real
+ * ESPHome. It is plain JavaScript, so that the stand-in starts without a loader.
  */
 
 export const version = '2026.10.0';
@@ -15,8 +13,8 @@ export const version = '2026.10.0';
  * @property {string} framework
  * @property {string} toolchain
  * @property {string | null} frameworkVersion
- * @property {readonly string[]} loads integrations that come by themselves
- * @property {string} firmware below the build path, as the sidecar has it
+ * @property {readonly string[]} loads integrations that are loaded automatically
+ * @property {string} firmware below the build path, as in the sidecar
  * @property {string} [image] written in its place
  * @property {readonly string[]} project written before the build
  * @property {readonly string[]} outputs written by the build, besides the firmware
@@ -151,7 +149,7 @@ function inEnv(leaf) {
 }
 
 /**
- * The sidecar, its keys in the order in which ESPHome writes them.
+ * The sidecar, with its keys in ESPHome's order.
  * @param {{ name: string, friendlyName: string | null, hasNetwork: boolean, integrations: readonly string[] }} node
  * @param {Platform} target
  * @param {string} buildPath

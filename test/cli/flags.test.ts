@@ -1,4 +1,4 @@
-/** The flags of `serve`: how they are read, and that the help says all that there are. */
+/** The flags of `serve`: how they are read, and that the help lists all of them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -15,14 +15,14 @@ const flags = [
   '--json',
 ];
 
-test('Without a flag `serve` has the defaults', () => {
+test('Without flags, `serve` uses the defaults', () => {
   assert.deepEqual(readFlags(['dir']), {
     ...{ directory: 'dir', port: 6055, host: '0.0.0.0', connectBack: false, announce: false, json: false },
     ...{ esphome: undefined, takeOver: undefined, admin: undefined },
   });
 });
 
-test('Each flag is read as its option, numbers as numbers', () => {
+test('Each flag is read as its option, with numbers as numbers', () => {
   const words =
     '--port 0 --host ::1 --esphome esp --take-over old --connect-back --announce --admin 80 --json dir';
   assert.deepEqual(readFlags(words.split(' ')), {
@@ -31,7 +31,7 @@ test('Each flag is read as its option, numbers as numbers', () => {
   });
 });
 
-test('A wrong flag is named as it was written, with what was expected', () => {
+test('The error for an invalid flag has its name as written and the expected value', () => {
   const refused: readonly (readonly [words: string[], message: string])[] = [
     [['dir', '--port', 'abc'], 'invalid --port: expected an integer from 0 to 65535, got "abc"'],
     [['dir', '--port', '70000'], 'invalid --port: expected an integer from 0 to 65535, got 70000'],

@@ -1,4 +1,4 @@
-/** The program itself: what it says about itself, without doing anything. */
+/** The program itself: its version and its help. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { test } from 'node:test';
@@ -19,7 +19,7 @@ test('--version prints the name and the version of the package', async () => {
   assert.equal(await said('--version'), `koa-esphome-receiver ${version}\n`);
 });
 
-test('--help names the commands, and after a command its flags', async () => {
+test('--help lists the commands, and after a command its flags', async () => {
   assert.match(await said('--help'), /^Usage: koa-esphome-receiver <command>\n[^]*\n {2}serve {2,}\S/);
   assert.equal(await said('serve', '--help'), serveHelp());
 });

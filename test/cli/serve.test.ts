@@ -1,4 +1,4 @@
-/** `serve` as a program: what it prints for programs and people, one pairing by key, and its ends. */
+/** `serve` as a program: its output for programs and people, one pairing by key, and its exit codes. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -29,7 +29,7 @@ function serveWords(directory: string): string[] {
   return ['serve', directory, '--port', '0', '--host', '127.0.0.1', '--esphome', esphome];
 }
 
-/** A module to start with: whatever waits for 15 minutes waits for half a second. */
+/** A preloaded module: timers of 15 minutes fire after half a second. */
 const hurry = `data:text/javascript;base64,${Buffer.from(
   `
   const real = setTimeout;
@@ -37,13 +37,13 @@ const hurry = `data:text/javascript;base64,${Buffer.from(
 `,
 ).toString('base64')}`;
 
-/** The object of one event, once it has been printed. */
+/** Waits for the object of one event in the output. */
 async function event(child: Child, name: string): Promise<Record<string, unknown>> {
   const [line] = await child.printed(new RegExp(`^\\{"event":"${name}".*\\}$`, 'm'), { deadlineMs: 20_000 });
   return JSON.parse(line) as Record<string, unknown>;
 }
 
-test('With --json every event is one object: listening, the key, the pairing, the jobs; SIGTERM ends with 0', async (t) => {
+test('With --json, every event is one object: listening, the key, the pairing, the jobs; SIGTERM ends with 0', async (t) => {
   const { child } = await serve(t, '--json');
   const listening = await event(child, 'listening');
   const { key } = await event(child, 'pairing_key');
@@ -90,7 +90,7 @@ test('With --json every event is one object: listening, the key, the pairing, th
     JSON.parse(line);
 });
 
-test('For people it prints pictures, their names, the full fingerprint and the key', async (t) => {
+test('As text, it prints pictures, their names, the full fingerprint and the key', async (t) => {
   const { child } = await serve(t, '--connect-back');
   await child.printed(/Pairing key: (?:[A-Z2-9]{4}-){3}[A-Z2-9]{4}/, { deadlineMs: 20_000 });
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
@@ -98,7 +98,7 @@ test('For people it prints pictures, their names, the full fingerprint and the k
   assert.doesNotMatch(child.output(), /in time/);
 });
 
-test('When nobody has paired within 15 minutes it says so and ends with 1; the next start has another key', async (t) => {
+test('Without a pairing within 15 minutes, it prints a message and exits with 1; the next start has another key', async (t) => {
   const directory = await tempDir(t);
   const keys = new Set<unknown>();
   for (let n = 0; n < 2; n += 1) {
@@ -119,20 +119,20 @@ test('When nobody has paired within 15 minutes it says so and ends with 1; the n
   assert.equal(keys.size, 2);
 });
 
-test('With --announce on this machine alone nothing is announced, the log says so, and stdout stays what it was', async (t) => {
+test('With --announce on loopback only, nothing is announced, the log says so, and stdout is unchanged', async (t) => {
   const { child } = await serve(t, '--json', '--announce');
   await event(child, 'listening');
   await child.printed(/warn receiver not announced: it listens on loopback only/);
   assert.equal(await child.stop(), 0);
 });
 
-test('A wrong command line ends with 2 and a sentence, a port that cannot be with 1', async (t) => {
+test('An invalid command line exits with 2 and a message, an invalid value with 1', async (t) => {
   for (const [words, code, text] of [
     [['serve', 'dir', '--colour'], 2, /--colour/],
     [['dance'], 2, /Usage/],
     [['serve'], 1, /one directory/],
     [['serve', 'dir', '--port', '70000'], 1, /invalid --port: .* got 70000/],
-    [['serve', 'dir', '--esphome', '/nope'], 1, /no program/],
+    [['serve', 'dir', '--esphome', '/nope'], 1, /not a program/],
     [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
   ] as const) {
     const child = await start(t, ...words);
@@ -141,7 +141,7 @@ test('A wrong command line ends with 2 and a sentence, a port that cannot be wit
   }
 });
 
-test('With --admin an operator of this machine opens the window for a second dashboard, and sees what is there', async (t) => {
+test('With --admin, an operator on this machine opens the window for a second dashboard, and sees the state', async (t) => {
   const admin = await freePort();
   const { child } = await serve(t, '--json', '--admin', String(admin));
   const listening = await event(child, 'listening');
@@ -155,14 +155,14 @@ test('With --admin an operator of this machine opens the window for a second das
   assert.equal(await child.stop(), 0);
 });
 
-test('A port of --admin that is none, or is taken, ends it with a sentence', async (t) => {
+test('An invalid --admin port, or one in use, exits with a message', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   t.after(() => server.close());
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   for (const [wish, said] of [
     ['70000', /invalid --admin: expected an integer from 0 to 65535, got 70000/],
-    [String(port), /cannot be bound/],
+    [String(port), /cannot listen on 127\.0\.0\.1/],
   ] as const) {
     const { child } = await serve(t, '--admin', wish);
     assert.equal(await child.ended, 1);

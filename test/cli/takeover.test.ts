@@ -2,6 +2,6 @@ import { test } from 'node:test';
 
 import { takeOver } from '../support/takeover.js';
 
-test('A receiver that is killed in the middle of a compile leaves no process, and the one that waits builds right', async (t) => {
+test('A receiver that is killed during a compile leaves no process, and a waiting one builds correctly', async (t) => {
   await takeOver(t, 2);
 });

@@ -1,6 +1,6 @@
 /**
- * Child processes for tests that cannot outlive them: each gets a session of its own, its end is registered in the
- * moment of its start, and everything that it printed is kept from the first byte on, so no line can be missed.
+ * Child processes that cannot outlive their test: each gets its own session, its end is registered when it starts,
+ * and all its output is kept from the first byte on, so no line can be missed.
  */
 import { spawn } from 'node:child_process';
 
@@ -11,19 +11,19 @@ const stopDeadlineMs = 10_000;
 
 export interface Child {
   readonly pid: number;
-  /** All that it wrote so far, both streams in the order of arrival. */
+  /** Its output so far, both streams in the order of arrival. */
   output(): string;
-  /** Waits until the output matches, at most `deadlineMs`; a child that ends first is an error with its output. */
+  /** Waits up to `deadlineMs` until the output matches; if the child ends first, the error has its output. */
   printed(pattern: RegExp, options?: { readonly deadlineMs?: number }): Promise<RegExpExecArray>;
   /** Sends a signal to its whole process group. */
   signal(signal: NodeJS.Signals): void;
-  /** Asks it to end (SIGTERM to its group) and waits until it has, at most `deadlineMs` (10 s unless said). */
+  /** Sends SIGTERM to its group and waits up to `deadlineMs` (10 s by default) for its end. */
   stop(options?: { readonly deadlineMs?: number }): Promise<number | NodeJS.Signals>;
-  /** Its exit code, or the signal's name, once it has ended and its output is complete. */
+  /** Its exit code or the name of the signal, once it has ended and its output is complete. */
   readonly ended: Promise<number | NodeJS.Signals>;
 }
 
-/** Starts a program that is killed, with its process group, when the test is over. */
+/** Starts a program, which is killed with its process group when the test ends. */
 export async function startChild(
   t: Cleanups,
   command: readonly [string, ...string[]],

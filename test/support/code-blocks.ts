@@ -1,7 +1,7 @@
 /**
- * The TypeScript blocks of the documents, and a project in which they compile and run as a user's code would: the
- * package has its own name there, and stands for the sources. Readers copy these blocks, so a wrong one costs each of
- * them the same hour.
+ * The TypeScript blocks of the documents, and a project in which they compile and run like a user's code: the
+ * package has its own name there, and stands for the sources. Readers copy these blocks, so a wrong one costs every
+ * reader the same hour.
  */
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,9 +12,9 @@ import { tempDir, type Cleanups } from './temp-dir.js';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface CodeBlock {
-  /** Of the document, from the root of the project. */
+  /** The document's path from the root of the project. */
   readonly path: string;
-  /** The line of the document on which the code begins. */
+  /** The line of the document where the code begins. */
   readonly line: number;
   readonly code: string;
 }
@@ -45,7 +45,7 @@ export async function userProject(t: Cleanups): Promise<Project> {
   return { directory, tsconfig };
 }
 
-/** Each name that users import, and the source that it is built from. */
+/** Each name that users import, with its source. */
 async function entryPoints(): Promise<Record<string, string[]>> {
   const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
     readonly name: string;

@@ -1,8 +1,8 @@
-/** A port for a program that cannot be told to choose one itself. Ours always can: they listen on port 0. */
+/** A port for a program that cannot choose one by itself. Ours always can: they listen on port 0. */
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 
-/** A TCP port that nobody listens on at 127.0.0.1 in this moment. */
+/** A TCP port of 127.0.0.1 that is free right now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -1,9 +1,9 @@
-/** Strings that attackers send, for the property tests of everything that reads a name or a path. */
+/** Strings of attackers, for the property tests of everything that reads a name or a path. */
 import fc from 'fast-check';
 
 export const exampleId = 'k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG';
 
-/** Fragments out of which traversals are made. */
+/** Fragments of traversals. */
 const fragments = [
   ...[
     '.',
@@ -105,7 +105,7 @@ const fragments = [
   ],
 ];
 
-/** A good configuration, local or remote. */
+/** A valid configuration, local or remote. */
 export const goodConfiguration = fc.oneof(
   fc.constantFrom('kitchen.yaml', 'rooms/kitchen.yaml', 'K\u00fcche 1.yaml'),
   fc
@@ -113,7 +113,7 @@ export const goodConfiguration = fc.oneof(
     .map(([id, name]) => `.esphome/.remote_builds/${id}/${name}/config/${name}.yaml`),
 );
 
-/** A good string with fragments inserted, replaced or cut at random places. */
+/** A valid string with fragments inserted, replaced or cut at random positions. */
 export const mutatedConfiguration = fc
   .tuple(
     goodConfiguration,
@@ -129,7 +129,7 @@ export const mutatedConfiguration = fc
     }, good),
   );
 
-/** Anything: mutations, random fragments in a row, and arbitrary text with unpaired surrogates. */
+/** Anything: mutations, sequences of random fragments, and arbitrary text with unpaired surrogates. */
 export const hostileText = fc.oneof(
   { weight: 3, arbitrary: mutatedConfiguration },
   {
@@ -143,7 +143,7 @@ export const hostileText = fc.oneof(
   },
 );
 
-/** Names that often pass the file-name rule, in many scripts and forms, so that collisions would show. */
+/** Names that often pass the file-name rule, in many scripts and forms, to reveal collisions. */
 export const nearlyGoodName = fc
   .tuple(
     fc.array(

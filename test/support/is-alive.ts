@@ -1,6 +1,6 @@
 /**
- * Whether a process still runs. A zombie does not, though signal 0 reaches it: whoever adopted it has not looked yet,
- * and in a container that may never happen.
+ * Whether a process is running. A zombie is not, although signal 0 reaches it: its new parent has not reaped it yet,
+ * and in a container that might never happen.
  */
 import { spawnSync } from 'node:child_process';
 

@@ -1,14 +1,14 @@
-/** The measure of linear time lets a line pass and finds a square. */
+/** The check for linear time passes linear work and detects quadratic work. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { assertLinear } from './linear.js';
 
-test('Work in proportion to its input passes', () => {
+test('Linear work passes', () => {
   assertLinear((size) => void 'ab'.repeat(size / 2).search(/b{2}/), 2 ** 22, 'a line');
 });
 
-test('Work with the square of its input is found before the whole', () => {
+test('Quadratic work is detected before the full size', () => {
   let largest = 0;
   const square = (size: number): void => {
     largest = size;

@@ -1,20 +1,20 @@
 /**
- * Whether work takes time in proportion to its input, whatever else the machine does: a limit in milliseconds fails on
- * a busy machine and lets a square law pass on a fast one. So the processor time of this process alone counts, and each
- * size is compared with the one before.
+ * Checks that work takes linear time, independent of other load: a limit in milliseconds fails on
+ * a busy machine and passes quadratic work on a fast one. So only the processor time of this process counts, and each
+ * size is compared with the previous one.
  */
 import assert from 'node:assert/strict';
 
 const step = 4;
 const steps = 6;
-/** Between a line, which costs 4 times as much for 4 times the size, and a square, which costs 16 times as much. */
+/** Between linear work, which costs 4 times as much for 4 times the size, and quadratic work, which costs 16 times as much. */
 const mostFactor = 8;
-/** As little is not told from a compiler or a collector at work. */
+/** Less time cannot be distinguished from just-in-time compilation or garbage collection. */
 const noiseMs = 40;
 
 /**
- * Does the work with a small part of the size, then with four times as much, up to the whole. Throws, naming `what`, at
- * the first size that costs over eight times as much as the one before: a square law never gets to the whole.
+ * Does the work with a small part of the size, then with four times as much, up to the full size. Throws, naming `what`, at
+ * the first size that costs more than eight times as much as the one before, so quadratic work never reaches the full size.
  */
 export function assertLinear(work: (size: number) => void, whole: number, what: string): void {
   let before = Infinity;

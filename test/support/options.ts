@@ -1,4 +1,4 @@
-/** The options of a receiver whose host sets none, for parts of it that a test makes by itself. */
+/** The default options, for parts of a receiver that a test creates directly. */
 import { lockTiming, resolveOptions } from '../../src/options/core.js';
 
 export const defaultOptions = resolveOptions({ configDir: '/config' });

@@ -1,9 +1,9 @@
 /**
- * A receiver as a program of its own, so that a test can kill it:
+ * A receiver as a separate program, so that a test can kill it:
  * `receiver-program.js DIR LOCK_STALE_MS [SLOTS [BUILT [PORT [ESPHOME ...]]]]`.
- * It builds with the stand-in unless it is given another compiler, lets everybody pair, and prints its port and pin as one
- * line of JSON. BUILT is a directory with the built package; without it, or with '', the sources are run, which takes tsx
- * and a second longer.
+ * It builds with the stand-in unless it gets another compiler, lets every client pair, and prints its port and pin as one
+ * line of JSON. BUILT is a directory with the built package; without it, or with '', the sources run, which needs tsx
+ * and one more second.
  */
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';

@@ -1,4 +1,4 @@
-/** A logger that keeps what it was told, for tests that want a warning or want none. */
+/** A logger that records its entries, for tests that expect a warning or none. */
 import type { Log } from '../../src/log.js';
 
 export interface RecordingLog extends Log {

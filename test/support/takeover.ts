@@ -1,6 +1,6 @@
 /**
- * Rounds of a receiver that is killed in the middle of a compile while another on the same directory waits to build
- * the same device. The stand-in holds an exclusive file while it runs and fails when another is there.
+ * Rounds in which a receiver is killed during a compile while another on the same directory waits to build
+ * the same device. The stand-in holds an exclusive file while it runs and fails if another one exists.
  */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
@@ -28,7 +28,7 @@ const program = fileURLToPath(new URL('receiver-program.js', import.meta.url));
 const lockStaleMs = 2_000;
 const orphanDeadlineMs = 5_000;
 
-/** In each round the second build must be right, and nothing of the first may be left. */
+/** In each round, the second build must be correct, and nothing of the first must be left. */
 export async function takeOver(t: TestContext, rounds: number): Promise<void> {
   const directory = await tempDir(t);
   const home = await tempDir(t);
@@ -45,7 +45,7 @@ export async function takeOver(t: TestContext, rounds: number): Promise<void> {
     await waitFor(() => output.includes('sleeping'), { deadlineMs: 30_000, what: 'the doomed compile' });
     const right = waiting.build(await bundle(home, `right${round}`, 0));
     await pause(Math.random() * 100);
-    // The compiler, and what it has started in a group of its own.
+    // The compiler, and its child in another process group.
     const orphans = await waitFor(
       async () => {
         const found = await processesIn(join(directory, '.esphome'));
@@ -96,7 +96,7 @@ async function connect({ port, pin }: Server, identity: OffloaderIdentity): Prom
   return offloader.openSession({ pin });
 }
 
-/** A configuration that leaves a process in a group of its own behind. */
+/** A configuration that leaves a process in its own group behind. */
 async function bundle(
   home: string,
   name: string,
@@ -110,7 +110,7 @@ async function bundle(
   return { file: 'kitchen.yaml', bundle: bytes };
 }
 
-/** Pids of live processes whose data directory lies below `place`. */
+/** Pids of live processes whose data directory is below `place`. */
 async function processesIn(place: string): Promise<number[]> {
   const pids = (await readdir('/proc')).map(Number).filter(Number.isInteger);
   const found = await Promise.all(

@@ -1,14 +1,14 @@
 /**
- * Waiting for a condition, never for luck: a test asks again and again until the thing has happened, and says what
- * did not happen when the deadline has passed. A fixed sleep is either too short on a busy machine or too long.
+ * Waits for a condition instead of a fixed time: a test polls until the condition holds, and the error names what
+ * did not happen before the deadline. A fixed sleep is too short on a busy machine, or too long.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 
 const intervalMs = 10;
 
 /**
- * Resolves with the first answer of `condition` that is not falsy. Rejects once `deadlineMs` (5 s unless said) has
- * passed, naming `what` and the error that the last question threw, if any; errors before the deadline are no answer.
+ * Resolves with the first truthy result of `condition`. Rejects once `deadlineMs` (5 s by default) has
+ * passed, naming `what` and the error of the last call, if any; errors before the deadline are ignored.
  */
 export async function waitFor<T>(
   condition: () => T | Promise<T>,

@@ -1,4 +1,4 @@
-/** A whole receiver with the stand-in compiler and a client of ours that is paired with it, over real sockets. */
+/** A whole receiver with the stand-in compiler, and our client paired with it, over real sockets. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -20,13 +20,13 @@ const host = '127.0.0.1';
 
 export interface Whole {
   readonly receiver: Receiver;
-  /** With which it was made. */
+  /** The options that it was created with. */
   readonly options: ReceiverOptions;
   readonly port: number;
   readonly base: string;
 }
 
-/** A receiver that listens on a free port. It installs no versions, and so looks for no Python, unless told to. */
+/** A receiver on a free port. By default it installs no versions, so it needs no Python. */
 export async function startReceiver(t: Cleanups, options: Partial<ReceiverOptions> = {}): Promise<Whole> {
   const base = await tempDir(t);
   const configDir = join(base, 'config');
@@ -40,14 +40,14 @@ export async function startReceiver(t: Cleanups, options: Partial<ReceiverOption
 export interface Client {
   readonly offloader: Offloader;
   readonly dashboardId: string;
-  /** Its connections, the newest last. */
+  /** Its connections, newest last. */
   readonly transports: readonly Transport[];
   openSession(): Promise<OffloaderSession>;
-  /** The bundle of one YAML with this text. */
+  /** The bundle of a single YAML with this text. */
   bundle(file: string, text: string): Promise<Buffer>;
 }
 
-/** A client with a key of its own, not yet paired; it may call itself by an id that somebody else has. */
+/** A client with its own key, not yet paired; its id can be one that another client uses. */
 export async function newClient(
   t: Cleanups,
   whole: Whole,
@@ -83,7 +83,7 @@ export async function newClient(
   };
 }
 
-/** The same, paired by an operator who approves what he sees. */
+/** A new client, paired by an operator who approves the shown request. */
 export async function pairedClient(
   t: Cleanups,
   whole: Whole,
@@ -100,7 +100,7 @@ export async function pairedClient(
   return client;
 }
 
-/** A `host:` configuration for the stand-in, with what it shall be told. */
+/** A `host:` configuration for the stand-in, with its knobs. */
 export function yaml(name: string, knobs = ''): string {
   return `# stand-in: ${knobs}\nesphome:\n  name: ${name}\nhost:\n`;
 }

@@ -1,4 +1,4 @@
-/** The stand-in for ESPHome, held against what is known of the real one. See test/real for the real one itself. */
+/** The stand-in for ESPHome, compared with known facts about the real one; test/real uses the real one itself. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { lstat, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
@@ -48,14 +48,14 @@ async function bench(t: TestContext): Promise<Bench> {
   };
 }
 
-test('It says its version, and that it is a stand-in', async (t) => {
+test('It prints its version, and that it is a stand-in', async (t) => {
   const { run, yaml } = await bench(t);
   assert.deepEqual(await run(['version']), { code: 0, stdout: 'Version: 2026.10.0\n', stderr: '' });
   assert.equal((await run(['--dashboard', '--version'])).stdout, 'Version: 2026.10.0\n');
   assert.match((await run(['compile', await yaml(host)])).stdout, /stand-in: no compiler runs here/);
 });
 
-test('A cold compile prints and leaves what a host build does', async (t) => {
+test('A cold compile has the output and the files of a host build', async (t) => {
   const { run, yaml, dataDir, program } = await bench(t);
   const { code, stdout, stderr } = await run(['--dashboard', 'compile', await yaml(host)]);
   assert.equal(code, 0);
@@ -72,7 +72,7 @@ test('A cold compile prints and leaves what a host build does', async (t) => {
   assert.equal((await readdir(join(dataDir, 'build/kitchen'))).includes('.stand-in-running'), false);
 });
 
-test('The firmware can be started, says whose it is, and lives until it is killed', async (t) => {
+test('The firmware can be started, prints its origin, and runs until it is killed', async (t) => {
   const { run, yaml, program } = await bench(t);
   await run(['compile', await yaml(host)]);
   const child = await startChild(t, [program]);
@@ -80,7 +80,7 @@ test('The firmware can be started, says whose it is, and lives until it is kille
   assert.equal(await child.stop(), 'SIGTERM');
 });
 
-test('An unchanged tree is left as it is; another configuration makes another program', async (t) => {
+test('An unchanged tree is not rebuilt; another configuration gives another program', async (t) => {
   const { run, yaml, program } = await bench(t);
   await run(['compile', await yaml(host)]);
   const before = await readFile(program, 'utf8');
@@ -104,7 +104,7 @@ test('`config` shows the build path and writes nothing; `clean` is refused', asy
   assert.equal((await run(['clean-all', configDir])).code, 99);
 });
 
-test('It deletes nothing outside its data directory, and does not follow the mark of an add-on', async (t) => {
+test('It deletes nothing outside its data directory, and ignores the marker of an add-on', async (t) => {
   const { run, yaml, dataDir } = await bench(t);
   for (const place of ['../victim', '/victim', '.']) {
     const { code } = await run([
@@ -120,7 +120,7 @@ test('It deletes nothing outside its data directory, and does not follow the mar
   assert.equal((await run(['compile', file], { ESPHOME_IS_HA_ADDON: 'off' })).code, 0);
 });
 
-test('Without a data directory in the environment it writes beside the YAML, as the knob `elsewhere` does', async (t) => {
+test('Without a data directory in the environment it writes beside the YAML, as with the knob `elsewhere`', async (t) => {
   const { run, yaml, configDir, dataDir } = await bench(t);
   const file = await yaml(`# stand-in: elsewhere\n${host}`);
   assert.equal((await run(['compile', file], { ESPHOME_NOGITIGNORE: 'no' })).code, 0);
@@ -143,7 +143,7 @@ test('An invalid configuration ends with 2 and writes nothing', async (t) => {
   await assert.rejects(stat(dataDir), { code: 'ENOENT' });
 });
 
-test('A failed step leaves the sidecar and the former firmware', async (t) => {
+test('A failed step keeps the sidecar and the previous firmware', async (t) => {
   const { run, yaml, program, dataDir } = await bench(t);
   await run(['compile', await yaml(host)]);
   const before = await readFile(program, 'utf8');
@@ -155,7 +155,7 @@ test('A failed step leaves the sidecar and the former firmware', async (t) => {
   assert.ok((await stat(join(dataDir, 'storage/kitchen.yaml.json'))).isFile());
 });
 
-test('A second compile in the same build directory ends with 98; a killed one does not stand in the way', async (t) => {
+test('A second compile in the same build directory ends with 98; a killed one does not block', async (t) => {
   const { run, yaml, start, configDir } = await bench(t);
   const file = await yaml(`# stand-in: wait=${join(configDir, 'go')}\n${host}`);
   const first = await start(['compile', file]);
@@ -167,7 +167,7 @@ test('A second compile in the same build directory ends with 98; a killed one do
   assert.equal((await run(['compile', await yaml(host, 'other.yaml')])).code, 0);
 });
 
-test('The trees of the other platforms have their firmware where the sidecar says', async (t) => {
+test("The trees of the other platforms have their firmware at the sidecar's path", async (t) => {
   const { run, yaml, dataDir } = await bench(t);
   const expected = {
     esp32: ['ESP32', 'esp-idf', 'build/n.bin', 'n.json'],
@@ -187,7 +187,7 @@ test('The trees of the other platforms have their firmware where the sidecar say
   }
 });
 
-test('A build without bootloader has neither it nor a factory image', async (t) => {
+test('A build without bootloader has neither a bootloader nor a factory image', async (t) => {
   const { run, yaml, dataDir } = await bench(t);
   const file = await yaml('esphome:\n  name: n\nesp32:\n');
   assert.equal((await run(['--dashboard', 'compile', file, '--skip-bootloader'])).code, 0);

@@ -1,13 +1,13 @@
-/** Chance that can be repeated: the same seed gives the same choices, as far as time lets them meet the same moments. */
+/** Repeatable random choices: the same seed gives the same choices, as far as timing allows. */
 
 export interface Chance {
-  /** A whole number from 0, less than `limit`. */
+  /** An integer from 0, less than `limit`. */
   below(limit: number): number;
   /** Undefined for an empty list. */
   oneOf<T>(list: readonly T[]): T | undefined;
 }
 
-/** Mulberry32: small, and good enough to pick moments. */
+/** Mulberry32: small, and good enough for this purpose. */
 export function createChance(seed: number): Chance {
   let state = seed >>> 0;
   function next(): number {

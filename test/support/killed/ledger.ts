@@ -1,6 +1,6 @@
 /**
- * What the peers of a receiver that is killed again and again know of their jobs, and what must hold of it: a job ends
- * once, an end is never taken back, and its program is that of its own configuration, to the last byte.
+ * What the peers of a repeatedly killed receiver know about their jobs, and the invariants: a job ends
+ * once, an end is never revoked, and its program is exactly that of its own configuration.
  */
 import assert from 'node:assert/strict';
 import { readFile, rm } from 'node:fs/promises';
@@ -12,26 +12,26 @@ export interface Job {
   readonly id: string;
   readonly device: string;
   readonly bundle: Buffer;
-  /** Of the configuration: no two jobs have the same. */
+  /** A part of the configuration, unique to each job. */
   readonly program: string;
   isAccepted: boolean;
   end: BuildResult['status'] | null;
   isFetched: boolean;
-  /** What has happened to it, for whoever has to find out why. */
+  /** Its history, to debug a failure. */
   readonly history: string[];
 }
 
-/** Notes what a peer is told of a job's end. */
+/** Records the end of a job as its peer is told. */
 export function noteEnd(job: Job, { status, errorMessage }: BuildResult): void {
   assert.ok(job.isAccepted, `the job ${job.id} ends and was never acknowledged`);
   if (job.end !== null) assert.equal(status, job.end, `the job ${job.id} ends a second time, in another way`);
   job.end = status;
   if (status !== 'failed') return;
-  // The only failure that a kill may cause: a build that brings its receiver down must not do so for ever.
+  // The only failure that a kill can cause: a build that ends its receiver must not do so forever.
   assert.match(errorMessage, /has ended twice during this job/, `the job ${job.id} failed`);
 }
 
-/** Notes a download; its program must be the job's. `scratch` is a directory that is not there. */
+/** Records a download; its program must be that of the job. `scratch` is a directory that does not exist. */
 export async function noteDownload(job: Job, { bytes }: Artifacts, scratch: string): Promise<void> {
   const { firmwarePath } = await unpackArtifacts(bytes, scratch);
   const program = await readFile(firmwarePath, 'utf8');
@@ -45,7 +45,7 @@ interface KeptRecord {
   readonly state: string;
 }
 
-/** The records that a killed receiver has left. Each must be whole: they are replaced at once or not at all. */
+/** The records of a killed receiver. Each must be complete, because they are replaced atomically. */
 export async function recordsIn(receiverDir: string, names: readonly string[]): Promise<KeptRecord[]> {
   const texts = names
     .filter((name) => name.endsWith('.json'))
@@ -53,7 +53,7 @@ export async function recordsIn(receiverDir: string, names: readonly string[]): 
   return (await Promise.all(texts)).map((text) => JSON.parse(text) as KeptRecord);
 }
 
-/** What was acknowledged and has not ended yet, as far as its peer knows, is on the disk. */
+/** Checks that every acknowledged job without a known end is on disk. */
 export function assertOnRecord(jobs: Iterable<Job>, records: readonly KeptRecord[]): void {
   const ids = new Set(records.map(({ peerJobId }) => peerJobId));
   for (const job of jobs) {

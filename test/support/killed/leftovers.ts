@@ -1,11 +1,11 @@
-/** What is left of a receiver that has ended in good order after many that were killed: nothing that only lived with them. */
+/** After many killed receivers, one that ends in good order leaves no temporary data of any of them. */
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { makerOf } from '../../../src/disk/temporary.js';
 
-/** Throws with what there is: staging, locks, temporary files, results of no job, processes. */
+/** Throws with the leftovers: staging, locks, temporary files, results without a job, processes. */
 export async function assertNothingLeft(configDir: string): Promise<void> {
   const receiverDir = join(configDir, '.esphome/.remote_builds/.receiver');
   const list = (...names: string[]): Promise<string[]> => readdir(join(receiverDir, ...names));

@@ -1,4 +1,4 @@
-/** One dashboard of a receiver that is killed again and again. It comes back as the real one does, under the same ids. */
+/** One dashboard of a repeatedly killed receiver. It reconnects like a real one, with the same ids. */
 import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,22 +17,22 @@ import { readNode } from '../../../src/testing/stand-in-node.js';
 import { noteDownload, noteEnd, type Job } from './ledger.js';
 import type { Chance } from './chance.js';
 
-/** What happens to a peer, for whoever waits for the right moment to strike. */
+/** The events of a peer, for tests that wait for the right moment to kill. */
 export type Moment = 'submit' | 'compile' | 'pack' | 'download';
 
 const host = '127.0.0.1';
-/** A receiver keeps 50 results of a peer, and as many jobs without one. */
+/** A receiver keeps 50 results of a peer, and 50 jobs without a result. */
 const remembered = 20;
 
 export interface Peer {
   readonly jobs: readonly Job[];
-  /** Connects, takes up what has not ended and fetches what was not fetched. Resolves when connected. */
+  /** Connects, resumes unfinished jobs and downloads missing results. Resolves when connected. */
   connect(server: { readonly port: number; readonly pin: string }): Promise<void>;
-  /** Begins a new job for that device. */
+  /** Starts a new job for the device. */
   submit(device: string): Promise<void>;
-  /** Asks for the end of one of the jobs that are under way. */
+  /** Cancels one of the running jobs. */
   cancelOne(): void;
-  /** Resolves when nothing is under way, and throws what was wrong. Without a session nothing is. */
+  /** Resolves when no job is running, which includes the time without a session. Throws the first violation. */
   settled(): Promise<void>;
   close(): Promise<void>;
 }
@@ -58,7 +58,7 @@ export async function createPeer(
     running.add(led);
   }
 
-  /** Follows a job until its end is told and its program is here, or the session is lost. */
+  /** Follows a job until its end and its download, or until the session is lost. */
   async function follow(job: Job, current: OffloaderSession): Promise<void> {
     if (job.end === null) {
       onMoment('submit');
@@ -117,9 +117,9 @@ export async function createPeer(
       if ((await offloader.requestPairing({ pin })) === 'pending') await offloader.waitForApproval({ pin });
       const current = await offloader.openSession({ pin });
       session = current;
-      // In the order in which they were made: a later one replaces an earlier one of the same device.
+      // In the order of creation: a later job replaces an earlier one of the same device.
       for (const job of jobs) if (job.end === null || isUnfetched(job)) lead(job, follow(job, current));
-      // An end that was told is told again to whoever asks, as long as the job is kept.
+      // A known end is repeated on request, as long as the job is kept.
       const ended = chance.oneOf(jobs.filter(({ end }) => end !== null).slice(-remembered));
       if (ended !== undefined && chance.below(3) === 0) lead(ended, askAgain(ended, current));
     },
@@ -154,16 +154,16 @@ function isUnfetched({ end, isFetched }: Job): boolean {
   return end === 'completed' && !isFetched;
 }
 
-/** Null when the receiver was killed meanwhile. */
+/** Null if the receiver was killed meanwhile. */
 async function unlessLost<T>(session: OffloaderSession, act: () => Promise<T>): Promise<T | null> {
   let isLost = false;
   void session.ended.then(() => (isLost = true));
   try {
     return await act();
   } catch (error) {
-    // Its end and the failure come from the same event.
+    // The end of the job and the failure have the same cause.
     await Promise.resolve();
-    // Or the build is taken back before its bundle is sent again, and goes on over there.
+    // Or the build is cancelled before its bundle is sent again, and continues at the receiver.
     if (isLost || isReceiverError(error, 'CANCELLED')) return null;
     throw error;
   }

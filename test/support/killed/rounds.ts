@@ -1,7 +1,7 @@
 /**
- * Rounds of a receiver that is killed while four dashboards build six devices: at a chosen moment and a random time
- * after it. Between the rounds the disk must know what was acknowledged; after the last one everything must end well
- * and leave nothing.
+ * Rounds in which a receiver is killed while four dashboards build six devices: a random time after a chosen
+ * moment. Between the rounds, acknowledged jobs must be on disk; after the last one, everything must succeed
+ * and leave no temporary data.
  */
 import assert from 'node:assert/strict';
 import { mkdir, readdir } from 'node:fs/promises';
@@ -22,7 +22,7 @@ const lockStaleMs = '2000';
 const slots = '2';
 const peerCount = 4;
 const devices = ['alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta'];
-/** How long after its moment a kill comes at most, in ms, and how long the moment is waited for. */
+/** The longest delay of a kill after its moment, in ms, and the longest wait for the moment. */
 const spreadMs: Readonly<Record<Moment, number>> = { submit: 60, compile: 300, pack: 60, download: 30 };
 const momentDeadlineMs = 4_000;
 const mostUnended = 3;
@@ -30,13 +30,13 @@ const mostUnended = 3;
 export interface Report {
   readonly jobs: number;
   readonly ends: Readonly<Record<string, number>>;
-  /** Kills, by the moment that they were aimed at; `other` when that did not come. */
+  /** Kills by their intended moment; `other` if it did not occur. */
   readonly kills: Readonly<Record<string, number>>;
-  /** Jobs that the disk knew in that state at a kill. */
+  /** Jobs on disk in this state at a kill. */
   readonly found: Readonly<Record<string, number>>;
 }
 
-/** Throws at the first thing that must not be. `built`: where the built package is, which starts sooner. */
+/** Throws at the first violation. `built`: the directory of the built package, which starts faster. */
 export async function surviveKills(
   t: Cleanups,
   chance: Chance,
@@ -55,7 +55,7 @@ export async function surviveKills(
   );
   const jobs = (): Peer['jobs'] => peers.flatMap((peer) => peer.jobs);
 
-  /** Resolves when the moment has come, or with false when it does not. */
+  /** Resolves to true at the moment, or to false if it does not occur. */
   function momentOf(wanted: Moment): Promise<boolean> {
     return new Promise((resolve) => {
       const stop = (hasCome: boolean): void => {
