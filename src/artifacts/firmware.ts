@@ -10,7 +10,7 @@ import { basename, dirname, relative, sep } from 'node:path';
 
 import { isBelow } from '../disk/contained.js';
 import { quote, ReceiverError, isReceiverError } from '../errors.js';
-import { asObject, parseJson } from '../disk/json.js';
+import { asObject, parseJson } from '../disk/json-file.js';
 import { platformRow, type PlatformRow } from '../esphome/platforms.js';
 import { readOf, type StorageJson } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';

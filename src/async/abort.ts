@@ -1,5 +1,5 @@
 /**
- * Listens to an abort signal and lets go of it again. A signal can live as long as the receiver, and every listener left
+ * A primitive that every folder uses: listens to an abort signal and lets go of it again. A signal can live as long as the receiver, and every listener left
  * on it keeps its closure alive; and a signal that was aborted before anybody listened fires no event at all.
  */
 

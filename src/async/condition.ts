@@ -1,5 +1,5 @@
 /**
- * Waits until something has become true. Whoever changes a part of it wakes those who wait, and each of them says by
+ * A primitive that several folders use: waits until something has become true. Whoever changes a part of it wakes those who wait, and each of them says by
  * itself what it waits for.
  */
 export interface Condition {

@@ -1,5 +1,5 @@
 /**
- * One list of what must end, in the reverse order of its beginning. A start that fails half-way and an orderly stop
+ * A primitive of the start: one list of what must end, in the reverse order of its beginning. A start that fails half-way and an orderly stop
  * walk the same list, so that neither can forget what the other remembers, and an error in one end hides no other.
  */
 

@@ -1,5 +1,5 @@
 /**
- * Calls listeners that cannot harm whoever emits, or each other: a panel that throws while it hears of an approval must
+ * A primitive that every folder uses: calls listeners that cannot harm the emitter or each other: a panel that throws while it hears of an approval must
  * not undo the approval, nor keep a peer from its own event.
  */
 import type { Log } from '../log.js';

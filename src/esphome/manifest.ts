@@ -7,7 +7,7 @@
  */
 import { ReceiverError, quote } from '../errors.js';
 import { fileName, type FileName } from '../paths/index.js';
-import { parseJsonObject, stringOrNull } from '../disk/json.js';
+import { parseJsonObject, stringOrNull } from '../disk/json-file.js';
 
 export const manifestFile = 'manifest.json';
 

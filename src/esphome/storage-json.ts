@@ -6,7 +6,7 @@
  */
 import { readRegular } from '../disk/open-regular.js';
 import { ReceiverError, isReceiverError, systemCode } from '../errors.js';
-import { parseJsonObject, stringOrNull, type JsonObject } from '../disk/json.js';
+import { parseJsonObject, stringOrNull, type JsonObject } from '../disk/json-file.js';
 
 export interface StorageJson {
   /** `esphome.name`: names the build directory and the idedata. */

@@ -22,7 +22,7 @@ import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { measure, type Usage } from '../disk/usage.js';
 import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
-import { parseJsonObject } from '../disk/json.js';
+import { parseJsonObject } from '../disk/json-file.js';
 import type { StorageJson } from '../esphome/storage-json.js';
 import type { Configuration, Paths, RemoteKey } from '../paths/index.js';
 import type { ReceiverCore } from '../receiver-api.js';

@@ -21,7 +21,7 @@ import { listenForPeers, type Listener, createUpgrade } from './listen.js';
 import { resolveReceiverOptions } from './options.js';
 import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
-import { createEvents, createSockets, type SocketMiddleware } from './sockets.js';
+import { createEvents, createSockets, type Events, type SocketMiddleware } from './sockets.js';
 import { callFrom, dial } from './ws-transport.js';
 
 // Here and not in routes.ts: a host's compiler reads only what index.d.ts leads to.
@@ -82,7 +82,8 @@ export async function createTimedReceiver(
     createAnnouncer({ ...announce, publisher: announce.makePublisher(core.options.log), core, clock });
   const hostPaths = createHostPaths(core);
   const handleUpgrade = createUpgrade(core.accept);
-  const events = createEvents(core);
+  // Only a host with sockets needs them.
+  let events: Events | undefined;
   const listeners: Listener[] = [];
   let isClosed = false;
 
@@ -90,7 +91,8 @@ export async function createTimedReceiver(
     ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
     ...{ hostPaths, handleUpgrade },
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
-    sockets: ({ peerLink = true } = {}) => createSockets({ core, events, prefix, authorize, peerLink }),
+    sockets: ({ peerLink = true } = {}) =>
+      createSockets({ core, events: (events ??= createEvents(core)), prefix, authorize, peerLink }),
     mount(app, mountOptions) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
@@ -119,7 +121,7 @@ export async function createTimedReceiver(
     },
     async close() {
       isClosed = true;
-      events.close();
+      events?.close();
       await Promise.all([announcer?.close(), core.close()]);
       await Promise.all(listeners.splice(0).map((listener) => listener.close()));
     },

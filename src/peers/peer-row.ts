@@ -5,8 +5,7 @@
  */
 import * as z from 'zod';
 
-import { parseJson } from '../disk/json.js';
-import { writeJsonFile } from '../disk/json-file.js';
+import { parseJson, writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';

@@ -7,7 +7,7 @@ import { mkdir, rename, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
-import { parseJson } from '../disk/json.js';
+import { parseJson } from '../disk/json-file.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardIdFile, idOfSameName, identityFile, keyBytes } from './identity.js';

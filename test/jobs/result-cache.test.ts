@@ -2,12 +2,11 @@
 import assert from 'node:assert/strict';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
 import { buffer } from 'node:stream/consumers';
+import { test } from 'node:test';
 
-import type { JobSteps } from './site.js';
 import { standInEsphome } from '../../src/testing/index.js';
-import { assertSucceeded, hashOf, host, site, type Site } from './site.js';
+import { type JobSteps, assertSucceeded, hashOf, host, site, type Site } from './site.js';
 
 test('The same bundle again gets the result of the build before it at once, as files of its own', async (t) => {
   const here = await site(t);
