@@ -114,7 +114,7 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   ends.add(() => server.close());
   ends.add(
     sessions.subscribe((event) => {
-      if (event.type === 'session') jobs.notePeer(event.dashboardId, event.connected);
+      if (event.type === 'session') jobs.setPeerConnected(event.dashboardId, event.connected);
     }),
   );
   const jobIds = (): string[] => jobs.list().map(({ id }) => id);

@@ -1,11 +1,11 @@
 /**
- * Keeps a build from starting on a machine that has no room for one more: a compiler that the kernel kills for want
- * of memory fails a job that would have passed a minute later, and often somebody else's with it.
+ * Delays a build while the machine lacks memory or disk space for one more: a compiler killed by the kernel for
+ * lack of memory fails a job that would have passed a minute later, and often another job with it.
  *
- * It stands behind any queue: a job takes its turn first, and then holds its slot until there is room, so that
- * nobody who comes later is let in before it. Once shut it opens again only a quarter above the mark, or every
- * object file that is written would turn it on and off. A build is always let in when no other one runs, for a small
- * machine may never have as much free; only on a nearly full disk it fails, because waiting makes no room there.
+ * It wraps any queue: a job first gets a slot, then holds it until there is room, so that no later job starts before
+ * it. Once closed, the gate reopens only a quarter above the threshold; otherwise every object file written would
+ * toggle it. A build always starts when no other one runs, because a small machine may never have that much free
+ * memory. Only on a nearly full disk does it fail, because waiting frees no disk space.
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
@@ -14,19 +14,19 @@ import type { JobQueue, QueueTicket } from './queue.js';
 import { gigabytes, type Shortage } from './waiting.js';
 
 export interface AdmissionOptions {
-  /** A further build begins only with as much free, in bytes; 0 turns it off. */
+  /** Free memory, in bytes, that a further build requires; 0 disables the check. */
   readonly minFreeMemoryBytes: number;
-  /** As above, for the volume of the builds; with less, also the only build fails. */
+  /** The same for the volume of the builds; below it, even a build that runs alone fails. */
   readonly minFreeDiskBytes: number;
-  /** Bytes; null when it is not known, which counts as enough. */
+  /** Bytes; null when unknown, which counts as enough. */
   readonly freeMemory: () => number | null;
-  /** The same. Never rejects. */
+  /** Never rejects. */
   readonly freeDisk: () => Promise<number | null>;
-  /** Time between two looks while somebody waits, in milliseconds. Default: 2,000. */
+  /** Time between two checks while a job waits, in milliseconds. Default: 2,000. */
   readonly recheckMs?: number;
   /**
-   * For so long after its start a build counts as one that is yet to take its memory, in milliseconds. Default:
-   * 20,000: several that begin at once would all see the same free memory.
+   * How long after its start a build counts as not yet using its memory, in milliseconds. Default: 20,000. Builds
+   * that start together would otherwise all see the same free memory.
    */
   readonly growthMs?: number;
   readonly clock: Clock;
@@ -35,13 +35,13 @@ export interface AdmissionOptions {
 interface AdmissionWaiter {
   admit(): void;
   fail(error: ReceiverError): void;
-  tell(shortage: Shortage): void;
+  notifyShortage(shortage: Shortage): void;
 }
 
-/** How far above its mark a resource has to be before builds begin again. */
+/** The factor above its threshold at which a resource admits builds again. */
 const reopenFactor = 1.25;
 
-/** The queue with admission behind it. Its `status` is that of the queue: who waits here holds a slot. */
+/** Adds admission to a queue. `status` is that of the queue: a job that waits here holds a slot. */
 export function withAdmission(queue: JobQueue, options: AdmissionOptions): JobQueue {
   const gate = createGate(options);
   return {
@@ -66,7 +66,7 @@ export function withAdmission(queue: JobQueue, options: AdmissionOptions): JobQu
 }
 
 interface AdmissionGate {
-  /** Resolves with how to leave. Rejects with the signal's reason and with `RESOURCE`. */
+  /** Resolves with the function that leaves. Rejects with the signal's reason and with `RESOURCE`. */
   pass(ticket: Pick<QueueTicket, 'signal' | 'onShort'>): Promise<() => void>;
 }
 
@@ -74,27 +74,27 @@ function createGate(options: AdmissionOptions): AdmissionGate {
   const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk, clock } = options;
   const { recheckMs = 2_000, growthMs = 20_000 } = options;
   const waiting = new Set<AdmissionWaiter>();
-  /** When each build that runs was let in. */
+  /** When each running build was admitted. */
   const inside = new Set<{ readonly since: number }>();
-  const memory = createMark('memory');
-  const disk = createMark('disk');
+  const memory = createThreshold('memory');
+  const disk = createThreshold('disk');
   let cancelTimer = (): void => {};
-  let looking: Promise<void> | undefined;
-  let isWanted = false;
+  let checking: Promise<void> | undefined;
+  let isRequested = false;
 
-  /** Lets in whoever may begin now. One look at a time; a wish that comes meanwhile is heard at its end. */
-  function look(): void {
+  /** Admits the jobs that can start now. One check at a time; a request that arrives during one repeats it. */
+  function check(): void {
     cancelTimer();
-    isWanted = true;
-    looking ??= lookAll().finally(() => {
-      looking = undefined;
-      if (isWanted) look();
-      else if (waiting.size > 0) cancelTimer = clock.after(recheckMs, look, true);
+    isRequested = true;
+    checking ??= checkWaiters().finally(() => {
+      checking = undefined;
+      if (isRequested) check();
+      else if (waiting.size > 0) cancelTimer = clock.after(recheckMs, check, true);
     });
   }
 
-  async function lookAll(): Promise<void> {
-    isWanted = false;
+  async function checkWaiters(): Promise<void> {
+    isRequested = false;
     while (waiting.size > 0) {
       const free = await freeDisk();
       const [first] = waiting;
@@ -102,7 +102,7 @@ function createGate(options: AdmissionOptions): AdmissionGate {
       const isAlone = inside.size === 0;
       const shortage = isAlone ? null : shortageOf(free);
       if (shortage !== null) {
-        for (const waiter of waiting) waiter.tell(shortage);
+        for (const waiter of waiting) waiter.notifyShortage(shortage);
         return;
       }
       if (isAlone && free !== null && free < minFreeDiskBytes) first.fail(fullDisk(free, minFreeDiskBytes));
@@ -123,38 +123,40 @@ function createGate(options: AdmissionOptions): AdmissionGate {
       return new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
         const stopListening = onAbort(signal, () => {
-          settle();
+          stopWaiting();
           reject(signal.reason);
         });
-        const settle = (): void => {
+        const stopWaiting = (): void => {
           stopListening();
           waiting.delete(waiter);
           if (waiting.size === 0) cancelTimer();
         };
         const waiter: AdmissionWaiter = {
           admit() {
-            settle();
+            stopWaiting();
             const build = { since: clock.steady() };
             inside.add(build);
             resolve(() => {
-              if (inside.delete(build) && waiting.size > 0) look();
+              if (inside.delete(build) && waiting.size > 0) check();
             });
           },
           fail(error) {
-            settle();
+            stopWaiting();
             reject(error);
           },
-          tell: (shortage) => onShort?.(shortage),
+          notifyShortage: (shortage) => onShort?.(shortage),
         };
         waiting.add(waiter);
-        look();
+        check();
       });
     },
   };
 }
 
-/** Shut below what is needed, and open again at a quarter more. */
-function createMark(what: Shortage['for']): { check(free: number | null, needed: number): Shortage | null } {
+/** Closes below what is needed and reopens at a quarter more. */
+function createThreshold(what: Shortage['for']): {
+  check(free: number | null, needed: number): Shortage | null;
+} {
   let isShut = false;
   return {
     check(freeBytes, needed) {
@@ -167,7 +169,7 @@ function createMark(what: Shortage['for']): { check(free: number | null, needed:
 
 function fullDisk(free: number, needed: number): ReceiverError {
   const message =
-    `the disk of the build server is nearly full: ${gigabytes(free, Math.floor)} GB are free, ` +
-    `and no build begins with less than ${gigabytes(needed, Math.ceil)} GB`;
+    `the disk of the build server is nearly full: ${gigabytes(free, Math.floor)} GB free, ` +
+    `a build needs at least ${gigabytes(needed, Math.ceil)} GB`;
   return new ReceiverError('RESOURCE', message, { free, needed });
 }

@@ -1,9 +1,9 @@
 /**
- * One build under the lease of its device, from the configuration in place to the packed result: a look at what may
- * write elsewhere, the compile, the proof, the archive.
+ * One build under the lease of its device, from the installed configuration to the packed result: the precheck for
+ * writes elsewhere, the compile, the verification, the archive.
  *
- * Between any two steps it is asked whether the job is still wanted and the directory still ours; a build that went
- * on without the lock would write into the next one's tree.
+ * Between any two steps it checks that the job was not cancelled and that the lease still holds; a build that
+ * continued without the lock would write into the next one's tree.
  */
 import type { ArtifactFacts } from '../artifacts/store.js';
 import type { StagedBundle } from '../bundles/store.js';
@@ -22,7 +22,7 @@ import type { CachedJob } from './result-cache.js';
 import type { Tools } from '../toolchains/run-with-tools.js';
 import type { WaitReason } from './waiting.js';
 
-/** What a build does to the world; each can be replaced, so that a test forces every moment. */
+/** The side effects of a build, injected so that a test can force every moment. */
 export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 'silenceTimeoutMs'> {
   readonly paths: Paths;
   readonly openBuildDir: (
@@ -40,29 +40,27 @@ export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 's
   readonly log: Log;
 }
 
-/** The job as its runner sees it. */
+/** The runner's view of a job. */
 export interface RunningJob extends CachedJob {
   readonly signal: AbortSignal;
   /**
-   * Resolves when it is on record that the job runs, or the store has refused. Before that no compiler may start: one
-   * that brings the receiver down would be run again and again.
+   * Resolves when the running state is stored, or the store has failed. No compiler may start before: one that
+   * crashes the receiver would be run again and again.
    */
   recorded(): Promise<void>;
-  /** Notes facts in the record. */
-  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
+  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
 }
 
 export interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/** The device's lease as one job holds it. */
 export interface JobLease extends Lease {
-  /** Throws when the job was cancelled, and `LOCK_LOST` when the directory is no longer ours. Called between any two steps. */
+  /** Throws the cancellation's reason, or `LOCK_LOST` when the lease was lost. Called between any two steps. */
   assertHeld(): void;
 }
 
-/** Throws `CANCELLED` and `LOCK_LOST`, and what its steps throw. */
+/** Throws `CANCELLED`, `LOCK_LOST`, and what its steps throw. */
 export async function build(
   job: RunningJob,
   staged: StagedBundle,
@@ -74,8 +72,7 @@ export async function build(
   lease.assertHeld();
   const { environment: env } = compiler;
   const directory = await deps.openBuildDir(configuration, env, lease);
-  if (directory.isEmptied)
-    job.output('The last build of this device was killed; everything is built anew.\n');
+  if (directory.isEmptied) job.output('The last build of this device was killed; building from scratch.\n');
   let trusted = true;
   try {
     const common = {
@@ -86,28 +83,28 @@ export async function build(
         leaseSignal: lease.signal,
       },
       ...{ onLine: (line: string) => job.output(line), log: deps.log },
-      beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => writeDown(job, lease, identity),
+      beforeStart: (identity: Parameters<Lease['recordBuild']>[0]) => recordStart(job, lease, identity),
     };
-    const refused = await look(job, staged, compiler, common, deps);
+    const refused = await runPrecheck(job, staged, compiler, common, deps);
     if (refused !== null) return refused;
     lease.assertHeld();
     const { signal, output } = job;
     const limits = { timeoutMs: deps.compileTimeoutMs, silenceTimeoutMs: deps.silenceTimeoutMs };
-    const onWaiting = (waiting: WaitReason | null): void => job.note({ waiting });
+    const onWaiting = (waiting: WaitReason | null): void => job.recordFacts({ waiting });
     const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
     const result = await deps.tools.compile(user, async (guard) => {
       trusted = false;
       const ended = await deps.compile({
         ...common,
         leaseSignal: guard.signal,
-        beforeStart: (identity) => writeDown(job, guard, identity),
+        beforeStart: (identity) => recordStart(job, guard, identity),
         command: commandLine(job.record, compiler, deps.paths),
         ...limits,
       });
       trusted = !leavesDamage(ended);
       return ended;
     });
-    // Also tells a compiler that failed from one that the next owner of the lock has ended.
+    // Also distinguishes a compiler that failed from one that the next owner of the lock has stopped.
     await lease.recordBuild(null);
     const failed = outcomeOfRun(result, limits);
     if (failed !== null) return failed;
@@ -120,8 +117,8 @@ export async function build(
   return { to: 'completed', artifacts: await lease.publish(() => deps.storeArtifacts(id, configuration)) };
 }
 
-/** The build and its job, each where a successor looks. Both are written at once: each write takes milliseconds. */
-async function writeDown(
+/** Records the build and its job for a successor, in parallel: each write takes milliseconds. */
+async function recordStart(
   job: RunningJob,
   guard: Pick<Lease, 'recordBuild'>,
   identity: Parameters<Lease['recordBuild']>[0],
@@ -129,15 +126,15 @@ async function writeDown(
   await Promise.all([guard.recordBuild(identity), job.recorded()]);
 }
 
-/** What a build makes hard to remove must not turn its success into a failure. */
+/** Files that a build makes hard to remove must not turn its success into a failure. */
 async function close(directory: BuildDir, trusted: boolean, log: Log): Promise<void> {
   await directory.close({ trusted }).catch((error: unknown) => {
     log.warn({ err: error }, 'build directory cleanup failed');
   });
 }
 
-/** Only a bundle that has the words in it is worth the 0.2 s. */
-async function look(
+/** Costs 0.2 s, so it runs only for a bundle that contains the relevant keys. */
+async function runPrecheck(
   job: RunningJob,
   staged: StagedBundle,
   esphome: Compiler,
@@ -164,7 +161,7 @@ function commandLine(
   return compileArgs(command, paths.resolveConfigPath(configuration), { skipBootloader, version });
 }
 
-/** Null for a success. Throws `CANCELLED` or `LOCK_LOST` when that is how it ended. */
+/** Null for a success. Throws `CANCELLED` or `LOCK_LOST` when the run ended that way. */
 function outcomeOfRun(result: CompileResult, limits: CompileLimits): Outcome | null {
   const ended = endingError(result);
   if (ended !== null) throw ended;

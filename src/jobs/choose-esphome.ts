@@ -1,10 +1,9 @@
 /**
- * Which ESPHome builds a job: the host's own if it is the version that the job asks for, else a release that is
- * installed for it.
+ * Chooses the ESPHome for a job: the host's own if it has the requested version, else a release installed for it.
  *
- * A build by another version than the user chose is not a success: the firmware would differ from what the user's
- * own dashboard makes. So where the version cannot be had the job fails, in words that let the client build by
- * itself. The host's version is asked once more after a job has waited.
+ * A build with another version than the user chose is no success: the firmware would differ from that of the user's
+ * own dashboard. So if the version is unavailable the job fails, with a message that lets the client build locally.
+ * The host's version is checked again after a job has waited.
  */
 import type { Clock } from '../async/clock.js';
 import type { Disposer } from '../async/disposer.js';
@@ -28,16 +27,16 @@ import { openReleases, type Releases } from '../provision/releases.js';
 export interface ChosenEsphome {
   readonly command: EsphomeCommand;
   readonly version: string;
-  /** The version at this moment, after a wait of any length. Throws `PROVISION` if it will not do; `CANCELLED`. */
+  /** The version now, after a wait of any length. Throws `PROVISION` if it no longer matches; `CANCELLED`. */
   confirm(signal: AbortSignal): Promise<string>;
-  /** Lets go of it: an installed release may then be removed. Idempotent, never rejects. */
+  /** An installed release can be removed afterwards. Idempotent, never rejects. */
   release(): Promise<void>;
 }
 
 /**
- * `wanted` is a version, or empty for any; `output` gets lines for the job's log while it is installed. May be called
- * as soon as a job is announced. Throws `PROVISION` with a sentence for people; `CANCELLED` on abort, when nothing
- * runs for this job any more.
+ * `wanted` is a version, or empty for any; `output` gets lines for the job's log during an installation. Can be
+ * called as soon as a job is announced. Throws `PROVISION` with a readable message; `CANCELLED` on abort, once nothing
+ * runs for this job.
  */
 export type ChooseEsphome = (
   wanted: string,
@@ -45,15 +44,14 @@ export type ChooseEsphome = (
   output: (line: string) => void,
 ) => Promise<ChosenEsphome>;
 
-/** What the choice needs of a job, and what it tells it. */
 export interface ChoosingJob {
   readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
   readonly signal: AbortSignal;
   output(line: string): void;
-  note(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'waiting'>>): void;
+  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'waiting'>>): void;
 }
 
-/** What a job compiles with, to be released by the caller; null for a clean. Throws as {@link ChooseEsphome} does. */
+/** The caller releases the result; null for a clean. Throws as {@link ChooseEsphome} does. */
 export async function chooseFor(
   job: ChoosingJob,
   chooseEsphome: ChooseEsphome,
@@ -62,16 +60,16 @@ export async function chooseFor(
   if (target === 'clean') return null;
   const chosen = await chooseEsphome(targetVersion, job.signal, (line) => {
     job.output(line);
-    if (job.record.waiting === null) job.note({ waiting: { for: 'esphome', version: targetVersion } });
+    if (job.record.waiting === null) job.recordFacts({ waiting: { for: 'esphome', version: targetVersion } });
   });
-  job.note({ esphomeVersion: chosen.version, ...(job.record.waiting !== null && { waiting: null }) });
+  job.recordFacts({ esphomeVersion: chosen.version, ...(job.record.waiting !== null && { waiting: null }) });
   return chosen;
 }
 
 export interface ChoiceOptions {
   /** The host's own. */
   readonly installed: InstalledEsphome;
-  /** Null: nothing is installed. */
+  /** Null when installing releases is disabled. */
   readonly releases: Pick<Releases, 'obtain'> | null;
 }
 
@@ -101,7 +99,7 @@ function installedChoice(found: Installed, wanted: string, installed: InstalledE
       if (!installed.isStale(found)) return found.version;
       const version = await installed.askAgain(found, signal);
       if (wanted === '' || wanted === version) return version;
-      const message = `the ESPHome of this build server was changed to ${version} while the job waited`;
+      const message = `the ESPHome of this build server changed to ${version} while the job waited`;
       throw new ReceiverError('PROVISION', message, { wanted, version });
     },
     async release() {},
@@ -114,7 +112,7 @@ async function install(
   found: Installed | ReceiverError,
   releases: ChoiceOptions['releases'],
 ): Promise<ChosenEsphome> {
-  const own = isInstalled(found) ? `ESPHome ${found.version}` : 'no ESPHome that answers';
+  const own = isInstalled(found) ? `ESPHome ${found.version}` : 'no working ESPHome';
   const has = `this build server has ${own}`;
   const facts = { wanted, own };
   if (releases === null || !isPinnable(wanted)) {
@@ -126,7 +124,7 @@ async function install(
   } catch (error) {
     if (caller.signal.aborted) throw error;
     const isKnown = isReceiverError(error, 'PROVISION');
-    const reason = isKnown ? error.message : 'its own log says why';
+    const reason = isKnown ? error.message : 'see its log';
     throw new ReceiverError(
       'PROVISION',
       `${has} and could not install ${wanted}: ${reason}`,
@@ -156,7 +154,7 @@ export interface EsphomeParts {
   readonly ends: Disposer;
 }
 
-/** The host's own ESPHome, and the releases that are installed on demand. */
+/** The host's own ESPHome, and the releases installed on demand. */
 export function openEsphome(options: EsphomeOptions, { layout, timing, clock, ends }: EsphomeParts): Esphome {
   const { esphome, environment } = options;
   const own: InstalledOptions = {

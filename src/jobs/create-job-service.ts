@@ -1,10 +1,9 @@
 /**
- * All jobs of this server: taking them in, ending them, finding them again, also after a restart. What one job goes
- * through stands in lifecycle.ts.
+ * All jobs of this server: accepting, cancelling and finding them, also after a restart. lifecycle.ts has the steps
+ * of one job.
  *
- * Every way to ask for a job leads through one registry, whoever took the job in and before whichever restart: a job that
- * was known to one part of the server and not to another once ran without a frame to its peer, and could not be
- * cancelled.
+ * Every lookup goes through one registry, including for jobs from before a restart: a job known to only one part of
+ * the server once ran without a frame to its peer, and could not be cancelled.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
@@ -30,11 +29,7 @@ import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './rec
 import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
 import type { JobStore } from './store.js';
 
-export type { StoredArtifacts } from '../artifacts/store.js';
-export type { JobEvent, JobService } from './job-service.js';
-export type { JobRecord } from './record.js';
-
-/** The options that limit what one peer can have here. */
+/** The options that limit what one peer can use. */
 export type JobLimits = Pick<
   ResolvedOptions,
   'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'
@@ -43,22 +38,22 @@ export type JobLimits = Pick<
 export interface JobServiceDeps extends JobLimits {
   readonly store: JobStore;
   readonly queue: JobQueue;
-  /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
+  /** Chooses what a job needs before it queues; can take minutes. Null for a clean. An error ends the job. */
   readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
-  /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
+  /** Runs a job that has a slot. Never rejects; resolves when nothing of it runs. */
   readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
   readonly bundles: BundleStore;
   readonly openArtifacts: (record: JobRecord) => Promise<StoredArtifacts>;
-  /** Nothing there is fine. */
+  /** Does nothing if there are none. */
   readonly removeArtifacts: (id: string) => Promise<void>;
-  /** Where the logs are; must exist. */
+  /** The directory of the logs; must exist. */
   readonly jobsDir: string;
   readonly clock: Clock;
   readonly log: Log;
 }
 
 /**
- * Loads what is known from before. Jobs that waited or ran when their receiver ended go on by themselves. Throws system
+ * Loads the stored jobs. Jobs that waited or ran when their receiver stopped continue by themselves. Throws system
  * errors.
  */
 export async function createJobService(deps: JobServiceDeps): Promise<JobService> {
@@ -69,8 +64,9 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   const local = createLocalWork({ queue: deps.queue, clock, onChange: tellQueue });
   const view = createQueueSummary({ registry, local, queue: deps.queue });
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
-  const lives = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune });
-  const drop = (id: DashboardId): void => void stopAllOf(id, 'its dashboard has stayed away');
+  const lifecycle = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune });
+  const drop = (id: DashboardId): void =>
+    void stopAllOf(id, 'the dashboard was offline for longer than absentPeerGraceMs');
   const absent = watchAbsentPeers({ absentPeerGraceMs, clock, drop });
   const closing = new AbortController();
 
@@ -81,7 +77,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   function restore(records: readonly JobRecord[]): void {
     for (const job of registry.adopt(records)) {
       absent.expect(job.record.dashboardId);
-      lives.resume(job);
+      lifecycle.resume(job);
     }
   }
 
@@ -96,7 +92,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
 
   async function stopAllOf(dashboardId: DashboardId, message: string): Promise<void> {
     const own = liveOf(dashboardId);
-    for (const job of own) lives.stop(job, message);
+    for (const job of own) lifecycle.stop(job, message);
     await Promise.all(own.map((job) => job.ended));
   }
 
@@ -116,12 +112,12 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
     absent.stop();
     local.close();
     await restoringLeft;
-    await lives.suspend();
+    await lifecycle.suspend();
   }
 
   function known(id: string): Job {
     const job = registry.get(id);
-    if (job === undefined) throw new ReceiverError('NOT_FOUND', 'there is no such job');
+    if (job === undefined) throw new ReceiverError('NOT_FOUND', `unknown job "${id}"`);
     return job;
   }
 
@@ -138,14 +134,14 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       const refusal = liveOf(request.dashboardId).length >= maxJobsPerPeer ? tooMany(maxJobsPerPeer) : null;
       const job = registry.add(firstRecord(request, clock.wall(), registry));
-      lives.begin(job, { intake, acknowledge, refusal });
+      lifecycle.begin(job, { intake, acknowledge, refusal });
       return job.record;
     },
-    cancel: (id) => lives.stop(registry.get(id), 'cancelled'),
+    cancel: (id) => lifecycle.stop(registry.get(id), 'cancelled'),
     cancelByPeer: (dashboardId, peerJobId) =>
-      lives.stop(registry.newest(dashboardId, peerJobId), 'cancelled'),
+      lifecycle.stop(registry.newest(dashboardId, peerJobId), 'cancelled'),
     cancelAllOf: (dashboardId) => stopAllOf(dashboardId, 'cancelled'),
-    notePeer: (dashboardId, connected) => absent.note(dashboardId, connected),
+    setPeerConnected: (dashboardId, connected) => absent.setConnected(dashboardId, connected),
     find(dashboardId, peerJobId) {
       const job = registry.newest(dashboardId, peerJobId);
       return job && shownOf(job);
@@ -171,11 +167,11 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
       const job = known(id);
       if (job.record.artifacts === null) throw new ReceiverError('STATE', 'the job has no artifacts');
       const stored = await deps.openArtifacts(job.record);
-      const noteFetched = (): void => {
-        kept.noteFetched(job);
+      const recordFetched = (): void => {
+        kept.recordFetched(job);
         listeners.emit({ type: 'fetched', job: job.record });
       };
-      return { ...stored, read: () => readThen(stored.read(), noteFetched) };
+      return { ...stored, read: () => readThen(stored.read(), recordFetched) };
     },
     readLog: async (id) => readJobLog(jobLogFile(jobsDir, known(id).record.id)),
     async remove(id) {
@@ -198,22 +194,22 @@ function shownOf({ record, shown }: Job): JobRecord {
   return shown ?? record;
 }
 
-/** All that `source` gives; calls `then` when it has been taken to its end. */
+/** Yields all of `source`, and calls `then` after the last chunk was consumed. */
 async function* readThen(source: AsyncIterable<Buffer>, then: () => void): AsyncGenerator<Buffer> {
   yield* source;
   then();
 }
 
 function tooMany(most: number): Outcome {
-  const message = `at most ${most} jobs of one dashboard may wait or run; build again when one has ended`;
+  const message = `a dashboard can have at most ${most} waiting or running jobs; try again when one has ended`;
   return { to: 'failed', reason: 'resource', message };
 }
 
 function firstRecord(request: JobRequest, now: number, registry: JobRegistry): JobRecord {
   const configuration = formatConfiguration(request, request.file);
-  // Later than all others, so that after a restart it is still known which job is the newer one.
+  // Later than all others, so that the order of jobs survives a restart.
   const createdAt = Math.max(now, 1 + registry.newestCreatedAt());
-  // PlatformIO names no total, so a build of it is measured by the largest before it.
+  // PlatformIO reports no total, so its progress is relative to the largest build before it.
   const counts = registry
     .of(request.dashboardId)
     .filter(({ record }) => record.configuration === configuration && record.progress.total === 0)

@@ -1,14 +1,14 @@
 /**
- * Job records on disk: one JSON file for each, replaced atomically, with the process that works on the job in its name.
+ * Job records on disk: one JSON file per job, replaced atomically, with the owning process in its name.
  *
- * One file a job, because a single file for all grows with the history, is rewritten at every step of every job,
- * and takes the whole history with it when it is damaged. The owner is in the name, because then one rename takes a
- * dead owner's job over: of two receivers that try, one finds nothing to rename, and whatever moment one dies in, the
- * record is there. A record that cannot be read is renamed and kept for a person to look at; it is never overwritten.
+ * A single file for all jobs would grow with the history, be rewritten at every step of every job, and lose the whole
+ * history when damaged. With the owner in the name, one rename takes over the job of a dead owner: of two receivers
+ * that try, one finds nothing to rename, and a crash at any moment leaves the record in place. An unreadable record is
+ * renamed and kept for an operator; it is never overwritten.
  */
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import { createKeyedQueue } from '../async/serial-queue.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
@@ -20,22 +20,22 @@ import { isTerminal, type JobRecord, parseRecord } from './record.js';
 import type { JobStore } from './store.js';
 
 const idShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-/** The id, and the maker's name; without one it belongs to nobody. */
+/** The id, and the maker's name; a record without one has no owner. */
 const nameShape =
   /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(\d{1,10}-\d{1,20}-[0-9a-f]{12}))?\.json$/;
 
 const readsAtOnce = 32;
-/** Far larger than a record can be. */
+/** Far larger than any record. */
 const format = { maxBytes: 1_048_576, parse: parseRecord };
 
-/** The ids of live jobs that a store in this process is at work on. */
+/** The ids of live jobs that stores in this process own. */
 const atWork = new Set<string>();
 
 export interface DiskStoreOptions {
   readonly dir: string;
-  /** Where receivers show that they are at work. */
+  /** The directory of the receivers' presence files. */
   readonly presenceDir: string;
-  /** How long a receiver whose process cannot be seen may be silent before it counts as gone. */
+  /** How long a receiver whose process is not visible can be silent before it counts as gone. */
   readonly watchMs: number;
   readonly log: Log;
 }
@@ -46,15 +46,15 @@ interface RecordEntry {
   readonly maker: string;
 }
 
-/** Opens, or begins, a store. Receivers on one disk may share the directory. Throws system errors. */
+/** Opens or creates a store. Receivers on one disk can share the directory. Throws system errors. */
 export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStoreOptions): Promise<JobStore> {
   for (const place of [dir, presenceDir]) await mkdir(place, { recursive: true, mode: 0o700 });
-  /** Work on the record of one id. */
-  const turns = createKeyedQueue();
+  /** Serializes the writes of each record. */
+  const writes = createKeyedQueue();
   const mine = new Set<string>();
-  /** Names of ended records that others have written. */
+  /** File names of ended records written by others. */
   const foreign = new Map<string, string>();
-  /** Live records whose owner cannot be seen from here. */
+  /** Live records whose owner's process is not visible. */
   const unseen: RecordEntry[] = [];
 
   function fileOf(id: string): string {
@@ -62,32 +62,32 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     return join(dir, foreign.get(id) ?? nameOf(id));
   }
 
-  function hold(id: string): void {
+  function claimId(id: string): void {
     atWork.add(id);
     mine.add(id);
   }
 
-  /** Makes a live record this store's. False when another is quicker. */
+  /** Makes this store the owner of a live record. False when another store was faster. */
   async function claim({ name, id }: RecordEntry): Promise<boolean> {
     if (atWork.has(id)) return mine.has(id);
-    hold(id);
+    claimId(id);
     try {
       await rename(join(dir, name), join(dir, nameOf(id)));
       return true;
     } catch (error) {
-      letGo(id);
+      releaseJob(id);
       if (systemCode(error) === 'ENOENT') return false;
       throw error;
     }
   }
 
-  function letGo(id: string): void {
+  function releaseJob(id: string): void {
     atWork.delete(id);
     mine.delete(id);
   }
 
-  /** The record when it has ended or is now this store's. */
-  async function take(entry: RecordEntry, standing: Standing | 'silent'): Promise<JobRecord | null> {
+  /** The record if it has ended or now belongs to this store. */
+  async function loadEntry(entry: RecordEntry, standing: Standing | 'silent'): Promise<JobRecord | null> {
     const record = await readRecord(dir, entry, log);
     if (record === null) return null;
     if (isTerminal(record)) {
@@ -97,24 +97,24 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     if (standing === 'unknown') unseen.push(entry);
     const isLeft = standing === 'gone' || standing === 'silent';
     if (!isLeft || !(await claim(entry))) return null;
-    // Who is only silent may have written it since.
+    // A silent owner can have written it since.
     return standing === 'gone' ? record : readRecord(dir, { ...entry, name: nameOf(entry.id) }, log);
   }
 
   /** A few at a time: one after the other, thousands of records take longer than peers wait. */
-  async function takeAll(
+  async function loadEntries(
     entries: readonly RecordEntry[],
     standingOfEach: (entry: RecordEntry) => Standing | 'silent',
   ): Promise<JobRecord[]> {
     const records: JobRecord[] = [];
     const rest = entries.values();
-    async function takeNext(): Promise<void> {
+    async function loadNext(): Promise<void> {
       for (const entry of rest) {
-        const record = await take(entry, standingOfEach(entry));
+        const record = await loadEntry(entry, standingOfEach(entry));
         if (record !== null) records.push(record);
       }
     }
-    await Promise.all(Array.from({ length: readsAtOnce }, takeNext));
+    await Promise.all(Array.from({ length: readsAtOnce }, loadNext));
     return records.toSorted((a, b) => a.createdAt - b.createdAt);
   }
 
@@ -122,7 +122,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     async load() {
       unseen.length = 0;
       const standings = new Map<string, Standing | 'silent'>();
-      return takeAll(await entriesOf(dir), ({ maker }) => {
+      return loadEntries(await entriesOf(dir), ({ maker }) => {
         const standing = standings.get(maker) ?? ownerStanding(maker);
         standings.set(maker, standing);
         return standing;
@@ -133,35 +133,35 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
       if (waiting.length === 0) return [];
       const makers = new Set(waiting.map(({ maker }) => maker));
       const silent = await findSilent(presenceDir, makers, { watchMs, signal });
-      return takeAll(
+      return loadEntries(
         waiting.filter(({ maker }) => silent.has(maker)),
         () => 'silent',
       );
     },
     async put(record) {
       const file = fileOf(record.id);
-      hold(record.id);
-      await turns.run(record.id, () => writeJsonFile(file, record));
+      claimId(record.id);
+      await writes.run(record.id, () => writeJsonFile(file, record));
     },
     async remove(id) {
       const file = fileOf(id);
-      await turns.run(id, () => rm(file, { force: true }));
+      await writes.run(id, () => rm(file, { force: true }));
       foreign.delete(id);
-      letGo(id);
+      releaseJob(id);
     },
     async close() {
-      await turns.idle();
-      for (const id of mine) letGo(id);
+      await writes.idle();
+      for (const id of mine) releaseJob(id);
     },
   };
 }
 
-/** The ids of all records in a store's directory, whoever is at work on them. Throws system errors. */
+/** The ids of all records in a store's directory, whoever owns them. Throws system errors. */
 export async function idsOnDisk(dir: string): Promise<readonly string[]> {
   return (await entriesOf(dir)).map(({ id }) => id);
 }
 
-/** Whether a job of that id is on record and has not ended, whoever is at work on it. Throws system errors. */
+/** Whether a job with this id is recorded and has not ended, whoever owns it. Throws system errors. */
 export async function isLiveOnDisk(dir: string, id: string, log: Log): Promise<boolean> {
   for (const entry of (await entriesOf(dir)).filter((one) => one.id === id)) {
     const record = await readRecord(dir, entry, log);
@@ -181,7 +181,7 @@ function nameOf(id: string): string {
   return `${id}.${ownMaker()}.json`;
 }
 
-/** This process counts as silent, for a store in it that is at work on a job says so itself. */
+/** This process counts as silent: `atWork` already lists the jobs of its own stores. */
 function ownerStanding(maker: string): Standing | 'silent' {
   if (maker === ownMaker()) return 'silent';
   return maker === '' ? 'gone' : standingOf(maker);
@@ -189,14 +189,14 @@ function ownerStanding(maker: string): Standing | 'silent' {
 
 async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Promise<JobRecord | null> {
   const file = join(dir, name);
-  // Read in one go, for in this thread the other way takes ten times as long; but other work has its turn in between.
-  await turn();
+  // A synchronous read, because the asynchronous one takes ten times as long; other work runs between two reads.
+  await yieldToOthers();
   try {
     const record = readJsonFileSync(file, format);
-    if (record.id !== id) throw new TypeError('it is the record of another job');
+    if (record.id !== id) throw new TypeError(`wrong job id in the record: expected ${id}, got ${record.id}`);
     return record;
   } catch (error) {
-    // Another receiver has forgotten it meanwhile, or taken it over.
+    // Another receiver removed it or took it over in the meantime.
     if (systemCode(error) === 'ENOENT') return null;
     log.warn({ file, err: error }, 'job record unreadable, set aside');
     await rename(file, `${file}.damaged`);

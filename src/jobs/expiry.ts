@@ -1,11 +1,11 @@
 /**
- * Which ended jobs are kept, with their logs and results. A result that its user has not fetched yet is what all the
- * work was for: one that was pruned because its device had been built again left a client with an unknown job.
+ * Removes ended jobs, with their logs and results, and cancels the jobs of dashboards that stay offline.
  *
- * So a job goes when nobody has used it for the time to live, or when its own peer has too many of its kind: of those
- * with a result first the ones whose result was fetched, else the oldest. Jobs without a result are counted apart,
- * for a row of failures must not cost a result, nor many results the log of the failure that has just been. No peer
- * pushes another peer's jobs out.
+ * A result that was pruned before its user fetched it, because its device had been built again, left a client with an
+ * unknown job. So a job is removed only when it was unused for the time to live, or when its own peer has too many of
+ * its kind: jobs with fetched results first, then the oldest. Jobs without a result are counted separately, so that a
+ * series of failures costs no result, and many results do not cost the log of the latest failure. No peer displaces
+ * the jobs of another.
  */
 import type { Clock } from '../async/clock.js';
 import type { Log } from '../log.js';
@@ -15,11 +15,11 @@ import { isTerminal, lastUse, type JobRecord } from './record.js';
 import type { Job, JobRegistry } from './registry.js';
 
 export interface JobExpiry {
-  /** Lets the ended jobs of a peer go that are too many. Never rejects. */
+  /** Removes a peer's ended jobs beyond its limits. Never rejects. */
   prune(dashboardId: DashboardId): Promise<void>;
-  /** The result of a job was sent to its end. */
-  noteFetched(job: Job): void;
-  /** Resolves when nothing is being removed. */
+  /** Call when the result of a job was sent completely. */
+  recordFetched(job: Job): void;
+  /** Resolves when no removal is in progress. */
   stop(): Promise<void>;
 }
 
@@ -29,10 +29,9 @@ export interface JobExpiryOptions extends Pick<ResolvedOptions, 'resultTtlMs' | 
   readonly log: Log;
 }
 
-/** How often what has expired is looked for. */
-const lookMs = 3_600_000;
+const checkIntervalMs = 3_600_000;
 
-/** Looks for what has expired now and from then on. */
+/** Removes expired jobs now and periodically. */
 export function startJobExpiry({
   registry,
   resultTtlMs,
@@ -41,13 +40,13 @@ export function startJobExpiry({
   log,
 }: JobExpiryOptions): JobExpiry {
   let cancel = (): void => {};
-  let looking = look();
+  let removing = removeExpired();
 
-  async function look(): Promise<void> {
-    cancel = clock.after(Math.min(lookMs, resultTtlMs), () => void (looking = look()));
+  async function removeExpired(): Promise<void> {
+    cancel = clock.after(Math.min(checkIntervalMs, resultTtlMs), () => void (removing = removeExpired()));
     const isExpired = (record: JobRecord): boolean => clock.wall() - lastUse(record) >= resultTtlMs;
     for (const job of registry.all()) {
-      // Asked for each anew: somebody may fetch one while others are removed.
+      // Evaluated for each job in turn: one can be fetched while others are removed.
       if (isTerminal(job.record) && isExpired(job.record)) await forget([job]);
     }
   }
@@ -71,25 +70,24 @@ export function startJobExpiry({
         jobs.slice(0, Math.max(0, jobs.length - maxResultsPerPeer));
       await forget([...tooMany(without), ...tooMany(inOrder)]);
     },
-    noteFetched(job) {
+    recordFetched(job) {
       job.record = { ...job.record, fetchedAt: clock.wall() };
       void registry.persist(job);
     },
     async stop() {
       cancel();
-      await looking;
+      await removing;
     },
   };
 }
 
 /**
- * Peers that are away while jobs of theirs wait or run. A dashboard that comes back within the grace time finds its
- * jobs; the jobs of one that does not would take the slots of those who are there, for results that nobody fetches.
+ * Watches for peers that are offline while their jobs wait or run. A dashboard that reconnects within the grace time
+ * finds its jobs; those of one that does not would occupy slots for results that nobody fetches.
  */
 export interface AbsentPeers {
-  /** A peer has come, or has gone. */
-  note(id: DashboardId, connected: boolean): void;
-  /** A peer has jobs here. Its time runs if it is away. */
+  setConnected(id: DashboardId, connected: boolean): void;
+  /** A peer has jobs here: starts its grace time if it is offline. */
   expect(id: DashboardId): void;
   stop(): void;
 }
@@ -97,7 +95,7 @@ export interface AbsentPeers {
 export interface AbsentPeersOptions {
   readonly absentPeerGraceMs: number;
   readonly clock: Clock;
-  /** Called when a peer has been away for the whole grace time. */
+  /** Called when a peer was offline for the whole grace time. */
   readonly drop: (id: DashboardId) => void;
 }
 
@@ -115,7 +113,7 @@ export function watchAbsentPeers({ absentPeerGraceMs, clock, drop }: AbsentPeers
   }
 
   return {
-    note(id, connected) {
+    setConnected(id, connected) {
       if (!connected) {
         present.delete(id);
         return wait(id);

@@ -1,10 +1,10 @@
 /**
- * What a job goes through, from its bundle to its end or to the end of this receiver.
+ * The steps of a job, from its bundle to its end or to the stop of this receiver.
  *
- * Each job is one asynchronous function, and that function alone gives it its terminal state, once, when nothing of it
- * runs any more. Cancelling only asks: the function notices at its next step. So there is no moment at which a job can
- * end twice, or be completed and cancelled. A receiver that stops asks in the same way, and then the job has no end:
- * its record stays as a restart wants to find it.
+ * Each job is one asynchronous function, and only that function sets the terminal state, once, when nothing of the job
+ * runs. A cancel is a request, which the function sees at its next step. So a job can never end twice, or be both
+ * completed and cancelled. A stopping receiver makes the same request, but then the job does not end: its record stays
+ * as a restart needs it.
  */
 import type { Clock } from '../async/clock.js';
 import type { Emitter } from '../async/emitter.js';
@@ -24,11 +24,11 @@ import { type Job, type JobRegistry, afterStop } from './registry.js';
 import type { Shortage } from './waiting.js';
 
 export interface JobLifecycle {
-  /** Leads a job that has just been taken in. */
+  /** Starts a job that was just accepted. */
   begin(job: Job, arrival: Arrival): void;
-  /** Leads a job on that was there before a restart; one that the restart has ended is only cleared away. */
+  /** Continues a job from before a restart; one that the restart ended is only cleaned up. */
   resume(job: Job): void;
-  /** Asks a job to end as cancelled. False when there is none, or it has ended. */
+  /** Requests a job's end as cancelled. False for no job, or an ended one. */
   stop(job: Job | undefined, message: string): boolean;
   /** Stops all jobs for a restart. Resolves when nothing of them runs. */
   suspend(): Promise<void>;
@@ -37,17 +37,17 @@ export interface JobLifecycle {
 export interface JobLifecycleDeps {
   readonly registry: JobRegistry;
   readonly listeners: Pick<Emitter<JobEvent>, 'emit'>;
-  /** Tells the listeners how long the queue is now. */
+  /** Emits the queue's status. */
   readonly tellQueue: () => void;
   readonly queue: JobQueue;
   readonly bundles: BundleStore;
-  /** What a job needs before it queues, for however long; null for nothing. What it throws ends the job. */
+  /** Chooses what a job needs before it queues; can take minutes. Null for a clean. An error ends the job. */
   readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
-  /** The work of a job that has a slot. Never rejects; resolves when nothing of it runs any more. */
+  /** Runs a job that has a slot. Never rejects; resolves when nothing of it runs. */
   readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
   /** Never rejects. */
   readonly removeArtifacts: (id: string) => Promise<void>;
-  /** Lets go of ended jobs of the peer that are too many. Never rejects. */
+  /** Removes a peer's ended jobs beyond its limits. Never rejects. */
   readonly prune: (dashboardId: DashboardId) => Promise<void>;
   readonly jobsDir: string;
   readonly maxOutputBytes: number;
@@ -57,28 +57,28 @@ export interface JobLifecycleDeps {
 
 export interface Arrival {
   readonly intake: Promise<StagedBundle>;
-  /** Called when the job's record is stored, or the store has refused. */
+  /** Called when the job's record is stored, or the store has failed. */
   readonly acknowledge: () => void;
-  /** How the job is to end once its bundle is whole, if it is not wanted. */
+  /** The outcome of a refused job, applied once its bundle is complete. */
   readonly refusal: Outcome | null;
 }
 
-/** What a job has and must give back. */
+/** The resources a job holds and must release. */
 interface Held {
   staged: StagedBundle | null;
   chosen: ChosenEsphome | null;
   slot: Slot | null;
   output: JobLog | null;
-  /** The write of the record as one that runs. */
+  /** The write of the running state. */
   recorded: Promise<unknown> | null;
 }
 
-/** Why a job is stopped that is to go on after the restart. */
+/** The abort reason of a job that continues after the restart. */
 const stopping = new ReceiverError('CANCELLED', 'the build server is stopping');
 
 const lostBundle: Outcome = {
   ...{ to: 'failed', reason: 'internal' },
-  message: 'the bundle of this job was lost when the build server was restarted',
+  message: 'the bundle of this job was lost when the build server restarted',
 };
 
 export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
@@ -86,23 +86,27 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   const bundles = createBundleWait(deps.bundles, log);
   let isClosing = false;
 
-  /** The whole life of one job, or what a restart has left of it. Never rejects. */
-  async function live(job: Job, arrival?: Arrival): Promise<void> {
+  /** Runs one job from its arrival, or from a restart, to its end. Never rejects. */
+  async function runToEnd(job: Job, arrival?: Arrival): Promise<void> {
     const { signal } = job.controller;
     const held: Held = { staged: null, chosen: null, slot: null, output: null, recorded: null };
     let outcome: Outcome;
     try {
-      if (arrival) await arrive(job, arrival, held);
-      outcome = arrival?.refusal ?? (await work(job, held));
+      if (arrival) await receiveBundle(job, arrival, held);
+      outcome = arrival?.refusal ?? (await startWork(job, held));
     } catch (error) {
       outcome = outcomeOf(error, { id: job.record.id, signal }, log);
     }
     await held.output?.close();
-    await leave(job, outcome, held);
+    await finishJob(job, outcome, held);
   }
 
-  /** Until the bundle is whole. The peer's acknowledgement waits for the record, and for nothing else. */
-  async function arrive(job: Job, { intake, acknowledge, refusal }: Arrival, held: Held): Promise<void> {
+  /** Resolves when the bundle is complete. The acknowledgement waits only for the record. */
+  async function receiveBundle(
+    job: Job,
+    { intake, acknowledge, refusal }: Arrival,
+    held: Held,
+  ): Promise<void> {
     const isStored = await registry.persist(job);
     acknowledge();
     log.info({ ...namesOf(job.record), peerJobId: job.record.peerJobId }, 'job accepted');
@@ -110,15 +114,15 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     if (refusal) return;
     const kept = isStored ? await bundles.keep(job.record.id, held.staged) : null;
     held.staged = kept ?? held.staged;
-    take(job, { to: 'queued', bundle: kept && factsOf(kept) });
-    // Not waited for: the write of the next step comes after it, and is.
+    recordStep(job, { to: 'queued', bundle: kept && factsOf(kept) });
+    // Not awaited: the awaited write of the next step comes after it.
     void registry.persist(job);
     tellState(job);
     supersedeOlder(job);
     if (isClosing) job.controller.abort(stopping);
   }
 
-  async function work(job: Job, held: Held): Promise<Outcome> {
+  async function startWork(job: Job, held: Held): Promise<Outcome> {
     const running = runningJob(job, held);
     const { id, dashboardId: peer, target } = job.record;
     const { signal } = job.controller;
@@ -130,25 +134,25 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
       job.record = { ...job.record, interrupted: true };
       return lostBundle;
     }
-    take(job, { to: 'running' });
+    recordStep(job, { to: 'running' });
     const { createdAt, startedAt, esphomeVersion } = job.record;
     const waitedMs = (startedAt ?? createdAt) - createdAt;
     log.info({ ...namesOf(job.record), esphomeVersion, waitedMs }, 'job started');
     held.recorded = registry.persist(job);
     tellState(job);
-    if (job.record.requeued) running.output('The build server was restarted; the job is run again.\n');
+    if (job.record.requeued) running.output('The build server restarted; running the job again.\n');
     return deps.run(running, held.staged, held.chosen);
   }
 
-  /** From the look at the signal to the new state there is no await: a cancel is before it, or too late. */
-  async function leave(job: Job, outcome: Outcome, held: Held): Promise<void> {
+  /** There is no await between the check of the signal and the new state: a cancel comes before it, or too late. */
+  async function finishJob(job: Job, outcome: Outcome, held: Held): Promise<void> {
     const { signal } = job.controller;
     const { state: before } = job.record;
     job.shown = job.record;
     if (signal.reason === stopping && outcome.to === 'cancelled')
       job.record = afterStop(job.record, clock.wall());
-    else take(job, signal.aborted && signal.reason !== stopping ? cancelledBy(signal) : outcome);
-    await settle(job, held);
+    else recordStep(job, signal.aborted && signal.reason !== stopping ? cancelledBy(signal) : outcome);
+    await recordAndRelease(job, held);
     job.shown = null;
     if (job.record.state === before) return;
     if (isTerminal(job.record)) logEnd(job.record);
@@ -157,11 +161,11 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     await deps.prune(job.record.dashboardId);
   }
 
-  async function settle(job: Job, { staged, chosen, slot }: Held): Promise<void> {
+  async function recordAndRelease(job: Job, { staged, chosen, slot }: Held): Promise<void> {
     const { id, state } = job.record;
     const hasEnded = isTerminal(job.record);
     if (hasEnded && state !== 'completed') await deps.removeArtifacts(id);
-    // Before the bundle goes: a crash in between must not leave a job that waits for nothing.
+    // Before the bundle is removed: a crash in between must not leave a queued job without a bundle.
     await registry.persist(job);
     if (!hasEnded) await staged?.settled();
     else if (staged) await bundles.discard(staged);
@@ -181,10 +185,10 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     log.info({ ...namesOf(record), state, ...why, cached, ...durations }, 'job ended');
   }
 
-  function take(job: Job, step: Step): void {
+  function recordStep(job: Job, step: Step): void {
     const record = advance(job.record, step, clock.wall());
     if (record === null)
-      throw new ReceiverError('STATE', `a job cannot go from ${job.record.state} to ${step.to}`);
+      throw new ReceiverError('STATE', `invalid job step from ${job.record.state} to ${step.to}`);
     job.record = record;
   }
 
@@ -222,14 +226,14 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
         registry
           .of(job.record.dashboardId)
           .findLast(({ record }) => record.state === 'completed' && record.resultKey === key)?.record,
-      note(facts) {
+      recordFacts(facts) {
         job.record = { ...job.record, ...facts };
         if (facts.waiting !== undefined) listeners.emit({ type: 'waiting', job: job.record });
       },
     };
   }
 
-  /** Older ones only: a job that was taken later is newer, even if its bundle was complete first. */
+  /** Stops older jobs only: a job that was accepted later is newer, even if its bundle was complete first. */
   function supersedeOlder(newer: Job): void {
     for (const job of registry.of(newer.record.dashboardId)) {
       if (job === newer) return;
@@ -245,19 +249,19 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
 
   return {
     begin(job, arrival) {
-      // Looked at once the record is stored.
+      // Handled once the record is stored.
       arrival.intake.catch(() => {});
-      job.ended = live(job, arrival);
+      job.ended = runToEnd(job, arrival);
     },
     resume(job) {
       job.ended = isTerminal(job.record)
-        ? settle(job, { staged: null, chosen: null, slot: null, output: null, recorded: null })
-        : live(job);
+        ? recordAndRelease(job, { staged: null, chosen: null, slot: null, output: null, recorded: null })
+        : runToEnd(job);
     },
     stop,
     async suspend() {
       isClosing = true;
-      // What still arrives stops by itself when its bundle is whole.
+      // Jobs that are still receiving stop by themselves when their bundle is complete.
       for (const { record, controller } of registry.live()) {
         if (record.state !== 'receiving') controller.abort(stopping);
       }
@@ -267,14 +271,14 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   };
 }
 
-/** What a line of the log says of every job. */
+/** The facts in every log line about a job. */
 function namesOf({ id, dashboardId, peerLabel, file, target }: JobRecord): Readonly<Record<string, string>> {
   return { jobId: id, dashboardId, label: peerLabel, file, target };
 }
 
-/** Its peer is told what is short, and not of how much. */
+/** The peer learns which resource is short, but no figures. */
 function showShortage(job: RunningJob, waiting: Shortage): void {
   const what = waiting.for === 'disk' ? 'disk space' : 'memory';
   if (job.record.waiting === null) job.output(`Waiting until the build server has more free ${what}.\n`);
-  job.note({ waiting });
+  job.recordFacts({ waiting });
 }

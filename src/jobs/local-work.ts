@@ -1,6 +1,6 @@
 /**
- * The host's own builds in the same queue as those of its peers, so that together they are never more than there are
- * slots. The receiver starts none of them and ends none: it lends a slot and shows who has it.
+ * The host's own builds in the peers' queue, so that together they never exceed the slots. The receiver neither starts
+ * nor stops them: it lends a slot and shows who holds it. Also reports the length and order of the shared queue.
  */
 import { randomUUID } from 'node:crypto';
 
@@ -12,22 +12,22 @@ import { type WaitReason, thisHost, turnsOf, withTurns, type Owner, type Waitabl
 
 export interface LocalJob {
   readonly id: string;
-  /** As the host has named it. */
+  /** The name that the host gave. */
   readonly configuration: string;
   readonly state: 'queued' | 'running';
-  /** Milliseconds since 1970, as the other. */
+  /** Milliseconds since 1970, like `startedAt`. */
   readonly createdAt: number;
   readonly startedAt: number | null;
-  /** Why it is still queued; null while it runs. */
+  /** Why it is queued; null while it runs. */
   readonly waiting: WaitReason | null;
 }
 
 export interface LocalWork {
-  /** As {@link Jobs.enqueueLocal}. */
+  /** See {@link JobService.enqueueLocal}. */
   enqueue(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
-  /** Oldest first. `waiting` is null for those that only wait for their turn. */
+  /** Oldest first. `waiting` is null for those that only wait for a slot. */
   list(): readonly LocalJob[];
-  /** Ends the waiting; who has a slot keeps it. */
+  /** Rejects the builds that wait; held slots stay held. */
   close(): void;
 }
 
@@ -85,21 +85,17 @@ export function createLocalWork({ queue, clock, onChange }: LocalWorkOptions): L
   };
 }
 
-/** Of all builds in the queue, the host's own among them. */
+/** Covers all builds in the queue, including the host's own. */
 export interface QueueStatus {
   readonly idle: boolean;
   readonly running: boolean;
-  /** How many wait, without those that run. */
+  /** The number of waiting builds, without the running ones. */
   readonly queueDepth: number;
 }
 
-/**
- * What can be seen of the queue from outside: how long it is, and who comes before whom. It is told of the peers' jobs
- * and of the host's own builds together, for they share the slots.
- */
 export interface QueueSummary {
   status(): QueueStatus;
-  /** The same jobs; those that only wait for a slot say who comes before them. */
+  /** Adds to each job that only waits for a slot who comes before it. */
   withTurns<T extends Waitable>(jobs: readonly T[]): T[];
 }
 

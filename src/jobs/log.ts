@@ -1,9 +1,9 @@
 /**
- * A job's output on its way to its log and to those who follow: at most so many bytes, whatever the build prints.
+ * Passes a job's output to its log and its followers, limited to a number of bytes.
  *
- * A build that prints without end must fill neither the disk nor the memory nor a peer's line. Its beginning passes
- * at once, of the rest only the last lines, at the end, since those say why it failed. A disk that refuses must not
- * fail the build: the log then ends, and the build goes on.
+ * A build that prints endlessly must not fill the disk, the memory or a peer's connection. The beginning passes at
+ * once; of the rest only the last lines, at the end, since those say why it failed. A disk error must not fail the
+ * build: the log stops, and the build continues.
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -15,9 +15,9 @@ import { systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 
 export interface JobLogOptions {
-  /** Bytes of output that pass; as many can wait in memory for a slow disk. */
+  /** The most bytes that pass; as many can wait in memory for a slow disk. */
   readonly maxOutputBytes: number;
-  /** Gets each line that passes, with its terminator, and one notice when the first does not. Must not throw. */
+  /** Receives each line that passes, with its terminator, and one notice when the limit is reached. Must not throw. */
   readonly onLine: (line: string) => void;
   readonly log: Log;
 }
@@ -29,14 +29,14 @@ export interface JobLog {
   close(): Promise<void>;
 }
 
-/** The end of a long output that is kept; less when not much is allowed in all. */
+/** How much of the end of a long output is kept; less under a low limit. */
 const maxTailBytes = 262_144;
-/** Lines that pass before others have their turn. */
+/** Lines that pass before other work runs. */
 const linesPerTurn = 200;
 
 /**
- * Begins the log of a job. The file is opened with the first line, which replaces what an earlier attempt has written:
- * thousands of jobs may wait, and a process has not that many descriptors. Never throws.
+ * Opens the log of a job. The file is created with the first line and replaces that of an earlier attempt: thousands
+ * of jobs can wait, and a process does not have that many descriptors. Never throws.
  */
 export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLogOptions): JobLog {
   const tailBytes = Math.min(maxTailBytes, Math.floor(maxOutputBytes / 4));
@@ -70,7 +70,7 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
       left -= Buffer.byteLength(line);
       if (left < 0 && tail === undefined) {
         tail = createTail(tailBytes);
-        onLine(notice('the output is long: from here on only its last lines are shown, at the end'));
+        onLine(notice('output limit reached: only the last lines follow, at the end'));
       }
       if (tail !== undefined) return tail.add(line);
       lineEnd = line.slice(-1);
@@ -79,7 +79,7 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
     },
     async close() {
       const { lines, dropped } = tail?.take() ?? { lines: [], dropped: 0 };
-      if (dropped > 0) keep(notice(`${dropped} lines are left out here: the output was too long`));
+      if (dropped > 0) keep(notice(`${dropped} lines omitted: the output exceeded its limit`));
       for (const [index, line] of lines.entries()) {
         keep(line);
         onLine(line);
@@ -96,10 +96,10 @@ interface Tail {
   take(): { readonly lines: readonly string[]; readonly dropped: number };
 }
 
-/** What a line costs in memory besides its bytes. */
+/** The memory cost of a line besides its bytes. */
 const lineCostBytes = 32;
 
-/** The last lines, in two halves of which the older one goes when the newer one is full. */
+/** The last lines, in two halves; the older half is dropped when the newer one is full. */
 function createTail(maxBytes: number): Tail {
   let older: string[] = [];
   let newer: string[] = [];
@@ -125,7 +125,7 @@ export function jobLogFile(dir: string, id: string): string {
   return join(dir, `${id}.log`);
 }
 
-/** What the log holds by now; empty when there is none. Throws other system errors. */
+/** The log so far; empty when there is none. Throws other system errors. */
 export async function readJobLog(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');

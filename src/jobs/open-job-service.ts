@@ -1,8 +1,8 @@
 /**
- * The jobs of a real server: each step of the runner bound to what does it to the disk and to the processes.
+ * The job service of a real server: binds each step of the runner to its implementation on disk and processes.
  *
- * The parts know nothing of each other, so that a test can force every moment; what they share (one layout, one set
- * of locks, one environment for the check and the compile) is put together here and nowhere else.
+ * The parts do not know each other, so that a test can force every moment. Only this file assembles what they share:
+ * one layout, one set of locks, one environment for the precheck and the compile.
  */
 import { collectArtifacts } from '../artifacts/collect.js';
 import { verifyBuild } from '../artifacts/firmware.js';
@@ -27,11 +27,11 @@ import { createTools } from '../toolchains/run-with-tools.js';
 import { withAdmission } from './admission.js';
 import { chooseFor, type ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
-import { createJobService, type JobLimits, type JobService } from './create-job-service.js';
+import { createJobService, type JobLimits } from './create-job-service.js';
+import type { JobService } from './job-service.js';
 import { createMemoryQueue } from './queue.js';
 import { runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
 
-/** The options of the builds. */
 type BuildOptions = Pick<
   ResolvedOptions,
   | 'slots'
@@ -47,7 +47,7 @@ export interface JobParts extends JobLimits, BuildOptions {
   readonly paths: Paths;
   readonly composeEnvironment: (configuration: string) => Environment;
   readonly chooseEsphome: ChooseEsphome;
-  readonly acquire: (wish: LeaseRequest) => Promise<Lease>;
+  readonly acquire: (request: LeaseRequest) => Promise<Lease>;
   readonly timing: LockTiming;
   readonly toolDirectories: ToolDirectories;
   readonly clock: Clock;
@@ -74,8 +74,8 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
       artifacts.put(id, await collectArtifacts({ paths, configuration })),
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
-      enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir, timing, log }),
-      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
+      enterToolchain: (request) => enterToolchain({ ...request, locksDir, toolsDir, timing, log }),
+      becomeInstaller: (request) => becomeInstaller({ ...request, locksDir, timing, log }),
       ...{ paths, directories: parts.toolDirectories, log },
     }),
     resultCache: parts.resultCache,
@@ -93,7 +93,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     }),
     choose: (job) => chooseFor(job, chooseEsphome),
     run: (job, staged, chosen) => runJob(job, staged, chosen, runner),
-    // The record's size and hash, in memory since the build ended, and not those beside the file on disk.
+    // With the size and hash from the record, not those beside the file on disk.
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
@@ -106,7 +106,7 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
   });
 }
 
-/** A volume that does not say how full it is must not keep every build from beginning. */
+/** A volume that cannot report its free space must not block every build. */
 async function freeOrUnknown(directory: string, log: Log): Promise<number | null> {
   return freeSpaceBytes(directory).catch((error: unknown) => {
     log.warn({ directory, err: error }, 'free disk space unknown');

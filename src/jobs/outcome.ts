@@ -1,8 +1,8 @@
 /**
- * What a thrown error means for a job: a state, a reason to branch on, and a sentence for the peer's user.
+ * Maps a thrown error to a job's outcome: a state, a reason code, and a message for the peer's user.
  *
- * Only messages of our own errors travel, since those hold no host path; everything else becomes one general
- * sentence here and goes to the log in full.
+ * Only messages of receiver errors are sent, since those contain no host path; any other error becomes one general
+ * message and is logged in full.
  */
 import { diskFullMessage } from '../compile/verdict.js';
 import { isReceiverError, systemCode, type ErrorCode, type ReceiverError } from '../errors.js';
@@ -24,7 +24,7 @@ const reasons: Partial<Record<ErrorCode, FailureReason>> = {
 
 const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
 
-/** A cancelled job is cancelled, whatever else went wrong on the way out. */
+/** A cancelled job is cancelled, even if something else failed afterwards. */
 export function outcomeOf(
   error: unknown,
   { id, signal }: { readonly id: string; readonly signal: AbortSignal },
@@ -36,22 +36,22 @@ export function outcomeOf(
   const reason = isReceiverError(error) && reasons[error.code];
   if (reason) return { to: 'failed', reason, message: error.message };
   if (isReceiverError(error, 'STORAGE')) {
-    // What is wrong with the build itself has become another code by now; what is left are the server's own files.
+    // Faults of the build itself have other codes by now; this one concerns the server's own files.
     const message = `the build server cannot use its own directories: ${error.message}`;
     return { to: 'failed', reason: 'internal', message };
   }
   log.error({ jobId: id, err: error }, 'job failed: internal error');
-  return { to: 'failed', reason: 'internal', message: 'the build server failed; its own log says why' };
+  return { to: 'failed', reason: 'internal', message: 'internal error of the build server; see its log' };
 }
 
-/** Also when errors of ours say what the full disk has prevented, and what that has led to. */
+/** Also finds a full disk as the cause of a receiver error, however deep. */
 function isFullDisk(error: unknown): boolean {
   for (let cause = error; ; cause = cause.cause) {
     if (!isReceiverError(cause)) return fullDisk.has(systemCode(cause) ?? '');
   }
 }
 
-/** The outcome of a job whose signal was aborted; the reason's message is for people. */
+/** The outcome of a job whose signal was aborted, with the reason's message. */
 export function cancelledBy(signal: AbortSignal): Outcome {
   return { to: 'cancelled', message: (signal.reason as ReceiverError).message };
 }

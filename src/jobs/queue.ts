@@ -1,26 +1,25 @@
 /**
- * Who may run now: the contract, and the version inside one process.
+ * The contract of the job queue, and its implementation within one process.
  *
- * A job enters, waits for its turn, and holds a slot until it gives it back. One peer that sends a hundred devices
- * once kept everybody else waiting for an hour; so peers take turns. What holds for every queue (the shared suite
- * checks it):
+ * A job enters, waits, and holds a slot until it releases it. One peer that submitted a hundred devices once kept all
+ * others waiting for an hour, so slots rotate among peers. Every queue guarantees (checked by the shared suite):
  *
- * - Slots: at most as many are out as the queue has, and nobody waits while one is free.
+ * - Slots: no more are held than the queue has, and no job waits while one is free.
  * - Order: the jobs of one peer get their slots in the order in which they entered.
- * - Fairness: while a peer waits, every other peer gets at most one slot before that peer gets its next. How many
- *   jobs a peer has waiting does not matter. The host's own work is one more peer ({@link hostPeer}).
- * - Leaving: aborting the signal of a waiting job takes it out at once, and `enter` rejects with the signal's reason.
- *   The others keep their places. Once `enter` has resolved, the signal means nothing here.
- * - Giving back: `release` takes effect at once, and once; a second call does nothing. The holder calls it only when
- *   nothing of its work runs any more; the queue believes it.
+ * - Fairness: while a peer waits, every other peer gets at most one slot before that peer gets its next, however many
+ *   jobs it has waiting. The host's own work counts as one more peer ({@link hostPeer}).
+ * - Cancelling: aborting the signal of a waiting job removes it at once, and `enter` rejects with the signal's reason.
+ *   The others keep their places. After `enter` has resolved, the signal has no effect on the queue.
+ * - Release: `release` takes effect at once; a second call does nothing. The holder calls it only when nothing of its
+ *   work runs; the queue does not verify this.
  *
- * What a crash may cost: places and slots of the process that died, and nothing of any other process. Jobs are kept
- * in the store and not here. Whoever starts again enters the jobs that still wait, in the order of their
- * `createdAt`, so a peer's own order outlives the crash; whose turn it was need not. A queue that serves many
- * processes has to give a dead one's slots out again by itself, within a time that it documents.
+ * A crash costs the places and slots of the process that died, and nothing of any other process. The store keeps the
+ * jobs. A restarted process enters the jobs that still wait, ordered by `createdAt`: the order within a peer survives
+ * the crash, the rotation among peers need not. A queue that serves many processes must reassign the slots of a dead
+ * one by itself, within a time that it documents.
  *
- * A slot is a share of a machine and no lock: what must not happen twice at once is guarded by the device's lease.
- * `status` is what this process knows at the moment; a queue on another machine may be ahead of it.
+ * A slot is a share of a machine, not a lock: the device's lease guards against concurrent work in one directory.
+ * `status` is what this process knows now; a queue on another machine can be ahead of it.
  */
 import { onAbort } from '../async/abort.js';
 import type { Shortage } from './waiting.js';
@@ -29,12 +28,12 @@ import type { Shortage } from './waiting.js';
 export const hostPeer = '.host';
 
 export interface QueueTicket {
-  /** Whose turn it is: the id of a dashboard, or {@link hostPeer}. */
+  /** The id of a dashboard, or {@link hostPeer}. */
   readonly peer: string;
-  /** What the slot is for. A clean needs no free memory and makes room on the disk. */
+  /** A clean needs no free memory, and frees disk space. */
   readonly target: 'compile' | 'clean';
   readonly signal: AbortSignal;
-  /** Called, perhaps again and again, while it has its turn and the machine is short of something. Must not throw. */
+  /** Called, possibly repeatedly, while the job has a slot but the machine lacks a resource. Must not throw. */
   readonly onShort?: ((shortage: Shortage) => void) | undefined;
 }
 
@@ -43,25 +42,24 @@ export interface Slot {
 }
 
 export interface QueueOrder {
-  /** Who holds a slot. */
   readonly running: readonly string[];
-  /** Who waits for one, in the order in which they get theirs if nobody comes or leaves. */
+  /** In the order in which they get their slots if no job enters or leaves. */
   readonly waiting: readonly string[];
 }
 
 export interface JobQueue {
   /**
-   * Resolves when the job has a slot. `id` is unique among those inside. Rejects with the signal's reason, and with
-   * `RESOURCE` when the machine cannot run it even alone.
+   * Resolves when the job has a slot. `id` is unique among the jobs in the queue. Rejects with the signal's reason, and
+   * with `RESOURCE` when the machine cannot run the job even alone.
    */
   enter(id: string, ticket: QueueTicket): Promise<Slot>;
   status(): QueueOrder;
 }
 
-/** A queue in this process. `slots` is at least 1. */
+/** `slots` is at least 1. */
 export function createMemoryQueue({ slots }: { readonly slots: number }): JobQueue {
   const running = new Set<string>();
-  /** Of each peer who waits, its jobs in order, and how they begin. The peer whose turn is next comes first. */
+  /** For each waiting peer, its jobs in order, and how to start them. The next peer to be served comes first. */
   const lines = new Map<string, Map<string, () => void>>();
 
   function serve(): void {
@@ -69,14 +67,14 @@ export function createMemoryQueue({ slots }: { readonly slots: number }): JobQue
       const [first] = line;
       if (running.size >= slots || first === undefined) return;
       const [id, begin] = first;
-      take(peer, id);
+      removeFromLine(peer, id);
       if (lines.delete(peer)) lines.set(peer, line);
       running.add(id);
       begin();
     }
   }
 
-  function take(peer: string, id: string): void {
+  function removeFromLine(peer: string, id: string): void {
     const line = lines.get(peer);
     line?.delete(id);
     if (line?.size === 0) lines.delete(peer);
@@ -99,7 +97,7 @@ export function createMemoryQueue({ slots }: { readonly slots: number }): JobQue
       return new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
         const stopListening = onAbort(signal, () => {
-          take(peer, id);
+          removeFromLine(peer, id);
           reject(signal.reason);
         });
         const line = lines.get(peer) ?? new Map<string, () => void>();
@@ -115,7 +113,7 @@ export function createMemoryQueue({ slots }: { readonly slots: number }): JobQue
   };
 }
 
-/** One of each line, then again one of each that is left. */
+/** Interleaves the lines: the first of each, then the second of each, and so on. */
 function inTurns(lines: readonly ReadonlyMap<string, unknown>[]): string[] {
   const rest = lines.map((line) => [...line.keys()]);
   const longest = Math.max(0, ...rest.map((ids) => ids.length));

@@ -1,8 +1,8 @@
 /**
- * One job from its first byte to its end, as plain data, and the only function that may change its state.
+ * A job as plain data, the only function that changes its state, and the parser for records on disk.
  *
- * Every job has exactly one terminal state. A second one reported under the same id once told a client that its
- * new build was over when an old one had been cancelled; here the second is no legal step and gives null.
+ * Every job has exactly one terminal state. A second one under the same id once told a client that its new build was
+ * over when an old one had been cancelled; here a second terminal step is illegal and returns null.
  */
 import * as z from 'zod';
 
@@ -38,17 +38,17 @@ export const failureReasons = [
 ] as const;
 export type FailureReason = (typeof failureReasons)[number];
 
-/** What a peer asks for; every field is checked by who reads it from the wire. */
+/** A peer's request. The reader of the wire has validated every field. */
 export interface JobRequest {
   readonly dashboardId: DashboardId;
   readonly peerLabel: string;
-  /** The peer's own id for it. A peer may use one twice, after its session was lost. */
+  /** The peer's own id for the job. A peer can reuse one after it lost its session. */
   readonly peerJobId: string;
   readonly file: FileName;
   readonly device: DeviceSegment;
   readonly target: 'compile' | 'clean';
   readonly bundleSha256: string;
-  /** The ESPHome version to build with; empty for whichever is here. */
+  /** The ESPHome version to build with; empty for any. */
   readonly targetVersion: string;
   readonly skipBootloader: boolean;
   readonly deviceName: string;
@@ -56,38 +56,38 @@ export interface JobRequest {
 }
 
 export interface JobRecord extends JobRequest {
-  /** Ours; a UUID. */
+  /** A UUID. */
   readonly id: string;
   readonly configuration: Configuration;
   readonly state: JobState;
-  /** What is known of its bundle once that is kept for it through a restart; null before. */
+  /** Set once the bundle is kept through a restart; null before. */
   readonly bundle: BundleFacts | null;
-  /** Why nothing happens just now; null when something does. Names other peers: for the operator only. */
+  /** Why the job waits; null when it does not. Names other peers: for the operator only. */
   readonly waiting: WaitReason | null;
-  /** Of a failed job; null otherwise. */
+  /** Null unless the job failed. */
   readonly failureReason: FailureReason | null;
-  /** Of a failed or cancelled job: a sentence for people, without host paths. Empty otherwise. */
+  /** For a failed or cancelled job: a readable message without host paths. Empty otherwise. */
   readonly errorMessage: string;
-  /** Ended by a stop or crash of this server that has cost its bundle: its peer may submit it again under the same id. */
+  /** Ended by a stop or crash of this server that lost its bundle: the peer can submit it again under the same id. */
   readonly interrupted: boolean;
-  /** Milliseconds since 1970, as the three below. */
+  /** Milliseconds since 1970, like the three below. */
   readonly createdAt: number;
   readonly startedAt: number | null;
   readonly finishedAt: number | null;
-  /** When its result was last sent to its end. */
+  /** When its result was last sent completely. */
   readonly fetchedAt: number | null;
-  /** The version that really built it; null before. */
+  /** The version that built it; null before. */
   readonly esphomeVersion: string | null;
   readonly progress: Progress;
-  /** 2 when it was run again by itself after its lock was lost. */
+  /** 2 after an automatic rerun because its lock was lost. */
   readonly attempt: number;
-  /** Its server ended while it ran, and it was queued again. That is done once. */
+  /** Its server stopped while it ran, and it was queued again. That happens only once. */
   readonly requeued: boolean;
-  /** Of a completed compile. */
+  /** Null unless a compile completed. */
   readonly artifacts: ArtifactFacts | null;
   /** Completed without a compile, with the result of an earlier job. */
   readonly cached: boolean;
-  /** Of a compile whose result may be used again: a hash of all that decided it. Null otherwise. */
+  /** For a compile whose result can be reused: a hash of all its inputs. Null otherwise. */
   readonly resultKey: string | null;
 }
 
@@ -112,7 +112,7 @@ const nextStates: Readonly<Record<JobState, readonly JobState[]>> = {
   cancelled: [],
 };
 
-/** The record after the step at time `now` (milliseconds), or null when the step is not legal from here. */
+/** The record after the step at time `now` (milliseconds), or null when the step is illegal in its state. */
 export function advance(record: JobRecord, step: Step, now: number): JobRecord | null {
   if (!nextStates[record.state].includes(step.to)) return null;
   return { ...record, state: step.to, waiting: null, ...factsOf(step, now) };
@@ -130,24 +130,20 @@ export function isTerminal({ state }: Pick<JobRecord, 'state'>): boolean {
   return nextStates[state].length === 0;
 }
 
-/** When anybody last had to do with the job, in milliseconds since 1970: it was made, ended or its result was fetched. */
+/** When the job was created, ended or fetched, whichever is latest, in milliseconds since 1970. */
 export function lastUse({ createdAt, finishedAt, fetchedAt }: JobRecord): number {
   return Math.max(createdAt, finishedAt ?? 0, fetchedAt ?? 0);
 }
 
-/** Whether the two are for the same work, so that the newer one replaces the older one. */
+/** Whether the newer of the two replaces the older. */
 export function isSameWork(a: JobRequest, b: JobRequest): boolean {
   return a.dashboardId === b.dashboardId && a.device === b.device && a.target === b.target;
 }
 
 /**
- * Reads a job record that lay on the disk, where anybody with an editor may have been at it. A field that is missing or
- * wrong makes the whole record a damaged one; half a record would be a job that ends twice or builds in a wrong place.
- */
-
-/**
- * The record that `value` is. What names a place is derived again, so that a changed file cannot lead anywhere else.
- * Throws when it is none.
+ * Parses a record from the disk, where anybody can have edited it. Throws if any field is missing or wrong: half a
+ * record would be a job that ends twice or builds in the wrong place. Fields that name a path are derived again, so
+ * that an edited file cannot lead elsewhere.
  */
 export function parseRecord(value: unknown): JobRecord {
   const read = schema.parse(value);
@@ -172,7 +168,7 @@ const schema = z.object({
   deviceName: z.string(),
   deviceFriendlyName: z.string(),
   state: z.enum(jobStates),
-  /** It waited for something of that process. */
+  /** The reason to wait ended with its process. */
   waiting: z.unknown().transform(() => null),
   failureReason: z.enum(failureReasons).nullable(),
   errorMessage: z.string(),

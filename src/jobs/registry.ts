@@ -1,9 +1,11 @@
 /**
- * The jobs that this server knows: in memory, with a store behind that may be slow or refuse.
+ * The jobs that this server knows, in memory, backed by a store that can be slow or fail. Memory is authoritative: a
+ * store that fails costs what a restart would have found, never a running build.
  *
- * Memory leads. A store that refuses costs what a restart would have found again, never a running build.
+ * Also decides what becomes of jobs whose receiver ended. A crash and an orderly stop are treated alike, so that a
+ * restart costs no job its place in the queue.
  */
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import type { Clock } from '../async/clock.js';
 import { startOfProgress } from '../esphome/progress.js';
@@ -15,54 +17,53 @@ import type { JobStore } from './store.js';
 export interface Job {
   record: JobRecord;
   /**
-   * What others see instead, while an end is being written down: an end that somebody has heard of must not be taken
-   * back by a crash.
+   * The record that others see while an end is being stored: a crash must not take back an end that was already
+   * reported.
    */
   shown: JobRecord | null;
   readonly controller: AbortController;
   /** Resolves after the job's last event. */
   ended: Promise<void>;
-  /** The next write of the record, as long as it has not begun. */
+  /** The next write of the record, until it begins. */
   writing: Promise<boolean> | undefined;
 }
 
 export interface JobRegistry {
   /** Oldest first. */
   all(): readonly Job[];
-  /** Those of one peer, oldest first. */
+  /** The jobs of one peer, oldest first. */
   of(dashboardId: DashboardId): readonly Job[];
   live(): readonly Job[];
-  /** Of the job that was taken last, in milliseconds since 1970; 0 without one. */
+  /** In milliseconds since 1970; 0 without a job. */
   newestCreatedAt(): number;
   get(id: string): Job | undefined;
-  /** The newest of a peer's jobs under its own id, except those that a stop or crash of this server ended. */
+  /** See {@link JobService.find}. */
   newest(dashboardId: DashboardId, peerJobId: string): Job | undefined;
   add(record: JobRecord): Job;
-  /** Takes jobs in that a store has given after a restart. Returns those that had not ended; some have now. */
+  /** Adds jobs loaded from the store after a restart. Returns those that had not ended; some have now. */
   adopt(records: readonly JobRecord[]): readonly Job[];
   /**
-   * Stores the record as it is now or a moment later, so that a job which takes two steps at once is written once: each
-   * write takes milliseconds. False when the store refuses. Never rejects.
+   * Stores the record as it is now or a moment later, so that two steps in a row cost one write of some milliseconds.
+   * False when the store fails. Never rejects.
    */
   persist(job: Job): Promise<boolean>;
-  /** Drops an ended job with all that belongs to it. Throws system errors. */
+  /** Removes an ended job with all its files. Throws system errors. */
   forget(id: string): Promise<void>;
 }
 
 export interface JobRegistryOptions {
   readonly store: JobStore;
-  /** Removes what belongs to a job besides its record. */
+  /** Removes a job's files other than its record. */
   readonly removeRest: (id: string) => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** A registry without jobs. */
 export function createJobRegistry({ store, removeRest, clock, log }: JobRegistryOptions): JobRegistry {
   const jobs = new Map<string, Job>();
-  /** Each peer's, for a question about one must not walk the jobs of all. */
+  /** Indexed, so that a lookup for one peer does not walk the jobs of all. */
   const byPeer = new Map<DashboardId, Set<Job>>();
-  /** And some that have ended since somebody looked. */
+  /** Can include jobs that have ended since the last call of `live`. */
   const live = new Set<Job>();
   let newestCreatedAt = 0;
   const all = (): Job[] => [...jobs.values()];
@@ -88,10 +89,10 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
   }
 
   async function write(job: Job): Promise<boolean> {
-    await turn();
+    await yieldToOthers();
     job.writing = undefined;
     const { record } = job;
-    // It was forgotten meanwhile, and must not come back.
+    // It was removed in the meantime, and must not reappear.
     if (jobs.get(record.id) !== job) return false;
     try {
       await store.put(record);
@@ -148,7 +149,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
   return registry;
 }
 
-/** What the packed results of each peer take, in bytes. */
+/** The size of each peer's packed results, in bytes. */
 export function resultBytesOf(jobs: readonly Pick<Job, 'record'>[]): ReadonlyMap<DashboardId, number> {
   const sums = new Map<DashboardId, number>();
   for (const { record } of jobs) {
@@ -159,17 +160,9 @@ export function resultBytesOf(jobs: readonly Pick<Job, 'record'>[]): ReadonlyMap
 }
 
 /**
- * What becomes of jobs whose receiver has ended, by a crash or in good order: the same, so that a restart costs
- * nobody a place in the queue.
- *
- * A job that waits goes on waiting. One that ran is queued again, but once: a build that brings its receiver down
- * would otherwise do so for ever. What a newer job has replaced never comes back, or it would build an old
- * configuration over a new one and speak under an id that means another job by now.
- */
-
-/**
- * The records that were left, in the order of `left`, as they are to go on at time `now` (milliseconds). `known` are
- * the jobs besides them, which do not change. Both hold no id twice.
+ * The records of a receiver that ended, in the order of `left`, as they continue at time `now` (milliseconds). `known`
+ * are the other jobs, which do not change. Neither list has duplicate ids. A job that a newer one replaced never comes
+ * back: it would build an old configuration over a new one, under an id that by now means another job.
  */
 export function afterRestart(
   left: readonly JobRecord[],
@@ -185,24 +178,27 @@ export function afterRestart(
     const isReplaced = works.has(work) || names.has(name);
     const result = leftIds.has(record.id) ? resume(record, isReplaced, now) : record;
     results.set(record.id, result);
-    // Only a whole bundle replaces the one before it, and an interrupted job leaves its id to the next.
+    // Only a complete bundle replaces the one before it, and an interrupted job leaves its id to the next.
     if (result.bundle !== null) works.add(work);
     if (!result.interrupted) names.add(name);
   }
   return left.map(({ id }) => results.get(id) as JobRecord);
 }
 
-/** One job as it goes on when its receiver has ended: unchanged, queued again, or failed. */
+/**
+ * One job as it continues after its receiver ended: unchanged, queued again, or failed. A running job is queued again
+ * only once: a build that crashes its receiver would otherwise do so forever.
+ */
 export function afterStop(record: JobRecord, now: number): JobRecord {
   if (isTerminal(record)) return record;
   if (record.state === 'receiving' || record.bundle === null) {
     return {
-      ...failed(record, 'the build server was restarted and does not have the bundle of this job', now),
+      ...failed(record, 'the build server restarted before it had stored the bundle of this job', now),
       interrupted: true,
     };
   }
   if (record.state !== 'running') return record;
-  if (record.requeued) return failed(record, 'the build server has ended twice during this job', now);
+  if (record.requeued) return failed(record, 'the build server stopped twice while running this job', now);
   return {
     ...record,
     ...{ state: 'queued', requeued: true, startedAt: null, esphomeVersion: null, attempt: 1 },

@@ -1,14 +1,14 @@
 /**
- * Gives a job the packed result of the build before it, when the same bundle is sent again and nothing has changed.
+ * Reuses the packed result of the directly preceding build when the same bundle is sent again and nothing changed.
  *
- * "Before it" is meant literally: nobody may have held the lock on the device's directory since that build ended.
- * Then `config/`, the sidecar and `build/`, where the resolver and the host's pages look, belong to the very bundle
- * whose firmware the client gets. After another bundle, a failed build, a clean or a wipe there is a compile, which
- * is what their user expects and which ESPHome's own caches make short. Only the number of the lease proves this,
- * for it also counts what other receivers did in the directory; so the look is taken under the lease.
+ * Directly preceding means that nobody has held the lock on the device's directory since that build ended. Then
+ * `config/`, the sidecar and `build/`, which the resolver and the host's pages read, belong to the bundle whose firmware
+ * the client gets. After another bundle, a failed build, a clean or a wipe there is a compile, as the user expects;
+ * ESPHome's own caches keep it short. Only the lease's fence number proves this, because it also counts other
+ * receivers' work in the directory; so the check happens under the lease.
  *
- * Bundles are the same when their content is: `esphome bundle` packs with the time of day in the gzip header (2026.10),
- * so that no two archives ever have one hash.
+ * Bundles are compared by content: `esphome bundle` writes the time of day into the gzip header (2026.10), so the
+ * hashes of two archives always differ.
  */
 import { createHash } from 'node:crypto';
 
@@ -19,28 +19,28 @@ import type { Log } from '../log.js';
 import type { JobRecord, Outcome } from './record.js';
 
 export interface ResultCache {
-  /** The outcome of the job without a compile; null when there has to be one. Throws what a lost lease throws. */
+  /** The outcome without a compile; null when a compile is needed. Throws what a lost lease throws. */
   reuse(lease: BuildLease): Promise<Outcome | null>;
-  /** What the record of a build that was done under this lease has to say, so that its result can be found. */
+  /** The `resultKey` for the record of a build under this lease. */
   keyOf(lease: BuildLease): string | null;
 }
 
 export type BuildLease = Pick<Lease, 'fence' | 'publish'>;
 
-/** What decides a result besides the request. */
+/** The inputs of a result besides the request. */
 export interface Ingredients {
-  /** Of the ESPHome that builds. */
+  /** The version of the ESPHome that builds. */
   readonly version: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly remoteContent: RemoteContent;
-  /** Of the bundle. */
+  /** The hash of the bundle's content. */
   readonly contentSha256: string;
 }
 
 export interface ResultCacheDeps {
-  /** Whether results are used again at all. */
+  /** Whether results are reused at all. */
   readonly resultCache: boolean;
-  /** Keeps the result of one job under the id of another as well. */
+  /** Stores the result of one job under the id of another as well. */
   readonly copyArtifacts: (from: string, id: string) => Promise<ArtifactFacts>;
   /** Throws when the device's directory does not hold a finished build. */
   readonly verify: (configuration: string) => Promise<unknown>;
@@ -54,10 +54,9 @@ export interface CachedJob {
   output(line: string): void;
 }
 
-/** The cache as one job sees it. */
 export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: ResultCacheDeps): ResultCache {
   const { remoteParts, webFiles } = ingredients.remoteContent;
-  // What is fetched may be something else today.
+  // Remote content can have changed since.
   const isOff = !deps.resultCache || remoteParts || webFiles;
 
   const keyAt = (fence: number): string => hashOf(job.record, ingredients, fence);
@@ -79,7 +78,7 @@ export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: Re
       if (earlier === undefined) return null;
       const artifacts = await lease.publish(() => copyOf(earlier));
       if (artifacts === null) return null;
-      job.output(`The same bundle was built by job ${earlier.id}; its result is used again.\n`);
+      job.output(`The same bundle was built by job ${earlier.id}; reusing its result.\n`);
       const { progress } = earlier;
       return { to: 'completed', artifacts, facts: { cached: true, resultKey: keyAt(lease.fence), progress } };
     },

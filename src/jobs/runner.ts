@@ -1,10 +1,10 @@
 /**
- * One job's work: its ESPHome is chosen before it queues, for that may be an installation of minutes; all else is done
- * once it holds a slot: lease, configuration in place, compile, proof, packed result.
+ * Runs one job that holds a slot: lease, configuration, compile, verification, packed result. Its ESPHome is chosen
+ * before it queues, because that can mean an installation of minutes.
  *
- * Everything in the device's directory happens under one lease and ends before the lease is given back. A result
- * counts only if the lease was still ours after it was packed; otherwise another builder may have written into it,
- * and the work is done once more from the start.
+ * Everything in the device's directory happens under one lease and ends before the lease is released. A result counts
+ * only if the lease still held after packing; otherwise another builder can have written into it, and the work runs
+ * once more from the start.
  */
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { StagedBundle } from '../bundles/store.js';
@@ -16,12 +16,12 @@ import type { Outcome } from './record.js';
 import { outcomeOf } from './outcome.js';
 import { resultCacheOf, type ResultCacheDeps } from './result-cache.js';
 
-/** What the runner does to the world besides. */
+/** The side effects of the runner besides those of a build. */
 export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
   /** The complete environment of the configuration's compile. */
   readonly composeEnvironment: (configuration: string) => Readonly<Record<string, string>>;
   /** Rejects with the signal's reason, or with `LOCK_TIMEOUT`. */
-  readonly acquireLease: (wish: LeaseRequest) => Promise<Lease>;
+  readonly acquireLease: (request: LeaseRequest) => Promise<Lease>;
   /** Installs the bundle as `config/` of the device. */
   readonly installBundle: (staged: StagedBundle, key: RemoteKey) => Promise<void>;
   readonly cleanBuildDir: (configuration: string, lease: Pick<Lease, 'publish'>) => Promise<void>;
@@ -29,16 +29,16 @@ export interface RunnerDeps extends BuildDeps, ResultCacheDeps {
 
 export interface LeaseRequest {
   readonly key: RemoteKey;
-  /** For people and for the present owner's log. */
+  /** For people and for the current owner's log. */
   readonly reason: string;
   readonly signal: AbortSignal;
-  /** Called when somebody else has it. */
+  /** Called when another holder has it. */
   readonly onBlocked?: (() => void) | undefined;
 }
 
 const maxAttempts = 2;
 
-/** Never rejects. A job that was cancelled meanwhile comes back as cancelled. `chosen` is null for a clean. */
+/** Never rejects: a cancel is an outcome, too. `chosen` is null for a clean. */
 export async function runJob(
   job: RunningJob,
   staged: StagedBundle,
@@ -48,7 +48,7 @@ export async function runJob(
   try {
     if (chosen === null) return await underLease(job, deps, (lease) => clean(job, lease, deps));
     const version = await chosen.confirm(job.signal);
-    job.note({ esphomeVersion: version });
+    job.recordFacts({ esphomeVersion: version });
     for (const { directory, members } of staged.leftOut)
       job.output(`Left out of the bundle: ${quote(directory)}, ${members} members.\n`);
     const environment = deps.composeEnvironment(job.record.configuration);
@@ -67,15 +67,15 @@ export async function runJob(
   }
 }
 
-/** Never `esphome clean`: it wipes what other devices share (ESPHome 2026.10). */
+/** Does not run `esphome clean`, which deletes files that other devices share (ESPHome 2026.10). */
 async function clean(job: RunningJob, lease: JobLease, deps: RunnerDeps): Promise<Outcome> {
   await deps.cleanBuildDir(job.record.configuration, lease);
   return { to: 'completed', artifacts: null };
 }
 
 /**
- * A bundle can be installed once. Under a later lease it is still in its place only if nobody held the lock in
- * between, which the fence tells.
+ * A bundle can be installed only once. Under a later lease it is still in place only if nobody held the lock in
+ * between, which the fence number shows.
  */
 function installOnce(
   job: RunningJob,
@@ -85,7 +85,7 @@ function installOnce(
   let installed: number | null = null;
   return async (lease) => {
     if (installed !== null && lease.fence !== installed + 1) {
-      throw new ReceiverError('LOCK_LOST', 'another build server has taken over this device meanwhile');
+      throw new ReceiverError('LOCK_LOST', 'another build server took over this device during the job');
     }
     if (installed === null) {
       await lease.publish(async () => {
@@ -98,8 +98,8 @@ function installOnce(
 }
 
 /**
- * Runs the work under the device's lease, once more when the lease was lost meanwhile: what was done under a lost lease
- * does not count. The one place where a job gets its lease, learns of its loss and gives it back.
+ * Runs the work under the device's lease, and once more if the lease was lost: work under a lost lease does not count.
+ * Only this function acquires a job's lease, handles its loss and releases it.
  */
 async function underLease(
   job: RunningJob,
@@ -108,14 +108,14 @@ async function underLease(
 ): Promise<Outcome> {
   const { record, signal } = job;
   for (let attempt = 1; ; attempt += 1) {
-    if (attempt > 1) job.note({ attempt });
+    if (attempt > 1) job.recordFacts({ attempt });
     const lease = await deps.acquireLease({
       key: record,
       reason: `${record.target} ${record.id}`,
       signal,
       onBlocked: () => showBusyDevice(job),
     });
-    if (job.record.waiting !== null) job.note({ waiting: null });
+    if (job.record.waiting !== null) job.recordFacts({ waiting: null });
     const assertHeld = (): void => {
       const end = endOf(signal, lease);
       if (end !== null) throw end;
@@ -129,23 +129,23 @@ async function underLease(
       const cause = endOf(signal, lease, error) ?? error;
       if (attempt === maxAttempts || signal.aborted || !isReceiverError(cause, 'LOCK_LOST')) throw cause;
       deps.log.warn({ jobId: record.id, err: cause }, 'job lost its lock, running it again');
-      job.output('The lock on the build directory was lost; the job is run again.\n');
+      job.output('The lock on the build directory was lost; running the job again.\n');
     } finally {
       await lease.release();
     }
   }
 }
 
-/** Why the job may not go on under this lease; null while it may. */
+/** Why the job cannot continue under this lease; null while it can. */
 function endOf(signal: AbortSignal, lease: Lease, cause: unknown = lease.signal.reason): unknown {
   if (signal.aborted) return signal.reason;
   if (!lease.signal.aborted) return null;
   return new ReceiverError('LOCK_LOST', 'the lock on the build directory was lost', {}, { cause });
 }
 
-/** Once for each wait: within this process and among processes it may be told twice. */
+/** Prints once per wait: `onBlocked` can be called for this process and for others. */
 function showBusyDevice(job: RunningJob): void {
   if (job.record.waiting !== null) return;
-  job.output('Waiting until the directory of this device is free.\n');
-  job.note({ waiting: { for: 'device' } });
+  job.output('Waiting for another build of this device to finish.\n');
+  job.recordFacts({ waiting: { for: 'device' } });
 }

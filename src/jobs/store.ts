@@ -1,41 +1,41 @@
 /**
- * Where job records outlive the process: the contract, and the version for tests that forgets.
+ * The contract of the job store, which keeps records beyond the process, and an in-memory version for tests.
  *
- * A store keeps one record for each id, the last that was put. It knows nothing of states but whether a job has
- * ended, and decides nothing. What holds for every store (the shared suite checks it):
+ * A store keeps the last record put for each id. Of the states it only knows whether a job has ended, and it makes no
+ * decisions. Every store guarantees (checked by the shared suite):
  *
- * - When `put` has resolved, the record survives a crash of the process or of the machine. A crash before leaves
- *   the former record or the new one, never a mixture.
- * - Two puts of one id take effect in the order in which they were called, awaited or not.
- * - A live job belongs to the store that put its record, until that is closed or its process is gone. Then it
- *   belongs to the first one that loads it: no two ever give the same live job, and none is lost between them. Ended
- *   jobs are given to all.
- * - Each record is given once, oldest first. A damaged one is set aside and the others still load.
- * - `remove` of an unknown id is no error. After it has resolved the record does not come back.
+ * - When `put` has resolved, the record survives a crash of the process or the machine. A crash before leaves the old
+ *   record or the new one, never a mixture.
+ * - Two puts of one id take effect in the order of the calls, awaited or not.
+ * - A live job belongs to the store that put its record, until that store is closed or its process is gone. Then it
+ *   belongs to the first one that loads it: no two stores return the same live job, and none is lost between them.
+ *   Ended jobs are returned to all.
+ * - Each record is returned once, oldest first. A damaged one is set aside and the others still load.
+ * - `remove` of an unknown id does nothing. After it has resolved the record does not reappear.
  *
- * Not promised: that two stores may put one id. What was begun in memory and never put is lost with the process.
+ * Not guaranteed: that two stores can put one id. A record that was never put is lost with the process.
  */
 import { isTerminal, type JobRecord } from './record.js';
 
 export interface JobStore {
-  /** The ended jobs, and the live ones that belong to this store from now on, if they did not before. */
+  /** Returns the ended jobs, and the live ones that now belong to this store. */
   load(): Promise<readonly JobRecord[]>;
   /**
-   * To be called after `load`: jobs of owners of whom `load` could not tell whether they are gone, and who are. It takes
-   * as long as that takes. Throws the signal's reason.
+   * Call after `load`. Returns the jobs of owners that `load` could not judge and that prove to be gone, which takes
+   * as long as watching them. Throws the signal's reason.
    */
   loadLeft(signal: AbortSignal): Promise<readonly JobRecord[]>;
-  /** Throws system errors; the former record is then still there. */
+  /** Throws system errors; the old record is then still there. */
   put(record: JobRecord): Promise<void>;
   remove(id: string): Promise<void>;
-  /** Resolves when all that was put is stored and the live jobs belong to nobody. Nothing is put afterwards. */
+  /** Resolves when all puts are stored and the live jobs have no owner. No put may follow. */
   close(): Promise<void>;
 }
 
-/** What stores in memory share, as those on disk share a directory. */
+/** Shared by stores in memory, as a directory is by those on disk. */
 export interface MemoryPlace {
   readonly records: Map<string, JobRecord>;
-  /** The store that each live job belongs to. */
+  /** The store that owns each live job. */
   readonly owners: Map<string, JobStore>;
 }
 

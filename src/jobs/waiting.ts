@@ -1,36 +1,34 @@
 /**
- * Why a job waits, as plain data, and the one function that says it to an operator.
- *
- * A job that is only "queued" leaves people guessing, and they cancel what would have begun a minute later. The
- * names of other peers are in here: this is for the operator's eyes and never sent to a peer.
+ * Why a job waits, as plain data and as text for an operator. A job that is only "queued" leaves people guessing, and
+ * they cancel what would have started a minute later. The data names other peers, so it is never sent to a peer.
  */
 import { quote } from '../errors.js';
 import type { ToolWait } from '../toolchains/access.js';
 import type { DashboardId } from '../paths/index.js';
 
-/** The machine has too little of it for a further build. */
+/** The machine has too little of a resource for a further build. */
 export interface Shortage {
   readonly for: 'memory' | 'disk';
   readonly freeBytes: number;
-  /** As much has to be free before the build begins. */
+  /** How much must be free before the build starts. */
   readonly neededBytes: number;
 }
 
 export type WaitReason =
   | QueueTurn
   | Shortage
-  /** Something else has the device's directory: another build, a removal, another receiver. */
+  /** Another build, a removal or another receiver holds the device's directory. */
   | { readonly for: 'device' }
   | ToolWait
-  /** The release of ESPHome that it asks for is installed. */
+  /** The requested release of ESPHome is being installed. */
   | { readonly for: 'esphome'; readonly version: string };
 
 /** All slots are taken. */
 export interface QueueTurn {
   readonly for: 'turn';
-  /** Whose jobs run or come first, at most three of them, the one who is served first at the front. */
+  /** At most three owners whose jobs run or come first, in the order of service. */
   readonly behind: readonly Behind[];
-  /** How many jobs of yet others. */
+  /** The number of jobs of further owners. */
   readonly more: number;
 }
 
@@ -57,7 +55,7 @@ export function waitingText(waiting: WaitReason): string {
   return `${waiting.for} ${gigabytes(freeBytes, Math.floor)} of ${gigabytes(neededBytes, Math.ceil)} GB needed`;
 }
 
-/** With one digit behind the point; the rounding is the caller's, so that too little never looks like enough. */
+/** With one decimal. The caller chooses the rounding, so that too little never looks like enough. */
 export function gigabytes(bytes: number, round: (value: number) => number): string {
   return String(round((bytes / giga) * 10) / 10);
 }
@@ -72,7 +70,7 @@ function turnText({ behind, more }: QueueTurn): string {
   return `behind ${parts.length > 0 ? `${parts.join(', ')} and ${last}` : last}`;
 }
 
-/** The host itself, where a peer would be named. */
+/** The host itself as an owner. */
 export const thisHost: Owner = { dashboardId: null, label: 'this host' };
 
 /** For each id that waits for a slot, who comes before it. Owners are compared by their dashboard. */
@@ -97,7 +95,7 @@ export function turnsOf(
   return turns;
 }
 
-/** The same jobs; those that only wait for a slot say who comes before them. */
+/** Adds to each job that only waits for a slot who comes before it. */
 export function withTurns<T extends Waitable>(
   jobs: readonly T[],
   turns: ReadonlyMap<string, QueueTurn>,

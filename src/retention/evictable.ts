@@ -3,7 +3,7 @@
  * shared toolchains. Each kind knows what it has and how one is taken away safely; when, is decided here for all.
  */
 import type { Strange } from '../jobs/devices-on-disk.js';
-import type { JobService } from '../jobs/create-job-service.js';
+import type { JobService } from '../jobs/job-service.js';
 import { lastUse } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import {

@@ -14,7 +14,7 @@ import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { hashName } from '../paths/segments.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError, systemCode } from '../errors.js';
-import type { JobService } from '../jobs/create-job-service.js';
+import type { JobService } from '../jobs/job-service.js';
 import type { Log } from '../log.js';
 import {
   dashboardId as asDashboardId,

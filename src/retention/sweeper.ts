@@ -5,7 +5,7 @@
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import { freeSpaceBytes } from '../disk/usage.js';
-import type { JobService } from '../jobs/create-job-service.js';
+import type { JobService } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import type { RetentionLimits } from '../options/core-options.js';

@@ -91,7 +91,7 @@ test('A build begins beside another one only with enough memory, and says what i
   assert.deepEqual(first.told, []);
 });
 
-test('What was shut opens only a quarter above the mark, by a look on a timer that ends with the waiting', async (t) => {
+test('Admission reopens only a quarter above the threshold, by a timer that stops when no job waits', async (t) => {
   const machine = rig({ recheckMs: 2_000 });
   await enter(t, machine, 'a');
   machine.clock.advance(30_000);
@@ -125,7 +125,7 @@ test('What was shut opens only a quarter above the mark, by a look on a timer th
   assert.equal(machine.clock.waiting, 0, 'nobody waits, and it still looks');
 });
 
-test('Builds that begin at once count with the memory that each will take', async (t) => {
+test('Builds that start together count with the memory that each will use', async (t) => {
   const machine = rig();
   machine.memory = 11 * giga;
   const builds = [await enter(t, machine, 'a'), await enter(t, machine, 'b'), await enter(t, machine, 'c')];
@@ -139,7 +139,7 @@ test('Builds that begin at once count with the memory that each will take', asyn
   assert.ok(builds[2]?.slot, 'what runs for a while has taken its memory');
 });
 
-test('Who waits for room keeps its place before those who come later', async (t) => {
+test('A job that waits for memory keeps its place before later ones', async (t) => {
   const machine = rig({ slots: 3 });
   const first = await enter(t, machine, 'a');
   machine.memory = 0;
@@ -164,14 +164,14 @@ test('On a nearly full disk a build waits beside others, and alone it fails and 
   assert.ok(isReceiverError(second.error, 'RESOURCE'));
   assert.equal(
     second.error.message,
-    'the disk of the build server is nearly full: 0.4 GB are free, and no build begins with less than 1 GB',
+    'the disk of the build server is nearly full: 0.4 GB free, a build needs at least 1 GB',
   );
   assert.ok(cleaning.slot, 'a clean makes room and needs none');
   machine.disk = giga;
   assert.ok((await enter(t, machine, 'd')).slot, 'the floor itself is enough for the only build');
 });
 
-test('Nothing that is not known, and nothing that is turned off, keeps a build waiting', async (t) => {
+test('Unknown values and disabled checks delay no build', async (t) => {
   const machine = rig();
   [machine.memory, machine.disk] = [null, null];
   const builds = [await enter(t, machine, 'a'), await enter(t, machine, 'b')];
@@ -184,7 +184,7 @@ test('Nothing that is not known, and nothing that is turned off, keeps a build w
   for (const id of ['a', 'b']) await off.enter(id, { peer: 'peer_one', target: 'compile', signal });
 });
 
-test('Who gives up while it waits for room gives its slot back, and the look ends', async (t) => {
+test('A job that is cancelled while it waits for memory releases its slot, and the checks stop', async (t) => {
   const machine = rig({ slots: 2 });
   const first = await enter(t, machine, 'a');
   machine.memory = 0;

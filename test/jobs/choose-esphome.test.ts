@@ -49,7 +49,7 @@ async function building(t: TestContext, pip = ''): Promise<Site & { readonly pyt
   return { ...(await site(t, base, { chooseEsphome })), python };
 }
 
-test('A job is built with the release that it asks for, which is installed once and told in its log', async (t) => {
+test('A job is built with the requested release, whose one installation its log reports', async (t) => {
   const here = await building(t);
   const job = await here.build(host('kitchen'), { targetVersion: version });
   assertSucceeded(job);
@@ -79,7 +79,7 @@ test('Two releases of ESPHome never install tools of one platform at once', asyn
   const ended = jobs.map((id) => here.ended(id));
   const says = (words: RegExp): Promise<unknown> =>
     Promise.any(jobs.map((id) => waitFor(async () => words.test(await here.jobs.readLog(id)))));
-  await says(/^Waiting until the tools of esp32 are installed by another build\.$/m);
+  await says(/^Waiting for another build to install the tools of esp32\.$/m);
   await says(/^stand-in: installs its tools$/m);
   await writeFile(barrier, '');
   for (const job of await Promise.all(ended)) assertSucceeded(job);
@@ -184,23 +184,19 @@ test("An upgrade of the host's ESPHome while a job waits is seen before it build
   assert.equal(await any.confirm(caller), '2026.11.0');
   await assert.rejects(exact.confirm(caller), (error) => {
     assert.ok(isReceiverError(error, 'PROVISION'));
-    assert.equal(
-      error.message,
-      'the ESPHome of this build server was changed to 2026.11.0 while the job waited',
-    );
+    assert.equal(error.message, 'the ESPHome of this build server changed to 2026.11.0 while the job waited');
     return true;
   });
 });
 
-test('A host whose ESPHome is broken can still install another; a fault of our own says where to look', async () => {
+test('A host with a broken ESPHome can still install another; an internal error points to the log', async () => {
   const asked: string[] = [];
   const choice = (obtain: () => Promise<never>): ChooseEsphome =>
     createChoice({
       installed: createInstalled({ esphome: '/no/esphome', environment: {}, probeEnv, clock: systemClock }),
       releases: { obtain: (wanted) => (asked.push(wanted), obtain()) },
     });
-  const message =
-    'this build server has no ESPHome that answers and could not install 2026.9.1: its own log says why';
+  const message = 'this build server has no working ESPHome and could not install 2026.9.1: see its log';
   const failing = choice(() => Promise.reject(new Error('EACCES: /srv/secret')));
   await assert.rejects(failing(version, caller, none), { code: 'PROVISION', message });
   assert.deepEqual(asked, [version]);

@@ -1,4 +1,4 @@
-/** The life of jobs, forced to each of its moments: cancel, stop, replacement, restart. */
+/** The lifecycle of jobs, forced to each moment: cancel, stop, replacement, restart. */
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
@@ -50,7 +50,7 @@ test('Only ended jobs that have a result are results', async (t) => {
   );
 });
 
-test('No compiler starts before it is on record that the job runs', async (t) => {
+test('No compiler starts before the running state is stored', async (t) => {
   const world = await heldAt(t, 'put:running');
   const { ended } = submitted(world);
   await world.reached;
@@ -99,7 +99,7 @@ test('A cancel while the bundle still arrives ends the job at once; the late bun
   world.assertAtRest();
 });
 
-test('A cancel after the decision comes too late and is told so', async (t) => {
+test('A cancel after the decision is too late and returns false', async (t) => {
   const world = await heldAt(t, 'put:end');
   const { id, ended } = submitted(world);
   await world.reached;
@@ -140,7 +140,7 @@ async function reusing(t: TestContext): Promise<Held & { readonly again: ReturnT
   return { ...world, again };
 }
 
-test('A result that is used again is told as any other, without a compile', async (t) => {
+test('A reused result is reported like any other, without a compile', async (t) => {
   const world = await reusing(t);
   world.letGo();
   const { state, cached, attempt } = await world.again.ended;
@@ -217,7 +217,7 @@ const failures: readonly (readonly [string, Partial<WorldOptions>, string])[] = 
   [
     'a surprise',
     throwing('openBuildDir', new Error('EPERM: /srv/secret')),
-    'internal: the build server failed; its own log says why',
+    'internal: internal error of the build server; see its log',
   ],
   [
     'a bad bundle path',
@@ -348,7 +348,7 @@ test("A peer's id that is used again means the newer job", async (t) => {
   await second.ended;
 });
 
-test('The queue is told at each change: busy while one runs, idle with the last end', async (t) => {
+test('The queue status is emitted at each change: busy while a job runs, idle after the last', async (t) => {
   const world = await heldAt(t, 'compile');
   const first = submitted(world);
   await world.reached;
@@ -364,7 +364,7 @@ test('The queue is told at each change: busy while one runs, idle with the last 
   assert.equal(world.events.at(-1)?.type, 'queue');
 });
 
-test('Output is told with its job and kept in a log that is bounded; progress is told when it changes', async (t) => {
+test('Output is emitted with its job and kept in a bounded log; progress is emitted when it changes', async (t) => {
   const lines = [
     'INFO Generating C++ source...\n',
     '[1/2] CXX a.o\n',
@@ -387,14 +387,14 @@ test('Output is told with its job and kept in a log that is bounded; progress is
   await ended;
   const output = world.events.flatMap((event) => (event.type === 'output' ? [event.line] : []));
   assert.deepEqual(output.slice(0, 4), lines);
-  assert.equal(output.filter((line) => line.startsWith('[the output is long')).length, 1);
+  assert.equal(output.filter((line) => line.startsWith('[output limit reached')).length, 1);
   const progress = world.events.flatMap((event) =>
     event.type === 'progress' ? [event.job.progress.percent] : [],
   );
   assert.deepEqual(progress, [null, 50, 100]);
   const log = await world.jobs.readLog(id);
   assert.ok(log.startsWith(lines.join('')));
-  assert.match(log, /^\[\d+ lines are left out here/m);
+  assert.match(log, /^\[\d+ lines omitted/m);
   assert.ok(log.length <= 65_536 + 100);
   assert.equal(await world.jobs.remove(id), true);
   assert.deepEqual(await readdir(jobsDir), []);
@@ -417,7 +417,7 @@ test('A listener that fails, a log and a store that cannot be written do not fai
   await world.jobs.close();
 });
 
-test('PlatformIO is measured by the largest build of the same device before', async (t) => {
+test('PlatformIO progress is relative to the largest earlier build of the same device', async (t) => {
   const world = await createWorld({
     jobsDir: await tempDir(t),
     run: {
@@ -433,7 +433,7 @@ test('PlatformIO is measured by the largest build of the same device before', as
   assert.deepEqual([again.progress.expected, again.progress.percent], [4, 99]);
 });
 
-test('No peer can have too many jobs wait, or push the results of others out', async (t) => {
+test('No peer can queue too many jobs, or displace the results of others', async (t) => {
   const world = await heldAt(t, 'compile', { deps: { maxJobsPerPeer: 3, maxResultsPerPeer: 2 } });
   const kept = submitted(world, { dashboardId: dashboardId('another_peer') });
   await world.reached;
@@ -442,7 +442,7 @@ test('No peer can have too many jobs wait, or push the results of others out', a
   const held = [1, 2, 3].map((n) => submitted(world, { name: `d${n}.yaml` }));
   const refused = await submitted(world, { name: 'd4.yaml' }).ended;
   assert.deepEqual([refused.failureReason, refused.startedAt], ['resource', null]);
-  assert.match(refused.errorMessage, /^at most 3 jobs of one dashboard may wait/);
+  assert.match(refused.errorMessage, /^a dashboard can have at most 3 waiting or running jobs;/);
   for (const { ended } of held) assert.equal((await ended).state, 'completed');
   await world.jobs.close();
   assert.deepEqual(

@@ -1,4 +1,4 @@
-/** What is taken for a device, on a disk on which builds have left whatever they like. */
+/** Which entries count as devices, on a disk where builds can create anything. */
 import assert from 'node:assert/strict';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { tempDir } from '../support/temp-dir.js';
 
 const [mine, other] = ['dashboard-of-mine', 'dashboard-of-others'];
 
-test('A peer cannot have more devices than anybody has, nor a report that nobody reads, and costs others nothing', async (t) => {
+test('Device count and report length of a peer are limited, without effect on other peers', async (t) => {
   const base = await tempDir(t);
   for (const peer of [mine, other]) mkdirSync(join(base, peer, 'kitchen'), { recursive: true });
   for (let n = 0; n < maxDevicesPerPeer + 3; n += 1) mkdirSync(join(base, mine, `d${n}`));
@@ -24,7 +24,7 @@ test('A peer cannot have more devices than anybody has, nor a report that nobody
   assert.deepEqual(strange.at(-1), { place: '', why: '4 more are not named here' });
 });
 
-test('Links and files are named and never entered', async (t) => {
+test('Links and files are reported and never entered', async (t) => {
   const base = await tempDir(t);
   mkdirSync(join(base, mine, 'kitchen'), { recursive: true });
   symlinkSync(join(base, mine), join(base, other));

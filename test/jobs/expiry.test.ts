@@ -33,7 +33,7 @@ function ids({ jobs }: World): string[] {
   return jobs.list().map(({ id }) => id);
 }
 
-test('A result goes when its time is over, with its log and its record, and not before', async (t) => {
+test('A result is removed when it expires, with its log and its record, and not before', async (t) => {
   const world = await timed(t, { resultTtlMs: 24 * hour });
   const { id, ended } = submitted(world);
   await ended;
@@ -46,7 +46,7 @@ test('A result goes when its time is over, with its log and its record, and not 
   world.assertAtRest();
 });
 
-test('A download renews the time of its result', async (t) => {
+test('A download renews the lifetime of its result', async (t) => {
   const world = await timed(t, { resultTtlMs: 24 * hour });
   const [used, unused] = [submitted(world), submitted(world, { name: 'bath.yaml' })];
   await Promise.all([used.ended, unused.ended]);
@@ -95,7 +95,7 @@ test('A job that is removed during a download does not come back at the end of i
   assert.deepEqual([ids(world), await world.store.load()], [[], []]);
 });
 
-test('Of too many results those that were fetched go first, then the oldest; failures cost no result', async (t) => {
+test('Of too many results the fetched ones are removed first, then the oldest; failures cost no result', async (t) => {
   let isFailing = false;
   const world = await createWorld({
     jobsDir: await tempDir(t),
@@ -133,7 +133,7 @@ test('Of too many results those that were fetched go first, then the oldest; fai
   assert.deepEqual((await world.store.load()).length, 5);
 });
 
-test('What has expired while no receiver ran goes at the start', async (t) => {
+test('Results that expired while no receiver ran are removed at the start', async (t) => {
   const store = createMemoryStore();
   const [old, fresh, cancelled] = [
     exampleRecord({ state: 'failed', createdAt: 1, finishedAt: 2 }),

@@ -12,12 +12,8 @@ import type { CompileRequest, CompileResult } from '../../src/compile/compile.js
 import { noMarks } from '../../src/compile/output.js';
 import { ReceiverError } from '../../src/errors.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
-import {
-  createJobService,
-  type JobEvent,
-  type JobService,
-  type JobServiceDeps,
-} from '../../src/jobs/create-job-service.js';
+import { createJobService, type JobServiceDeps } from '../../src/jobs/create-job-service.js';
+import type { JobEvent, JobService } from '../../src/jobs/job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { chooseFor, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';

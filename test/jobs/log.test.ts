@@ -35,14 +35,14 @@ async function written(
   return { told, kept: await readFile(file, 'utf8') };
 }
 
-const notice = '[the output is long: from here on only its last lines are shown, at the end]\n';
+const notice = '[output limit reached: only the last lines follow, at the end]\n';
 
-test('What is within the limit is kept and told as it is', async () => {
+test('Output within the limit is kept and passed on unchanged', async () => {
   const lines = ['INFO one\n', 'two\r', 'drei\r\n', '', 'the rest'];
   assert.deepEqual(await written(lines, 65_536), { told: lines, kept: lines.join('') });
 });
 
-test('Of a long output the beginning and the end are kept, with the number of the lines between; so it is told, with one notice', async () => {
+test('The beginning and the end of a long output are kept and passed on, with one notice and the number of omitted lines', async () => {
   const lines = Array.from({ length: 20_000 }, (_, n) => `line ${n}\n`);
   const { told, kept } = await written(lines, 65_536);
   const cut = told.indexOf(notice);
@@ -50,13 +50,13 @@ test('Of a long output the beginning and the end are kept, with the number of th
   assert.deepEqual(head, lines.slice(0, cut));
   assert.deepEqual(tail, lines.slice(-tail.length));
   const dropped = 20_000 - head.length - tail.length;
-  const middle = `[${dropped} lines are left out here: the output was too long]\n`;
+  const middle = `[${dropped} lines omitted: the output exceeded its limit]\n`;
   assert.equal(kept, head.join('') + middle + tail.join(''));
   assert.ok(head.join('').length > 48_000, 'most of the limit is for the beginning');
   assert.ok(tail.length > 100);
 });
 
-test('An output that is a little over its limit loses nothing', async () => {
+test('Output slightly over its limit loses nothing', async () => {
   const lines = Array.from({ length: 50 }, () => `${'x'.repeat(999)}\n`);
   const { told, kept } = await written(lines, 65_536);
   assert.equal(kept, lines.join(''));
@@ -66,16 +66,16 @@ test('An output that is a little over its limit loses nothing', async () => {
   );
 });
 
-test('A notice stands on a line of its own, even where a line without an end was cut into pieces', async () => {
+test('A notice is on a line of its own, even after an unterminated line that was cut into pieces', async () => {
   const { told, kept } = await written(
     Array.from({ length: 30 }, () => 'x'.repeat(8_192)),
     65_536,
   );
   assert.ok(told.includes(`\n${notice}`));
-  assert.match(kept, /x\n\[\d+ lines are left out here: the output was too long\]\nx/);
+  assert.match(kept, /x\n\[\d+ lines omitted: the output exceeded its limit\]\nx/);
 });
 
-test('Whatever is written, the log is within its limit, and beginning, middle and end together count every line', async () => {
+test('For any output the log stays within its limit, and beginning, omitted lines and end add up', async () => {
   const line = fc
     .tuple(fc.constantFrom('', 'a', 'é', '🔥', 'error: '), fc.nat(140), fc.constantFrom('\n', '\r', ''))
     .map(([text, times, end]) => text.repeat(times) + end);
@@ -86,7 +86,7 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
     fc.asyncProperty(lines, fc.integer({ min: 8_192, max: 65_536 }), async (all, maxOutputBytes) => {
       const { told, kept } = await written(all, maxOutputBytes);
       const shown = told.filter((text) => !text.endsWith(notice));
-      const dropped = Number(/^\[(\d+) lines are left out here/m.exec(kept)?.[1] ?? 0);
+      const dropped = Number(/^\[(\d+) lines omitted/m.exec(kept)?.[1] ?? 0);
       assert.equal(shown.length + dropped, all.length);
       assert.ok(told.length - shown.length <= 1, 'more than one notice');
       assert.ok(Buffer.byteLength(kept) <= maxOutputBytes + 80);
@@ -96,7 +96,7 @@ test('Whatever is written, the log is within its limit, and beginning, middle an
   );
 });
 
-test('No file is opened before the first line, which replaces what an earlier attempt has written', async () => {
+test('No file is opened before the first line, which replaces the log of an earlier attempt', async () => {
   const file = join(directory, 'again.log');
   await writeFile(file, 'an earlier attempt, which was longer');
   const silent = openJobLog(file, { maxOutputBytes: 65_536, onLine() {}, log });
@@ -123,7 +123,7 @@ test('A disk that is full stops the log and nothing else', { skip: !(await canBe
   assert.equal(told.length, 100);
 });
 
-test('A full disk is called so, however deep it lies under errors of our own', () => {
+test('A full disk is reported as such, however deep in the causes of other errors', () => {
   const { signal } = new AbortController();
   const full = Object.assign(new Error('write /some/place'), { code: 'ENOSPC' });
   const storage = new ReceiverError('STORAGE', 'a file cannot be written', {}, { cause: full });

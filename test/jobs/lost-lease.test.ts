@@ -1,4 +1,4 @@
-/** The life of jobs that lose their lease: once more, from the beginning, and never over another owner's work. */
+/** Jobs that lose their lease run once more from the beginning, and never over another owner's work. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -18,7 +18,7 @@ const underLease: readonly Moment[] = [
 ];
 
 for (const moment of underLease) {
-  test(`A lease lost at ${moment} has the job run once more by itself`, async (t) => {
+  test(`A lease lost at ${moment} reruns the job once by itself`, async (t) => {
     const world = await heldAt(t, moment);
     const { id, ended } = submitted(world);
     await world.reached;
@@ -32,7 +32,7 @@ for (const moment of underLease) {
   });
 }
 
-test('What was lost under the lease is not touched any more', async (t) => {
+test('Nothing is touched after the lease was lost', async (t) => {
   const world = await heldAt(t, 'compile');
   const { ended } = submitted(world);
   await world.reached;
@@ -78,7 +78,7 @@ test('A job is not run again over the configuration of another owner that had th
   const { failureReason, errorMessage } = await submitted(world).ended;
   assert.deepEqual(
     [failureReason, errorMessage],
-    ['lock_lost', 'another build server has taken over this device meanwhile'],
+    ['lock_lost', 'another build server took over this device during the job'],
   );
   assert.equal(world.steps.filter((step) => step === 'compile').length, 1);
 });
@@ -93,7 +93,7 @@ test('A clean that loses its lease is done once more', async (t) => {
   world.assertAtRest();
 });
 
-test('What goes wrong after the lease was lost goes wrong because of it', async (t) => {
+test('An error after the loss of the lease is attributed to the loss', async (t) => {
   const world: World = await createWorld({
     jobsDir: await tempDir(t),
     async gate(at) {

@@ -23,7 +23,7 @@ const act: fc.Arbitrary<Act> = fc.oneof(
   fc.record({ abort: fc.nat(9) }),
 );
 
-test('Whoever comes, goes or gives up, no peer is served twice while another waits, and no slot lies idle', async () => {
+test('For any order of events, no peer is served twice while another waits, and no slot stays idle', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 3 }),
@@ -115,7 +115,7 @@ test('A job says whose jobs come before it, three names at most, and hostile nam
   assert.equal(hostile && waitingText(hostile), 'behind 1 job of "a\\"\\n\\u202e"');
 });
 
-test('What else a job may wait for is said with what is there and what is needed', () => {
+test('Other reasons to wait are shown with what is free and what is needed', () => {
   const said: [WaitReason, string][] = [
     [{ for: 'memory', freeBytes: 3.19e9, neededBytes: 4e9 }, 'memory 3.1 of 4 GB needed'],
     [{ for: 'memory', freeBytes: 3.99e9, neededBytes: 4e9 }, 'memory 3.9 of 4 GB needed'],
@@ -136,7 +136,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.constant<Step>({ to: 'cancelled', message: 'enough' }),
 );
 
-test('Whatever is tried in whatever order, a job moves forward only and ends at most once', () => {
+test('For any sequence of steps, a job only moves forward and ends at most once', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
       let record = exampleRecord();
@@ -155,7 +155,7 @@ test('Whatever is tried in whatever order, a job moves forward only and ends at 
   );
 });
 
-test('Only a running job completes, and each end says what it has to say', () => {
+test('Only a running job completes, and each end records its facts', () => {
   const queued = exampleRecord({ state: 'queued' });
   const artifacts = { bytes: 1, sha256: 'ab', firmwareOffset: '0x0' } as const;
   assert.equal(advance(queued, { to: 'completed', artifacts }, 5), null);

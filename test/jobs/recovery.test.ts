@@ -1,4 +1,4 @@
-/** What receivers leave that are killed, and what receivers use that are not: real directories, real processes. */
+/** The leftovers of killed receivers, beside those that still run: real directories, real processes. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -70,7 +70,7 @@ async function plant(directory: string, names: readonly string[]): Promise<void>
 }
 
 describe('Recovery', { concurrency: 6 }, () => {
-  test('What is left of the dead goes, what the living use stays, and no link is followed', async (t) => {
+  test('Leftovers of dead processes are removed, files of living ones stay, and no link is followed', async (t) => {
     const { layout, stateDir } = await place(t);
     const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
       layout;
@@ -133,7 +133,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     assert.deepEqual(await readdir(presenceDir), [marks[0]]);
   });
 
-  test('A swap that was cut is repaired, unless a link leads there or a living owner is at it', async (t) => {
+  test('An interrupted swap is repaired, unless a link leads there or a living owner is doing it', async (t) => {
     const { layout, stateDir } = await place(t);
     const peer = dashboardId('dashboard-1');
     const device = (name: string) => ({ dashboardId: peer, device: deviceFromFile(`${name}.yaml`) });
@@ -166,7 +166,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     await lease.confirm();
   });
 
-  test("The place in a line for a lock goes with its process, and is in nobody's way", async (t) => {
+  test('The ticket for a lock is removed with its process, and blocks no other', async (t) => {
     const { layout, stateDir } = await place(t);
     const key = { dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), device: deviceFromFile('kitchen.yaml') };
     const wish = { ...{ key, locksDir: layout.locksDir, reason: 'a test' }, timing, log: silentLog };
@@ -195,7 +195,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     );
   });
 
-  test('A bundle stays as long as its job is on record and has not ended, whoever is at work on it', async (t) => {
+  test('A bundle stays as long as its job is recorded and has not ended, whoever owns it', async (t) => {
     const { layout, stateDir } = await place(t);
     const records = [
       [dead, exampleRecord({ state: 'queued' })],
@@ -218,7 +218,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     assert.deepEqual((await readdir(layout.uploadsDir)).toSorted(), ids.slice(0, 2).toSorted());
   });
 
-  test('Jobs that another receiver is at work on are not loaded, its ended ones are', async (t) => {
+  test('Live jobs of another receiver are not loaded, its ended ones are', async (t) => {
     const { layout } = await place(t);
     const sleeper = await startChild(t, ['sleep', '600']);
     const other = makerName(identify(sleeper.pid) as ProcessIdentity);
@@ -237,7 +237,7 @@ describe('Recovery', { concurrency: 6 }, () => {
     );
   });
 
-  test('Nothing is taken from a receiver that builds, and once it is killed all is tidied up', async (t) => {
+  test('Nothing of a building receiver is removed, and everything is once it is killed', async (t) => {
     const worker = fileURLToPath(new URL('busy-receiver.ts', import.meta.url));
     const env = { ...process.env, TMPDIR: await tempDir(t) };
     const child = await startChild(t, [process.execPath, '--import', 'tsx', worker], { env });

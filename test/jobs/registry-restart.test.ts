@@ -1,4 +1,4 @@
-/** Receivers that end, by a crash or in good order, at each moment of a job; and what the next one makes of it. */
+/** Receivers that crash or stop at each moment of a job, and how the next one continues it. */
 import assert from 'node:assert/strict';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
@@ -58,7 +58,7 @@ async function after(t: TestContext, world: World, options: Partial<WorldOptions
 }
 
 for (const moment of moments) {
-  test(`After a crash at ${moment} the job goes on as far as it was on record, and ends once`, async (t) => {
+  test(`After a crash at ${moment} the job continues from its record, and ends once`, async (t) => {
     const world = await heldAt(t, moment);
     const { id } = submitted(world);
     await world.reached;
@@ -72,7 +72,7 @@ for (const moment of moments) {
       assert.equal(next.jobs.find(peer, 'job-1'), undefined, 'its peer may send it again');
       const { state, failureReason, errorMessage } = next.jobs.get(id) ?? assert.fail();
       assert.deepEqual([state, failureReason], ['failed', 'internal']);
-      assert.match(errorMessage, /was restarted/);
+      assert.match(errorMessage, /build server restarted/);
     } else {
       assert.equal(next.jobs.find(peer, 'job-1')?.id, id);
       const { state, requeued } = await next.ended(id);
@@ -86,7 +86,7 @@ for (const moment of moments) {
     next.assertAtRest();
   });
 
-  test(`After a stop at ${moment} the job goes on, and ends once`, async (t) => {
+  test(`After a stop at ${moment} the job continues, and ends once`, async (t) => {
     const world = await heldAt(t, moment);
     const { id } = submitted(world);
     await world.reached;
@@ -99,7 +99,7 @@ for (const moment of moments) {
     const { state, requeued } = await next.ended(id);
     const ran = statesTold(world.events, id).includes('running');
     assert.deepEqual([state, requeued], ['completed', ran]);
-    assert.match(await next.jobs.readLog(id), ran ? /^The build server was restarted; / : /^\[1\/2\] CXX/);
+    assert.match(await next.jobs.readLog(id), ran ? /^The build server restarted; / : /^\[1\/2\] CXX/);
     await next.jobs.close();
     next.assertAtRest();
   });
@@ -118,7 +118,7 @@ for (const how of ['crash', 'stop'] as const) {
     const third = await after(t, second);
     const { state, failureReason, errorMessage } = third.jobs.find(peer, 'job-1') ?? assert.fail();
     assert.deepEqual([state, failureReason], ['failed', 'internal']);
-    assert.equal(errorMessage, 'the build server has ended twice during this job');
+    assert.equal(errorMessage, 'the build server stopped twice while running this job');
     await third.jobs.close();
     assert.ok(!third.steps.includes('compile'));
     third.assertAtRest();
@@ -200,7 +200,7 @@ test('A bundle that is lost with the restart fails its job, which may be sent ag
   const next = await after(t, world);
   const { failureReason, errorMessage, interrupted } = await next.ended(id);
   assert.deepEqual([failureReason, interrupted], ['internal', true]);
-  assert.match(errorMessage, /was lost when the build server was restarted/);
+  assert.match(errorMessage, /was lost when the build server restarted/);
   assert.equal(next.jobs.find(peer, 'job-1'), undefined);
   assert.equal((await submitted(next).ended).state, 'completed');
   next.assertAtRest();
@@ -227,7 +227,7 @@ test('The acknowledgement comes once the record is stored, whatever the unpackin
   world.jobs.cancel(never.id);
 });
 
-test('A store that refuses holds no job up: it is acknowledged, built, and not looked for after a restart', async (t) => {
+test('A failing store delays no job: it is acknowledged and built, and unknown after a restart', async (t) => {
   const disk = emptyDisk();
   const refuse = (): Promise<never> => Promise.reject(new Error('the disk is gone'));
   const store = { ...createMemoryStore(disk.place), put: refuse };
@@ -248,7 +248,7 @@ test('A store that refuses holds no job up: it is acknowledged, built, and not l
   world.assertAtRest();
 });
 
-test('The jobs of a peer that stays away are cancelled after the grace time, and those of no other', async (t) => {
+test('Only the jobs of a peer that stays offline are cancelled after the grace time', async (t) => {
   const world = await heldAt(t, 'compile');
   const other = dashboardId('another_peer');
   const mine = ['a.yaml', 'b.yaml', 'c.yaml'].map((name) => submitted(world, { name, peerJobId: name }).id);
@@ -262,13 +262,13 @@ test('The jobs of a peer that stays away are cancelled after the grace time, and
   const deps = { clock, absentPeerGraceMs: 10_000 };
   const next = await heldAt(t, 'compile', { disk: world.disk, deps });
   await next.reached;
-  next.jobs.notePeer(other, true);
+  next.jobs.setPeerConnected(other, true);
   clock.advance(9_999);
-  next.jobs.notePeer(peer, true);
+  next.jobs.setPeerConnected(peer, true);
   clock.advance(60_000);
   assert.equal(next.jobs.get(mine[0] ?? '')?.state, 'running', 'its peer was back in time');
-  next.jobs.notePeer(peer, false);
-  next.jobs.notePeer(peer, false);
+  next.jobs.setPeerConnected(peer, false);
+  next.jobs.setPeerConnected(peer, false);
   clock.advance(9_999);
   await turn();
   assert.ok(next.jobs.list().every((job) => job.state !== 'cancelled'));
@@ -277,16 +277,19 @@ test('The jobs of a peer that stays away are cancelled after the grace time, and
   clock.advance(1);
   next.letGo();
   for (const job of await Promise.all(ended)) {
-    assert.deepEqual([job.state, job.errorMessage], ['cancelled', 'its dashboard has stayed away']);
+    assert.deepEqual(
+      [job.state, job.errorMessage],
+      ['cancelled', 'the dashboard was offline for longer than absentPeerGraceMs'],
+    );
   }
   assert.equal((await kept).state, 'completed');
-  next.jobs.notePeer(other, false);
+  next.jobs.setPeerConnected(other, false);
   await next.jobs.close();
   assert.equal(clock.waiting, 0);
   next.assertAtRest();
 });
 
-test('Jobs of a receiver that proves to be gone later join in, unless something newer is there', async (t) => {
+test('Jobs of a receiver that later proves to be gone are taken over, unless there is a newer one', async (t) => {
   const left = deferred<readonly JobRecord[]>();
   const store = createMemoryStore();
   const world: World = await createWorld({
@@ -329,7 +332,7 @@ const aRecord: fc.Arbitrary<JobRecord> = fc
     }),
   );
 
-test('Whatever was left, no two jobs go on for one place or one id, and what has ended stays as it is', () => {
+test('For any records, no two jobs continue for one device or one id, and ended jobs stay unchanged', () => {
   fc.assert(
     fc.property(fc.array(aRecord, { maxLength: 12 }), fc.nat(12), (records, knownCount) => {
       const all = records.map((record, createdAt) => ({ ...record, createdAt }));

@@ -1,4 +1,4 @@
-/** Results that are used again, on real files: when they are, and above all when not. */
+/** When results are reused, and above all when not, on real files. */
 import assert from 'node:assert/strict';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { standInEsphome } from '../../src/testing/index.js';
 import { type JobSteps, assertSucceeded, hashOf, host, site, type Site } from './site.js';
 
-test('The same bundle again gets the result of the build before it at once, as files of its own', async (t) => {
+test('The same bundle again gets the result of the preceding build at once, as separate files', async (t) => {
   const here = await site(t);
   const first = await here.build(host('kitchen'));
   const config = await stat(here.paths.layout.configTree(first));
@@ -20,7 +20,7 @@ test('The same bundle again gets the result of the build before it at once, as f
   assert.deepEqual([second.progress, second.esphomeVersion], [first.progress, '2026.10.0']);
   assert.equal(
     await here.jobs.readLog(second.id),
-    `The same bundle was built by job ${first.id}; its result is used again.\n`,
+    `The same bundle was built by job ${first.id}; reusing its result.\n`,
   );
   const { ino, mtimeMs } = await stat(here.paths.layout.configTree(first));
   assert.deepEqual([ino, mtimeMs], [config.ino, config.mtimeMs], 'the directory is not touched');
@@ -76,7 +76,7 @@ const agains: readonly Again[] = [
   ['the same font, which may be another', false, host('kitchen', 'font:\n')],
 ];
 
-test('A result is used again only by the very next build, and only when all that decides it is the same', async (t) => {
+test('A result is reused only by the next build, and only when all its inputs are the same', async (t) => {
   let here = await site(t);
   for (const [index, [what, cached, text, facts, runner]] of agains.entries()) {
     if (runner) {
@@ -89,7 +89,7 @@ test('A result is used again only by the very next build, and only when all that
   }
 });
 
-test('A result that is gone, from the store or from the directory of the device, is built again', async (t) => {
+test('A result missing from the store or from the directory of its device is built again', async (t) => {
   const here = await site(t);
   const first = await here.build(plain);
   await rm(here.paths.resolveStoragePath(first.configuration));

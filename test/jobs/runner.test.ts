@@ -21,7 +21,7 @@ async function assertNothingLeft({ paths: { layout } }: Site): Promise<void> {
     assert.match(name, /^[0-9a-f-]{36}\.(?:[\w-]+\.json|log)$/);
 }
 
-test('A build is done in its own place and delivered as it was, though a later one changes the device', async (t) => {
+test('A build runs in its own directory and is delivered unchanged, even if a later one changes the device', async (t) => {
   const here = await site(t);
   const first = await here.build(host('kitchen'));
   assertSucceeded(first);
@@ -47,7 +47,7 @@ test('A build is done in its own place and delivered as it was, though a later o
   await assertNothingLeft(here);
 });
 
-test('A job ends with a sentence of its own when it goes wrong, and no sentence holds a host path', async (t) => {
+test('Each failure has its own message, and no message contains a host path', async (t) => {
   const here = await site(t);
   const cases: readonly (readonly [string, string, RegExp])[] = [
     [`# stand-in: exit=2\n${host('k')}`, 'config', /invalid/],
@@ -75,7 +75,7 @@ test('A native nRF52 build, whose toolchain writes no firmware.bin, is delivered
     assert.ok(tar.includes(`.pioenvs/k/${leaf}\0`), leaf);
 });
 
-test('A look that takes too long is reported with its own limit, not with that of a compile', async (t) => {
+test('A precheck that takes too long is reported with its own limit, not with that of a compile', async (t) => {
   const endless = {
     exitCode: null,
     signal: 'SIGTERM',
@@ -97,7 +97,7 @@ test('A look that takes too long is reported with its own limit, not with that o
   );
 });
 
-test('A lock that cannot be had on this disk is the fault of the server and not of the configuration', async (t) => {
+test('A lock that cannot be used on this disk is a fault of the server, not of the configuration', async (t) => {
   const failures = [
     ['ENOSPC', 'resource', 'the disk of the build server is full; make room there and build again'],
     ['EACCES', 'internal', 'the build server cannot use its own directories: a lock cannot be used (EACCES)'],
@@ -131,7 +131,7 @@ test('A wrong version, or no ESPHome, is refused so that the client can build by
   );
 });
 
-test('A cancelled build leaves no process, and the next one is not in its way', async (t) => {
+test('A cancelled build leaves no process, and does not block the next one', async (t) => {
   const here = await site(t);
   const id = await here.submit(`# stand-in: ignore-term fork sleep=60000\n${host('kitchen')}`);
   const ended = here.ended(id);
@@ -144,7 +144,10 @@ test('A cancelled build leaves no process, and the next one is not in its way', 
   assert.ok((await stat(mark)).isFile(), 'a forced end is remembered');
   const next = await here.build(host('kitchen'), { peerJobId: 'job-2' });
   assertSucceeded(next);
-  assert.match(await here.jobs.readLog(next.id), /^The last build of this device was killed; everything/m);
+  assert.match(
+    await here.jobs.readLog(next.id),
+    /^The last build of this device was killed; building from scratch\.$/m,
+  );
   await assert.rejects(stat(mark), { code: 'ENOENT' });
   await assertNothingLeft(here);
 });

@@ -92,7 +92,7 @@ test('A record in the file of another, or with another device, cannot be made to
   assert.deepEqual(await store.load(), [record]);
 });
 
-test('A record from before results were used again and bundles kept is one whose are not', async (t) => {
+test('A record from before results were reused and bundles kept has neither', async (t) => {
   const dir = await tempDir(t);
   const store = await open(dir);
   const record = exampleRecord();
@@ -102,7 +102,7 @@ test('A record from before results were used again and bundles kept is one whose
   assert.deepEqual([cached, resultKey, bundle, requeued], [false, null, null, false]);
 });
 
-test('A put that fails is told and does not hold up the next', async (t) => {
+test('A failed put rejects and does not delay the next', async (t) => {
   const dir = await tempDir(t);
   const store = await open(dir);
   const record = exampleRecord();
@@ -152,7 +152,7 @@ test('Of many that open the store after its owner has died, one gets each of its
   assert.deepEqual(ids.toSorted(), records.map(({ id }) => id).toSorted());
 });
 
-test('A job whose owner cannot be seen is taken over when he stays silent, and when he gives a sign it is not', async (t) => {
+test('A job whose owner is not visible is taken over when the owner stays silent, and not when it gives a sign', async (t) => {
   const dir = await tempDir(t);
   const store = await open(dir);
   const makers = [1, 2].map((pid) => makerName({ pid, startTime: 5, bootId: 'another' }));

@@ -1,4 +1,4 @@
-/** Why a job waits: what its record and its events say, what its peer is told, and the host's own work in the queue. */
+/** Why a job waits, in its record, its events and its output, and the host's own work in the queue. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import { systemClock } from '../../src/async/clock.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { withAdmission } from '../../src/jobs/admission.js';
 import type { JobRecord } from '../../src/jobs/record.js';
-import type { JobEvent } from '../../src/jobs/create-job-service.js';
+import type { JobEvent } from '../../src/jobs/job-service.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { waitingText } from '../../src/jobs/waiting.js';
 import { dashboardId } from '../../src/paths/index.js';
@@ -69,7 +69,7 @@ function lines(events: readonly JobEvent[]): string[] {
   return events.flatMap((event) => (event.type === 'output' ? [event.line] : []));
 }
 
-test('A job that waits for its turn says behind whose jobs, and no line of that goes to its peer', async (t) => {
+test('A job that waits for a slot names the jobs before it, and its peer receives none of that', async (t) => {
   const world = await standing(t);
   const ids = [submit(world, 'one', 'Home'), submit(world, 'two', 'Home'), submit(world, 'three', 'Cabin')];
   await waitFor(
@@ -94,7 +94,7 @@ test('A job that waits for its turn says behind whose jobs, and no line of that 
   world.assertAtRest();
 });
 
-test("The host's own build takes its turn in the same queue, and everybody is told that the lane is busy", async (t) => {
+test("The host's own build waits in the same queue, and everybody sees that the queue is busy", async (t) => {
   const world = await standing(t);
   const slot = await world.jobs.enqueueLocal('garage.yaml');
   assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 0 });
@@ -126,7 +126,7 @@ test("The host's own build takes its turn in the same queue, and everybody is to
   world.assertAtRest();
 });
 
-test('A host that gives up, or is stopped while it waits, has no slot and no place', async (t) => {
+test('A host build that is cancelled or stopped while it waits has no slot and no place', async (t) => {
   const world = await standing(t);
   const held = await world.jobs.enqueueLocal('garage.yaml');
   const controller = new AbortController();
@@ -149,7 +149,7 @@ test('A host that gives up, or is stopped while it waits, has no slot and no pla
   world.assertAtRest();
 });
 
-test('A job that waits for memory says so to the operator with figures and to its peer without, once', async (t) => {
+test('A job that waits for memory says so once: to the operator with figures, to its peer without', async (t) => {
   let memory = 3.1e9;
   const queue = withAdmission(createMemoryQueue({ slots: 2 }), {
     ...{ minFreeMemoryBytes: 3.2e9, minFreeDiskBytes: 1e9, recheckMs: 2, growthMs: 0 },
@@ -171,7 +171,7 @@ test('A job that waits for memory says so to the operator with figures and to it
   assert.deepEqual(queue.status(), { running: [], waiting: [] });
 });
 
-test('On a nearly full disk a job fails as short of resources, in a sentence, and gives its slot back', async (t) => {
+test('On a nearly full disk a job fails with the reason resource and a message, and releases its slot', async (t) => {
   const queue = withAdmission(createMemoryQueue({ slots: 1 }), {
     ...{ minFreeMemoryBytes: 0, minFreeDiskBytes: 1e9 },
     ...{ freeMemory: () => null, freeDisk: () => Promise.resolve(4e8), clock: systemClock },
@@ -179,13 +179,13 @@ test('On a nearly full disk a job fails as short of resources, in a sentence, an
   const world = await standing(t, { deps: { queue } });
   const { failureReason, errorMessage } = await world.ended(submit(world, 'one', 'Home'));
   assert.equal(failureReason, 'resource');
-  assert.match(errorMessage, /nearly full: 0\.4 GB are free, and no build begins with less than 1 GB$/);
+  assert.match(errorMessage, /nearly full: 0\.4 GB free, a build needs at least 1 GB$/);
   await assert.rejects(world.jobs.enqueueLocal('garage.yaml'), { code: 'RESOURCE' });
   assert.deepEqual([queue.status(), world.jobs.local()], [{ running: [], waiting: [] }, []]);
   world.assertAtRest();
 });
 
-test('A job that finds its device or its tools taken says so until it has them', async (t) => {
+test('A job whose device or tools are in use says so until it has them', async (t) => {
   const [device, tools] = [deferred(), deferred()];
   const world = await standing(t, {
     run: {
@@ -221,7 +221,7 @@ test('A job that finds its device or its tools taken says so until it has them',
   tools.resolve();
   await world.ended(id);
   assert.deepEqual(told(world.events, id), ['device busy', null, 'toolchain being installed', null]);
-  assert.deepEqual(lines(world.events), ['Waiting until the directory of this device is free.\n']);
+  assert.deepEqual(lines(world.events), ['Waiting for another build of this device to finish.\n']);
 });
 
 test('A job that ends while it waits does not go on waiting', async (t) => {

@@ -74,7 +74,7 @@ test('A bundle that is sent again gets the result of the earlier build at once, 
       jobs.map(({ cached }) => cached),
       [false, resultCache],
     );
-    const told = `The same bundle was built by job ${jobs[0]?.id}; its result is used again.\n`;
+    const told = `The same bundle was built by job ${jobs[0]?.id}; reusing its result.\n`;
     assert.equal(lines.join('') === told, resultCache);
     const archives = await Promise.all([first, second].map(({ jobId }) => session.downloadArtifacts(jobId)));
     assert.deepEqual(archives[1]?.bytes, archives[0]?.bytes);
@@ -406,11 +406,11 @@ test("A job that hangs, one that prints too much and one too many are each stopp
   };
   const hangs = build('hangs', 'sleep=60000');
   await waitFor(() => whole.receiver.jobs.list().length === 1);
-  assert.match(await build('late', ''), /^at most 1 jobs of one dashboard may wait/);
+  assert.match(await build('late', ''), /^a dashboard can have at most 1 waiting or running jobs;/);
   assert.match(await hangs, /^stopped: it printed nothing for 1 second/);
   lines.length = 0;
   assert.equal(await build('prints', 'lines=10000'), '');
-  assert.equal(lines.filter((line) => line.startsWith('[the output is long')).length, 1);
+  assert.equal(lines.filter((line) => line.startsWith('[output limit reached')).length, 1);
   assert.match(lines.at(-1) ?? '', /Successfully compiled program/);
   assert.ok(lines.length < 5_000, `${lines.length} lines`);
 });

@@ -70,7 +70,7 @@ test('The same again is not compiled: the client gets the same program, and our 
   const job = await offloader.waitJob(id);
   assert.equal(job.status, 'completed', job.error ?? '');
   assert.equal(newestJob().cached, true);
-  assert.match(offloader.outputOf(id), /its result is used again/);
+  assert.match(offloader.outputOf(id), /reusing its result/);
   assert.ok((await readFile(theirs)).equals(before));
 });
 

@@ -28,7 +28,7 @@ export function noteEnd(job: Job, { status, errorMessage }: BuildResult): void {
   job.end = status;
   if (status !== 'failed') return;
   // The only failure that a kill can cause: a build that ends its receiver must not do so forever.
-  assert.match(errorMessage, /has ended twice during this job/, `the job ${job.id} failed`);
+  assert.match(errorMessage, /stopped twice while running this job/, `the job ${job.id} failed`);
 }
 
 /** Records a download; its program must be that of the job. `scratch` is a directory that does not exist. */
