@@ -1,11 +1,10 @@
 /**
- * Fourth layer of the lock: numbers that only ever rise, one for each time that the lock was taken. Two owners
- * never hold the same number, so an owner that stood still and woke up late can be told from its successor by
- * every reader, however wrong clocks and locks have been meanwhile.
+ * Fourth layer of the lock: a number for each acquisition, higher than all before. Two owners never hold the same
+ * number, so every reader can tell an owner that was suspended from its successor, however wrong clocks and locks were.
  *
  * A number is a file made by exclusive creation. The newest few are kept; the newest is never removed, so the
- * directory must not be removed either, not even with the build that it guards. The calls are synchronous: a
- * handful of microseconds each, on a directory that has just answered.
+ * directory must not be removed either, not even with the build that it guards. The calls are synchronous: a few
+ * microseconds each, on a directory that was just read.
  */
 import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,23 +12,23 @@ import { join } from 'node:path';
 import { ReceiverError, systemCode } from '../errors.js';
 
 export interface Fence {
-  /** Takes a number that is higher than every number taken before. Throws system errors. */
+  /** Takes a number higher than all before. Throws system errors. */
   next(): number;
-  /** The highest number taken so far, 0 when there is none. */
+  /** The highest number taken so far; 0 when there is none. */
   newest(): number;
   /**
-   * Runs `act` for the owner of `number`, and throws FENCED when a newer owner exists: at once when it is known
-   * before, and also when it came while `act` ran. Then what `act` did may or may not have been seen, so it must
-   * be something that a newer owner overrules: a file whose name holds the number, or an exclusive creation.
+   * Runs `act` for the owner of `number`. Throws FENCED when a newer owner exists, before or after `act`. In the second
+   * case the newer owner may or may not have seen the effect of `act`, so it must be one that a newer owner overrules:
+   * a file whose name contains the number, or an exclusive creation.
    *
-   * When this resolves, every owner with a higher number has come after `act` and finds what it did, provided
-   * that it took its number before it looked.
+   * When this resolves, every owner with a higher number came after `act` and sees its effect, provided that it took
+   * its number before it read.
    */
   publish<T>(number: number, act: () => Promise<T>): Promise<T>;
 }
 
 const keptNumbers = 4;
-/** Far more than owners that come at once; a planted number beyond all that we can write must not hang us. */
+/** Far more than concurrent owners; a planted number too large to exceed must not cause an endless loop. */
 const maxTries = 1_000;
 const pattern = /^fence-(\d{1,15})$/;
 
@@ -42,7 +41,7 @@ export function openFence(directory: string): Fence {
         const number = (taken.at(-1) ?? 0) + 1;
         const mine = join(directory, `fence-${number}`);
         if (!create(mine)) continue;
-        // Between the look and the creation others may have taken this number, gone on and removed it again.
+        // Between the read and the creation others can have taken this number, continued and removed it.
         if (fence.newest() !== number) {
           rmSync(mine, { force: true });
           continue;
@@ -51,7 +50,7 @@ export function openFence(directory: string): Fence {
           rmSync(join(directory, `fence-${old}`), { force: true });
         return number;
       }
-      throw new ReceiverError('STORAGE', 'the numbers of a lock are used up or planted', { directory });
+      throw new ReceiverError('STORAGE', `no free fence number after ${maxTries} attempts`, { directory });
     },
 
     newest() {
@@ -59,18 +58,18 @@ export function openFence(directory: string): Fence {
     },
 
     async publish(number, act) {
-      refuseOld(number);
+      assertNewest(number);
       const result = await act();
-      refuseOld(number);
+      assertNewest(number);
       return result;
     },
   };
 
-  function refuseOld(number: number): void {
+  function assertNewest(number: number): void {
     const newest = fence.newest();
-    // Lower than ours would mean that somebody has removed the directory: no reason to go on either.
+    // A lower number means that the directory was removed: also a reason to stop.
     if (newest !== number)
-      throw new ReceiverError('FENCED', 'a newer owner of the lock is at work', { number, newest });
+      throw new ReceiverError('FENCED', 'the lock has a newer owner', { number, newest });
   }
 
   return fence;

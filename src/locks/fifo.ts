@@ -1,20 +1,20 @@
 /**
- * First layer of the lock: within one process the wishes for one key stand in line. So at most one of them deals
- * with the lock on disk, waiting costs nothing, nobody is overtaken, and a wait can be cancelled.
+ * First layer of the lock: a FIFO queue per key within one process. So at most one request at a time uses the lock on
+ * disk, waiting is free, requests are served in order, and a wait can be cancelled.
  *
- * A place is given on only when its holder leaves it, whatever happens to the lock on disk meanwhile: a holder
- * that has lost its lock has first to end its build. Not promised: anything about other processes.
+ * A place passes to the next request only when its holder leaves, even if the lock on disk was lost: that holder must
+ * end its build first. Guarantees nothing about other processes.
  */
 import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
 
-/** Who holds a lock, or waits for it, and what for. */
+/** The purpose of a lock's holder or waiter. */
 export interface LineRequest {
   readonly reason: string;
 }
 
 export interface LinePlace {
-  /** Gives the place to the next. Idempotent. */
+  /** Passes the place to the next request. Idempotent. */
   leave(): void;
 }
 
@@ -24,7 +24,7 @@ export interface EnterOptions {
   readonly signal?: AbortSignal | undefined;
   /** A time of `performance.now()` that ends the wait with LOCK_TIMEOUT. */
   readonly until?: number | undefined;
-  /** Called once when there is a wait, with the reason of the present holder. */
+  /** Called once if there is a wait, with the reason of the current holder. */
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
@@ -39,7 +39,7 @@ interface Line {
 
 const lines = new Map<string, Line>();
 
-/** Resolves when it is this caller's turn. Throws CANCELLED, LOCK_TIMEOUT. */
+/** Resolves when the caller is first in line. Throws CANCELLED, LOCK_TIMEOUT. */
 export async function enterLine(key: string, options: EnterOptions): Promise<LinePlace> {
   const { reason, signal, until = Infinity, onBlocked } = options;
   if (signal?.aborted) throw cancelled();
@@ -49,12 +49,12 @@ export async function enterLine(key: string, options: EnterOptions): Promise<Lin
     lines.set(key, fresh);
     return placeIn(key, fresh);
   }
-  await turn(line, { signal, until, onBlocked });
+  await waitInLine(line, { signal, until, onBlocked });
   line.holder = { reason };
   return placeIn(key, line);
 }
 
-function turn(
+function waitInLine(
   line: Line,
   { signal, until = Infinity, onBlocked }: Omit<EnterOptions, 'reason'>,
 ): Promise<void> {

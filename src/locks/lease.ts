@@ -1,15 +1,17 @@
 /**
- * The lock as a whole, on one directory. A lease is had in this order, and given back in the reverse:
+ * The complete lock on one directory. Two compilers in one build directory produce firmware that is wrong and reported
+ * as success (seen with ESPHome 2026.10), so whatever compiles, replaces or deletes there holds its lease. A lease is
+ * acquired in this order, and released in reverse:
  *
- * 1. a place in the line of this process (fifo.ts), then the turn among processes (ticket-queue.ts);
- * 2. the lock on disk (file-lock.ts, through guarded-fs.ts), which keeps others out while its heartbeat runs;
+ * 1. a place in the line of this process (fifo.ts), then among processes (ticket-queue.ts);
+ * 2. the lock on disk (file-lock.ts, through guarded-fs.ts), which excludes others while its heartbeat runs;
  * 3. a number higher than all before (fence.ts);
- * 4. the end of whatever build an older owner has left running, and a record of the new owner (owner-record.ts).
+ * 4. the end of any build that an older owner left running, and a record of the new owner (owner-record.ts).
  *
- * Promised to a holder that calls `recordBuild` before its build begins (`beforeStart` of a session) and
- * `release` after it has ended: no other holder's build runs at the same time, through crashes, kills, and
- * processes that stand still for any time at any place. The lock alone cannot promise that; steps 3 and 4 do.
- * Not promised: that a lease is never lost. Its signal tells, and the holder then ends its build and releases.
+ * Guaranteed to a holder that calls `recordBuild` before its build begins (`beforeStart` of a session) and `release`
+ * after it has ended: no other holder's build runs at the same time, through crashes, kills, and processes that are
+ * suspended for any time at any point. The lock alone cannot guarantee that; steps 3 and 4 do. A lease can be lost: its
+ * signal aborts, and the holder then ends its build and releases.
  */
 import { join } from 'node:path';
 
@@ -25,49 +27,49 @@ import { endPredecessors, removeRecord, writeRecord, type OwnerRecord } from './
 import { waitForFileLock } from './ticket-queue.js';
 
 export interface LockTiming {
-  /** A lock without a heartbeat for so long is free. At least 2000. */
+  /** A lock without a heartbeat for this long is free. At least 2000. */
   readonly staleMs: number;
   /** Time between heartbeats. At least 1000, at most half of `staleMs`. */
   readonly updateMs: number;
 }
 
 export interface AcquireOptions {
-  /** Shown to those who wait for this lease. */
+  /** Shown to waiters for this lease. */
   readonly reason: string;
   /** Ends the wait with CANCELLED. */
   readonly signal?: AbortSignal | undefined;
-  /** The longest wait, in ms; by default there is no limit. */
+  /** The longest wait, in ms. Default: no limit. */
   readonly deadlineMs?: number | undefined;
   readonly log: Log;
-  /** Called when there is a wait, with the reason of the present holder where it is known. Must not throw. */
+  /** Called if there is a wait, with the reason of the current holder where it is known. Must not throw. */
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
   readonly timing: LockTiming;
 }
 
 export interface Lease {
-  /** Aborts with a LOCK_LOST error when the lock has gone to somebody else. */
+  /** Aborts with LOCK_LOST when another owner has the lock. */
   readonly signal: AbortSignal;
   /** Higher than that of every earlier lease. */
   readonly fence: number;
   /**
-   * Writes down the build that is about to begin under this lease, or null after it has ended. When it rejects,
-   * the build must not begin: FENCED when there is a newer owner, LOCK_LOST when the loss was known before.
-   * Not to be called while another call is under way.
+   * Records the build that is about to begin under this lease, or null after it has ended. When it rejects, the build
+   * must not begin: FENCED when there is a newer owner, LOCK_LOST when the loss was known before. Do not call it
+   * concurrently.
    */
   recordBuild(build: SessionIdentity | null): Promise<void>;
   /**
-   * Asks the disk whether this lease still stands; throws as `recordBuild` does. For the moment before something
-   * is replaced, and for telling a compiler that failed from one that a successor has ended.
+   * Checks on disk that this lease still holds; throws as `recordBuild` does. Use it before replacing something, and
+   * to distinguish a compiler that failed from one that a successor stopped.
    */
   confirm(): Promise<void>;
-  /** Runs `act` as the fence says: what was done in the name of an old lease is refused with FENCED. */
+  /** Runs `act` as {@link Fence.publish} does: throws FENCED under an old lease. */
   publish<T>(act: () => Promise<T>): Promise<T>;
-  /** Ends a recorded build that still runs, then lets the next one in. Idempotent, never rejects. */
+  /** Ends a recorded build that still runs, then admits the next holder. Idempotent, never rejects. */
   release(): Promise<void>;
 }
 
 /**
- * Waits for the lock on `directory`, which is made when missing and holds nothing else. Throws CANCELLED,
+ * Waits for the lock on `directory`, which is created if missing and has no other content. Throws CANCELLED,
  * LOCK_TIMEOUT, and STORAGE when the directory cannot be used.
  */
 export async function acquireAt(directory: string, options: AcquireOptions): Promise<Lease> {
@@ -76,7 +78,7 @@ export async function acquireAt(directory: string, options: AcquireOptions): Pro
   const place = await enterLine(directory, { reason, signal, until, onBlocked });
   try {
     for (;;) {
-      const lease = await usable(directory, () => enter(directory, place, until, options));
+      const lease = await usable(directory, () => acquireOnce(directory, place, until, options));
       if (lease) return lease;
     }
   } catch (error) {
@@ -85,8 +87,8 @@ export async function acquireAt(directory: string, options: AcquireOptions): Pro
   }
 }
 
-/** Null when the lock was lost on the way in. */
-async function enter(
+/** Null when the lock was lost during the acquisition. */
+async function acquireOnce(
   directory: string,
   place: LinePlace,
   until: number,
@@ -104,7 +106,7 @@ async function enter(
   const fence = openFence(directory);
   let record: OwnerRecord;
   try {
-    // Who stood still since then must not take a number that would rob its successor.
+    // After a suspension, taking a number would fence off the successor.
     if (!lock.isHeld()) throw lost(directory);
     const number = fence.next();
     const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
@@ -132,7 +134,7 @@ async function enter(
   async function release(): Promise<void> {
     try {
       const survivors = record.build ? (await endSession(record.build)).survivors : 0;
-      // With survivors the record stays: the next owner has to deal with them before it enters.
+      // With survivors the record stays: the next owner must end them first.
       if (survivors > 0) log.error({ directory, survivors }, 'lock released before its build had ended');
       else removeRecord(directory, record.fence);
       await lock.release();
@@ -163,11 +165,10 @@ async function enter(
 }
 
 function lost(directory: string, cause?: unknown): ReceiverError {
-  const text = 'the lock on a build directory has gone to somebody else';
-  return new ReceiverError('LOCK_LOST', text, { directory }, { cause });
+  return new ReceiverError('LOCK_LOST', 'the lock has a new owner', { directory }, { cause });
 }
 
-/** System errors name host paths in their messages; ours do not. */
+/** Turns system errors, whose messages contain host paths, into STORAGE. */
 export async function usable<T>(directory: string, act: () => Promise<T>): Promise<T> {
   try {
     return await act();
@@ -178,13 +179,8 @@ export async function usable<T>(directory: string, act: () => Promise<T>): Promi
   }
 }
 
-/**
- * The lock of one build directory, known by its key. Two compilers in one directory produce firmware that is
- * wrong and reported as success (seen with ESPHome 2026.10), so whatever compiles, replaces or deletes there
- * holds this lease. What it promises stands in lease.ts.
- */
 export interface LeaseOptions extends AcquireOptions {
-  /** Absolute. Holds one small directory for each key that was ever locked; they are never removed. */
+  /** Absolute. Contains one small directory for each key that was ever locked; they are never removed. */
   readonly locksDir: string;
   readonly key: Pick<RemoteKey, 'dashboardId' | 'device'>;
 }

@@ -1,14 +1,14 @@
 /**
- * Who holds a lock, and which build runs under it: one small file for each owner, beside the lock directory (a
- * file inside could not be removed with it) and named by the owner's fence number, so that a late writer can only
- * overwrite its own.
+ * Records who holds a lock, and which build runs under it: one small file per owner, beside the lock directory (a file
+ * inside it would block its removal) and named by the owner's fence number, so that a late writer can only overwrite
+ * its own.
  *
- * A lock may change hands while the old owner's build still runs: the owner was killed, or stood still for too
- * long. The successor takes its number first, then reads the older records, ends what they name, and only then
- * enters. An owner writes its build down before the build begins, and then looks whether its number is still the
- * newest. Whichever of the two is late sees the other, so no build is missed by both.
+ * A lock can change owners while the old owner's build still runs, because the owner was killed or suspended. The
+ * successor takes its number first, then reads the older records, ends the builds they name, and only then enters. An
+ * owner records its build before the build begins, and then checks that its number is still the newest. Whichever of
+ * the two is late sees the other, so no build is missed.
  *
- * The calls are synchronous: a handful of microseconds each, on a directory that has just answered.
+ * The calls are synchronous: a few microseconds each, on a directory that was just read.
  */
 import { randomUUID } from 'node:crypto';
 import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -26,10 +26,10 @@ import { cancelled } from './fifo.js';
 
 export interface OwnerRecord {
   readonly fence: number;
-  /** Zeros where there is no /proc. Never ended by anybody: only its build is. */
+  /** Zeros where there is no /proc. A successor ends only the build, never the owner. */
   readonly owner: ProcessIdentity;
   readonly build: SessionIdentity | null;
-  /** For people who wait. */
+  /** Shown to waiters. */
   readonly reason: string;
   /** When the lock was taken, in ms since 1970. */
   readonly since: number;
@@ -39,7 +39,7 @@ export interface EndOptions {
   readonly signal?: AbortSignal | undefined;
   /** A time of `performance.now()`. */
   readonly until: number;
-  /** How long the build of an owner that cannot be looked at from here is given to end. */
+  /** How long to wait for the build of an owner whose process is not visible. */
   readonly foreignMs: number;
   readonly log: Log;
 }
@@ -48,7 +48,7 @@ const pattern = /^owner-(\d{1,15})\.json/;
 const pauseMs = 100;
 
 const identity = z.object({ pid: z.int().positive(), startTime: z.number(), bootId: z.string() });
-/** Of a build: the first process of a machine is never one. */
+/** The first process of a machine is never a build. */
 const session = identity.extend({ pid: z.int().min(2), marker: z.string() });
 const schema = z.object({
   fence: z.number(),
@@ -59,7 +59,7 @@ const schema = z.object({
 });
 const format = { maxBytes: 65_536, parse: schema.parse };
 
-/** Who shows that it uses something, and the build that it has begun. */
+/** The format of the user files in shared-use.ts. */
 export const userFormat = { maxBytes: 4_096, parse: schema.pick({ owner: true, build: true }).parse };
 
 /** Writes or replaces the record of `record.fence`. A reader sees the old or the new. Throws system errors. */
@@ -67,7 +67,7 @@ export function writeRecord(directory: string, record: OwnerRecord): void {
   const file = fileOf(directory, record.fence);
   const temporary = `${file}.${randomUUID()}`;
   writeFileSync(temporary, JSON.stringify(record), { mode: 0o600 });
-  // Not synced: after a power cut no process of this boot is left to be ended.
+  // Not synced: after a power cut no process of this boot is left to end.
   renameSync(temporary, file);
 }
 
@@ -75,16 +75,16 @@ export function removeRecord(directory: string, fence: number): void {
   rmSync(fileOf(directory, fence), { force: true });
 }
 
-/** The record of the newest owner, or null. */
+/** The record of the newest owner, if any. */
 export function readHolder(directory: string): OwnerRecord | null {
   const newest = Math.max(0, ...recordsIn(directory).map(({ fence }) => fence));
   return newest === 0 ? null : readRecord(fileOf(directory, newest));
 }
 
 /**
- * Ends every build that an older owner than `fence` has left running and removes its record. Only processes whose
- * identity matches are touched. Throws CANCELLED, and LOCK_TIMEOUT when a build cannot be ended in time; its
- * record then stays for the next owner.
+ * Ends every build that an owner older than `fence` left running, and removes its record. Signals only processes whose
+ * identity matches. Throws CANCELLED, and LOCK_TIMEOUT when a build cannot be ended in time; its record then stays for
+ * the next owner.
  */
 export async function endPredecessors(directory: string, fence: number, options: EndOptions): Promise<void> {
   for (const { name, fence: older } of recordsIn(directory)) {
@@ -106,8 +106,8 @@ async function endBuild(file: string, build: SessionIdentity, options: EndOption
         log.warn({ pid: build.pid, survivors }, 'ended a build that its dead owner had left running');
       if (survivors === 0) return;
     } else {
-      // Another boot, another machine or another container. An owner that still lives there learns of its loss
-      // with its next heartbeat, ends its build and removes the record.
+      // Another boot, machine or container. An owner that still runs there notices its loss at its next heartbeat,
+      // ends its build and removes the record.
       if (!warned) log.info({ build }, 'waiting for a build in another container to end');
       if (performance.now() > foreignUntil || readRecord(file) === null) return;
     }
@@ -122,7 +122,7 @@ function fileOf(directory: string, fence: number): string {
   return join(directory, `owner-${fence}.json`);
 }
 
-/** Records and what half-written ones have left, with their numbers. */
+/** Records, including half-written ones, with their numbers. */
 function recordsIn(directory: string): readonly { readonly name: string; readonly fence: number }[] {
   return readdirSync(directory).flatMap((name) => {
     const found = pattern.exec(name);
@@ -130,7 +130,7 @@ function recordsIn(directory: string): readonly { readonly name: string; readonl
   });
 }
 
-/** Null when there is none, and for what a power cut has left: after one, nothing needs to be ended. */
+/** Null for a missing record and for one damaged by a power cut, after which no build is left to end. */
 function readRecord(file: string): OwnerRecord | null {
   try {
     return readJsonFileSync(file, format);

@@ -1,9 +1,9 @@
 /**
- * Shows that a receiver is at work, to those who cannot see its process: the next container on the same disk, or
- * another machine. Each receiver keeps one small file and touches it at every heartbeat.
+ * Shows that a receiver runs to those that cannot see its process: the next container on the same disk, or another
+ * machine. Each receiver keeps one small file and touches it at every heartbeat.
  *
- * Nobody is taken for gone by the clock, which lies after a suspend, but only after he has been watched for as long
- * as a lock may go without a heartbeat.
+ * A receiver counts as gone not by the clock, which is wrong after a suspend, but only after watching it for as long as
+ * a lock can be without a heartbeat.
  */
 import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,22 +12,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 
 export interface Presence {
-  /** Takes the sign away. Never rejects. */
+  /** Removes the file. Never rejects. */
   leave(): Promise<void>;
 }
 
-/** Where the receivers of one builds directory show themselves. */
+/** The presence directory of the receivers of one builds directory. */
 export function presenceDirOf(locksDir: string): string {
   return join(locksDir, 'receivers');
 }
 
-/** Begins to show this receiver in `directory`, which is made when missing. Throws system errors. */
+/** Shows this receiver in `directory`, which is created if missing. Throws system errors. */
 export async function showPresence(directory: string, updateMs: number): Promise<Presence> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const mark = join(directory, temporaryName());
   const touch = (): Promise<void> => writeFile(mark, String(Date.now()), { mode: 0o600 });
   await touch();
-  // A touch that fails is made up for by the next.
+  // The next touch makes up for a failed one.
   let touching = Promise.resolve();
   const heartbeat = setInterval(() => {
     touching = touch().catch(() => {});
@@ -42,7 +42,7 @@ export async function showPresence(directory: string, updateMs: number): Promise
   };
 }
 
-/** Those of the makers that have given no sign of life for `watchMs` from now. Throws the signal's reason. */
+/** The makers that show no sign of life for `watchMs` from now. Throws the signal's reason. */
 export async function findSilent(
   directory: string,
   makers: ReadonlySet<string>,
@@ -54,7 +54,7 @@ export async function findSilent(
   return new Set([...makers].filter((maker) => before.get(maker) === after.get(maker)));
 }
 
-/** What there is to see of each maker; any change of it is a sign of life. */
+/** The names and times of each maker's files; any change is a sign of life. */
 async function signsIn(directory: string): Promise<ReadonlyMap<string, string>> {
   const signs = new Map<string, string>();
   for (const name of (await readdir(directory)).toSorted()) {

@@ -1,10 +1,12 @@
 /**
- * Who uses a thing that many share, and the moment at which nobody does. Whoever takes a toolchain away must know of every
- * build that works with it. The gates (toolchain-gate.ts) cannot say: a build that installs is in a gate that nobody else knows of,
- * one whose tools are being renewed is in a gate without a mark, and a build for the host is in none.
+ * Tracks the users of a shared resource, so that it is replaced or removed only while it has none. The remover of a
+ * toolchain must know every build that uses it, and the gates (toolchains/gate.ts) cannot tell: an installing build is
+ * in a gate that no other build knows, one whose tools are being renewed is in a gate without a mark, and a build for
+ * the host is in none.
  *
- * A user shows itself and then looks for the lock; who takes the thing away has the lock and then looks for users. So
- * one of the two always sees the other.
+ * A user is one small file beside the lock of the resource. It shows itself and then checks the lock; a remover takes
+ * the lock and then checks for users. So one of the two always sees the other. A dead user does not count, but the
+ * build that it left is ended first: it would read tools while they are replaced.
  */
 import { randomUUID } from 'node:crypto';
 import { readdir, mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -21,13 +23,13 @@ import { userFormat } from './owner-record.js';
 import { hashName } from '../paths/segments.js';
 
 export interface SharedOptions extends AcquireOptions {
-  /** Absolute: where locks are. */
+  /** Absolute. */
   readonly locksDir: string;
 }
 
 /**
- * Shows that somebody uses these things, and waits for one that is being taken away at this moment. Throws CANCELLED,
- * LOCK_TIMEOUT, STORAGE; then it shows nothing.
+ * Registers a user of these resources, and waits for any that is being removed. Throws CANCELLED, LOCK_TIMEOUT,
+ * STORAGE; then nothing stays registered.
  */
 export async function showUse(names: readonly string[], options: SharedOptions): Promise<ToolUser> {
   const users: ToolUser[] = [];
@@ -35,9 +37,9 @@ export async function showUse(names: readonly string[], options: SharedOptions):
     for (const user of users.toReversed()) await user.leave();
   }
   try {
-    // In one order for all, so that no two who wait at different ones wait for each other.
+    // In one order for all callers, so that no two wait for each other.
     for (const name of [...new Set(names)].toSorted()) {
-      users.push(await show(directoryOf(options.locksDir, name), options));
+      users.push(await showOne(directoryOf(options.locksDir, name), options));
     }
   } catch (error) {
     await leave();
@@ -51,7 +53,7 @@ export async function showUse(names: readonly string[], options: SharedOptions):
   };
 }
 
-async function show(directory: string, options: SharedOptions): Promise<ToolUser> {
+async function showOne(directory: string, options: SharedOptions): Promise<ToolUser> {
   const { timing } = options;
   return usable(directory, async () => {
     const user = await addUser(directory, timing);
@@ -66,7 +68,7 @@ async function show(directory: string, options: SharedOptions): Promise<ToolUser
   });
 }
 
-/** Does something while nobody uses the thing and nobody can begin to. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
+/** Runs `work` while the resource has no users and can get none. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function whileUnused<T>(
   name: string,
   options: SharedOptions,
@@ -84,7 +86,7 @@ export async function whileUnused<T>(
   }
 }
 
-/** Whether somebody uses it now. Throws system errors. */
+/** Whether the resource has users now. Throws system errors. */
 export async function isUsed(
   name: string,
   { locksDir, timing }: Pick<SharedOptions, 'locksDir' | 'timing'>,
@@ -97,7 +99,7 @@ export async function isUsed(
   }
 }
 
-/** As file-lock.ts makes it. One that a crash has left counts, and is waited for until it goes stale. */
+/** Checks for the lock of file-lock.ts. One left by a crash counts until it goes stale. */
 async function isLocked(directory: string): Promise<boolean> {
   return (await readdir(directory)).includes('lock');
 }
@@ -106,15 +108,10 @@ function directoryOf(locksDir: string, name: string): string {
   return join(locksDir, hashName('shared', name));
 }
 
-/**
- * The builds that share a set of tools at this moment: one small file each, beside the lock of those tools. Who
- * wants to replace the tools waits until none is left. A user that has died does not count, but the build that it
- * left is ended first: it would read tools that are being replaced under it.
- */
 export interface ToolUser {
-  /** Writes down the build that is about to begin, or null after it has ended. */
+  /** Records the build that is about to begin, or null after it has ended. */
   recordBuild(build: SessionIdentity | null): Promise<void>;
-  /** Ends a recorded build that still runs, and takes the file away unless the build cannot be ended. */
+  /** Ends a recorded build that still runs, and removes the file unless the build cannot be ended. */
   leave(): Promise<void>;
 }
 
@@ -137,7 +134,7 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
     await rename(`${file}.new`, file);
   };
   await write();
-  // For those who cannot see this process: another container or machine.
+  // For other containers or machines, which cannot see this process.
   const heartbeat = setInterval(() => {
     const now = new Date();
     void utimes(file, now, now).catch(() => {});
@@ -156,7 +153,7 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
   };
 }
 
-/** Resolves when nobody uses the tools. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
+/** Resolves when the tools have no users. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
 export async function awaitNoUsers(
   directory: string,
   { staleMs }: LockTiming,
@@ -169,7 +166,7 @@ export async function awaitNoUsers(
   }
 }
 
-/** Whether somebody uses the tools now. Throws system errors. */
+/** Also removes the files of dead users. Throws system errors. */
 export async function hasUsers(directory: string, staleMs: number): Promise<boolean> {
   for (const name of await readdir(directory)) {
     if (!pattern.test(name)) continue;
@@ -181,7 +178,7 @@ export async function hasUsers(directory: string, staleMs: number): Promise<bool
 }
 
 async function isInUse(file: string, staleMs: number): Promise<boolean> {
-  // Null for a file that has gone, or that a power cut has left without content.
+  // Null for a file that is gone, or that a power cut left empty.
   const user = await readJsonFile(file, userFormat).catch(() => null);
   if (!user) return false;
   if (!isOfThisBoot(user.owner))

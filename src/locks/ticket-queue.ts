@@ -1,11 +1,11 @@
 /**
- * Order among processes that wait for one lock: each puts down a ticket, a small file named by its time, and only
- * the holder of the oldest one tries the lock. Without it the library's retries left half of eight processes
- * with nothing at all.
+ * Orders the processes that wait for one lock: each writes a ticket, a small file named by its time, and only the
+ * holder of the oldest one tries the lock. Without it the library's retries starved half of eight processes. A wait can
+ * be cancelled, has a deadline, and stays cheap for the minutes of a compile, none of which the library's retries offer.
  *
- * An order is a courtesy and no protection: a ticket counts only while its holder keeps touching it, so a waiter
- * that stands still is passed over after two seconds, one that has died at once where that can be seen, and nothing
- * breaks when two think they are next.
+ * The order is a courtesy, not protection: a ticket counts only while its holder keeps touching it, so a suspended
+ * waiter is skipped after two seconds, a dead one at once where its process is visible, and nothing breaks when two
+ * processes think they are next.
  */
 import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,13 +20,13 @@ import { readHolder } from './owner-record.js';
 
 export interface Ticket {
   readonly name: string;
-  /** Shows that its holder still waits. To be called at least every second. */
+  /** Shows that its holder still waits. Call it at least every second. */
   touch(): Promise<void>;
   drop(): Promise<void>;
 }
 
 const freshMs = 2_000;
-/** So old, a ticket is removed by whoever sees it. */
+/** Any process removes a ticket this old. */
 const deadMs = 60_000;
 const pattern = /^turn-\d{15}\./;
 
@@ -52,7 +52,7 @@ async function takeTicket(directory: string): Promise<Ticket> {
   };
 }
 
-/** The tickets whose holders wait now, the oldest first. Makes the directory when it is missing. */
+/** The tickets of current waiters, oldest first. Creates the directory if missing. */
 async function freshTickets(directory: string): Promise<readonly string[]> {
   const names = (await namesIn(directory)).filter((name) => pattern.test(name)).toSorted();
   const fresh: string[] = [];
@@ -83,10 +83,6 @@ async function namesIn(directory: string): Promise<readonly string[]> {
   }
 }
 
-/**
- * Waiting for a lock that another process holds: in turn, cancellable, up to a deadline, and cheap for the
- * minutes that a compile takes. The library's own retries can do none of that.
- */
 export interface WaitOptions {
   readonly signal?: AbortSignal | undefined;
   /** A time of `performance.now()`. */
@@ -96,11 +92,11 @@ export interface WaitOptions {
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
-/** First pause between two looks, for each place in the order; it grows while nothing moves. */
+/** First pause between two checks, per place in the order; it grows while the order does not change. */
 const pauseMs = 5;
 const longestPauseMs = 200;
 
-/** Locks a directory, which is made when missing. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
+/** Locks a directory, which is created if missing. Throws CANCELLED, LOCK_TIMEOUT and system errors. */
 export async function waitForFileLock(directory: string, options: WaitOptions): Promise<FileLock> {
   const { signal, until, timing, onLost, onBlocked } = options;
   const lockOptions = { ...timing, onLost, ageOf: createAgeJudge({ ...timing, clock: systemClock }) };
@@ -112,7 +108,7 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       if (signal?.aborted) throw cancelled();
       const order = await freshTickets(directory);
       const isNext = order[0] === ticket?.name;
-      const lock = isNext ? await attempt(directory, lockOptions) : null;
+      const lock = isNext ? await tryLock(directory, lockOptions) : null;
       if (lock) return lock;
 
       if (ticket) {
@@ -128,24 +124,24 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       if (before !== place) placeSince = now;
       place = before;
       const pause = Math.min(pauseMs * (Math.abs(place) + 1) + (now - placeSince) / 20, longestPauseMs);
-      await rest(Math.min(pause * (0.75 + Math.random() / 2), until - now), signal);
+      await pauseFor(Math.min(pause * (0.75 + Math.random() / 2), until - now), signal);
     }
   } finally {
     await ticket?.drop();
   }
 }
 
-async function attempt(directory: string, options: FileLockOptions): Promise<FileLock | null> {
+async function tryLock(directory: string, options: FileLockOptions): Promise<FileLock | null> {
   try {
     return await tryFileLock(directory, options);
   } catch (error) {
-    // Ours had gone before we could make sure of it, as after a standstill: that is an attempt without success.
+    // Our lock was gone before we could verify it, as after a suspension: a failed attempt.
     if (systemCode(error) === 'ENOENT') return null;
     throw error;
   }
 }
 
-async function rest(ms: number, signal: AbortSignal | undefined): Promise<void> {
+async function pauseFor(ms: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await sleep(ms, undefined, { signal });
   } catch {
