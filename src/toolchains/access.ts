@@ -1,9 +1,7 @@
 /**
- * The way of a build into the gate of its shared tools (toolchains/gate.ts). Always
- * under the device's lease, never the other way round.
- *
- * Who is alone in a gate has tools that are yet to be installed, and is their platform's installer as well. Who is in has
- * shown which directories it uses, so that nobody takes them away (tool-directories.ts).
+ * How a build enters the gate of its shared tools (gate.ts): always under the device's lease, never the other way
+ * round. A build alone in a gate has yet to install its tools, and so also becomes their platform's installer. A build
+ * in a gate has registered the directories it uses, so that they are not removed (directories.ts).
  */
 import { isReceiverError } from '../errors.js';
 import { platformKey, platformRows, cacheNames, usedDirectories } from '../esphome/platforms.js';
@@ -14,24 +12,24 @@ import type { Paths } from '../paths/index.js';
 import type { ToolDirectories } from './directories.js';
 import type { Installer, InstallerOptions, ToolchainGate, GateOptions, ToolchainKey } from './gate.js';
 
-/** The platform that the configuration does not say. */
+/** The platform of a configuration that does not name one. */
 export const unknown = 'unknown';
 
 export interface ToolsDeps {
   readonly paths: Pick<Paths, 'layout' | 'resolveConfigPath'>;
-  /** Rejects as the toolchain gate does. */
+  /** Rejects as the function in gate.ts does. */
   readonly enterToolchain: (
-    wish: Pick<GateOptions, 'key' | 'broken' | 'reason' | 'signal' | 'onBlocked'>,
+    request: Pick<GateOptions, 'key' | 'broken' | 'reason' | 'signal' | 'onBlocked'>,
   ) => Promise<ToolchainGate>;
   /** Rejects as {@link becomeInstaller} does. */
   readonly becomeInstaller: (
-    wish: Pick<InstallerOptions, 'platforms' | 'reason' | 'signal' | 'onBlocked'>,
+    request: Pick<InstallerOptions, 'platforms' | 'reason' | 'signal' | 'onBlocked'>,
   ) => Promise<Installer>;
   readonly directories: Pick<ToolDirectories, 'use' | 'setAside'>;
   readonly log: Log;
 }
 
-/** Another build installs the tools of that platform. */
+/** Another build is installing the tools of this platform. */
 export interface ToolWait {
   readonly for: 'toolchain';
   readonly platform: string;
@@ -40,73 +38,72 @@ export interface ToolWait {
 export interface ToolBuild {
   readonly id: string;
   readonly configuration: string;
-  /** Of the ESPHome that builds. */
+  /** The version of the ESPHome that builds. */
   readonly version: string;
-  /** Of the device's directory. */
+  /** The lease of the device's directory. */
   readonly lease: Guard;
   readonly signal: AbortSignal;
-  /** Takes a line for the job's log. */
+  /** Writes a line to the job's log. */
   output(line: string): void;
-  /** Called with what the build waits for, and with null when it goes on. */
+  /** Called when the build starts to wait, and with null when it continues. */
   onWaiting(waiting: ToolWait | null): void;
 }
 
-/** What a compile runs under. */
+/** The lock under which a compile runs. */
 export type Guard = Pick<Lease, 'signal' | 'recordBuild'>;
 
-/** Waits until a build may use its tools. Throws CANCELLED, STORAGE. */
+/** Waits until a build can use its tools. Throws CANCELLED, STORAGE. */
 export async function enter(build: ToolBuild, key: ToolchainKey, deps: ToolsDeps): Promise<ToolchainGate> {
-  return telling(build, key, async (wish) => {
+  return reportingWait(build, key, async (request) => {
     for (;;) {
-      const gate = await deps.enterToolchain({ ...wish, key });
-      const own = gate.stamp === null ? await asInstaller(gate, platformsOf(key), wish, deps) : gate;
-      const entered = await asUser(own, key, wish, deps);
+      const gate = await deps.enterToolchain({ ...request, key });
+      const own = gate.stamp === null ? await asInstaller(gate, platformsOf(key), request, deps) : gate;
+      const entered = await asUser(own, key, request, deps);
       if (entered !== null) return entered;
     }
   });
 }
 
-/** Shows that a build without a gate uses the caches. Throws CANCELLED, STORAGE. */
+/** Registers a build without a gate as a user of the caches. Throws CANCELLED, STORAGE. */
 export async function useWithoutGate(
   build: ToolBuild,
   key: ToolchainKey,
   { directories }: ToolsDeps,
 ): Promise<ToolUser> {
-  return telling(build, key, (wish) => directories.use(cacheNames, wish));
+  return reportingWait(build, key, (request) => directories.use(cacheNames, request));
 }
 
 export type ToolRequest = Pick<GateOptions, 'reason' | 'signal' | 'onBlocked'>;
 
-/** Does what may have to wait, and says so to the build's people as long as it does. */
-export async function telling<T>(
+/** Runs `act`, and reports in the job's log and state when it has to wait. */
+export async function reportingWait<T>(
   { id, lease, signal, output, onWaiting }: ToolBuild,
   key: ToolchainKey,
-  act: (wish: ToolRequest) => Promise<T>,
+  act: (request: ToolRequest) => Promise<T>,
 ): Promise<T> {
-  let isTold = false;
+  let isReported = false;
   const result = await act({
     reason: `compile ${id}`,
     signal: AbortSignal.any([signal, lease.signal]),
     onBlocked() {
-      if (!isTold)
-        output(`Waiting until the tools of ${platformText(key)} are installed by another build.\n`);
-      isTold = true;
+      if (!isReported) output(`Waiting for another build to install the tools of ${platformText(key)}.\n`);
+      isReported = true;
       onWaiting({ for: 'toolchain', platform: key.platform });
     },
   });
-  if (isTold) onWaiting(null);
+  if (isReported) onWaiting(null);
   return result;
 }
 
-/** The same gate, for one who writes to the tools of those platforms. Leaves it when that cannot be. */
+/** Extends the gate with the installer role for those platforms. Leaves the gate on failure. */
 export async function asInstaller(
   gate: ToolchainGate,
   platforms: readonly string[],
-  wish: ToolRequest,
+  request: ToolRequest,
   { becomeInstaller }: ToolsDeps,
 ): Promise<ToolchainGate> {
   try {
-    const installer = await becomeInstaller({ ...wish, platforms });
+    const installer = await becomeInstaller({ ...request, platforms });
     return {
       ...gate,
       signal: AbortSignal.any([gate.signal, installer.signal]),
@@ -126,19 +123,19 @@ export async function asInstaller(
 }
 
 /**
- * The same gate, for one who is seen to use the tools. Null, and left, when they were taken away before it was seen; and
- * left when it cannot be.
+ * Extends the gate with a registered use of the tools. Null when the tools were removed before the registration. Leaves
+ * the gate on null and on failure.
  */
 export async function asUser(
   gate: ToolchainGate,
   key: ToolchainKey,
-  wish: ToolRequest,
+  request: ToolRequest,
   { directories }: ToolsDeps,
 ): Promise<ToolchainGate | null> {
   let use: ToolUser | undefined;
   try {
-    use = await directories.use(usedDirectories(platformKey(key.platform)), wish);
-    // Asks whether the tools are ready still.
+    use = await directories.use(usedDirectories(platformKey(key.platform)), request);
+    // Checks that the tools are still ready.
     if (gate.stamp !== null) await gate.recordBuild(null);
   } catch (error) {
     await use?.leave();
@@ -160,7 +157,7 @@ export async function asUser(
   };
 }
 
-/** Whose tools a build may write to: that of an unknown platform may turn out to be of any. */
+/** The platforms whose tools a build can write to: all of them if its own is unknown. */
 function platformsOf({ platform }: ToolchainKey): readonly string[] {
   return platform === unknown ? Object.keys(platformRows) : [platform];
 }
@@ -169,7 +166,7 @@ function platformText({ platform }: ToolchainKey): string {
   return platform === unknown ? 'an unknown platform' : platform;
 }
 
-/** The same for the same tools. */
+/** Equal for equal tools. */
 export function nameOf({ platform, framework, version }: ToolchainKey): string {
   return JSON.stringify([platform, framework, version]);
 }

@@ -1,11 +1,10 @@
 /**
- * The directories of shared tools: which builds use them, when one was last used, and how one is taken away. A build that
- * finds half of its compiler gone fails in a way that nobody understands, so a directory goes only while no build uses it, here
- * or in another process, and as a whole; its tools are cold from then on (toolchains/gate.ts), and the next build
- * installs them anew and alone.
+ * The directories of shared tools: their users, their last use, and their removal. A build whose compiler is half
+ * removed fails with an incomprehensible error, so a directory is removed as a whole and only while no build uses it,
+ * in this or another process. Its tools are then no longer ready (gate.ts), and the next build installs them alone.
  *
- * Caches have no gate and go in the same way. A compiler cache does tolerate that files of it vanish, but not those that
- * a running compile keeps below it, which fails then (github.com/ccache/ccache/issues/480).
+ * Caches have no gate and are removed in the same way. A compiler cache tolerates the loss of its files, but not of
+ * those that a running compile keeps in it: that compile fails (github.com/ccache/ccache/issues/480).
  */
 import { join } from 'node:path';
 
@@ -19,16 +18,16 @@ import { isUsed, showUse, whileUnused, type SharedOptions, type ToolUser } from 
 import type { Layout } from '../paths/index.js';
 import { forgetReady } from './gate.js';
 
-/** Directories are named as below `toolchainsDir`. */
+/** Directories are named relative to `toolchainsDir`. */
 export interface ToolDirectories {
-  /** Shows that a build uses these until it leaves. Waits for one that is being taken away. Throws CANCELLED, STORAGE. */
-  use(directories: readonly string[], wish: ToolUse): Promise<ToolUser>;
+  /** Registers a build as user until it leaves. Waits for a removal in progress. Throws CANCELLED, STORAGE. */
+  use(directories: readonly string[], request: ToolUse): Promise<ToolUser>;
   isInUse(directory: string): Promise<boolean>;
-  /** Milliseconds since 1970, to the minute; a use that is not known counts as now. Never rejects. */
+  /** Milliseconds since 1970, to the minute; an unknown use counts as now. Never rejects. */
   lastUse(directory: string): Promise<number>;
   /**
-   * Moves one out of sight and says where it lies then, to be removed; null when it was not wanted any more, or
-   * nothing was there. Waits for the builds that use it. Throws CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
+   * Moves one to the trash and returns its path there, for removal; null when `isWanted` says no or it does not exist.
+   * Waits for the builds that use it. Throws CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
    */
   setAside(directory: string, removal: ToolRemoval): Promise<string | null>;
 }
@@ -36,7 +35,7 @@ export interface ToolDirectories {
 export type ToolUse = Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked'>;
 
 export interface ToolRemoval extends Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked' | 'deadlineMs'> {
-  /** Asked when nobody can use it any more: whether it is still to go. */
+  /** Called once no build can use the directory: whether it is still to be removed. */
   readonly isWanted?: () => Promise<boolean>;
 }
 
@@ -45,7 +44,7 @@ export interface ToolDirectoriesOptions extends UseStampsOptions {
   readonly timing: LockTiming;
 }
 
-/** Of the names of the stamps, which lie beside the tools: the environment of a build names only what is below. */
+/** The stamps are beside the tools: the environment of a build names only what is below. */
 export const stampPrefix = '.used-';
 
 export function createToolDirectories(options: ToolDirectoriesOptions): ToolDirectories {
@@ -56,20 +55,20 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
 
   const stampOf = (directory: string): string => join(toolchainsDir, stampPrefix + directory);
 
-  async function noteUse(directories: readonly string[]): Promise<void> {
+  async function recordUse(directories: readonly string[]): Promise<void> {
     for (const directory of directories) {
       if (await isThere(join(toolchainsDir, directory))) await stamps.note(stampOf(directory));
     }
   }
 
   return {
-    async use(directories, wish) {
-      const user = await showUse(directories.map(lockOf), { ...shared, ...wish });
+    async use(directories, request) {
+      const user = await showUse(directories.map(lockOf), { ...shared, ...request });
       return {
         recordBuild: user.recordBuild,
-        // Who sees no user any more must find the stamp.
+        // A process that no longer sees the user must find the stamp.
         leave: runOnce(() =>
-          noteUse(directories)
+          recordUse(directories)
             .then(user.leave)
             .catch((error: unknown) => log.warn({ directories, err: error }, 'tool use marker not removed')),
         ),
@@ -77,8 +76,8 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
     },
     isInUse: (directory) => isUsed(lockOf(directory), shared),
     lastUse: (directory) => stamps.last(stampOf(directory)),
-    setAside: (directory, { isWanted, ...wish }) =>
-      whileUnused(lockOf(directory), { ...shared, ...wish }, async (lease) => {
+    setAside: (directory, { isWanted, ...request }) =>
+      whileUnused(lockOf(directory), { ...shared, ...request }, async (lease) => {
         if ((await isWanted?.()) === false) return null;
         return lease.publish(async () => {
           await forgetReady(toolchainsDir, ({ platform }) => liesIn(platform, directory));
@@ -90,12 +89,12 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
   };
 }
 
-/** Builds use all caches or none, so one sign is enough for them. */
+/** Builds use all caches or none, so they share one lock. */
 function lockOf(directory: string): string {
   return cacheNames.includes(directory) ? 'caches' : directory;
 }
 
-/** Whether tools of a platform may be in a directory. Those of one that is not known may be anywhere but in a cache. */
+/** Whether a directory can contain tools of a platform. Those of an unknown one can be anywhere except in a cache. */
 function liesIn(platform: string, directory: string): boolean {
   if (cacheNames.includes(directory)) return false;
   const known = platformKey(platform);

@@ -1,12 +1,11 @@
 /**
- * Who may use the shared tools of one (platform, framework, version), and how. ESPHome installs them at the first
- * build and has no lock for that: two first builds at once leave a half-installed toolchain which all later
- * builds accept. So a build enters alone until a build has succeeded with these tools, and together with others
- * from then on.
+ * Controls access to the shared tools of one (platform, framework, version). ESPHome installs them during the first
+ * build without a lock: two concurrent first builds leave a half-installed toolchain that all later builds accept. So
+ * builds enter alone until one has succeeded with these tools, and together afterwards.
  *
- * A ready mark beside the tools says that they are whole. It is written last, so a holder that dies leaves none,
- * and the next one enters alone again. Tools that are found broken later are renewed alone, too: the mark goes
- * first, then all present users are waited for.
+ * A ready mark beside the tools says that they are complete. It is written last, so a holder that dies leaves none, and
+ * the next one enters alone again. Broken tools are also renewed alone: the mark is removed first, then the renewal
+ * waits for all current users.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rm } from 'node:fs/promises';
@@ -29,29 +28,28 @@ export interface ToolchainKey {
 }
 
 export interface GateOptions extends AcquireOptions {
-  /** Absolute: where locks are. */
+  /** Absolute. */
   readonly locksDir: string;
-  /** Absolute: where the tools are, so that the mark goes with them when somebody deletes them. */
+  /** Absolute. Holds the tools and the mark, so that both are deleted together. */
   readonly toolsDir: string;
   readonly key: ToolchainKey;
-  /** The {@link ToolchainGate.stamp} under which the tools were found broken: enter alone unless they are new since. */
+  /** The {@link ToolchainGate.stamp} of tools found broken: enter alone unless they were renewed since. */
   readonly broken?: string | undefined;
 }
 
 export interface ToolchainGate {
-  /** Names the installation that was found ready; null: alone, with tools that are yet to be installed. */
+  /** Identifies the ready installation; null when alone, with tools yet to be installed. */
   readonly stamp: string | null;
-  /** Aborts with LOCK_LOST when the holder is not alone any more. */
+  /** Aborts with LOCK_LOST when the holder is no longer alone. */
   readonly signal: AbortSignal;
-  /** As that of a {@link Lease}, and for the same moment: a build that a dead holder has left is ended by the next. */
+  /** Call it as that of a {@link Lease}: the next holder ends a build that a dead one left. */
   recordBuild(build: SessionIdentity | null): Promise<void>;
-  /** Says that the tools are whole: after a build has succeeded with them. Throws STATE unless alone. */
+  /** Call after a successful build: marks the tools as complete. Throws STATE unless alone. */
   markReady(): Promise<void>;
   /** Idempotent, never rejects. */
   leave(): Promise<void>;
 }
 
-/** Of the names of the marks, which lie beside the tools. */
 export const markPrefix = '.ready-';
 
 const markSchema = z.object({
@@ -62,7 +60,7 @@ const markSchema = z.object({
 });
 const markFormat = { maxBytes: 4_096, parse: markSchema.parse };
 
-/** Waits until the tools may be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
+/** Waits until the tools can be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function enterToolchain(options: GateOptions): Promise<ToolchainGate> {
   const { locksDir, toolsDir, key, broken, deadlineMs = Infinity } = options;
   const name = hashName('toolchain', key.platform, key.framework, key.version);
@@ -91,14 +89,14 @@ export async function enterToolchain(options: GateOptions): Promise<ToolchainGat
   });
 }
 
-/** What is ready in a directory at this moment, in no order. Throws system errors. */
+/** The tools that are ready now, in no order. Throws system errors. */
 export async function readyTools(
   toolsDir: string,
 ): Promise<{ readonly key: ToolchainKey; readonly stamp: string }[]> {
   return (await marksIn(toolsDir)).map(({ mark }) => mark);
 }
 
-/** Has those tools be cold that are ready now: who enters next is alone. For one who takes them away. Throws system errors. */
+/** Removes the ready marks of removed tools, so that the next build enters alone. Throws system errors. */
 export async function forgetReady(toolsDir: string, isGone: (key: ToolchainKey) => boolean): Promise<void> {
   for (const { file, mark } of await marksIn(toolsDir)) if (isGone(mark.key)) await rm(file, { force: true });
 }
@@ -117,7 +115,7 @@ async function marksIn(
   return (await Promise.all(marks)).flat();
 }
 
-/** Null unless the tools are ready before and after we can be seen: who takes the mark away may not have seen us. */
+/** Null unless the tools are ready before and after we register: a remover of the mark can have missed us. */
 async function enterTogether(
   directory: string,
   mark: string,
@@ -137,10 +135,10 @@ async function enterTogether(
     async recordBuild(build) {
       await user.recordBuild(build);
       if ((await readStamp(mark)) !== stamp)
-        throw new ReceiverError('FENCED', 'the tools of a build are being replaced', { stamp });
+        throw new ReceiverError('FENCED', 'the tools of this build are being replaced', { stamp });
     },
     async markReady() {
-      throw new ReceiverError('STATE', 'the tools are ready already');
+      throw new ReceiverError('STATE', 'the tools are already marked as ready');
     },
     leave: runOnce(() =>
       user
@@ -160,7 +158,7 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
       try {
         await lease.publish(() => writeJsonFile(mark, { stamp: randomUUID(), ...key }));
       } catch (error) {
-        // A newer holder may be installing: rather no mark than a wrong one.
+        // A newer holder can be installing: no mark is better than a wrong one.
         await rm(mark, { force: true });
         throw error;
       }
@@ -169,7 +167,7 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
   };
 }
 
-/** Null when the tools are not known to be whole. */
+/** Null when the tools are not known to be complete. */
 async function readStamp(mark: string): Promise<string | null> {
   return (await readMark(mark))?.stamp ?? null;
 }
@@ -181,24 +179,21 @@ async function readMark(file: string): Promise<{ key: ToolchainKey; stamp: strin
   return { key, stamp };
 }
 
-/**
- * One installer of a platform's tools at a time. The gate of a toolchain (toolchain-gate.ts) knows one framework and one
- * release of ESPHome; those of another lie in the same directories, and two that install there at once leave half of
- * each. Whoever is alone in a gate becomes the installer before it begins, and whoever sets tools aside as well.
- *
- * Gates come first and installers last, and nobody waits for a gate while it is an installer: so no two wait for each
- * other.
- */
 export interface InstallerOptions extends AcquireOptions {
-  /** Absolute: where locks are. */
+  /** Absolute. */
   readonly locksDir: string;
-  /** Whose tools may be written to. */
+  /** The platforms whose tools the installer can write to. */
   readonly platforms: readonly string[];
 }
 
 export type Installer = Pick<Lease, 'signal' | 'recordBuild' | 'release'>;
 
-/** Waits for each platform's turn. Throws CANCELLED, LOCK_TIMEOUT, STORAGE; then it has none. */
+/**
+ * Waits for the installer role of each platform, which one holder has at a time. A gate covers one framework and one
+ * release of ESPHome; those of another are in the same directories, and two concurrent installations leave half of
+ * each. A build that is alone in a gate takes the role before it begins, and so does one that sets tools aside. Gates
+ * are always entered first, so no two wait for each other. Throws CANCELLED, LOCK_TIMEOUT, STORAGE; then it holds none.
+ */
 export async function becomeInstaller({
   locksDir,
   platforms,
@@ -209,7 +204,7 @@ export async function becomeInstaller({
     for (const lease of leases.toReversed()) await lease.release();
   }
   try {
-    // In one order for all, so that two who want several do not wait for each other.
+    // In one order for all callers, so that no two wait for each other.
     for (const platform of new Set(platforms.toSorted())) {
       leases.push(await acquireAt(join(locksDir, hashName('installer', platform)), options));
     }

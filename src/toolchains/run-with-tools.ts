@@ -1,13 +1,13 @@
 /**
- * Lets a compile use the shared tools of its platform: alone while they are yet to be installed, together with
- * others afterwards (toolchains/gate.ts). Always entered under the device's lease, never the other way round.
+ * Runs a compile with the shared tools of its platform: alone until they are installed, together with others afterwards
+ * (gate.ts).
  *
- * Tools that are broken would fail every build until somebody deletes them by hand. A compile that says so has them
- * set aside and is run once more; not again before a build has succeeded, or a configuration that only sounds like
- * broken tools would have gigabytes fetched at every build.
+ * Broken tools would fail every build until somebody deletes them by hand. So a compile that reports them sets them
+ * aside and runs once more, but not again until a build has succeeded: otherwise a configuration that only looks like
+ * broken tools would download gigabytes at every build.
  *
- * A platform that the configuration does not name itself is not known before the build. Such builds run one at a
- * time and not beside a first build of any platform, and have no tools set aside.
+ * A platform that the configuration does not name directly is unknown before the build. Such builds run one at a time,
+ * never beside a first build of any platform, and set no tools aside.
  */
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
@@ -27,23 +27,21 @@ import {
   type ToolsDeps,
   asInstaller,
   asUser,
-  telling,
+  reportingWait,
   type ToolRequest,
 } from './access.js';
 import { type ToolchainGate, type ToolchainKey, readyTools } from './gate.js';
 
-export type { Guard, ToolBuild, ToolsDeps } from './access.js';
-
 export interface Tools {
   /**
-   * Runs a compile when its tools may be used; twice when they have to be renewed. Throws what `run` throws,
-   * `LOCK_LOST` when the tools have been taken over, `CANCELLED` and `STORAGE`.
+   * Runs a compile when its tools can be used; twice when they must be renewed. Throws what `run` throws, `LOCK_LOST`
+   * when another build took over the tools, `CANCELLED` and `STORAGE`.
    */
   compile(build: ToolBuild, run: (guard: Guard) => Promise<CompileResult>): Promise<CompileResult>;
 }
 
 export function createTools(deps: ToolsDeps): Tools {
-  const renewedInVain = new Set<string>();
+  const renewedWithoutSuccess = new Set<string>();
 
   return {
     async compile(build, run) {
@@ -53,17 +51,15 @@ export function createTools(deps: ToolsDeps): Tools {
       let gate = await enter(build, key, deps);
       try {
         let result = await runIn(gate, build, run);
-        if (soundsBroken(result) && key.platform !== unknown && !renewedInVain.has(name)) {
-          renewedInVain.add(name);
-          build.output(
-            `The tools of ${key.platform} are broken; the build is run once more with new ones.\n`,
-          );
+        if (soundsBroken(result) && key.platform !== unknown && !renewedWithoutSuccess.has(name)) {
+          renewedWithoutSuccess.add(name);
+          build.output(`The tools of ${key.platform} are broken; running the build again with new ones.\n`);
           await gate.leave();
           gate = await renew(build, key, gate.stamp, deps);
           result = await runIn(gate, build, run);
         }
         if (hasSucceeded(result)) {
-          renewedInVain.delete(name);
+          renewedWithoutSuccess.delete(name);
           if (gate.stamp === null && key.platform !== unknown) await markReady(gate, deps.log);
         }
         return result;
@@ -75,8 +71,8 @@ export function createTools(deps: ToolsDeps): Tools {
 }
 
 /**
- * Longer than anybody's YAML. A bundle may hold one of 500 MB, and to look through that takes this thread half a minute and
- * more memory than it has.
+ * Longer than any real YAML. A bundle can contain one of 500 MB, and scanning that would take this thread half a minute
+ * and more memory than it has.
  */
 const maxYamlBytes = 262_144;
 
@@ -84,14 +80,14 @@ async function keyOf(
   { configuration, version }: ToolBuild,
   paths: ToolsDeps['paths'],
 ): Promise<ToolchainKey> {
-  // Without a file the compile says what is wrong; a build may have put something else in its place.
+  // Ignores errors: the compile reports a missing file, and a build can have replaced it with anything.
   const file = paths.resolveConfigPath(configuration);
   const text = await readRegular(file, maxYamlBytes).catch(() => '');
   const { platform, framework } = readTarget(text.toString());
   return { platform: platform ?? unknown, framework, version };
 }
 
-/** A host build needs the machine's own compiler and nothing else; before 2026.10 PlatformIO ran it. */
+/** A host build needs only the machine's own compiler; before 2026.10 PlatformIO ran it. */
 function usesNoTools({ platform, version }: ToolchainKey): boolean {
   return platform === 'host' && isReleaseAtLeast(version, [2026, 10]);
 }
@@ -117,7 +113,7 @@ async function withoutGate(
   }
 }
 
-/** One compile in the gate. Throws `LOCK_LOST` when somebody else has taken the tools over. */
+/** Runs one compile in the gate. Throws `LOCK_LOST` when another build took over the tools. */
 async function runIn(
   gate: ToolchainGate,
   { lease }: ToolBuild,
@@ -130,17 +126,17 @@ async function runIn(
       await gate.recordBuild(session).catch(rethrowAsLost);
     },
   });
-  // Tells a compiler that failed from one that a successor has ended. Who shares ready tools has no successor.
+  // Distinguishes a compiler that failed from one that a successor stopped. Users of ready tools have no successor.
   if (gate.stamp === null) await gate.recordBuild(null).catch(rethrowAsLost);
   return result;
 }
 
 function rethrowAsLost(error: unknown): never {
   if (!isReceiverError(error, 'FENCED')) throw error;
-  throw new ReceiverError('LOCK_LOST', 'another build has taken over the tools', {}, { cause: error });
+  throw new ReceiverError('LOCK_LOST', 'another build took over the tools', {}, { cause: error });
 }
 
-/** The build is right also when the next one has to be alone again. */
+/** A failure only makes the next build enter alone again, so this build still succeeds. */
 async function markReady(gate: ToolchainGate, log: Log): Promise<void> {
   await gate.markReady().catch((error: unknown) => {
     log.warn({ err: error }, 'tools not marked as ready');
@@ -159,14 +155,9 @@ function soundsBroken(result: CompileResult): boolean {
 }
 
 /**
- * The way of a build whose tools are broken: it comes back to them alone, has them set aside and installs them anew. All
- * who use what lies in the same directories are waited for.
- */
-
-/**
- * Comes back alone, with the platform's tools set aside, unless somebody has renewed them meanwhile. Other platforms
- * lie in the same directories, so whoever is ready with those is waited for, too, and is cold afterwards. The order
- * is the same for all who do this at once, and nobody who waits here holds a gate out of it.
+ * Reenters alone, with the platform's tools set aside, unless another build renewed them meanwhile. Other platforms
+ * share the same directories, so this also waits for the users of those, and their tools are no longer ready
+ * afterwards. All concurrent renewals enter the gates in the same order, and hold no gate out of it while they wait.
  */
 async function renew(
   build: ToolBuild,
@@ -174,7 +165,7 @@ async function renew(
   stamp: string | null,
   deps: ToolsDeps,
 ): Promise<ToolchainGate> {
-  // Those that somebody has renewed can be taken away before we are seen.
+  // Tools renewed by another build can be removed before we are registered.
   return (await tryRenew(build, key, stamp, deps)) ?? enter(build, key, deps);
 }
 
@@ -193,21 +184,21 @@ async function tryRenew(
   }
   const gates = new Map<string, ToolchainGate>();
   try {
-    return await telling(build, key, async (wish) => {
+    return await reportingWait(build, key, async (request) => {
       for (const [name, each] of [...affected].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
         const broken = each.stamp ?? undefined;
-        gates.set(name, await deps.enterToolchain({ ...wish, key: each.key, broken }));
+        gates.set(name, await deps.enterToolchain({ ...request, key: each.key, broken }));
       }
       const isAlone = [...gates.values()].every((gate) => gate.stamp === null);
       let own = gates.get(nameOf(key)) as ToolchainGate;
       if (own.stamp === null) {
         const platforms = [...affected.values()].map((each) => each.key.platform);
-        own = await asInstaller(own, platforms, wish, deps);
+        own = await asInstaller(own, platforms, request, deps);
         gates.set(nameOf(key), own);
       }
-      if (isAlone) await setAside(directories, wish, deps);
+      if (isAlone) await setAside(directories, request, deps);
       gates.delete(nameOf(key));
-      return asUser(own, key, wish, deps);
+      return asUser(own, key, request, deps);
     });
   } finally {
     for (const gate of gates.values()) await gate.leave();
@@ -219,14 +210,14 @@ function sharesAny({ platform }: ToolchainKey, directories: readonly string[]): 
   return known !== null && toolDirectories(known).some((directory) => directories.includes(directory));
 }
 
-/** Also waits for a first build of another platform, which is in none of these gates. */
+/** Also waits for first builds of other platforms, which are in none of these gates. */
 async function setAside(
   names: readonly string[],
-  wish: ToolRequest,
+  request: ToolRequest,
   { directories, log }: ToolsDeps,
 ): Promise<void> {
   for (const directory of names) {
-    const trashed = await directories.setAside(directory, wish);
+    const trashed = await directories.setAside(directory, request);
     if (trashed === null) continue;
     log.warn({ directory }, 'damaged tools set aside, the next build installs them again');
     await removeTree(trashed).catch((error: unknown) => {

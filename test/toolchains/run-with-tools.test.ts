@@ -10,7 +10,8 @@ import { test, type TestContext } from 'node:test';
 
 import { ReceiverError } from '../../src/errors.js';
 import type { JobRecord } from '../../src/jobs/record.js';
-import { createTools, type ToolBuild } from '../../src/toolchains/run-with-tools.js';
+import type { ToolBuild } from '../../src/toolchains/access.js';
+import { createTools } from '../../src/toolchains/run-with-tools.js';
 import { readyTools, type ToolchainGate } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { waitFor } from '../support/wait-for.js';
@@ -59,7 +60,7 @@ test('Two first builds of a platform never install at once; later ones build tog
   const here = await site(t);
   const barrier = join(here.base, 'go-on');
   const cold = await start(here, [esp32(`wait=${barrier}`), esp32(`wait=${barrier}`, 'api:\n')], 'cold');
-  const waiting = /^Waiting until the tools of esp32 are installed by another build\.$/m;
+  const waiting = /^Waiting for another build to install the tools of esp32\.$/m;
   const installing = /^stand-in: installs its tools$/m;
   await Promise.any(cold.map(({ says }) => says(waiting)));
   await Promise.any(cold.map(({ says }) => says(installing)));
