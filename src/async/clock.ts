@@ -1,24 +1,22 @@
 /**
- * Time in its three forms: what people and other processes call it, how much of it has passed, and being called later.
- * Tests set a clock of their own, so that five minutes pass at once and no deadline depends on luck.
+ * Wall-clock time, elapsed time, and timers, behind one interface: tests inject their own clock, so that five minutes
+ * pass at once and no deadline depends on luck.
  */
-
 export interface Clock {
   /**
-   * Milliseconds since 1970. For what is stored, shown, or compared with what another process has stored. Somebody can set
-   * it: a board without a battery begins in 1970 and jumps as soon as it has a network.
+   * Milliseconds since 1970. For times that are stored, shown, or compared with those of another process. It can be
+   * set: a board without a battery starts in 1970 and jumps as soon as it has a network.
    */
   wall(): number;
-  /** Milliseconds since some moment. For durations: nobody sets it. It may stand still while the machine sleeps. */
+  /** Milliseconds since some moment. For durations: it cannot be set. It can stop while the machine sleeps. */
   steady(): number;
   /**
-   * Calls back once, after `delayMs` of the steady clock; the returned function cancels that. `keepsAlive` for a wait that
-   * a caller awaits: without it the timer does not keep the process alive.
+   * Calls back once, after `delayMs` of the steady clock; the returned function cancels it. Set `keepsAlive` for a wait
+   * that a caller awaits: without it the timer does not keep the process alive.
    */
   after(delayMs: number, callback: () => void, keepsAlive?: boolean): () => void;
 }
 
-/** The machine's own. */
 export const systemClock: Clock = Object.freeze({
   wall: () => Date.now(),
   steady: () => performance.now(),
@@ -30,10 +28,9 @@ export const systemClock: Clock = Object.freeze({
 });
 
 /**
- * Tells when the wall clock was set forward: what was stored before then looks older than it is, and what a board built in
- * the minute before it learnt the time would pass for weeks old.
- *
- * After a sleep in which the steady clock stood still it tells the same, and things are kept for as much longer.
+ * Detects that the wall clock was set forward: times stored before then look too old, and a build from the minute
+ * before a board received the time would look weeks old. A sleep in which the steady clock stopped looks the same, and
+ * things are then kept for that much longer.
  */
 export interface WallClockJumps {
   /** By how many milliseconds the wall clock was set forward since the last call; 0 for less than a minute. */

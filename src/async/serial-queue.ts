@@ -1,10 +1,10 @@
 /**
- * Runs pieces of work one after the other, in the order in which they were asked for. An error goes to whoever asked for
- * that piece, and the next one begins all the same.
+ * Runs async functions one after the other, in call order. An error rejects only that call, and the next one starts
+ * anyway.
  */
 export interface SerialQueue {
   run<T>(work: () => Promise<T>): Promise<T>;
-  /** Resolves when nothing runs or waits any more. Never rejects. */
+  /** Resolves when nothing runs or waits. Never rejects. */
   idle(): Promise<void>;
 }
 
@@ -20,16 +20,16 @@ export function createSerialQueue(): SerialQueue {
 }
 
 export function createKeyedQueue(): KeyedQueue {
-  /** Settles with the last piece of work of each key that is busy. */
+  /** For each busy key, settles with its last call. */
   const tails = new Map<string, Promise<void>>();
 
   return {
     run(key, work) {
       const result = (tails.get(key) ?? Promise.resolve()).then(work);
-      const leave = (): void => {
+      const removeTail = (): void => {
         if (tails.get(key) === tail) tails.delete(key);
       };
-      const tail = result.then(leave, leave);
+      const tail = result.then(removeTail, removeTail);
       tails.set(key, tail);
       return result;
     },

@@ -1,16 +1,16 @@
 /**
- * One piece of work for all who ask for it while it is under way. Nobody's leaving ends it for the others; when the
- * last one leaves it is ended, and he waits for that, so that nothing runs for a job that counts as cancelled.
+ * Shares one piece of work among all callers that request it while it runs. A caller that aborts does not stop it for
+ * the others; the last one stops it and waits for its end, so that nothing runs for a cancelled job.
  *
- * What it prints goes to everybody, what was printed before he came included, and is bounded. At most a few pieces
- * of work run at once: each is a pip with a compiler or two.
+ * Its output, which is bounded, goes to all callers, including lines from before they joined. Only a few pieces of work
+ * run at once: each is a pip with a compiler or two.
  */
 import { raceAbort } from './abort.js';
 import type { Clock } from './clock.js';
 
 export interface FlightCaller {
   readonly signal: AbortSignal;
-  /** Gets lines with their end; none after the call has settled. */
+  /** Receives lines with their terminator; none after the call has settled. */
   readonly output: (line: string) => void;
 }
 
@@ -18,9 +18,9 @@ export type SharedWork<T> = (key: string, caller: FlightCaller) => Promise<T>;
 
 export interface SingleFlightOptions {
   readonly maxAtOnce: number;
-  /** Of one piece of work; the rest is not shown. */
+  /** Per piece of work; the rest is not shown. */
   readonly maxLines: number;
-  /** Longer lines are cut. In UTF-16 units. */
+  /** Longer lines are cut. In UTF-16 code units. */
   readonly maxLineLength: number;
 }
 
@@ -31,7 +31,7 @@ interface Flight<T> {
   result: Promise<T>;
 }
 
-/** Makes `share`: settles as `work` does, or rejects with the reason of the caller's own signal. */
+/** The result settles as `work` does, or rejects with the reason of the caller's own signal. */
 export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlightOptions): SharedWork<T> {
   const entries = new Map<string, Flight<T>>();
   const running = new Set<Promise<unknown>>();
@@ -59,7 +59,7 @@ export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlight
     if (running.size >= options.maxAtOnce) caller.output('Waiting for other installations to end.\n');
     while (running.size >= options.maxAtOnce) {
       await raceAbort(Promise.race(running), caller.signal);
-      // Both may have come in one turn, and work begins only for somebody.
+      // Both can happen in one tick, and work must not start without a caller.
       caller.signal.throwIfAborted();
     }
     const result = work(key, caller);
@@ -87,7 +87,7 @@ export function createSingleFlight<T>(work: SharedWork<T>, options: SingleFlight
     } catch (error) {
       entry.callers.delete(caller);
       if (signal.aborted && entry.callers.size === 0) {
-        // Whoever comes now begins anew.
+        // A later caller starts anew.
         forget(key, entry);
         entry.controller.abort(signal.reason);
         await entry.result.catch(nothing);
@@ -112,8 +112,7 @@ function shownLine(
 }
 
 /**
- * `work`, shared by all who call while it is under way, and by those who call within `freshMs` after its end. A failure is
- * shared like a result.
+ * Shares `work` among all calls while it runs and within `freshMs` after its end. A failure is shared like a result.
  */
 export function shareInFlight<T>(
   work: () => Promise<T>,
@@ -129,7 +128,7 @@ export function shareInFlight<T>(
   };
 }
 
-/** `work`, done by the first call; further ones get what that has returned. For an end that may come from several sides. */
+/** Runs `work` on the first call; later calls get the same result. For a cleanup with several triggers. */
 export function runOnce<T>(work: () => T): () => T {
   let done: { readonly result: T } | undefined;
   return () => (done ??= { result: work() }).result;

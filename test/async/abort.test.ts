@@ -1,4 +1,4 @@
-/** How listening to a signal begins and ends, and who wins when work and abort come together. */
+/** Adding and removing listeners of a signal, and races of work and abort. */
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
@@ -65,7 +65,7 @@ test('A signal that was aborted before wins over a promise that has settled', as
   );
 });
 
-test('What the promise rejects with after the abort is no unhandled rejection', async (t) => {
+test('A rejection of the promise after the abort is not an unhandled rejection', async (t) => {
   const unhandled: unknown[] = [];
   const note = (reason: unknown): void => void unhandled.push(reason);
   process.on('unhandledRejection', note);

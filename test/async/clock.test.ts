@@ -1,4 +1,4 @@
-/** The machine's clock, and the watch over a wall clock that somebody sets. */
+/** The machine's clock, and the detection of a wall clock that was set. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

@@ -1,11 +1,11 @@
-/** Who goes on when somebody wakes those who wait. */
+/** Which waiters continue after a wake. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
 import { createCondition } from '../../src/async/condition.js';
 
-test('What holds already is not waited for, and what does not hold waits for a wake', async () => {
+test('A true condition resolves at once, and a false one waits for a wake', async () => {
   const { until, wake } = createCondition();
   let holds = true;
   await until(() => holds);
@@ -22,7 +22,7 @@ test('What holds already is not waited for, and what does not hold waits for a w
   await waiting;
 });
 
-test('A wake lets exactly those go on whose own condition holds', async () => {
+test('A wake resolves exactly the waiters whose own condition holds', async () => {
   const { until, wake } = createCondition();
   let free = 0;
   const done: number[] = [];

@@ -1,10 +1,10 @@
-/** The one list of what must end: its order, its errors, and that it runs once. */
+/** The order and the errors of cleanups, and that they run once. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { createDisposer } from '../../src/async/disposer.js';
 
-test('What began last ends first, and each end waits for the one before it', async () => {
+test('The last cleanup added runs first, and each waits for the one before it', async () => {
   const ends = createDisposer();
   const order: string[] = [];
   for (const name of ['table', 'jobs', 'server']) {
@@ -21,7 +21,7 @@ test('What began last ends first, and each end waits for the one before it', asy
   ]);
 });
 
-test('An end that fails keeps no other from ending, and no error is lost', async () => {
+test('A failed cleanup stops no other, and no error is lost', async () => {
   const ends = createDisposer();
   const ended: string[] = [];
   ends.add(() => void ended.push('first'));
@@ -37,7 +37,7 @@ test('An end that fails keeps no other from ending, and no error is lost', async
   assert.deepEqual(ended, ['fourth', 'first']);
 });
 
-test('A single error comes out as it is', async () => {
+test('A single error is rethrown unchanged', async () => {
   const ends = createDisposer();
   const error = new Error('disk full');
   ends.add(() => {
@@ -46,7 +46,7 @@ test('A single error comes out as it is', async () => {
   await assert.rejects(ends.dispose(), (caught) => caught === error);
 });
 
-test('A second call waits for the first and ends nothing twice', async () => {
+test('A second call waits for the first and runs no cleanup twice', async () => {
   const ends = createDisposer();
   let count = 0;
   let release = (): void => {};

@@ -1,11 +1,11 @@
-/** Who hears of an event, and what a listener can do to the others. */
+/** The delivery of events, and the isolation of listeners. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { createEmitter } from '../../src/async/emitter.js';
 import { recordingLog } from '../support/recording-log.js';
 
-test('Listeners hear of each event in the order in which they came, until they leave', () => {
+test('Listeners receive each event in the order of subscription, until they unsubscribe', () => {
   const heard: string[] = [];
   const emitter = createEmitter<string>('tests', recordingLog());
   const leave = emitter.subscribe((event) => heard.push(`first ${event}`));
@@ -28,7 +28,7 @@ test('A listener that throws is logged, and harms neither the emitter nor the ot
   assert.deepEqual([heard, log.entries], [['a'], ['error: event listener threw']]);
 });
 
-test('A function that is added twice is called twice, and each of the two leaves by itself', () => {
+test('A function that is added twice is called twice, and each is removed separately', () => {
   const heard: string[] = [];
   const emitter = createEmitter<string>('tests', recordingLog());
   const listener = (event: string): void => void heard.push(event);
@@ -41,7 +41,7 @@ test('A function that is added twice is called twice, and each of the two leaves
   assert.deepEqual(heard, ['a', 'a', 'b']);
 });
 
-test('A listener that leaves during an event is not called any more, and one that comes hears the next', () => {
+test('A listener removed during an event is not called, and one added receives the next event', () => {
   const heard: string[] = [];
   const emitter = createEmitter<string>('tests', recordingLog());
   emitter.subscribe((event) => {

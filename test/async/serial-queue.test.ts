@@ -1,4 +1,4 @@
-/** One piece of work at a time, in order, for all or for each key. */
+/** One call at a time, in order, for all or for each key. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -18,7 +18,7 @@ function handWork() {
   return { seen, work, end: (name: string) => ends.get(name)?.() };
 }
 
-test('Work begins in the order of asking, each piece after the end of the one before', async () => {
+test('Work starts in call order, each piece after the end of the one before', async () => {
   const { seen, work, end } = handWork();
   const queue = createSerialQueue();
   const results = ['a', 'b', 'c'].map((name) => queue.run(work(name)));
@@ -33,7 +33,7 @@ test('Work begins in the order of asking, each piece after the end of the one be
   );
 });
 
-test('An error reaches the one who asked and does not stop the next piece', async () => {
+test('An error rejects its own call and does not stop the next', async () => {
   const queue = createSerialQueue();
   const failing = queue.run(() => Promise.reject(new Error('broken')));
   const thrown = queue.run(() => {

@@ -41,7 +41,7 @@ function aCaller() {
   return { controller, lines, signal: controller.signal, output: (line: string) => void lines.push(line) };
 }
 
-test('Whoever asks for the same shares one piece of work, its result and what it has printed so far', async () => {
+test('Callers with the same key share one piece of work, its result and its output so far', async () => {
   const { works, share } = handWork();
   const [early, late] = [aCaller(), aCaller()];
   const first = share('a', early);
@@ -66,7 +66,7 @@ test('Whoever asks for the same shares one piece of work, its result and what it
   await assert.rejects(again, /^Error: no$/);
 });
 
-test('One who leaves gets his reason at once and nothing more; the last one waits for the end of the work', async () => {
+test('A caller that aborts gets its reason at once and no more output; the last one waits for the end of the work', async () => {
   const { works, share, running } = handWork();
   const [one, two] = [aCaller(), aCaller()];
   const calls = [share('a', one), share('a', two)];
@@ -82,7 +82,7 @@ test('One who leaves gets his reason at once and nothing more; the last one wait
   assert.equal(works.length, 1);
 });
 
-test('Whoever comes while given-up work ends begins anew', async () => {
+test('A caller that arrives while aborted work ends starts anew', async () => {
   const { works, share } = handWork();
   const one = aCaller();
   const left = share('a', one);
@@ -94,7 +94,7 @@ test('Whoever comes while given-up work ends begins anew', async () => {
   assert.equal(await next, 'new');
 });
 
-test('Only so many run at once; who waits can leave, and hears why he waits', async () => {
+test('The number of concurrent runs is limited; a waiting caller can abort, and sees why it waits', async () => {
   const { works, share } = handWork();
   const [third, fourth] = [aCaller(), aCaller()];
   const running = [share('a', aCaller()), share('b', aCaller())];
@@ -115,7 +115,7 @@ test('Only so many run at once; who waits can leave, and hears why he waits', as
   assert.match(fourth.lines.join(''), /^Waiting/);
 });
 
-test('What is printed is bounded, in lines and in each line', async () => {
+test('Output is bounded, in lines and in line length', async () => {
   const { works, share } = handWork();
   const caller = aCaller();
   const call = share('a', caller);
@@ -130,7 +130,7 @@ test('What is printed is bounded, in lines and in each line', async () => {
   ]);
 });
 
-test('In any order of coming and leaving everybody gets an answer, and nothing runs for nobody', async () => {
+test('In any order of calls and aborts every caller gets an answer, and nothing runs without a caller', async () => {
   const steps = fc.array(fc.tuple(fc.constantFrom('join', 'leave', 'end', 'turn'), fc.nat(5)), {
     maxLength: 30,
   });
@@ -158,7 +158,7 @@ test('In any order of coming and leaving everybody gets an answer, and nothing r
   );
 });
 
-test('Calls share what is under way, and what has ended for as long as it is fresh', async () => {
+test('Calls share running work, and ended work while it is fresh', async () => {
   const clock = manualClock();
   let begun = 0;
   const ends: ((result: string) => void)[] = [];
@@ -180,7 +180,7 @@ test('Calls share what is under way, and what has ended for as long as it is fre
   assert.deepEqual([await next, begun], ['second', 2]);
 });
 
-test('Without a time of freshness each call after the end begins anew, also after a failure', async () => {
+test('With no freshness time each call after the end starts anew, also after a failure', async () => {
   let begun = 0;
   const share = shareInFlight(
     async () => {
@@ -194,7 +194,7 @@ test('Without a time of freshness each call after the end begins anew, also afte
   await assert.rejects(share(), /failure 2/);
 });
 
-test('What may be done once is done by the first call, and all calls get its result', () => {
+test('runOnce runs on the first call, and all calls get its result', () => {
   let done = 0;
   const end = runOnce(() => (done += 1));
   assert.deepEqual([end(), end(), done], [1, 1, 1]);
