@@ -1,9 +1,8 @@
 /**
- * Tidies up after receivers that were killed: their staging, trash and temporary files, bundles of jobs that have ended,
- * surviving builds, swaps that were cut short, and results of jobs that nobody knows. Without it each crash would leave up to 500 MiB of somebody's
- * configuration on the disk, with the secrets in it.
- *
- * It runs beside everything else, and takes nothing from another receiver that lives on the same disk.
+ * Cleans up after killed receivers: staging, trash and temporary files, bundles of ended jobs, surviving builds,
+ * interrupted swaps, and results of unknown jobs. Without it each crash would leave up to 500 MiB of a user's
+ * configuration on the disk, including its secrets. It runs concurrently with everything else, and touches nothing that
+ * another living receiver on the same disk uses.
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -25,7 +24,7 @@ import { isAlive } from './process/identity.js';
 export interface RecoveryOptions {
   /** Its directories must exist. */
   readonly layout: Layout;
-  /** Where the identity and the peers are kept. */
+  /** The directory of the identity and the peers. */
   readonly stateDir: string;
   /** The same for all receivers of one builds directory. */
   readonly timing: LockTiming;
@@ -35,16 +34,16 @@ export interface RecoveryOptions {
 }
 
 export interface Recovery {
-  /** Resolves when nothing is left to do. Never rejects: what cannot be tidied up is logged. */
+  /** Resolves when the cleanup is complete. Never rejects: failures are logged. */
   readonly done: Promise<void>;
-  /** Ends it, also half-way, and stops to show this receiver to others. Never rejects. */
+  /** Stops the cleanup and hides this receiver from others. Never rejects. */
   close(): Promise<void>;
 }
 
 /**
- * Begins, and shows this receiver to others until it is closed. What a dead process of this container has left goes
- * at once; its locks, and what may be another container's, take up to three times the stale time of a lock. Throws
- * system errors.
+ * Starts the cleanup, and shows this receiver to others until it is closed. Leftovers of a dead process in this
+ * container are removed at once; its locks, and possible leftovers of other containers, take up to three times the
+ * stale time of a lock. Throws system errors.
  */
 export async function startRecovery(options: RecoveryOptions): Promise<Recovery> {
   const { layout, stateDir, timing, log } = options;
@@ -86,12 +85,12 @@ async function settled(tasks: readonly Promise<void>[], signal: AbortSignal, log
   }
 }
 
-/** Asked twice, for a job that another receiver takes over in this moment can escape a look into its directory. */
+/** Checks twice, because one read of the directory can miss a job that another receiver is taking over. */
 async function isBundleNeeded(name: string, { layout: { jobsDir }, log }: RecoveryOptions): Promise<boolean> {
   return (await isLiveOnDisk(jobsDir, name, log)) || (await isLiveOnDisk(jobsDir, name, log));
 }
 
-/** Records on disk count, whoever wrote them: other receivers may share the directory. */
+/** All records on disk count, because other receivers can share the directory. */
 async function sweepArtifacts({ layout, jobIds }: RecoveryOptions): Promise<void> {
   const known = async (): Promise<ReadonlySet<string>> =>
     new Set([...(await idsOnDisk(layout.jobsDir)), ...jobIds()]);
@@ -106,16 +105,16 @@ async function repairSwaps(options: RecoveryOptions, signal: AbortSignal): Promi
   await Promise.all(cut.map((key) => repair(key, options, signal)));
 }
 
-/** A living owner that is in the middle of a swap ends it itself. */
+/** A living owner completes its own swap. */
 async function repair(
   key: RemoteKey,
   { layout, timing, log }: RecoveryOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const { locksDir } = layout;
-  const wish = { key, reason: 'repairing what a crash has left', deadlineMs: 3 * timing.staleMs };
+  const request = { key, reason: 'repairing an interrupted installation', deadlineMs: 3 * timing.staleMs };
   try {
-    const lease = await acquireLease({ ...wish, locksDir, signal, timing, log });
+    const lease = await acquireLease({ ...request, locksDir, signal, timing, log });
     try {
       await lease.publish(() => repairInstall({ layout, key, log }));
     } finally {
@@ -127,40 +126,38 @@ async function repair(
   }
 }
 
-/**
- * Ends the builds that receivers have left running which are gone, and frees their locks, without waiting for the
- * next job of that device: a compiler that nobody waits for takes a core for half an hour.
- *
- * It takes each such lock once, as a job would, so all that a lease promises holds here too. What a living owner
- * holds is left alone.
- */
 export interface OrphanedBuildsOptions {
   readonly locksDir: string;
   readonly timing: LockTiming;
-  /** Ends the waits; builds that are being ended are still ended. */
+  /** Stops the waits, but not the end of builds that has already begun. */
   readonly signal: AbortSignal;
   readonly log: Log;
 }
 
-/** As {@link lockName} makes them. */
+/** The form of {@link hashName}. */
 const lockShape = /^[0-9a-f]{40}$/;
 
-/** Takes up to three times the stale time of a lock. Throws system errors of the look into `locksDir`. */
+/**
+ * Ends the builds that dead receivers left running, and frees their locks, without waiting for the next job of that
+ * device: an orphaned compiler occupies a core for half an hour. Acquires each such lock once, as a job would, so the
+ * guarantees of a lease hold here too; locks of living owners are left alone. Takes up to three times the stale time of
+ * a lock. Throws system errors of reading `locksDir`.
+ */
 async function endOrphanedBuilds({ locksDir, ...options }: OrphanedBuildsOptions): Promise<void> {
-  await Promise.all((await lockDirectories(locksDir)).map((directory) => settle(directory, options)));
+  await Promise.all((await lockDirectories(locksDir)).map((directory) => freeLock(directory, options)));
 }
 
-/** The directories of all locks that there ever were. Throws system errors. */
+/** The directories of all locks ever used. Throws system errors. */
 async function lockDirectories(locksDir: string): Promise<readonly string[]> {
   const names = (await readdir(locksDir)).filter((name) => lockShape.test(name));
   return names.map((name) => join(locksDir, name));
 }
 
-async function settle(directory: string, options: Omit<OrphanedBuildsOptions, 'locksDir'>): Promise<void> {
+async function freeLock(directory: string, options: Omit<OrphanedBuildsOptions, 'locksDir'>): Promise<void> {
   const { timing, signal, log } = options;
   try {
     if (!(await isLeft(directory))) return;
-    const reason = 'ending what a crash has left';
+    const reason = 'cleaning up after a crash';
     const deadlineMs = 3 * timing.staleMs;
     const lease = await acquireAt(directory, { reason, signal, deadlineMs, timing, log });
     await lease.release();
@@ -172,7 +169,7 @@ async function settle(directory: string, options: Omit<OrphanedBuildsOptions, 'l
   }
 }
 
-/** Whether somebody has left a lock or a record who does not run here. He may still live elsewhere. */
+/** Whether there is a lock or a record whose owner does not run here. It can still run elsewhere. */
 async function isLeft(directory: string): Promise<boolean> {
   const names = await readdir(directory);
   if (!names.some((name) => name === 'lock' || name.startsWith('owner-'))) return false;
@@ -180,20 +177,16 @@ async function isLeft(directory: string): Promise<boolean> {
   return holder === null || !isAlive(holder.owner);
 }
 
-/**
- * Removes what processes have left that are gone: staging, trash, half-written files. Whose it is stands in its name;
- * of what names no process somebody else knows whether it is needed. What a living process uses is not touched, be it the process of another receiver on the same disk.
- */
 export interface LeftoverOptions {
-  /** Directories in which everything is temporary, unless it is needed. They must exist, as those below. */
+  /** Directories in which everything is temporary, unless it is needed. They must exist, like those in `mixed`. */
   readonly temporary: readonly string[];
-  /** Whether what has this name, which is none of a process's, must stay. */
+  /** Whether an entry whose name contains no process must stay. */
   readonly isNeeded: (name: string) => Promise<boolean>;
   /** Directories that hold temporary files among others. */
   readonly mixed: readonly string[];
-  /** Where receivers show that they are at work. */
+  /** The directory of the receivers' presence files. */
   readonly presenceDir: string;
-  /** How long a receiver whose process cannot be seen may be silent before it counts as gone. */
+  /** How long a receiver whose process is not visible can be silent before it counts as gone. */
   readonly watchMs: number;
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -205,7 +198,11 @@ interface LockEntry {
   readonly maker: string | null;
 }
 
-/** Takes no longer than `watchMs` and the removals. Throws the signal's reason and system errors. */
+/**
+ * Removes leftovers of dead processes: staging, trash, half-written files. Each name contains its process; `isNeeded`
+ * decides about other names. Files of living processes, also of other receivers, are not touched. Takes no longer than
+ * `watchMs` and the removals. Throws the signal's reason and system errors.
+ */
 async function removeLeftovers(options: LeftoverOptions): Promise<void> {
   const { temporary, mixed, isNeeded, presenceDir, watchMs, signal } = options;
   const named = (await entriesOf(mixed)).filter(({ maker }) => maker !== null);
@@ -232,7 +229,7 @@ async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
   return entries;
 }
 
-/** One that cannot be removed does not save the others. */
+/** A failed removal does not stop the others. */
 async function remove({ path }: LockEntry, { signal, log }: LeftoverOptions): Promise<void> {
   signal.throwIfAborted();
   try {

@@ -1,7 +1,6 @@
 /**
- * Writes a file so that a reader, or a machine that lost its power, sees the old content or the new and never
- * half of it: temporary sibling, sync, rename, sync of the directory. A peers file that is cut in the middle
- * would cost every pairing.
+ * Writes a file so that a reader, also after a power cut, sees the old content or the new, never half of it: temporary
+ * sibling, sync, rename, sync of the directory. A truncated peers file would cost every pairing.
  */
 import { link, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -23,8 +22,8 @@ export async function writeAtomic(
 }
 
 /**
- * Makes `file` as {@link writeAtomic} does, but never in the place of another: false, and nothing changed, when there is
- * one. Of many that come at once exactly one makes it, where the disk has hard links; elsewhere the last one.
+ * Creates `file` as {@link writeAtomic} does, but never replaces one: returns false if it exists. Of concurrent calls
+ * exactly one creates it if the disk has hard links; otherwise the last one wins.
  */
 export async function createAtomic(
   file: string,
@@ -48,7 +47,7 @@ export async function createAtomic(
   }
 }
 
-/** How a disk says that it has no hard links. */
+/** The error codes of a disk without hard links. */
 const withoutLinks: ReadonlySet<string | undefined> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
 async function publish(

@@ -1,19 +1,19 @@
 /**
- * Whether a path really lies below a root, after links: the check before anything is written, read for a peer,
- * or deleted. It compares by relative path, because `/builds/kitchen2` begins with `/builds/kitchen` and lies
- * elsewhere, and it resolves the deepest ancestor that exists, because the file itself may be yet to come.
+ * Checks that a path is below a root after resolving links, before anything is written, read for a peer, or deleted. It
+ * compares by relative path, because `/builds/kitchen2` begins with `/builds/kitchen` but is elsewhere, and resolves the
+ * deepest existing ancestor, because the file itself may not exist yet.
  */
 import { readlink, realpath } from 'node:fs/promises';
 import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 
 import { ReceiverError, systemCode } from '../errors.js';
 
-/** True when `path` lies strictly below `root`; both may be reached through links, and `path` need not exist. */
+/** True when `path` is strictly below `root`; both can be reached through links, and `path` need not exist. */
 export async function isInside(root: string, path: string): Promise<boolean> {
   return isBelow(await realPlace(root), await realPlace(path));
 }
 
-/** As {@link isInside}, throwing `TRAVERSAL`. `what` names the path for people. */
+/** Throws `TRAVERSAL` unless {@link isInside}. `what` names the path in the message. */
 export async function assertInside(root: string, path: string, what: string): Promise<void> {
   if (await isInside(root, path)) return;
   throw new ReceiverError('TRAVERSAL', `${what} lies outside its directory`, { root, path });
@@ -26,8 +26,8 @@ export function isBelow(root: string, path: string): boolean {
 }
 
 /**
- * Refuses a path below `root` that is reached through any link below it: such a link was made by a build and may
- * name another peer's directory. `path` need not exist. Throws `TRAVERSAL`.
+ * Throws `TRAVERSAL` if `path` is reached through any link below `root`: a build created such a link, and it can lead
+ * to another peer's directory. `path` need not exist.
  */
 export async function assertUnlinked(root: string, path: string): Promise<void> {
   const straight = join(await realPlace(root), relative(resolve(root), resolve(path)));
@@ -38,8 +38,8 @@ export async function assertUnlinked(root: string, path: string): Promise<void> 
 const maxLinks = 40;
 
 /**
- * Resolves the links of the deepest existing ancestor; what is below it is taken as it stands. A link that leads
- * nowhere is followed as well: a file that is created through it comes to be where it points.
+ * Resolves the links of the deepest existing ancestor and appends the rest unchanged. Follows dangling links as well: a
+ * file created through one appears where it points.
  */
 async function realPlace(path: string, links = 0): Promise<string> {
   const missing: string[] = [];

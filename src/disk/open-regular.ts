@@ -1,6 +1,6 @@
 /**
- * Opens a file that somebody else's build may have put there: a link is not followed, and a FIFO or a device,
- * which could make the reader wait for ever, is refused.
+ * Opens files that an untrusted build can have created: it does not follow links, and rejects FIFOs and devices, which
+ * could block the reader forever.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { open, type FileHandle, lstat } from 'node:fs/promises';
@@ -9,13 +9,13 @@ import { ReceiverError, systemCode } from '../errors.js';
 
 export interface RegularFile {
   readonly handle: FileHandle;
-  /** In bytes, when it was opened. */
+  /** In bytes, at the time of opening. */
   readonly size: number;
 }
 
 const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** Opens a regular file for reading. Throws `STORAGE` for anything else, and system errors (`ELOOP` for a link). */
+/** Throws `STORAGE` for anything but a regular file, and system errors (`ELOOP` for a link). */
 export async function openRegular(path: string): Promise<RegularFile> {
   const handle = await open(path, flags);
   try {
@@ -42,7 +42,7 @@ export async function readRegular(path: string, maxBytes: number): Promise<Buffe
   }
 }
 
-/** As {@link readRegular}, in one go: for small files of ours, where a FIFO would stop the whole process for ever. */
+/** As {@link readRegular}, synchronously, for small files. */
 export function readRegularSync(path: string, maxBytes: number): Buffer {
   const descriptor = openSync(path, flags);
   try {
@@ -56,8 +56,8 @@ export function readRegularSync(path: string, maxBytes: number): Buffer {
 }
 
 /**
- * Whether something lies at a path, a link that leads nowhere included. What cannot be looked at counts as there: whoever
- * asks would otherwise forget, or build upon, what somebody has only locked away.
+ * Whether something exists at a path, including a dangling link. An inaccessible path counts as existing: the caller
+ * would otherwise forget or overwrite something that is only locked.
  */
 export async function isThere(path: string): Promise<boolean> {
   return lstat(path).then(

@@ -1,6 +1,6 @@
 /**
- * Removes a tree without following a link, and moves it out of sight first where that matters: a build directory
- * half deleted under its old name would pass for a whole one.
+ * Removes trees without following links, and moves them to the trash first where it matters: a half-deleted build
+ * directory under its old name would look complete.
  */
 import { constants, type Dir } from 'node:fs';
 import { access, chmod, lstat, mkdir, opendir, rename, rm, rmdir } from 'node:fs/promises';
@@ -12,13 +12,13 @@ import { temporaryName } from './temporary.js';
 
 const maxTries = 5;
 const pauseMs = 10;
-/** A build can nest directories deeper than any path may be long; such are moved up before their names are too long. */
+/** A build can nest directories deeper than the longest path; they are moved up before their paths get too long. */
 const maxPathBelow = 1_024;
 
 /**
- * Removes whatever is at `path`; nothing there is fine. A link is removed itself, never what it names. One entry at
- * a time: the platform's own recursive removal begins with all of a directory at once, and half a million planted
- * files then stop this process for half a minute. Throws the signal's reason when that ends it half-way.
+ * Removes whatever is at `path`, if anything. A link is removed itself, never its target. Removes one entry at a time:
+ * the platform's recursive removal starts with all entries of a directory at once, and half a million planted files
+ * then block this process for half a minute. Throws the signal's reason when aborted.
  */
 export async function removeTree(path: string, signal?: AbortSignal): Promise<void> {
   await removeBelow(path, { root: path, moved: 0, signal });
@@ -43,7 +43,7 @@ async function removeBelow(path: string, removal: TreeRemoval): Promise<void> {
       const code = systemCode(error);
       if (code === 'ENOENT') return;
       if (code !== 'ENOTEMPTY' || tries === maxTries) throw error;
-      // Something deeper was moved here, or somebody who is being ended has still written something.
+      // Something deeper was moved here, or a process that is being stopped has written a file.
       if (removal.moved > before) tries = 0;
       else await sleep(tries * pauseMs);
     }
@@ -65,7 +65,7 @@ async function removeEntries(directory: string, removal: TreeRemoval): Promise<v
   }
 }
 
-/** A build may have taken away the permission to look into its directories. */
+/** A build can have removed the permission to read its directories. */
 async function openToEmpty(directory: string): Promise<Dir> {
   try {
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
@@ -77,8 +77,8 @@ async function openToEmpty(directory: string): Promise<Dir> {
 }
 
 /**
- * Renames `path` into `trashDir` (same file system, made when missing) under a name of its own and returns that,
- * or null when there was nothing.
+ * Renames `path` into `trashDir` (same file system, created if missing) under a unique name. Returns the new path, or
+ * null when `path` did not exist.
  */
 export async function moveToTrash(path: string, trashDir: string): Promise<string | null> {
   await mkdir(trashDir, { recursive: true, mode: 0o700 });
@@ -126,7 +126,7 @@ export function openTrash(trashDir: string): Trash {
   };
 }
 
-/** A directory that its build made unwritable cannot be given another parent. */
+/** An unwritable directory cannot be moved to another parent, so it is made writable first. */
 async function moveTo(path: string, target: string): Promise<void> {
   try {
     await rename(path, target);

@@ -1,38 +1,37 @@
 /**
- * Names for what exists only while a process works on it. Each says which process that is, so that what a crash has
- * left can be told from what another receiver on the same disk is using at this moment. An age could not tell: an
- * upload that waits for its turn may be hours old.
+ * Names for temporary files. Each contains its process, so that leftovers of a crash can be distinguished from files in
+ * use by another receiver on the same disk. Their age would not show it: a queued upload can be hours old.
  */
 import { createHash, randomUUID } from 'node:crypto';
 
 import { identify, isAlive, type ProcessIdentity } from '../process/identity.js';
 
-/** `unknown`: of another boot, container or machine, whose processes cannot be seen from here. */
+/** `unknown`: of another boot, container or machine, whose processes are not visible. */
 export type Standing = 'alive' | 'gone' | 'unknown';
 
 const shape = /(?:^|\.)(\d{1,10}-\d{1,20}-[0-9a-f]{12})\.[0-9a-f-]{36}\.tmp$/;
 
-/** A fresh name that ends in `.tmp`, made by this process unless another is named. */
+/** A unique name that ends in `.tmp`. */
 export function temporaryName(maker = ownMaker()): string {
   return `${maker}.${randomUUID()}.tmp`;
 }
 
-/** Who made a name that ends in a {@link temporaryName}; null for any other name. */
+/** The maker of a name that ends in a {@link temporaryName}; null for any other name. */
 export function makerOf(name: string): string | null {
   return shape.exec(name)?.[1] ?? null;
 }
 
-/** A process as it stands in names. */
+/** A process as written in names. */
 export function makerName({ pid, startTime, bootId }: ProcessIdentity): string {
   return `${pid}-${startTime}-${createHash('sha256').update(bootId).digest('hex').slice(0, 12)}`;
 }
 
-/** This process as it stands in names. */
+/** This process as written in names. */
 export function ownMaker(): string {
   return makerName(ownIdentity());
 }
 
-/** Whether the process that a name tells of still runs. Throws system errors when that cannot be read now. */
+/** Whether the process in a name still runs. Throws system errors when that cannot be read. */
 export function standingOf(maker: string): Standing {
   if (maker === ownMaker()) return 'alive';
   const [pid, startTime] = maker.split('-').map(Number);
@@ -42,7 +41,7 @@ export function standingOf(maker: string): Standing {
   return isAlive(identity) ? 'alive' : 'gone';
 }
 
-/** Looked up once: it never changes, and names are made by the thousand. */
+/** Cached: it never changes, and thousands of names are created. */
 let own: ProcessIdentity | null = null;
 
 function ownIdentity(): ProcessIdentity {

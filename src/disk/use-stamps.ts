@@ -1,9 +1,10 @@
 /**
- * When something was last used: a small file for each, written by whoever used it. A modification time would not tell:
- * compiling changes nothing in a toolchain, and unpacking one gives it the times of its archive.
+ * Records when something was last used, in a small file each. Modification times would not show it: compiling changes
+ * nothing in a toolchain, and unpacking one restores the times of its archive.
  *
- * A use that is not known is never taken for an old one. What has no stamp counts as used now, and so does a time to
- * come or one before this software, for then the clock was wrong.
+ * An unknown use never counts as an old one. A missing stamp counts as used now, and so does a time in the future or
+ * from before this software existed, because then the clock was wrong: a board without a battery starts in 1970, and a
+ * clock can be set back.
  */
 import { rm } from 'node:fs/promises';
 
@@ -13,9 +14,9 @@ import { writeAtomic } from './atomic-write.js';
 import { readRegular } from './open-regular.js';
 
 export interface UseStamps {
-  /** Notes that it is used now; to the minute. Never rejects. */
-  note(file: string): Promise<void>;
-  /** Milliseconds since 1970. What cannot be is corrected on the disk as well. Never rejects. */
+  /** Records a use now, to the minute. Never rejects. */
+  recordUse(file: string): Promise<void>;
+  /** Milliseconds since 1970. Also corrects an impossible time on disk. Never rejects. */
   last(file: string): Promise<number>;
   /** Never rejects. */
   forget(file: string): Promise<void>;
@@ -27,7 +28,7 @@ export interface UseStampsOptions {
 }
 
 export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
-  /** What the disk did not take. */
+  /** Times that could not be written to disk. */
   const adopted = new Map<string, number>();
 
   function isPossible(time: number | undefined): time is number {
@@ -45,7 +46,7 @@ export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
   }
 
   return {
-    async note(file) {
+    async recordUse(file) {
       const time = clock.wall();
       const last = await read(file);
       if (last === undefined || Math.abs(time - last) >= precisionMs) await write(file, time);
@@ -71,17 +72,12 @@ async function read(file: string): Promise<number | undefined> {
   return /^\d{1,16}$/.test(text) ? Number(text) : undefined;
 }
 
-/**
- * Which times can be those of a use. A board without a battery begins in 1970, and a clock may be set back: what was noted
- * meanwhile would look old for ever, or new for ever. Both count as now.
- */
-
-/** Uses are noted to the minute, and clocks differ by as much. */
+/** Uses are recorded to the minute, and clocks differ by as much. */
 export const precisionMs = 60_000;
-/** 2024: before it there was none of this software. */
+/** 2024, before which this software did not exist. */
 const earliest = 1_704_067_200_000;
 
-/** Both in milliseconds since 1970. */
+/** Whether a stored time is possible; other times would look old or new forever. Both in milliseconds since 1970. */
 export function canBeUse(time: number, now: number): boolean {
   return time >= earliest && time <= now + precisionMs;
 }

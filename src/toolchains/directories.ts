@@ -57,7 +57,7 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
 
   async function recordUse(directories: readonly string[]): Promise<void> {
     for (const directory of directories) {
-      if (await isThere(join(toolchainsDir, directory))) await stamps.note(stampOf(directory));
+      if (await isThere(join(toolchainsDir, directory))) await stamps.recordUse(stampOf(directory));
     }
   }
 

@@ -63,6 +63,6 @@ test('a path through a link is refused even if the link stays inside, a plain on
   });
 });
 
-test('a circle of links is an error and no endless walk', async () => {
+test('a cycle of links is an error, not an endless loop', async () => {
   await assert.rejects(isInside(join(base, 'root'), join(base, 'root', 'circle')), { code: 'ELOOP' });
 });

@@ -1,4 +1,4 @@
-/** Records on disk, and everything else that may lie in the place of one. */
+/** Records on disk, and everything else that can be in their place. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:fs/promises';
@@ -34,7 +34,7 @@ for (const [what, plant] of [
   ['a directory', (file: string) => mkdir(file)],
   ['a FIFO', async (file: string) => void execFileSync('mkfifo', [file])],
 ] as const) {
-  test(`In the place of a record, ${what} is no record, and is left where it is`, async (t) => {
+  test(`In the place of a record, ${what} is rejected, and left unchanged`, async (t) => {
     const directory = await tempDir(t);
     const file = join(directory, 'record.json');
     await plant(file);
@@ -45,7 +45,7 @@ for (const [what, plant] of [
   });
 }
 
-test('A missing record is told from one that cannot be reached', async (t) => {
+test('A missing record is distinguished from an inaccessible one', async (t) => {
   const directory = await tempDir(t);
   const file = join(directory, 'record.json');
   await assert.rejects(readJsonFile(file, format), { code: 'ENOENT' });

@@ -27,7 +27,7 @@ function digDeep(directory: string, levels: number): void {
   }
 }
 
-test('A tree that is deeper than a path may be long is removed', async (t) => {
+test('A tree deeper than the longest path is removed', async (t) => {
   const base = await tempDir(t);
   const tree = join(base, 'tree');
   await mkdir(tree);
@@ -36,7 +36,7 @@ test('A tree that is deeper than a path may be long is removed', async (t) => {
   assert.deepEqual(await readdir(base), []);
 });
 
-test('A link is removed itself, with what it names left as it was', async (t) => {
+test('A link is removed itself, and its target stays unchanged', async (t) => {
   const base = await tempDir(t);
   await mkdir(join(base, 'elsewhere'));
   await writeFile(join(base, 'elsewhere', 'canary'), 'alive');
@@ -68,7 +68,7 @@ test(
   },
 );
 
-test('A file with holes counts for what it takes', async (t) => {
+test('A sparse file counts for the space it occupies', async (t) => {
   const base = await tempDir(t);
   await writeFile(join(base, 'holes'), '');
   await truncate(join(base, 'holes'), 100_000_000);
@@ -77,7 +77,7 @@ test('A file with holes counts for what it takes', async (t) => {
   assert.ok(diskBytes < 1_000_000, String(diskBytes));
 });
 
-test('A file with many names counts once, so that nobody can seem to fill a disk', async (t) => {
+test('A file with many hard links counts once, so that it cannot appear to fill a disk', async (t) => {
   const base = await tempDir(t);
   const tree = join(base, 'tree');
   await mkdir(tree);
@@ -89,7 +89,7 @@ test('A file with many names counts once, so that nobody can seem to fill a disk
   assert.ok(diskBytes - before < 100_000, `${before} and then ${diskBytes}`);
 });
 
-test('A walk ends when it is not wanted any more, also within one directory', async (t) => {
+test('A walk stops when it is aborted, also within one directory', async (t) => {
   const base = await tempDir(t);
   for (let n = 0; n < 200; n += 1) writeFileSync(join(base, `file-${n}`), '');
   const ending = new AbortController();

@@ -21,21 +21,21 @@ async function place(t: TestContext): Promise<Place> {
 
 const minute = 60_000;
 
-test('A use is on record to the minute, and is what the next look finds', async (t) => {
+test('A use is recorded to the minute, and found by the next read', async (t) => {
   const here = await place(t);
   const start = here.clock.wall();
-  await here.stamps.note(here.file);
+  await here.stamps.recordUse(here.file);
   here.clock.advance(minute - 1);
-  await here.stamps.note(here.file);
+  await here.stamps.recordUse(here.file);
   assert.equal(await readFile(here.file, 'utf8'), String(start));
   here.clock.advance(1);
-  await here.stamps.note(here.file);
+  await here.stamps.recordUse(here.file);
   assert.equal(await readFile(here.file, 'utf8'), String(start + minute));
   here.clock.advance(1_000 * minute);
   assert.equal(await here.stamps.last(here.file), start + minute);
 });
 
-test('What has no stamp counts as used now, and gets older from then on', async (t) => {
+test('A directory without a stamp counts as used now, and ages from then on', async (t) => {
   const here = await place(t);
   const start = here.clock.wall();
   assert.equal(await here.stamps.last(here.file), start);
@@ -61,13 +61,13 @@ for (const [what, text] of [
   });
 }
 
-test('A clock that runs a little ahead elsewhere is no wrong clock', async (t) => {
+test('The clock of another machine can be slightly ahead', async (t) => {
   const here = await place(t);
   await writeFile(here.file, String(here.clock.wall() + minute));
   assert.equal(await here.stamps.last(here.file), here.clock.wall() + minute);
 });
 
-test('Where nothing can be written the first look stands for a stamp', async (t) => {
+test('If nothing can be written, the first read replaces the stamp', async (t) => {
   const here = await place(t);
   const start = here.clock.wall();
   await rm(join(here.file, '..'), { recursive: true });
