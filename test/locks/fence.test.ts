@@ -24,7 +24,7 @@ test('Numbers rise, are never given twice, and few of them are kept', async (t) 
   assert.ok((await readdir(directory)).length <= 8);
 });
 
-test('Foreign files among the numbers confuse nobody', async (t) => {
+test('Foreign files among the numbers are ignored', async (t) => {
   const directory = await freshDir(t);
   for (const name of [
     'fence-',
@@ -101,7 +101,7 @@ test('Whatever the order of their steps, an old owner and its successor never mi
   );
 });
 
-test('A planted number beyond all others is an error, and no endless search', async (t) => {
+test('A planted number beyond all others is an error, not an endless search', async (t) => {
   const directory = await freshDir(t);
   await writeFile(join(directory, 'fence-999999999999999'), '');
   assert.throws(() => openFence(directory).next(), { code: 'STORAGE' });

@@ -54,7 +54,7 @@ test("A wait ends by its signal or its deadline and then stands in nobody's way"
   (await patient).leave();
 });
 
-test('Each waiter hears what it waits for', async () => {
+test('Each waiter learns the reason of the holder', async () => {
   const key = freshKey();
   const holder = await enterLine(key, { reason: 'compile 7' });
   const blockedBy: string[] = [];

@@ -84,7 +84,7 @@ describe('A lease', { concurrency: 5 }, () => {
       for (const cleanUp of cleanUps) cleanUp();
     });
 
-    test('Processes get their turn in the order in which they came', async (t) => {
+    test('Processes get the lock in the order in which they arrived', async (t) => {
       const locksDir = await freshDir(t);
       const held = await acquire(t, locksDir, { reason: 'compile 7' });
       const entered: number[] = [];
@@ -220,7 +220,7 @@ describe('A lease', { concurrency: 5 }, () => {
     );
   });
 
-  test('A record whose pid has gone to a stranger ends nobody', async (t) => {
+  test('A record whose pid was reused by another process ends nothing', async (t) => {
     const locksDir = await freshDir(t);
     const stranger = await startBuild(t);
     const { identity } = stranger;
@@ -280,7 +280,7 @@ describe('A lease', { concurrency: 5 }, () => {
     assert.equal(readHolder(placeOf(locksDir)), null);
   });
 
-  test('A place that cannot be used is refused with STORAGE and no path in the message', async (t) => {
+  test('An unusable directory throws STORAGE without a path in the message', async (t) => {
     const locksDir = join(await freshDir(t), 'file');
     await writeFile(locksDir, '');
     await assert.rejects(
@@ -289,7 +289,7 @@ describe('A lease', { concurrency: 5 }, () => {
     );
   });
 
-  test('A FIFO in the place of an older owner is no record, and is not waited for', async (t) => {
+  test("A FIFO in place of an older owner's record does not block the lease", async (t) => {
     const locksDir = await freshDir(t);
     const directory = placeOf(locksDir);
     await mkdir(directory, { recursive: true });
@@ -312,7 +312,7 @@ describe('A lease', { concurrency: 5 }, () => {
     assert.notEqual(hashName('a', 'bc'), hashName('ab', 'c'));
   });
 
-  test('No update is lost and nobody is stuck while owners are killed and stand still', async (t) => {
+  test('No update is lost and no worker hangs while owners are killed and suspended', async (t) => {
     const attack = { everyMs: 400, longestStopMs: 4_000, attacks: 2, deadlineMs: 60_000 };
     await incrementsSurvive(t, { workers: 2, count: 30, ...attack });
   });

@@ -1,4 +1,4 @@
-/** Users of a shared thing, and those who take it away: one of the two always sees the other. */
+/** Users and removers of a shared resource: one of the two always sees the other. */
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ async function place(t: TestContext): Promise<Place> {
 
 const nothing = async (): Promise<void> => {};
 
-test('What somebody uses is not to be had until he has left, and another thing is', async (t) => {
+test('A resource in use cannot be removed until its user leaves, and another can', async (t) => {
   const here = await place(t);
   assert.equal(await isUsed('idf', here), false);
   const user = await showUse(['idf', 'ccache'], here);
@@ -33,7 +33,7 @@ test('What somebody uses is not to be had until he has left, and another thing i
   assert.equal(done, true);
 });
 
-test('Who comes while a thing is taken away is seen only afterwards, also at his second thing', async (t) => {
+test('A user that arrives during a removal is visible only afterwards, also at its second resource', async (t) => {
   const here = await place(t);
   const order: string[] = [];
   let coming: Promise<unknown> = Promise.resolve();
@@ -46,7 +46,7 @@ test('Who comes while a thing is taken away is seen only afterwards, also at his
   assert.deepEqual(order, ['taken away', 'used']);
 });
 
-test('A wait that ends early shows nothing of what it had', async (t) => {
+test('A wait that ends early leaves no registration behind', async (t) => {
   const here = await place(t);
   await whileUnused('idf', here, async () => {
     const stop = new AbortController();
@@ -60,7 +60,7 @@ test('A wait that ends early shows nothing of what it had', async (t) => {
   assert.equal(await isUsed('ccache', here), false);
 });
 
-test('Many users and many who take away are never in it together, and all come to their end', async (t) => {
+test('Many users and removers never overlap, and all of them finish', async (t) => {
   const here = await place(t);
   const present = new Map([
     ['a', 0],
@@ -89,7 +89,7 @@ test('Many users and many who take away are never in it together, and all come t
   await Promise.all([...users, ...takers]);
 });
 
-test('A file in the place of the locks is refused with STORAGE', async (t) => {
+test('A file in place of the locks directory throws STORAGE', async (t) => {
   const here = await place(t);
   const locksDir = join(here.locksDir, 'file');
   await writeFile(locksDir, '');

@@ -1,4 +1,4 @@
-/** Who may write to the shared tools of a platform, whichever framework or release it is for. */
+/** Exclusive writes to the shared tools of a platform, for any framework or release. */
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ async function line(t: TestContext): Promise<Become> {
     becomeInstaller({ locksDir, timing, platforms, reason: 'test', onBlocked, log });
 }
 
-test('A platform has one installer at a time, and others are not in its way', async (t) => {
+test('A platform has one installer at a time, and other platforms do not wait for it', async (t) => {
   const become = await line(t);
   const first = await become(['esp32']);
   const other = await become(['esp8266']);
@@ -60,7 +60,7 @@ test('Those that want several platforms in any order never wait for each other i
   await waitFor(() => done === wanted.length, { deadlineMs: 20_000, what: 'the turn of each' });
 });
 
-test('A wait that ends early gives the platforms back that it had', async (t) => {
+test('A wait that ends early releases the platforms it held', async (t) => {
   const locksDir = await tempDir(t);
   const holder = await becomeInstaller({ locksDir, timing, platforms: ['b'], reason: 'test', log });
   const aborter = new AbortController();
@@ -70,7 +70,7 @@ test('A wait that ends early gives the platforms back that it had', async (t) =>
   await holder.release();
 });
 
-test('A build is on record for each of its platforms until it has ended', async (t) => {
+test('A build is recorded for each of its platforms until it has ended', async (t) => {
   const locksDir = await tempDir(t);
   const installer = await becomeInstaller({ locksDir, timing, platforms: ['a', 'b'], reason: 'test', log });
   const recorded = async (): Promise<number> => {

@@ -131,7 +131,7 @@ describe('The toolchain gate', { concurrency: 6 }, () => {
     assert.equal((await enter(t, place)).stamp, null);
   });
 
-  test('A file in the place of the locks is refused with STORAGE', async (t) => {
+  test('A file in place of the locks directory throws STORAGE', async (t) => {
     const place = await freshPlace(t);
     await writeFile(place.locksDir, '');
     await rejectsWith(enter(t, place), 'STORAGE');

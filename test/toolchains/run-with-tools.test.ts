@@ -95,7 +95,7 @@ test('A build for the host waits for no tools, and an unknown platform is never 
   assert.deepEqual(await ready(here), []);
 });
 
-test('A configuration of megabytes counts as one of an unknown platform, for to look through it would stop everybody', async (t) => {
+test('A configuration of megabytes counts as one of an unknown platform, because scanning it would block the process', async (t) => {
   const here = await site(t);
   const comments = '# comment\n'.repeat(110_000);
   assertSucceeded(await here.build(esp32('', comments), { name: 'long.yaml' }));
