@@ -152,7 +152,7 @@ test('Tools that stay broken are the fault of the server, and are not fetched ag
       [job.failureReason, job.errorMessage],
       ['toolchain', 'the tools of the build server are broken; the log says which must be repaired'],
     );
-    renewals.push(/are broken; the build is run once more/.test(await here.jobs.readLog(job.id)));
+    renewals.push(/are broken; running the build again/.test(await here.jobs.readLog(job.id)));
   }
   assert.deepEqual(renewals, [true, false]);
 });
