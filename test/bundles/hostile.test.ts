@@ -1,4 +1,6 @@
-/** Hostile archives: each is refused with a message of its own and leaves nothing. */
+/**
+ * Hostile archives: each is refused with a message of its own and leaves nothing. Covers src/bundles/member-names.ts.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';

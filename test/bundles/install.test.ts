@@ -1,3 +1,4 @@
+/** Covers src/bundles/store.ts and src/bundles/remote-content.ts. */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';

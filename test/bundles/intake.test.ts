@@ -1,3 +1,4 @@
+/** Covers src/bundles/extract.ts, src/bundles/inflate.ts and src/bundles/tar-reader.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';

@@ -1,3 +1,4 @@
+/** Covers src/bundles/unpack-messages.ts and src/bundles/unpack-worker.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdir, writeFile } from 'node:fs/promises';

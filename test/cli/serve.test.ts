@@ -1,4 +1,7 @@
-/** `serve` as a program: its output for programs and people, one pairing by key, and its exit codes. */
+/**
+ * `serve` as a program: its output for programs and people, one pairing by key, and its exit codes. Covers
+ * src/cli/report.ts.
+ */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';

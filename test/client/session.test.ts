@@ -1,3 +1,4 @@
+/** Covers src/client/builds.ts and src/client/downloads.ts. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';

@@ -1,4 +1,7 @@
-/** One compile from its start to the end of its last process, with every way of ending and its classification. */
+/**
+ * One compile from its start to the end of its last process, with every way of ending and its classification. Covers
+ * src/compile/output.ts and src/compile/verdict.ts.
+ */
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

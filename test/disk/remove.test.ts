@@ -1,4 +1,4 @@
-/** Trees that a build makes hard to remove. */
+/** Trees that a build makes hard to remove. Covers src/disk/usage.ts. */
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { chmod, link, mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { errorCodes } from '../../src/errors.js';
+import { coverageViolations } from './coverage.js';
 import { importViolations } from './imports.js';
 import { joinViolations } from './joins.js';
 import { readSources, readText, type Sources } from './sources.js';
@@ -114,6 +115,33 @@ function shapeViolations(sources: Sources): string[] {
       ];
     });
 }
+
+test('Every source file has a test of its name, or a test that says that it covers it', () => {
+  assert.deepEqual(coverageViolations(readSources('src'), readSources('test')), []);
+});
+
+test('A planted source without a test, and a test that covers a missing source, are found', () => {
+  const found = (path: string, tests: Record<string, string>): string[] =>
+    coverageViolations(new Map([[path, '']]), new Map(Object.entries(tests)));
+  const none = ['src/jobs/queue.ts has no test of its name, and no test says that it covers it'];
+
+  for (const name of ['queue', 'queue-order', 'old-queue', 'old-queue.real'])
+    assert.deepEqual(found('src/jobs/queue.ts', { [`test/jobs/${name}.test.ts`]: '' }), [], name);
+  for (const name of ['jobs/queues.test.ts', 'koa/queue.test.ts', 'jobs/queue.ts', 'queue.test.ts'])
+    assert.deepEqual(found('src/jobs/queue.ts', { [`test/${name}`]: '' }), none, name);
+
+  for (const comment of [
+    '/** Covers src/jobs/queue.ts. */',
+    '/** A. Covers src/log.ts, src/jobs/queue.ts and src/log.ts. */',
+    '/**\n * A. Covers src/log.ts and\n * src/jobs/queue.ts.\n */',
+  ])
+    assert.ok(!found('src/jobs/queue.ts', { 'test/a.test.ts': comment }).includes(none[0] ?? ''), comment);
+  for (const text of ["import 'src/jobs/queue.ts';", '/** A. */\n/** Covers src/jobs/queue.ts. */'])
+    assert.deepEqual(found('src/jobs/queue.ts', { 'test/a.test.ts': text }), none, text);
+  assert.deepEqual(found('src/log.ts', { 'test/log.test.ts': '/** Covers src/gone.ts. */' }), [
+    'a test says that it covers src/gone.ts, which does not exist',
+  ]);
+});
 
 test('The lock file names no registry, so that it installs from whichever one npm is set up for', () => {
   const { packages } = JSON.parse(readText('package-lock.json')) as {

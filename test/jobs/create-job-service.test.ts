@@ -1,4 +1,7 @@
-/** The lifecycle of jobs, forced to each moment: cancel, stop, replacement, restart. */
+/**
+ * The lifecycle of jobs, forced to each moment: cancel, stop, replacement, restart. Covers src/jobs/lifecycle.ts and
+ * src/jobs/local-work.ts.
+ */
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';

@@ -1,4 +1,7 @@
-/** A job's output: what of it is kept and told when there is much, and what errors of our own disk mean. */
+/**
+ * A job's output: what of it is kept and told when there is much, and what errors of our own disk mean. Covers
+ * src/jobs/outcome.ts.
+ */
 import assert from 'node:assert/strict';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
  * The queue in memory, by the shared suite and by whatever comes and goes; who is said to be in front; how a machine is
  * divided; and the record's states, which nothing can leave or enter twice.
+ * Covers src/testing/job-queue-suite.ts.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,4 +1,7 @@
-/** The leftovers of killed receivers, beside those that still run: real directories, real processes. */
+/**
+ * The leftovers of killed receivers, beside those that still run: real directories, real processes. Covers
+ * src/recovery.ts.
+ */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** Jobs on real files: the lease, the swap, the stand-in compiler, the proof and the packed result together. */
+/**
+ * Jobs on real files: the lease, the swap, the stand-in compiler, the proof and the packed result together. Covers
+ * src/jobs/build.ts and src/jobs/open-job-service.ts.
+ */
 import assert from 'node:assert/strict';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,4 +1,8 @@
-/** The stores of job records: the shared suite for both, and what is particular to the one on disk. */
+/**
+ * The stores of job records: the shared suite for both, and what is particular to the one on disk. Covers
+ * src/disk/temporary.ts, src/jobs/disk-store.ts, src/jobs/record.ts, src/testing/job-store-suite.ts and
+ * src/testing/example-record.ts.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdir, readFile, readdir, rename, rmdir, stat, symlink, utimes, writeFile } from 'node:fs/promises';

@@ -1,4 +1,7 @@
-/** The host's path functions on real directories, for its own configurations and those of peers. */
+/**
+ * The host's path functions on real directories, for its own configurations and those of peers. Covers
+ * src/artifacts/build-location.ts.
+ */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';

@@ -1,4 +1,4 @@
-/** The options of a mounted receiver: its own, and those of the core, as one. */
+/** The options of a mounted receiver: its own, and those of the core, as one. Covers src/koa/receiver-options.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

@@ -1,4 +1,7 @@
-/** A whole receiver with the stand-in compiler: real sockets, processes and files. */
+/**
+ * A whole receiver with the stand-in compiler: real sockets, processes and files. Covers src/index.ts, src/receiver.ts
+ * and src/koa/offloader.ts.
+ */
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';

@@ -1,4 +1,7 @@
-/** Retention in a whole receiver with the stand-in compiler: over the link, the API and the admin routes. */
+/**
+ * Retention in a whole receiver with the stand-in compiler: over the link, the API and the admin routes. Covers
+ * src/retention/usage.ts.
+ */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';

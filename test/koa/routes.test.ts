@@ -1,4 +1,7 @@
-/** The admin routes and the event stream, as an operator's page uses them. */
+/**
+ * The admin routes and the event stream, as an operator's page uses them. Covers src/receiver-api.ts, src/views.ts,
+ * src/koa/sockets.ts and src/koa/state.ts.
+ */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { access, writeFile } from 'node:fs/promises';

@@ -1,3 +1,4 @@
+/** Covers src/locks/guarded-fs.ts. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, rmdir, stat, utimes } from 'node:fs/promises';

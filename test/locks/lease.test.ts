@@ -1,3 +1,4 @@
+/** Covers src/locks/owner-record.ts and src/locks/presence.ts. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';

@@ -1,4 +1,7 @@
-/** The files generated from the option declarations are current and describe every option. */
+/**
+ * The files generated from the option declarations are current and describe every option. Covers
+ * src/options/core-options.ts and src/options/limits.ts.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

@@ -1,4 +1,4 @@
-/** Descriptions of options: readable amounts, and wrapped lines. */
+/** Descriptions of options: readable amounts, and wrapped lines. Covers src/options/schema.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

@@ -1,3 +1,4 @@
+/** Covers src/paths/index.ts. */
 import assert from 'node:assert/strict';
 import { posix, win32 } from 'node:path';
 import { test } from 'node:test';

@@ -1,3 +1,4 @@
+/** Covers src/errors.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

@@ -1,4 +1,7 @@
-/** The key, the pin as people see it, the dashboard id, and labels from strangers. */
+/**
+ * The key, the pin as people see it, the dashboard id, and labels from strangers. Covers src/peers/kept-file.ts and
+ * src/protocol/fingerprint.ts.
+ */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';

@@ -1,4 +1,7 @@
-/** Covers src/peers/pending.ts. Pairing, its window and the one-time key, rule by rule, and random histories of both sides. */
+/**
+ * Pairing, its window and the one-time key, rule by rule, and random histories of both sides. Covers
+ * src/peers/pending.ts and src/peers/one-time-key.ts.
+ */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 

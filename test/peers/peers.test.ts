@@ -1,4 +1,4 @@
-/** The table of approved peers and its file. */
+/** The table of approved peers and its file. Covers src/peers/peer-row.ts. */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

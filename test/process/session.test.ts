@@ -1,3 +1,4 @@
+/** Covers src/process/stop.ts and src/process/watchdog.ts. */
 import assert from 'node:assert/strict';
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,3 +1,4 @@
+/** Covers src/protocol/intent.ts and src/protocol/wire-json.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';

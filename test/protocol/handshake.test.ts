@@ -1,3 +1,4 @@
+/** Covers src/protocol/channel.ts and src/protocol/transport.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';

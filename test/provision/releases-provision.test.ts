@@ -1,3 +1,4 @@
+/** Covers src/esphome/step.ts, src/provision/python.ts and src/provision/venv.ts. */
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+/** Covers src/provision/venv-place.ts. */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

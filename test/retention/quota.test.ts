@@ -1,4 +1,7 @@
-/** Which devices go when there is too much: a property of every set of devices. */
+/**
+ * Which devices go when there is too much: a property of every set of devices. Covers src/retention/device-record.ts
+ * and src/retention/device-usage.ts.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 

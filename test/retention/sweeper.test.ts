@@ -1,4 +1,4 @@
-/** When the sweeper works, and that nobody can give it more work than it can do. */
+/** When the sweeper works, and that nobody can give it more work than it can do. Covers src/retention/service.ts. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 

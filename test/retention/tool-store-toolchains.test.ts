@@ -1,4 +1,7 @@
-/** Toolchains that go and that stay; each race is provoked at its moment, and a canary lies behind each link. */
+/**
+ * Toolchains that go and that stay; each race is provoked at its moment, and a canary lies behind each link. Covers
+ * src/toolchains/access.ts and src/toolchains/directories.ts.
+ */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';

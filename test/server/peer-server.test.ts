@@ -1,4 +1,7 @@
-/** The peer server from a stranger's first byte to its own close: answers, sessions, limits, closing. */
+/**
+ * The peer server from a stranger's first byte to its own close: answers, sessions, limits, closing. Covers
+ * src/server/sessions.ts.
+ */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 

@@ -1,4 +1,7 @@
-/** The effect of each frame on a session, the heartbeat, and arbitrary sequences of frames. */
+/**
+ * The effect of each frame on a session, the heartbeat, and arbitrary sequences of frames. Covers
+ * src/protocol/heartbeat.ts.
+ */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 

@@ -1,4 +1,4 @@
-/** Uploads: every rule of the header and of the chunks, and repeated job ids. */
+/** Uploads: every rule of the header and of the chunks, and repeated job ids. Covers src/server/ports.ts. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 

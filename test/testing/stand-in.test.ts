@@ -1,4 +1,8 @@
-/** The stand-in for ESPHome, compared with known facts about the real one; test/real uses the real one itself. */
+/**
+ * The stand-in for ESPHome, compared with known facts about the real one; test/real uses the real one itself. Covers
+ * src/testing/index.ts, src/testing/stand-in-esphome.js, src/testing/stand-in-build.js, src/testing/stand-in-node.js,
+ * src/testing/stand-in-output.js, src/testing/stand-in-tools.js and src/testing/stand-in-tree.js.
+ */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { lstat, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
