@@ -96,7 +96,7 @@ export interface PeerView extends RequestView {
 }
 
 export type ReceiverEvent =
-  /** The job has entered its state. A terminal state comes once, when nothing of the job runs any more. */
+  /** The job has entered its state. A terminal state is reported once, when no process of the job is left. */
   | { readonly type: 'state'; readonly job: JobView }
   /** The job's `waiting` has changed. */
   | { readonly type: 'waiting'; readonly job: JobView }

@@ -21,6 +21,7 @@ import type { Transport } from '../../src/protocol/transport.js';
 import { createPathStripper } from '../../src/server/outbox.js';
 import { createPeerServer } from '../../src/server/peer-server.js';
 import type { SessionJobs } from '../../src/server/ports.js';
+import { createSessions } from '../../src/server/sessions.js';
 import { exampleRecord } from '../../src/testing/index.js';
 import { followerId, followerIdentity } from './follower.js';
 import { frameOf, jobId, lineOf } from './lines.js';
@@ -68,7 +69,7 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
     about: { friendlyName: 'printer', haAddon: false, pairingByKey: false },
     stripPaths: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
-    ...{ clock: systemClock, log: silentLog },
+    ...{ sessions: createSessions(systemClock, silentLog), clock: systemClock, log: silentLog },
   });
   const transports: Transport[] = [];
   const accept = (transport: Transport): void => {

@@ -15,6 +15,7 @@ import { createPairingService } from '../../src/peers/pairing.js';
 import { openPeerTable } from '../../src/peers/peers.js';
 import { createPeerServer } from '../../src/server/peer-server.js';
 import type { SessionJobs } from '../../src/server/ports.js';
+import { createSessions } from '../../src/server/sessions.js';
 import { listenBare } from './bare.js';
 import { startMeter, type Measured } from './meter.js';
 import { defaultOptions } from '../../test/support/options.js';
@@ -62,7 +63,7 @@ async function startSink(): Promise<ServerAddress> {
     isPlaceSafe: async () => true,
     about: { friendlyName: 'sink', haAddon: false, pairingByKey: true },
     esphomeVersion: async () => '',
-    ...{ clock: systemClock, log: silentLog },
+    ...{ sessions: createSessions(systemClock, silentLog), clock: systemClock, log: silentLog },
   });
   let pairingKey = '';
   pairing.armOneTimeKey((key) => (pairingKey = key));

@@ -1,6 +1,6 @@
 /**
- * The options that only a mounted receiver has, declared as those of src/options are, and the check of them all
- * together: a name that is misspelt is then known, whichever part it was meant for.
+ * The options of a mounted receiver besides those of the core, declared in the same way, and the check of all of them
+ * together, so that a misspelt name is compared with every known option.
  */
 import { isIPv4 } from 'node:net';
 
@@ -26,7 +26,7 @@ export const announceOptions = {
     expected: 'an IPv4 address of this machine',
   }),
   publisher: option(z.custom<Publisher>(isPublisher).optional(), {
-    summary: 'What speaks mDNS.',
+    summary: 'Publisher that sends the announcement.',
     defaultText: 'the package `bonjour-service`, which must be installed',
     type: 'Publisher',
     expected: 'an object with the functions publish and withdraw',

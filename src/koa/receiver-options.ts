@@ -34,6 +34,6 @@ export interface AnnounceOptions {
    * adapter. Default: the adapter of the default route, with the addresses of all adapters.
    */
   readonly interface?: string | undefined;
-  /** What speaks mDNS. Default: the package `bonjour-service`, which must be installed. */
+  /** Publisher that sends the announcement. Default: the package `bonjour-service`, which must be installed. */
   readonly publisher?: Publisher | undefined;
 }

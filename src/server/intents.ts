@@ -19,7 +19,7 @@ export interface ReceiverFacts {
 export interface IntentDecision {
   readonly response: IntentResponse;
   readonly reason?: RejectReason;
-  /** The caller that may open a session. */
+  /** The caller that can open a session. */
   readonly granted?: PairingCaller;
 }
 

@@ -8,7 +8,6 @@ import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import { createRefusalLog } from '../log.js';
-import type { DashboardId } from '../paths/index.js';
 import type { Identity } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
@@ -26,7 +25,7 @@ import { answerOf, decide, type ReceiverFacts } from './intents.js';
 import { type PathStripper, queueStatusFrame, stateFrame } from './outbox.js';
 import type { SessionJobs, SessionPorts } from './ports.js';
 import { openSession } from './session.js';
-import { createSessions, type SessionEvent, type Sessions } from './sessions.js';
+import type { Sessions } from './sessions.js';
 
 export interface PeerServerOptions extends SessionPorts {
   readonly identity: Identity;
@@ -39,24 +38,21 @@ export interface PeerServerOptions extends SessionPorts {
   readonly esphomeVersion: () => Promise<string>;
   /** Whether other versions are installed on demand. Called as often; must not reject. Default: never. */
   readonly canProvision?: () => Promise<boolean>;
-  readonly sessions?: Sessions;
+  readonly sessions: Sessions;
   readonly connectionLimits: StrangerLimits;
 }
 
 export interface PeerServer {
   /** Takes over a connection. Never throws. */
   accept(transport: Transport): void;
-  isConnected(id: DashboardId): boolean;
-  subscribe(listener: (event: SessionEvent) => void): () => void;
   /** Closes pairing, tells all peers that the receiver stops, and waits up to 5 s for their connections to close. */
   close(): Promise<void>;
 }
 
 export function createPeerServer(options: PeerServerOptions): PeerServer {
-  const { pairing, jobs, clock, log, connectionLimits } = options;
+  const { pairing, jobs, sessions, clock, log, connectionLimits } = options;
   const strangers = createStrangerPool(connectionLimits, clock);
   const warnRefused = createRefusalLog(log, clock);
-  const { sessions = createSessions(clock, log) } = options;
   const fanOut = startJobFanOut(jobs, sessions, options.stripPaths ?? ((line) => line));
   const uploads = createUploads(options.maxUploadsPerPeer);
   const stopping = new AbortController();
@@ -164,12 +160,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     fanOut.stop();
   }
 
-  return {
-    accept,
-    isConnected: (id) => sessions.get(id) !== undefined,
-    subscribe: (listener) => sessions.subscribe(listener),
-    close,
-  };
+  return { accept, close };
 }
 
 const refusals: ReadonlySet<IntentResponse> = new Set(['rejected', 'no_pairing_window']);

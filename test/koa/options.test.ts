@@ -1,4 +1,4 @@
-/** The options of a mounted receiver: its own, and those of the core, as one. Covers src/koa/receiver-options.ts. */
+/** The options of a mounted receiver: its own and those of the core together. Covers src/koa/receiver-options.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -6,7 +6,7 @@ import { resolveReceiverOptions } from '../../src/koa/options.js';
 
 const configDir = '/config/esphome';
 
-test('The mount has its own defaults beside those of the core', () => {
+test('The mount has its own defaults in addition to those of the core', () => {
   const { prefix, announce, authorize, stateDir } = resolveReceiverOptions({ configDir });
   assert.deepEqual(
     [prefix, announce, authorize, stateDir],
@@ -14,7 +14,7 @@ test('The mount has its own defaults beside those of the core', () => {
   );
 });
 
-test('A path of the admin routes is absolute, without an end that two routers read in two ways', () => {
+test('A prefix of the admin routes is absolute, without an ending that two routers interpret differently', () => {
   for (const prefix of ['/builds', '/a/b', '/A.b_c~d-e']) {
     assert.equal(resolveReceiverOptions({ configDir, prefix }).prefix, prefix);
   }
@@ -26,7 +26,7 @@ test('A path of the admin routes is absolute, without an end that two routers re
   }
 });
 
-test('What is wrong is named, whichever part it belongs to', () => {
+test('An invalid option is named, whichever part it belongs to', () => {
   const refused: readonly (readonly [options: object, message: string])[] = [
     [{ authorize: true }, 'invalid authorize: expected a function of the context, got true'],
     [{ prefx: '/x' }, 'unknown option "prefx" (did you mean "prefix"?)'],

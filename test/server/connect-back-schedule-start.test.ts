@@ -41,7 +41,7 @@ test('A peer is called at the address of its last session and at its stated port
   const { ends, places, stop } = start(setting);
   await setting.approve();
   (await setting.connect('peer_link', hello)).hangUp();
-  await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+  await until(() => !setting.isConnected(), 'the end of the session');
   setting.clock.advance(330_000);
   await until(() => ends.length === 1, 'the call');
   assert.deepEqual(places, ['192.0.2.10:6055']);
@@ -56,7 +56,7 @@ test('A session and a revocation each end the call at once, before the next swee
     const { ends, stop } = start(setting);
     await setting.approve();
     (await setting.connect('peer_link', hello)).hangUp();
-    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !setting.isConnected(), 'the end of the session');
     setting.clock.advance(330_000);
     await until(() => ends.length === 1, 'the call');
     const { channel } = await respond(ends[0] as MemoryTransport, offloaderIdentity);

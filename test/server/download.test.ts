@@ -10,7 +10,7 @@ import { createOutbox, outputPieces } from '../../src/server/outbox.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import { jobId, upload } from './bundle-frames.js';
 import { unopenable } from './fake-jobs.js';
-import { linkSetting, offloaderId, settled, until, type Client, type Setting } from './setting.js';
+import { linkSetting, settled, until, type Client, type Setting } from './setting.js';
 
 const request = { type: 'download_artifacts', job_id: jobId };
 
@@ -156,7 +156,7 @@ suite('download_artifacts', () => {
   });
 
   test('The end of the session stops the stream and closes its file', async (t) => {
-    const { client, jobs, link } = await withJob(t);
+    const { client, jobs, isConnected } = await withJob(t);
     let closed = false;
     jobs.open = () =>
       Promise.resolve({
@@ -180,7 +180,7 @@ suite('download_artifacts', () => {
     await settled();
     assert.equal(closed, false);
     client.transport.destroy();
-    await until(() => !link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !isConnected(), 'the end of the session');
     assert.equal(closed, true);
   });
 });

@@ -95,7 +95,7 @@ suite('Intents', () => {
       assert.deepEqual([client.answer.intent_response, client.answer.reason], [response, reason]);
       await until(() => client.isClosed(), 'the end of the connection');
       assert.deepEqual(client.frames, []);
-      assert.equal(setting.link.isConnected(offloaderId), false);
+      assert.equal(setting.isConnected(), false);
     });
   }
 
@@ -172,7 +172,7 @@ suite('Sessions', () => {
     const setting = await linkSetting(t);
     await setting.approve();
     const events: string[] = [];
-    setting.link.subscribe((event) => {
+    setting.sessions.subscribe((event) => {
       if (event.type === 'session') events.push(`${event.dashboardId} ${event.connected}`);
     });
     const client = await setting.connect('peer_link', {
@@ -189,7 +189,7 @@ suite('Sessions', () => {
       ['Home', 'attic', true, '192.0.2.10', 6056],
     );
     client.hangUp();
-    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !setting.isConnected(), 'the end of the session');
     assert.deepEqual(events, [`${offloaderId} true`, `${offloaderId} false`]);
     assert.deepEqual(
       setting.log.entries.filter((entry) => !entry.startsWith('info')),
@@ -228,7 +228,7 @@ suite('Sessions', () => {
     assert.equal((await older.next('terminate')).reason, 'superseded');
     await until(() => older.isClosed(), 'the end of the older');
     await settled();
-    assert.equal(setting.link.isConnected(offloaderId), true);
+    assert.equal(setting.isConnected(), true);
     upload(newer, Buffer.from('bundle'));
     assert.equal((await newer.next('job_state_changed')).status, 'queued');
     assert.deepEqual([newer.all('terminate'), older.all('job_state_changed')], [[], []]);
@@ -237,7 +237,7 @@ suite('Sessions', () => {
   test('Two clients with one identity replace each other once a minute; in between, the one that answers stays', async (t) => {
     const setting = await linkSetting(t);
     const told: SessionEvent[] = [];
-    setting.link.subscribe((event) => void told.push(event));
+    setting.sessions.subscribe((event) => void told.push(event));
     const original = await setting.session();
     const clone = await setting.session();
     assert.equal((await original.next('terminate')).reason, 'superseded');
@@ -275,7 +275,7 @@ suite('Sessions', () => {
     for (let n = 0; n < 5; n += 1) {
       const client = await setting.session();
       client.transport.destroy();
-      await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+      await until(() => !setting.isConnected(), 'the end of the session');
     }
   });
 
@@ -287,7 +287,7 @@ suite('Sessions', () => {
     const third = await setting.connect('peer_link', { dashboardId: offloaderId });
     await setting.pairing.revoke(offloaderId);
     await until(() => third.isClosed(), 'the end of the newcomer');
-    assert.deepEqual([third.frames, setting.link.isConnected(offloaderId)], [[], false]);
+    assert.deepEqual([third.frames, setting.isConnected()], [[], false]);
     second.transport.destroy();
   });
 
@@ -317,7 +317,7 @@ suite('Sessions', () => {
     upload(first, Buffer.from('bundle'));
     await first.next('job_state_changed');
     first.transport.destroy();
-    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !setting.isConnected(), 'the end of the session');
     setting.jobs.move({ state: 'running' });
     const second = await setting.session();
     setting.jobs.move({ state: 'completed' });
@@ -354,7 +354,7 @@ suite('Sessions', () => {
     const client = await setting.connect('peer_link', hello);
     assert.equal(client.answer.intent_response, 'ok');
     await until(() => client.isClosed(), 'the end of the connection');
-    assert.deepEqual([client.frames, setting.link.isConnected(offloaderId)], [[], false]);
+    assert.deepEqual([client.frames, setting.isConnected()], [[], false]);
   });
 });
 
@@ -393,7 +393,7 @@ suite('Before authentication', () => {
     void setting.session().then(() => (isIn = true));
     await until(() => isIn, 'the session of the approved peer');
     assert.ok(strangers.filter(({ closed }) => !closed).length <= connectionLimits.strangers);
-    assert.ok(setting.link.isConnected(offloaderId));
+    assert.ok(setting.isConnected());
   });
 
   test('An open session does not count as a stranger', async (t) => {

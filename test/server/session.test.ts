@@ -97,7 +97,7 @@ suite('A session', () => {
         client.all('terminate').map((frame) => frame.reason),
         reason ? [reason] : [],
       );
-      await until(() => !setting.link.isConnected(offloaderId), 'the end of the session here');
+      await until(() => !setting.isConnected(), 'the end of the session here');
       await until(() => setting.clock.waiting === 0, 'the end of its timers');
     });
   }
@@ -266,7 +266,7 @@ suite('A session', () => {
     const client = await setting.session();
     client.freeze();
     for (let n = 0; n < 30; n += 1) client.send({ type: 'ping', nonce: 'x'.repeat(50_000) });
-    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !setting.isConnected(), 'the end of the session');
   });
 
   test('An internal error while handling a frame closes the session without a terminate', async (t) => {
@@ -318,7 +318,7 @@ test('No sequence of frames, valid or not, throws, leaks an intake, or gets two 
   );
   const cleanups: (() => Promise<void> | void)[] = [];
   const setting = await linkSetting({ after: (cleanup) => cleanups.push(cleanup) });
-  const { intakes, jobs, log, link } = setting;
+  const { intakes, jobs, log, isConnected } = setting;
 
   async function play(steps: readonly object[][]): Promise<void> {
     const [before, known] = [intakes.all.length, jobs.records().length];
@@ -336,7 +336,7 @@ test('No sequence of frames, valid or not, throws, leaks an intake, or gets two 
     }
     await settled();
     client.hangUp();
-    await until(() => !link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !isConnected(), 'the end of the session');
     await settled();
     const mine = intakes.all.slice(before);
     assert.deepEqual(
@@ -359,7 +359,7 @@ test('No sequence of frames, valid or not, throws, leaks an intake, or gets two 
 
   try {
     await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 8 }), play), { numRuns: 80 });
-    await link.close();
+    await setting.link.close();
     assert.equal(setting.clock.waiting, 0);
   } finally {
     for (const cleanup of cleanups.toReversed()) await cleanup();

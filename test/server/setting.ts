@@ -58,6 +58,8 @@ export interface Setting {
   connect(intent: Intent, hello?: Partial<IntentMessage>, identity?: Identity): Promise<Client>;
   /** Approves if necessary, and opens the session of the usual peer. */
   session(): Promise<Client>;
+  /** Whether the usual peer has a session. */
+  isConnected(): boolean;
 }
 
 export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOptions> = {}): Promise<Setting> {
@@ -91,6 +93,7 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
       await peers.add({ dashboardId: id, publicKey: identity.publicKey, ...nobody, ...place });
     },
     connect: (intent, hello, identity = offloaderIdentity) => connect(link, intent, hello, identity),
+    isConnected: () => sessions.get(offloaderId) !== undefined,
     async session() {
       if (!peers.get(offloaderId)) await setting.approve();
       const client = await setting.connect('peer_link', { dashboardId: offloaderId });
@@ -119,7 +122,7 @@ async function connect(
       assert.equal(parsed.kind, 'frame');
       if (parsed.kind === 'frame') frames.push(parsed.frame);
     },
-    malformed: () => assert.fail('the receiver sent something that is no frame'),
+    malformed: () => assert.fail('the receiver sent a malformed frame'),
     closed: () => (closed = true),
   });
   const all = <T extends FrameType>(type: T): FrameOf<T>[] =>
@@ -146,7 +149,7 @@ async function connect(
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const deadline = performance.now() + 5_000;
   while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`${what} did not come about`);
+    if (performance.now() > deadline) throw new Error(`${what} did not happen`);
     await turn();
   }
 }

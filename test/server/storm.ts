@@ -82,7 +82,7 @@ async function oneSession(
     assert.ok(!isEnd(verdict), `the session goes on: ${what}`);
   }
   client.transport.destroy();
-  await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+  await until(() => !setting.isConnected(), 'the end of the session');
   await settled();
   const open = setting.intakes.all.filter(({ ending }) => ending === 'open');
   assert.deepEqual(open, [], `a bundle is left open: ${what}`);

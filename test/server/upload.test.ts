@@ -431,7 +431,7 @@ suite('A repeated job id', () => {
     upload(setting.client, bundle);
     await setting.client.next('job_state_changed');
     setting.client.hangUp();
-    await until(() => !setting.link.isConnected(offloaderId), 'the end of the session');
+    await until(() => !setting.isConnected(), 'the end of the session');
     const again = await setting.session();
     return { ...setting, again, resubmit: () => upload(again, bundle, changes) };
   }
