@@ -119,7 +119,7 @@ export function summarize(
   const rows = [...recorded].map(([name, files]) => {
     const { what, goal } = flows[name];
     const figures = [files.length, goal ?? '', functionsOf(files), linesOf(files)].map(String);
-    return isMarkdown ? [`\`${name}\``, what, ...figures] : [name, what, ...figures];
+    return [name, what, ...figures];
   });
   const table = [['flow', 'what happens', 'files', 'goal', 'functions', 'lines'], ...rows];
   const widths = (table[0] ?? []).map((_, at) => Math.max(...table.map((row) => row[at]?.length ?? 0)));

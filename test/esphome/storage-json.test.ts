@@ -1,4 +1,4 @@
-/** Covers src/disk/json.ts and src/disk/open-regular.ts. */
+/** Covers src/disk/json-file.ts and src/disk/open-regular.ts. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
