@@ -12,7 +12,7 @@ import type { StoredArtifacts } from '../artifacts/store.js';
 import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
 import type { StagedBundle, BundleStore } from '../bundles/store.js';
-import { ReceiverError } from '../errors.js';
+import { ReceiverError, quote } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { ResolvedOptions } from '../options/core.js';
@@ -117,7 +117,7 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
 
   function known(id: string): Job {
     const job = registry.get(id);
-    if (job === undefined) throw new ReceiverError('NOT_FOUND', `unknown job "${id}"`);
+    if (job === undefined) throw new ReceiverError('NOT_FOUND', `unknown job ${quote(id)}`);
     return job;
   }
 

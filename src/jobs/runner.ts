@@ -146,6 +146,6 @@ function endOf(signal: AbortSignal, lease: Lease, cause: unknown = lease.signal.
 /** Prints once per wait: `onBlocked` can be called for this process and for others. */
 function showBusyDevice(job: RunningJob): void {
   if (job.record.waiting !== null) return;
-  job.output('Waiting for another build of this device to finish.\n');
+  job.output('Waiting until the directory of this device is free.\n');
   job.recordFacts({ waiting: { for: 'device' } });
 }

@@ -105,7 +105,7 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
   let cancelTimer = (): void => {};
 
   const latest = (): number => Math.max(...deadlines.values(), -Infinity);
-  const closesInMs = (): number => Math.max(0, latest() - clock.steady());
+  const closesInMs = (): number => Math.max(0, Math.ceil(latest() - clock.steady()));
 
   function closeAll(): void {
     cancelTimer();

@@ -221,7 +221,7 @@ test('A job whose device or tools are in use says so until it has them', async (
   tools.resolve();
   await world.ended(id);
   assert.deepEqual(told(world.events, id), ['device busy', null, 'toolchain being installed', null]);
-  assert.deepEqual(lines(world.events), ['Waiting for another build of this device to finish.\n']);
+  assert.deepEqual(lines(world.events), ['Waiting until the directory of this device is free.\n']);
 });
 
 test('A job that ends while it waits does not go on waiting', async (t) => {

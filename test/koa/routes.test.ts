@@ -111,7 +111,9 @@ test('Each page has its share of the pairing window, and the last page to close 
   const host = await startHost(t);
   const closesInMs = async (): Promise<number> => {
     const { body } = await host.ask('GET', 'state');
-    return (body as { pairing: { closesInMs: number } }).pairing.closesInMs;
+    const ms = (body as { pairing: { closesInMs: number } }).pairing.closesInMs;
+    assert.ok(Number.isInteger(ms), `${ms} is a whole number`);
+    return ms;
   };
   for (const client of ['one', 'two']) {
     assert.equal((await host.ask('POST', 'pairing/open', { client })).status, 200);
