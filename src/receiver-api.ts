@@ -47,10 +47,10 @@ export interface ReceiverCore {
   /**
    * Removes the build of a peer's device, once no build of it runs; configuration and sidecar stay. Does not call `esphome
    * clean`, which empties shared caches. Throws `STATE` for a local configuration, `TRAVERSAL`, `LOCK_TIMEOUT`, and
-   * `CANCELLED` when the receiver is closed while it waits.
+   * `CANCELLED` when the receiver closes meanwhile.
    */
   clean(configuration: string): Promise<void>;
-  /** Removes everything of a peer's device, once no build of it runs. Nothing there is fine. Throws as `clean`. */
+  /** Removes all data of a peer's device, if there is any, once no build of it runs. Throws like `clean`. */
   removeDevice(configuration: string): Promise<void>;
   /** Takes over a connection of the peer link. */
   accept(transport: Transport): void;

@@ -51,9 +51,9 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
 
 /** Each part registers its end as soon as it has started; the ends run in reverse order. */
 async function assemble(options: ResolvedOptions, ends: Disposer): Promise<ReceiverCore> {
-  /** Aborted first of all when the receiver closes: nobody waits for a busy device any more. */
+  /** Aborted first when the receiver closes, which ends all waits for a device's lease. */
   const closing = new AbortController();
-  const { log, connectionLimits, stateDir } = options;
+  const { log, stateDir } = options;
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
@@ -64,12 +64,8 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   const { identity, table } = await openTrust(options, ends);
   const sessions = createSessions(clock, log);
   const esphome = openEsphome(options, { layout, timing, clock, ends });
-  const composeEnvironment = createEnvironment({
-    paths,
-    environment: options.environment,
-    passEnvironment: options.passEnvironment,
-    compilers: compilersPerBuild(options.slots, machineOf()),
-  });
+  const compilers = compilersPerBuild(options.slots, machineOf());
+  const composeEnvironment = createEnvironment({ ...options, paths, compilers });
   const toolDirectories = createToolDirectories({ layout, timing, clock, log });
   const jobs = await openJobService({
     ...options,
@@ -77,10 +73,8 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   });
   ends.add(() => jobs.close());
   const retentionService = await openRetentionService({
-    ...{ paths, layout, jobs, underLease, clock, log },
-    retention: options.retention,
-    resultTtlMs: options.resultTtlMs,
-    minFreeDiskBytes: options.minFreeDiskBytes,
+    ...options,
+    ...{ paths, layout, jobs, underLease, clock },
     tools: createToolStore({ layout, directories: toolDirectories, timing, clock, log }),
   });
   ends.add(() => retentionService.close());
@@ -88,22 +82,16 @@ async function assemble(options: ResolvedOptions, ends: Disposer): Promise<Recei
   ends.add(() => jobs.suspend());
   const pairing = await openPairing(options, { table, jobs, sessions, owners: retentionService.owners });
   const server = createPeerServer({
-    ...{ identity, pairing, jobs, sessions, clock, log, connectionLimits },
+    ...options,
+    ...{ identity, pairing, jobs, sessions, clock, about: options },
     openIntake(configurationFilename) {
       esphome.installed.prepare();
       const { bundleLimits } = options;
       return openThreadedIntake({ uploadsDir: layout.uploadsDir, configurationFilename, bundleLimits, log });
     },
-    bundleLimits: options.bundleLimits,
-    maxUploadsPerPeer: options.maxUploadsPerPeer,
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     noRoomFor: retentionService.noRoomFor,
     resetBuilds: options.peerReset === 'none' ? undefined : resetBuilds,
-    about: {
-      friendlyName: options.friendlyName,
-      haAddon: options.haAddon,
-      pairingByKey: options.pairingByKey,
-    },
     stripPaths: createPathStripper(
       layout,
       await withRealPaths([paths.buildsDir, paths.configDir, stateDir, homedir()]),
