@@ -19,6 +19,8 @@ import { jsonReport, textReport, type ServeReport, stderrLog } from './report.js
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
   const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } = readFlags(args);
+  // The reader of the output can leave (`| head`); the builds go on without it.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });

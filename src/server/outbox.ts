@@ -124,7 +124,9 @@ export function createPathStripper(
 
 /** The directories, which must exist, and their real paths: a compiler prints both. */
 export async function withRealPaths(directories: readonly string[]): Promise<string[]> {
-  return [...directories, ...(await Promise.all(directories.map((directory) => realpath(directory))))];
+  // An account can have a home directory that does not exist.
+  const real = directories.map((directory) => realpath(directory).catch(() => directory));
+  return [...directories, ...(await Promise.all(real))];
 }
 
 /** The frame for the job's state (Device Builder 1.26); undefined while the bundle is being unpacked. */

@@ -3,6 +3,7 @@
  * src/cli/report.ts.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
@@ -14,6 +15,7 @@ import { standInEsphome } from '../../src/testing/index.js';
 import { startChild, type Child } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
 import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
 import { yaml } from '../support/whole.js';
 
 const main = new URL('../../src/cli/main.ts', import.meta.url).pathname;
@@ -127,6 +129,43 @@ test('With --announce on loopback only, nothing is announced, the log says so, a
   await event(child, 'listening');
   await child.printed(/warn receiver not announced: it listens on loopback only/);
   assert.equal(await child.stop(), 0);
+});
+
+test('An account whose home directory does not exist can serve', async (t) => {
+  const directory = join(await tempDir(t), 'new');
+  const env = { ...process.env, HOME: '/nonexistent' };
+  const words = [process.execPath, '--import', 'tsx', main, ...serveWords(directory), '--json'] as const;
+  const child = await startChild(t, words, { env });
+  await event(child, 'listening');
+  assert.equal(await child.stop(), 0);
+});
+
+test('A reader of the output that leaves ends neither the server nor its work', async (t) => {
+  const directory = join(await tempDir(t), 'new');
+  const words = ['--import', 'tsx', main, ...serveWords(directory), '--json'];
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] });
+  t.after(() => child.kill('SIGKILL'));
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+  const lineOf = (name: string): string | undefined =>
+    new RegExp(`^.*"event":"${name}".*$`, 'm').exec(output)?.[0];
+  const listening = await waitFor(() => lineOf('listening'), { deadlineMs: 20_000, what: 'the port' });
+  const key = await waitFor(() => lineOf('pairing_key'), { deadlineMs: 20_000, what: 'the key' });
+  child.stdout.destroy();
+  child.stderr.destroy();
+
+  const { port, pin } = JSON.parse(listening) as { port: number; pin: string };
+  const identity = await loadOffloaderIdentity(await tempDir(t));
+  const connect = () => dial({ host: '127.0.0.1', port });
+  const offloader = createOffloader({ identity, connect, label: 'x' });
+  const { key: pairingKey } = JSON.parse(key) as { key: string };
+  assert.equal(await offloader.requestPairing({ pin, pairingKey }), 'approved');
+  const session = await offloader.openSession({ pin });
+  await session.close();
+  assert.equal((await offloader.preview()).pin, pin);
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  assert.deepEqual(await ended, [0, null]);
 });
 
 test('An invalid command line exits with 2 and a message, an invalid value with 1', async (t) => {
