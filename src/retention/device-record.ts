@@ -1,11 +1,10 @@
 /**
- * What is on record of a device's use and size: one small file each, outside the device's own directory, where no build
- * can forge it. A modification time would not do: it is that of an upload or of a compiler's last file, says nothing of
- * a download, and a build can set it.
+ * Records each device's last use and size in one small file, outside the device's own directory, where no build can
+ * forge it. Modification times do not serve: uploads and compilers set them, downloads do not, and a build can set any.
  */
 import { readdir, rm, chmod, lstat, opendir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import * as z from 'zod';
 
@@ -17,20 +16,19 @@ import { dashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment, hashName } from '../paths/segments.js';
 
 export interface DeviceRecord extends RemoteKey {
-  /** When it was last built, downloaded or asked for. Milliseconds since 1970. */
+  /** Last build, download or touch, in milliseconds since 1970. */
   readonly usedAt: number;
-  /** What it takes of the volume; null as long as nobody has measured it. */
+  /** Null until measured. */
   readonly sizes: Sizes | null;
-  /** When that was measured; 0 for never. */
+  /** 0 if never measured. */
   readonly measuredAt: number;
 }
 
-/** In bytes of the volume. */
+/** Disk usage in bytes. */
 export interface Sizes {
-  /** The uploaded configuration. */
   readonly config: number;
   readonly build: number;
-  /** Sidecars, caches of the device's own, what a build has put elsewhere. */
+  /** Sidecars, the device's own caches, and files that a build wrote elsewhere. */
   readonly other: number;
 }
 
@@ -45,8 +43,8 @@ const schema = z.object({
 const format = { maxBytes: 16_384, parse: schema.parse };
 
 /**
- * All that can be read; what cannot counts as not there, and so does one under another device's name. One file a turn:
- * a thousand at once would hold everybody else up. Throws system errors.
+ * Skips records that are unreadable or stored under another device's name. Reads one file per turn of the event loop: a
+ * thousand at once would block everything else. Throws system errors.
  */
 export async function readRecords(devicesDir: string): Promise<DeviceRecord[]> {
   const records: DeviceRecord[] = [];
@@ -54,12 +52,12 @@ export async function readRecords(devicesDir: string): Promise<DeviceRecord[]> {
     if (makerOf(name) !== null) continue;
     const record = readFile(join(devicesDir, name));
     if (record !== null && fileOf(devicesDir, record) === join(devicesDir, name)) records.push(record);
-    await turn();
+    await nextTurn();
   }
   return records;
 }
 
-/** Null when there is none, it is damaged, or of another device. */
+/** Null when the record is missing, damaged or another device's. */
 export function readRecord(devicesDir: string, key: RemoteKey): DeviceRecord | null {
   const record = readFile(fileOf(devicesDir, key));
   return record?.dashboardId === key.dashboardId && record.device === key.device ? record : null;
@@ -70,7 +68,6 @@ export async function writeRecord(devicesDir: string, record: DeviceRecord): Pro
   await writeJsonFile(fileOf(devicesDir, record), record);
 }
 
-/** Nothing there is fine. */
 export async function removeRecord(devicesDir: string, key: RemoteKey): Promise<void> {
   await rm(fileOf(devicesDir, key), { force: true });
 }
@@ -84,24 +81,18 @@ function readFile(file: string): DeviceRecord | null {
     const read = readJsonFileSync(file, format);
     return { ...read, dashboardId: dashboardId(read.dashboardId), device: deviceSegment(read.device) };
   } catch {
-    // Also one that somebody has just removed.
     return null;
   }
 }
 
-/**
- * What a device takes of the volume, by a walk: its directory itself, which a build may have made unreadable, and all
- * that is below.
- */
-
-/** Null when there is no such directory. Throws the signal's reason and system errors. */
+/** Walks a device's directory; null when it does not exist. Throws the signal's reason and system errors. */
 export async function sizesOf(subtree: string, signal?: AbortSignal): Promise<Sizes | null> {
   const sizes = { config: 0, build: 0, other: 0 };
   try {
     const stat = await lstat(subtree);
     if (!stat.isDirectory()) return null;
     sizes.other = stat.blocks * blockBytes;
-    // As below it: a build could hide what it fills the disk with.
+    // As in `measure`: a build could hide its files behind missing permissions.
     if ((stat.mode & ownAll) !== ownAll) await chmod(subtree, (stat.mode & 0o777) | ownAll);
     for await (const { name } of await opendir(subtree)) {
       const kind = name === 'config' || name === 'build' ? name : 'other';

@@ -1,10 +1,9 @@
 /**
- * When each device was last used and what it takes, in memory for every question and on record for the next start and for
- * other receivers on the same disk.
+ * Tracks when each device was last used and how much disk it takes: in memory for queries, on disk for the next start
+ * and for other receivers on the same directories.
  *
- * A use that is not known is never taken for an old one: a device without a record counts as used now, and so does one
- * whose record is of a time to come or of before this software, for then the clock was wrong, as that of a board
- * without a battery is at its start.
+ * An unknown use never counts as an old one. A device without a record counts as used now, and so does one whose record
+ * lies in the future or before this software existed: the clock was wrong, as on a board without a battery at boot.
  */
 import { type Clock, watchWallClock } from '../async/clock.js';
 import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
@@ -25,23 +24,19 @@ import {
 export type { DeviceRecord, Sizes } from './device-record.js';
 
 export interface DeviceUsageLog {
-  /** In no order. */
   list(): readonly DeviceRecord[];
   get(key: RemoteKey): DeviceRecord | undefined;
-  /** Notes that a device is used now. On record soon; to the minute. */
+  /** Marks a device as used now. The record follows soon, precise to a minute. */
   touch(key: RemoteKey): void;
-  /** Walks a device's directory and notes what it takes, unless the signal ends that. Never rejects. */
+  /** Walks a device's directory and records its size, unless the signal aborts. Never rejects. */
   measure(key: RemoteKey, signal?: AbortSignal): Promise<void>;
-  /** Takes in what others have noted, under the lease of the device: nobody uses it now. */
-  look(key: RemoteKey): DeviceRecord | undefined;
-  /** Drops what is known of a device whose directory is gone. Never rejects. */
+  /** Merges the record on disk, which another receiver may have written. Call it under the device's lease. */
+  reload(key: RemoteKey): DeviceRecord | undefined;
+  /** Drops the record of a device whose directory is gone. Never rejects. */
   forget(key: RemoteKey): Promise<void>;
-  /**
-   * Compares with the disk: takes in devices that are new to this receiver, and drops those that are gone. Returns what
-   * is no device. Throws system errors.
-   */
+  /** Adds devices found on disk, forgets those that are gone, returns entries that are not devices. Throws system errors. */
   refresh(): Promise<readonly Strange[]>;
-  /** Resolves when all is on record. */
+  /** Resolves when all records are written. */
   settled(): Promise<void>;
 }
 
@@ -51,22 +46,22 @@ export interface DeviceUsageLogOptions {
   readonly log: Log;
 }
 
-/** Reads what is on record. Throws system errors. */
+/** Reads the existing records. Throws system errors. */
 export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<DeviceUsageLog> {
   const { layout, clock, log } = options;
   const now = clock.wall;
   const { buildsDir, devicesDir } = layout;
   const jumps = watchWallClock(clock);
   const records = new Map<string, DeviceRecord>();
-  /** Uses as they stand on record. */
+  /** Last uses as recorded on disk. */
   const saved = new Map<string, number>();
   const writing = createKeyedQueue();
-  /** Writes of all, after the clock was set. */
+  /** Rewrites of all records after a clock jump. */
   const renewing = createSerialQueue();
 
   const nameOf = (key: RemoteKey): string => layout.subtree(key);
 
-  /** One write of a device after the other, each of what is known when its turn comes. */
+  /** Queues a write of the device's record, as it is when the write begins. */
   function save(key: RemoteKey): Promise<void> {
     return writing.run(nameOf(key), () => write(key));
   }
@@ -94,21 +89,17 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
     return records.get(nameOf(key)) ?? { dashboardId, device, usedAt: now(), sizes: null, measuredAt: 0 };
   }
 
-  /** A use at a time that cannot be is taken for one now; a measurement that was made then is made anew. */
+  /** Replaces an impossible time of use by now, and marks a measurement from the future as due. */
   function corrected(record: DeviceRecord): DeviceRecord {
     const { usedAt, measuredAt } = record;
-    const latest = now() + precisionMs;
     const isUseRight = canBeUse(usedAt, now());
-    if (isUseRight && measuredAt <= latest) return record;
-    return {
-      ...record,
-      usedAt: isUseRight ? usedAt : now(),
-      measuredAt: measuredAt <= latest ? measuredAt : 0,
-    };
+    const isMeasuredRight = measuredAt <= now() + precisionMs;
+    if (isUseRight && isMeasuredRight) return record;
+    return { ...record, usedAt: isUseRight ? usedAt : now(), measuredAt: isMeasuredRight ? measuredAt : 0 };
   }
 
-  /** Has all uses be as long ago as they are, when the clock was set forward since the last look at it. */
-  function heedClock(): void {
+  /** Shifts all last uses by a forward jump of the wall clock, so that their ages stay true. */
+  function applyClockJump(): void {
     const ms = jumps.taken();
     if (ms === 0) return;
     log.info({ ms }, 'wall clock jumped forward, shifted last-used times');
@@ -119,7 +110,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
     });
   }
 
-  function takeIn(found: DeviceRecord): DeviceRecord {
+  function mergeRecord(found: DeviceRecord): DeviceRecord {
     const right = corrected(found);
     const own = records.get(nameOf(found));
     const record = put(own ? newest(corrected(own), right) : right);
@@ -131,7 +122,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
     list: () => [...records.values()],
     get: (key) => records.get(nameOf(key)),
     touch(key) {
-      heedClock();
+      applyClockJump();
       const record = put({ ...known(key), usedAt: now() });
       const last = saved.get(nameOf(key));
       if (last !== undefined && Math.abs(record.usedAt - last) < precisionMs) return;
@@ -143,10 +134,10 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
         const wasKnown = records.has(nameOf(key));
         const sizes = await sizesOf(layout.subtree(key), signal);
         if (sizes === null) return await usage.forget(key);
-        // Removed during the walk: what was measured is gone.
+        // The device was removed during the walk.
         if (wasKnown && !records.has(nameOf(key))) return;
         const record = corrected(known(key));
-        // Newer than the one before, also where the clock was set back by a little.
+        // Newer than the previous one even if the clock was set back a little.
         put({ ...record, sizes, measuredAt: Math.max(now(), record.measuredAt + 1) });
         await save(key);
       } catch (error) {
@@ -154,10 +145,10 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
         log.warn({ ...key, err: error }, 'device measurement failed');
       }
     },
-    look(key) {
-      heedClock();
+    reload(key) {
+      applyClockJump();
       const found = readRecord(devicesDir, key);
-      if (found !== null) return takeIn(found);
+      if (found !== null) return mergeRecord(found);
       const own = records.get(nameOf(key));
       return own && put(corrected(own));
     },
@@ -167,11 +158,11 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       await save(key);
     },
     async refresh() {
-      heedClock();
+      applyClockJump();
       const { keys, strange } = await devicesOnDisk(buildsDir);
       const here = new Set(keys.map(nameOf));
       for (const record of await readRecords(devicesDir)) {
-        if (here.has(nameOf(record))) saved.set(nameOf(record), takeIn(record).usedAt);
+        if (here.has(nameOf(record))) saved.set(nameOf(record), mergeRecord(record).usedAt);
         else if (!(await isThere(layout.subtree(record)))) await usage.forget(record);
       }
       for (const record of [...records.values()]) {
@@ -189,13 +180,11 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       await writing.idle();
     },
   };
-  for (const record of await readRecords(devicesDir)) {
-    saved.set(nameOf(record), takeIn(record).usedAt);
-  }
+  for (const record of await readRecords(devicesDir)) saved.set(nameOf(record), mergeRecord(record).usedAt);
   return usage;
 }
 
-/** In bytes of the volume; nothing as long as it is not measured. */
+/** Disk usage in bytes; 0 until measured. */
 export function bytesOf({ sizes }: Pick<DeviceRecord, 'sizes'>): number {
   return sizes === null ? 0 : sizes.config + sizes.build + sizes.other;
 }

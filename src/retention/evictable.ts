@@ -1,6 +1,6 @@
 /**
- * Things that are kept as long as somebody uses them and there is room: results of jobs, installed releases of ESPHome,
- * shared toolchains. Each kind knows what it has and how one is taken away safely; when, is decided here for all.
+ * Evicts items that are kept while they are used and fit: job results, installed ESPHome releases, shared toolchains.
+ * Each store knows its entries and how to remove one safely; this module decides when.
  */
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { JobService } from '../jobs/job-service.js';
@@ -17,51 +17,48 @@ import {
 
 export interface EvictableEntry {
   readonly item: StoredItem;
-  /** Of the volume. */
+  /** Disk usage. */
   readonly bytes: number;
   /** Milliseconds since 1970. */
   readonly usedAt: number;
   readonly isInUse: boolean;
-  /** It has a limit of its own: it does not count for that of the store, and goes by its age only. */
+  /** The entry has its own size limit: it does not count towards the store's, and is evicted by age alone. */
   readonly goesByAgeOnly?: boolean;
 }
 
 export interface EvictableStore {
-  /** What is there now, as large as it was when somebody measured it last. Throws system errors. */
+  /** The present entries, with their last measured sizes. Throws system errors. */
   list(): Promise<readonly EvictableEntry[]>;
-  /** Measures what may have changed. Throws system errors of the look at the store. */
+  /** Measures entries that may have changed. Throws system errors when the store cannot be read. */
   measure?(signal: AbortSignal): Promise<void>;
-  /** What lies there and is none of it. Throws system errors. */
+  /** Files in the store's directory that do not belong to it. Throws system errors. */
   strange?(): Promise<readonly Strange[]>;
-  /** Takes one away unless it has been used since it was listed; false then. Throws `LOCK_TIMEOUT`, system errors. */
+  /** False if the entry was used since it was listed, or is gone. Throws `LOCK_TIMEOUT` and system errors. */
   remove(entry: EvictableEntry): Promise<boolean>;
 }
 
-export interface EvictionLimits {
-  /** After as long without use, in milliseconds, an entry goes. */
+export interface EvictionOrder {
+  /** How long an unused entry is kept. */
   readonly ttlMs: number;
-  /** Of the volume, for all; null for no limit. Those that were not used for the longest time go first. */
+  /** Limit for the whole store; null for none. The least recently used entries go first. */
   readonly maxBytes: number | null;
-}
-
-export interface EvictionOrder extends EvictionLimits {
   readonly now: number;
   readonly dryRun: boolean;
   readonly signal: AbortSignal;
   readonly log: Log;
 }
 
-/** Never rejects for one entry. Throws what the look at the store throws. */
+/** Reports entries that cannot be removed in `left`. Throws only when the store cannot be read. */
 export async function evict(store: EvictableStore, order: EvictionOrder): Promise<SweepResult> {
   const chosen = chooseEvictions(await store.list(), order);
   const { removed, left } = await removeEntries(store, chosen, order);
   return { removed, left: [...left, ...strangeLeft((await store.strange?.()) ?? [])] };
 }
 
-/** Those that are to go, the least recently used first. One in use never is, but counts. */
+/** Chooses the entries to remove, least recently used first. An entry in use counts but is never chosen. */
 function chooseEvictions(
   entries: readonly EvictableEntry[],
-  { ttlMs, maxBytes, now }: EvictionLimits & { readonly now: number },
+  { ttlMs, maxBytes, now }: Pick<EvictionOrder, 'ttlMs' | 'maxBytes' | 'now'>,
 ): readonly EvictableEntry[] {
   const counts = (entry: EvictableEntry): boolean => entry.goesByAgeOnly !== true;
   let bytes = entries.filter(counts).reduce((sum, entry) => sum + entry.bytes, 0);
@@ -75,7 +72,7 @@ function chooseEvictions(
     });
 }
 
-/** Takes these away one after the other; stops between two when it is aborted. */
+/** Removes entries one by one; an abort takes effect between two. */
 export async function removeEntries(
   store: EvictableStore,
   entries: readonly EvictableEntry[],
@@ -92,7 +89,7 @@ export async function removeEntries(
       else if (await store.remove(entry)) {
         removed.push({ item, bytes });
         log.info({ item, bytes }, 'unused item removed');
-      } else left.push({ what: item, why: 'it was used meanwhile, or is gone already' });
+      } else left.push({ what: item, why: 'it was used or removed in the meantime' });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       log.warn({ item, err: error }, 'unused item removal failed');
@@ -101,7 +98,7 @@ export async function removeEntries(
   return { removed, left };
 }
 
-/** The packed results of ended jobs as a store: what goes with one is its job's record and log. */
+/** The packed results of finished jobs. Removing one also removes the job's record and log. */
 export function createResultStore(jobs: Pick<JobService, 'results' | 'get' | 'remove'>): EvictableStore {
   return {
     async list() {
@@ -114,7 +111,6 @@ export function createResultStore(jobs: Pick<JobService, 'results' | 'get' | 're
     },
     async remove({ item, usedAt }) {
       const job = item.kind === 'result' ? jobs.get(item.jobId) : undefined;
-      // Fetched since it was listed.
       if (job === undefined || lastUse(job) !== usedAt) return false;
       return jobs.remove(job.id);
     },

@@ -1,22 +1,22 @@
 /**
- * Which devices go when builds take more room than they may: those that were not used for the longest time, as few as
- * will do, and none that is in use. First of the peers that take more than an equal share of what may stay: else one that
- * builds a great deal at once would cost all others what they have. Pure: it decides, and touches nothing.
+ * Decides which devices to remove when builds exceed a limit, and whether an announced upload can fit. Pure functions.
+ *
+ * The least recently used devices go first, as few as suffice, and none in use. Peers above an equal share of the
+ * remaining space lose theirs first: otherwise one peer that builds a lot at once would evict everyone else's builds.
  */
 import type { RetentionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceRecord } from './device-usage.js';
 
-/** All in bytes of the volume; null for no limit. */
+/** In bytes; null for no limit. */
 export interface BuildQuota {
-  /** Of the builds of all peers together. */
   readonly maxBuildBytes: number | null;
   readonly maxBuildBytesPerPeer: number | null;
-  /** What should be free besides; missing bytes are taken from the builds. */
+  /** By how much the volume's free space falls short; that many bytes of builds are removed. */
   readonly missingBytes: number;
 }
 
-/** In the order in which they go. */
+/** The devices to remove, in that order. */
 export function overQuota(
   records: readonly DeviceRecord[],
   quota: BuildQuota,
@@ -29,7 +29,7 @@ export function overQuota(
     return !chosen.has(record) && bytesOf(record) > 0 && !isBusy(record);
   }
 
-  /** Chooses until the chosen ones among these hold as much. */
+  /** Chooses devices until those chosen among these hold `bytes`. */
   function free(bytes: number, among: readonly DeviceRecord[]): void {
     let missing = bytes;
     for (const record of among) if (chosen.has(record)) missing -= bytesOf(record);
@@ -41,7 +41,7 @@ export function overQuota(
     }
   }
 
-  /** The same among all: first what peers have beyond an equal share, then, where that is in use, the rest. */
+  /** Chooses first what peers hold beyond an equal share; if that is in use, then the rest. */
   function freeFairly(bytes: number): void {
     if (bytes <= 0) return;
     const kept = oldestFirst.filter((record) => bytesOf(record) > 0 && !chosen.has(record));
@@ -75,37 +75,29 @@ function byPeer(records: readonly DeviceRecord[]): Map<DashboardId, DeviceRecord
   return peers;
 }
 
-/** In bytes of the volume. */
 function sumOf(records: readonly DeviceRecord[]): number {
   return records.reduce((sum, record) => sum + bytesOf(record), 0);
 }
 
-/**
- * Whether there can be room for an upload that a peer announces. Asked before its first byte is taken: a dashboard that
- * sends 100 MB only to hear that there is no room has wasted minutes of its user's time.
- */
-
-/** In the form in which the dashboard shows it: a word, and what it means here. */
+/** Why an upload is refused: a code and a sentence, as the dashboard shows them. */
 export interface NoRoom {
   readonly reason: 'quota_exceeded' | 'disk_full';
   readonly detail: string;
 }
 
-/** Who takes how much of the disk at one moment. In bytes of the volume. */
+/** Disk usage of the builds in bytes. */
 export interface Taken {
   readonly all: number;
-  /** By devices with a job that waits or runs. */
+  /** Used by devices with a queued or running job. */
   readonly busy: number;
-  /** The same, for each peer that has such a device. */
   readonly busyOf: ReadonlyMap<DashboardId, number>;
 }
 
 export interface RoomFacts {
   readonly taken: Taken;
   readonly limits: Pick<RetentionLimits, 'maxBuildBytes' | 'maxBuildBytesPerPeer'>;
-  /** Null where that is not known. */
+  /** Null if unknown. */
   readonly freeBytes: number | null;
-  /** What must stay free. */
   readonly minFreeDiskBytes: number;
 }
 
@@ -122,7 +114,10 @@ export function takenBy(records: readonly DeviceRecord[], isBusy: (record: Devic
   return { all, busy, busyOf };
 }
 
-/** Null when there is room, or there is once unused builds have gone. `bytes` is what the peer announces. */
+/**
+ * Null if an announced upload of `bytes` fits, or will fit once unused builds are removed. Checked before the first byte:
+ * a dashboard that sends 100 MB only to be refused has wasted minutes of its user's time.
+ */
 export function noRoomFor(dashboardId: DashboardId, bytes: number, facts: RoomFacts): NoRoom | null {
   const { maxBuildBytes, maxBuildBytesPerPeer } = facts.limits;
   const { all, busy, busyOf } = facts.taken;
@@ -130,21 +125,19 @@ export function noRoomFor(dashboardId: DashboardId, bytes: number, facts: RoomFa
   if (maxBuildBytesPerPeer !== null && own > maxBuildBytesPerPeer) {
     return exceeded('of this dashboard', maxBuildBytesPerPeer);
   }
-  // One that takes all of it with builds under way must not keep out those that want little.
+  // A peer whose running builds use the whole limit must not keep out peers that need little.
   const peers = busyOf.size + (busyOf.has(dashboardId) ? 0 : 1);
   if (maxBuildBytes !== null && busy + bytes > maxBuildBytes && own > maxBuildBytes / peers) {
     return exceeded('of all dashboards', maxBuildBytes);
   }
   if (facts.freeBytes === null || facts.minFreeDiskBytes === 0) return null;
   if (facts.freeBytes + all - busy >= facts.minFreeDiskBytes + bytes) return null;
-  return {
-    reason: 'disk_full',
-    detail: 'the disk of the build server is full; ask its operator to free some',
-  };
+  const detail = 'the disk of the build server is full; ask its operator to free some space';
+  return { reason: 'disk_full', detail };
 }
 
 function exceeded(whose: string, bytes: number): NoRoom {
-  const most = `${(bytes / 1e9).toFixed(1)} GB`;
-  const detail = `the builds ${whose} may take ${most}, and those under way take them; try again when they have ended`;
+  const limit = `the builds ${whose} are limited to ${(bytes / 1e9).toFixed(1)} GB`;
+  const detail = `${limit}, and queued or running builds leave no room for this one; try again when they finish`;
   return { reason: 'quota_exceeded', detail };
 }

@@ -1,10 +1,8 @@
 /**
- * What is kept and what goes, and that nothing else ever does.
- *
- * A device's directory goes as a whole, under its lease, when nobody has used it for a time or the builds take too much
- * room; shared tools and results have their own limits. Everything is outside the directories in which ESPHome keeps
- * what devices share, so that tidying up never costs anybody but its owner a rebuild. The original's sweep went by the
- * times of directories: it deleted shared caches every day, and left what departed peers had built for ever.
+ * The retention service, for operators and for the rest of the receiver. A device's directory is removed as a whole, under
+ * its lease, when it was not used for a time or builds exceed a limit; tools and results have their own limits. Device
+ * directories hold nothing that devices share, so a removal costs only its owner a rebuild. The original's sweep went by
+ * directory times: it deleted shared caches every day, and kept the builds of departed peers for ever.
  */
 import { setAsideBuild } from '../compile/build-dir.js';
 import { ReceiverError, quote } from '../errors.js';
@@ -21,26 +19,25 @@ import { joinResults, removeDevice, removeFromDevice, type SweepReport } from '.
 import { openSweeper, type Sweeper, type SweeperDeps } from './sweeper.js';
 import type { UsageReport } from './usage.js';
 
-/** What an operator may ask. */
 export interface Retention {
   limits(): RetentionLimits;
-  /** Changes some of the limits; what no longer fits goes at once. Throws `OPTIONS`, and as `sweep`. */
+  /** Changes some limits and sweeps at once. Throws `OPTIONS`, and as `sweep`. */
   setLimits(changes: Partial<RetentionLimits>): Promise<SweepReport>;
-  /** Who takes how much of the disk, known without a walk. */
+  /** Disk usage by peer, without a walk. */
   usage(): Promise<UsageReport>;
-  /** Takes away what is too old or too much; with `dryRun` it only says what that is. Throws system errors. */
+  /** Removes what is unused or over a limit; with `dryRun` it only reports that. Throws system errors. */
   sweep(options?: { readonly dryRun?: boolean | undefined }): Promise<SweepReport>;
-  /** Notes that a peer's build is used now. A local one is ignored, and one that is not here. Throws `TRAVERSAL`. */
+  /** Marks a peer's build as used now. Ignores local and unknown ones. Throws `TRAVERSAL`. */
   touch(configuration: string): void;
   /**
-   * Has something begin from nothing; with `dryRun` it only says what that would free. Of devices the configuration
-   * and the sidecar stay. What is in use is left, and reported. Throws `TRAVERSAL`, `STATE` for a local configuration,
-   * `NOT_FOUND` for a version or a toolchain that is not here, and system errors.
+   * Removes builds or a tool; with `dryRun` it only reports what that would free. The configuration and sidecar of a
+   * device stay. Items in use stay and are reported. Throws `TRAVERSAL`, `STATE` for a local configuration, `NOT_FOUND`
+   * for a version or toolchain that is not installed, and system errors.
    */
   reset(what: ResetTarget, options?: { readonly dryRun?: boolean | undefined }): Promise<SweepReport>;
 }
 
-/** One device, all devices of a peer, one release of ESPHome, one toolchain as `usage` names them, or all devices. */
+/** A device, a peer's devices, an ESPHome release, a toolchain by its name in `usage`, or all devices. */
 export type ResetTarget =
   | { readonly configuration: string }
   | { readonly dashboardId: string }
@@ -48,22 +45,22 @@ export type ResetTarget =
   | { readonly toolchain: string }
   | 'all';
 
-/** What the rest of the receiver needs besides. */
+type ToolTarget = { readonly version: string } | { readonly toolchain: string };
+
 export interface RetentionService {
   readonly retention: Retention;
   readonly noRoomFor: Sweeper['noRoomFor'];
-  /** Resets what was built for these peers. Null when jobs of theirs are under way. Rejects when something is left. */
+  /** Resets these peers' devices. Null while they have unfinished jobs. Rejects when something is left. */
   resetPeers(ids: readonly DashboardId[]): Promise<void> | null;
   /**
-   * Removes what was built for a peer's device; its configuration and sidecar stay. Throws `STATE` for a local
-   * configuration, `TRAVERSAL`, `LOCK_TIMEOUT`, `CANCELLED` and system errors.
+   * Removes a device's build; its configuration and sidecar stay. Throws `STATE` for a local configuration,
+   * `TRAVERSAL`, `LOCK_TIMEOUT`, `CANCELLED` and system errors.
    */
   clean(configuration: string): Promise<void>;
-  /** Removes all that is here of a peer's device. Nothing there is fine. Throws as `clean`. */
+  /** Removes a device's directory, if it exists. Throws as `clean`. */
   removeDevice(configuration: string): Promise<void>;
-  /** Whose key the data of each peer is; by it a peer's data is removed. */
   readonly owners: Owners;
-  /** Resolves when nothing is being removed. */
+  /** Resolves when all removals have ended. */
   close(): Promise<void>;
 }
 
@@ -73,7 +70,7 @@ export interface RetentionServiceDeps
   readonly jobs: SweeperDeps['jobs'] & PeerDataDeps['jobs'] & Parameters<typeof createResultStore>[0];
 }
 
-/** Reads what is on record, and begins to follow the jobs. Throws system errors. */
+/** Reads the records and subscribes to jobs. Throws system errors. */
 export async function openRetentionService(deps: RetentionServiceDeps): Promise<RetentionService> {
   const { paths, jobs, layout, tools, log } = deps;
   const usage = await openDeviceUsage(deps);
@@ -85,7 +82,7 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
   const owners = createOwners({ ownersDir: layout.ownersDir, removeData, log });
   const working = new Set<Promise<unknown>>();
 
-  /** To be waited for at the end. */
+  /** Makes `close` wait for the work. */
   function tracked<T>(work: Promise<T>): Promise<T> {
     working.add(work);
     void work.catch(() => {}).then(() => working.delete(work));
@@ -93,34 +90,28 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
   }
 
   async function devices(ids: readonly DashboardId[]): Promise<RemoteKey[]> {
-    const found = ids.map(async (id) =>
-      (await devicesOf(layout, id)).map((device) => ({ dashboardId: id, device })),
-    );
-    return (await Promise.all(found)).flat();
+    const listed = await Promise.all(ids.map((id) => devicesOf(layout, id)));
+    return ids.flatMap((id, n) => (listed[n] ?? []).map((device) => ({ dashboardId: id, device })));
   }
 
-  async function keysOf(
-    wish: Exclude<ResetTarget, { version: string } | { toolchain: string }>,
-  ): Promise<readonly RemoteKey[]> {
-    if (wish === 'all') return (await devicesOnDisk(layout.buildsDir)).keys;
-    if ('dashboardId' in wish) return devices([paths.dashboardId(wish.dashboardId)]);
-    return [remoteKeyOf(paths, wish.configuration)];
+  async function keysOf(target: Exclude<ResetTarget, ToolTarget>): Promise<readonly RemoteKey[]> {
+    if (target === 'all') return (await devicesOnDisk(layout.buildsDir)).keys;
+    if ('dashboardId' in target) return devices([paths.dashboardId(target.dashboardId)]);
+    return [remoteKeyOf(paths, target.configuration)];
   }
 
-  async function resetTool(
-    wish: { version: string } | { toolchain: string },
-    dryRun: boolean,
-  ): Promise<SweepReport> {
-    const name = 'version' in wish ? wish.version : wish.toolchain;
-    const kind = 'version' in wish ? 'version' : 'toolchain';
+  async function resetTool(target: ToolTarget, dryRun: boolean): Promise<SweepReport> {
+    const name = 'version' in target ? target.version : target.toolchain;
+    const kind = 'version' in target ? 'version' : 'toolchain';
     const chosen = (await tools.list()).filter(({ item }) => item.kind === kind && nameOf(item) === name);
-    if (chosen.length === 0) throw new ReceiverError('NOT_FOUND', `there is no ${kind} ${quote(name)} here`);
+    if (chosen.length === 0) throw new ReceiverError('NOT_FOUND', `${kind} ${quote(name)} is not installed`);
     return joinResults(dryRun, [await removeEntries(tools, chosen, { dryRun, signal, log })]);
   }
 
-  const reset: Retention['reset'] = async (wish, { dryRun = false } = {}) => {
-    if (wish !== 'all' && ('version' in wish || 'toolchain' in wish)) return tracked(resetTool(wish, dryRun));
-    const keys = await keysOf(wish);
+  const reset: Retention['reset'] = async (target, { dryRun = false } = {}) => {
+    const isTool = target !== 'all' && ('version' in target || 'toolchain' in target);
+    if (isTool) return tracked(resetTool(target, dryRun));
+    const keys = await keysOf(target);
     return joinResults(dryRun, [await tracked(resetDevices(keys, { dryRun }, own))]);
   };
 
@@ -145,8 +136,7 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
       limits: sweeper.limits,
       setLimits: sweeper.setLimits,
       usage: sweeper.usage,
-      sweep: ({ dryRun }: { readonly dryRun?: boolean | undefined } = {}) =>
-        sweeper.sweep({ dryRun: dryRun === true }),
+      sweep: sweeper.sweep,
       touch(configuration: string) {
         const key = paths.parseConfiguration(configuration);
         if (key !== null && usage.get(key) !== undefined) usage.touch(key);

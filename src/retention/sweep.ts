@@ -1,15 +1,16 @@
 /**
- * Takes away the builds that nobody has used for a time, or that are too many for the disk.
+ * Removes devices' directories and reports what was removed and what had to stay: an operator who frees a disk must not
+ * have to guess why a tree is still there.
  *
- * It looks, and then decides again under each device's lease: a build that began meanwhile keeps what it builds upon. One
- * device at a time, and one that cannot be removed does not save the others.
+ * Candidates are checked again under each device's lease, so that a build that began in the meantime keeps its files.
+ * Devices are removed one at a time, and a failure does not stop the others.
  */
-import { rmdir } from 'node:fs/promises';
+import { readdir, rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { type Fence, openTrash } from '../disk/remove.js';
-import { isReceiverError } from '../errors.js';
+import { isReceiverError, systemCode } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
@@ -17,14 +18,14 @@ import { bytesOf, type DeviceUsageLog, type DeviceRecord } from './device-usage.
 
 export interface SweepDeps extends RemovalDeps {
   readonly usage: DeviceUsageLog;
-  /** Whether a job of the device waits or runs. */
+  /** Whether the device has a queued or running job. */
   readonly isBusy: (key: RemoteKey) => boolean;
   readonly log: Log;
 }
 
 export interface SweepOrder {
   readonly reason: string;
-  /** Whether a device is to go, as it is known at the moment of the call. */
+  /** Asked again under the lease, with the record as it is then. */
   readonly isWanted: (record: DeviceRecord) => boolean;
   readonly dryRun: boolean;
   readonly signal: AbortSignal;
@@ -32,10 +33,10 @@ export interface SweepOrder {
 
 export type SweepResult = Pick<SweepReport, 'removed' | 'left'>;
 
-/** A lease that is not free at once is held by somebody who uses the device. */
+/** How long to wait for a lease. One that is not free at once means that the device is in use. */
 export const patienceMs = 1_000;
 
-/** Goes through `candidates` in their order. Never rejects for one of them; stops between two when it is aborted. */
+/** Sweeps `candidates` in order, and reports those that cannot be removed. An abort takes effect between two. */
 export async function sweepDevices(
   candidates: readonly DeviceRecord[],
   order: SweepOrder,
@@ -45,21 +46,16 @@ export async function sweepDevices(
   const left: LeftInPlace[] = [];
   for (const record of candidates) {
     if (order.signal.aborted) break;
-    const item = itemOf(record);
-    if (deps.isBusy(record)) {
-      left.push({ what: item, why: 'a job of it is under way' });
-      continue;
-    }
-    if (order.dryRun) {
-      removed.push({ item, bytes: bytesOf(record) });
-      continue;
-    }
     const { dashboardId, device } = record;
+    const item = itemOf(record);
     const bytes = bytesOf(record);
     try {
-      if (!(await sweep(record, order, deps))) continue;
-      removed.push({ item, bytes });
-      deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'device removed');
+      if (deps.isBusy(record)) left.push({ what: item, why: 'the device has a queued or running job' });
+      else if (order.dryRun) removed.push({ item, bytes });
+      else if (await sweepDevice(record, order, deps)) {
+        removed.push({ item, bytes });
+        deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'device removed');
+      }
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
       if (isReceiverError(error, 'LOCK_TIMEOUT') || isReceiverError(error, 'CANCELLED')) continue;
@@ -69,13 +65,12 @@ export async function sweepDevices(
   return { removed, left };
 }
 
-async function sweep(record: DeviceRecord, order: SweepOrder, deps: SweepDeps): Promise<boolean> {
-  const { reason } = order;
+function sweepDevice(record: DeviceRecord, order: SweepOrder, deps: SweepDeps): Promise<boolean> {
   const isWanted = (): boolean => {
-    const now = deps.usage.look(record);
-    return now !== undefined && !deps.isBusy(record) && order.isWanted(now);
+    const latest = deps.usage.reload(record);
+    return latest !== undefined && !deps.isBusy(record) && order.isWanted(latest);
   };
-  return removeDevice(record, { reason, deadlineMs: patienceMs, isWanted }, deps);
+  return removeDevice(record, { reason: order.reason, deadlineMs: patienceMs, isWanted }, deps);
 }
 
 export function itemOf({ dashboardId, device }: RemoteKey): StoredItem {
@@ -86,14 +81,14 @@ export function strangeLeft(strange: readonly Strange[]): LeftInPlace[] {
   return strange.map(({ place, why }) => ({ what: { kind: 'strange', place }, why }));
 }
 
-/** Ours name no place of this machine; others are in the log. */
+/** The receiver's own messages hold no host path; the messages of other errors can, and only go to the log. */
 export function whyLeft(error: unknown): string {
   if (isReceiverError(error, 'LOCK_TIMEOUT')) return 'it is in use';
   if (isReceiverError(error, 'CANCELLED')) return 'the build server is stopping';
-  return isReceiverError(error) ? error.message : 'it could not be removed; the log says why';
+  return isReceiverError(error) ? error.message : 'the removal failed; see the log for the cause';
 }
 
-/** Runs the work as the owner of one device's directory. Throws `LOCK_TIMEOUT` when it is not free in time, `CANCELLED`. */
+/** Runs the work under one device's lease. Throws `LOCK_TIMEOUT` when it is not free in time, and `CANCELLED`. */
 export type UnderLease = <T>(
   key: RemoteKey,
   reason: string,
@@ -105,23 +100,22 @@ export interface RemovalDeps {
   readonly layout: Layout;
   readonly usage: Pick<DeviceUsageLog, 'forget'>;
   readonly underLease: UnderLease;
-  /** When it aborts, what is out of sight already stays in the trash, and the next start empties that. */
+  /** On abort, files already moved to the trash stay there until the next start empties it. */
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface DeviceRemoval {
-  /** For those who wait for the device, and for the log. */
+  /** Shown to jobs that wait for the device, and logged. */
   readonly reason: string;
-  /** How long to wait for a build to end, in milliseconds. */
   readonly deadlineMs?: number;
-  /** Asked under the lease, when nobody can use the device any more: whether it is still to go. */
+  /** Called under the lease; false cancels the removal. */
   readonly isWanted?: () => boolean;
 }
 
 /**
- * Takes one device's directory away, whole. False when it was not wanted any more, or nothing was there. What lies at the
- * device's place goes whatever it is; a link is taken away itself. Throws `LOCK_TIMEOUT`, `CANCELLED`, `TRAVERSAL` for a
- * peer's directory that is a link, and system errors.
+ * Removes a device's directory, or whatever file or link has its name; links are not followed. False when `isWanted`
+ * declined or nothing was there. Throws `LOCK_TIMEOUT`, `CANCELLED`, `TRAVERSAL` if the peer's directory is a link, and
+ * system errors.
  */
 export async function removeDevice(
   key: RemoteKey,
@@ -142,9 +136,9 @@ export async function removeDevice(
 }
 
 /**
- * The one way in which anything of a device is removed: `work` has it moved out of sight under the device's lease, each
- * move refused once the lease is lost, and it is deleted when the next owner may be at work already. Half a directory
- * never stays under its name.
+ * Every removal of a device's files goes through here. `work` moves them to the trash under the device's lease; moves
+ * fail once the lease is lost. They are deleted after its release, when the next owner can already be at work, so half a
+ * directory never remains under its name.
  */
 export async function removeFromDevice(
   key: RemoteKey,
@@ -156,64 +150,55 @@ export async function removeFromDevice(
   try {
     await underLease(key, reason, (lease) => work((path) => trash.move(path, lease)), deadlineMs);
   } finally {
-    // Also what came there before something failed: nobody else looks for it while this process lives.
+    // Also after a failure: nothing else empties this trash while the process lives.
     await trash.empty(signal);
   }
 }
 
-/**
- * What was removed, or would be, and what had to stay: an operator who frees a disk must not have to guess why a tree is
- * still there.
- */
-
-/** What can go. */
 export type StoredItem =
-  /** All that was built and learnt for one device of a peer. */
+  /** The directory of one device of a peer. */
   | { readonly kind: 'device'; readonly dashboardId: DashboardId; readonly device: string }
   /** The packed result of a job, with its record and log. */
   | { readonly kind: 'result'; readonly jobId: string }
   /** An installed release of ESPHome. */
   | { readonly kind: 'version'; readonly version: string }
-  /** Compilers and libraries that devices share. */
+  /** A directory of compilers and libraries that devices share. */
   | { readonly kind: 'toolchain'; readonly toolchain: string };
 
 export interface Removed {
   readonly item: StoredItem;
-  /** Of the volume; 0 where nobody has measured it. */
+  /** Disk usage; 0 if never measured. */
   readonly bytes: number;
 }
 
 export interface LeftInPlace {
-  /** The item, or the place of something that is none, relative to the builds directory. */
+  /** The item, or the path of an unrecognized entry relative to the builds directory. */
   readonly what: StoredItem | { readonly kind: 'strange'; readonly place: string };
-  /** For people; names no place of this machine. */
+  /** For people; holds no host path. */
   readonly why: string;
 }
 
 export interface SweepReport {
-  /** Whether nothing was touched. */
   readonly dryRun: boolean;
   readonly removed: readonly Removed[];
   readonly left: readonly LeftInPlace[];
-  /** The sum over `removed`. */
   readonly freedBytes: number;
 }
 
-/** One report of several. */
-export function joinResults(
-  dryRun: boolean,
-  parts: readonly Pick<SweepReport, 'removed' | 'left'>[],
-): SweepReport {
+export function joinResults(dryRun: boolean, parts: readonly SweepResult[]): SweepReport {
   const removed = parts.flatMap((part) => part.removed);
   const left = parts.flatMap((part) => part.left);
-  return Object.freeze({
-    dryRun,
-    removed,
-    left,
-    freedBytes: bytesOfAll(removed),
-  });
+  return Object.freeze({ dryRun, removed, left, freedBytes: bytesOfAll(removed) });
 }
 
 export function bytesOfAll(removed: readonly Removed[]): number {
   return removed.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** Entries of a directory; none if it is missing or a file. Throws other system errors. */
+export async function namesIn(directory: string): Promise<string[]> {
+  return readdir(directory).catch((error: unknown) => {
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return [];
+    throw error;
+  });
 }

@@ -1,4 +1,10 @@
-/** All that devices share, as one store: installed releases of ESPHome and toolchains have one limit together. */
+/**
+ * Stores of what devices share: installed ESPHome releases and toolchains, which have one size limit together, and caches.
+ * A release takes 220 MB and is removed under the lock of its environment. A toolchain takes gigabytes and can serve any
+ * device's build; it is removed as a whole while no build uses it (toolchains/directories.ts), and the next build installs
+ * it again. It has a hundred thousand files, so walks are rare, and sizes are recorded on disk for the next start and for
+ * other receivers.
+ */
 import { readdir, rm } from 'node:fs/promises';
 import { join, relative, basename } from 'node:path';
 
@@ -16,14 +22,7 @@ import type { LockTiming } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { Layout } from '../paths/index.js';
 import { venvName, venvVersion } from '../provision/releases.js';
-import {
-  placeOf,
-  usedFile,
-  type VenvPlace,
-  findVenvs,
-  removeVenv,
-  type FoundVenv,
-} from '../provision/venv-place.js';
+import { placeOf, usedFile, findVenvs, removeVenv, type FoundVenv } from '../provision/venv-place.js';
 import { stampPrefix, type ToolDirectories } from '../toolchains/directories.js';
 import { markPrefix } from '../toolchains/gate.js';
 import type { EvictableStore } from './evictable.js';
@@ -45,10 +44,6 @@ export function createToolStore(deps: ToolStoreDeps): EvictableStore {
   };
 }
 
-/**
- * The shared toolchains and caches as a store: gigabytes each, and a build of any device may need them. One goes as a
- * whole, while no build uses it (toolchains/directories.ts), and the next build installs it anew.
- */
 export interface ToolchainStoreDeps {
   readonly layout: Pick<Layout, 'buildsDir' | 'toolchainsDir'>;
   readonly directories: Omit<ToolDirectories, 'use'>;
@@ -56,7 +51,7 @@ export interface ToolchainStoreDeps {
   readonly log: Log;
 }
 
-/** A figure as old as this is measured anew, also without a use. */
+/** Sizes older than this are measured again even if the toolchain was not used. */
 const remeasureMs = 86_400_000;
 const sizePrefix = '.size-';
 const ownPrefixes = [markPrefix, stampPrefix, sizePrefix];
@@ -74,9 +69,9 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
   }
 
   async function isDue(directory: string): Promise<boolean> {
-    const note = await sizes.read(sizeFile(directory));
-    if (note === null || Math.abs(clock.wall() - note.measuredAt) >= remeasureMs) return true;
-    return (await directories.lastUse(directory)) > note.measuredAt;
+    const size = await sizes.read(sizeFile(directory));
+    if (size === null || Math.abs(clock.wall() - size.measuredAt) >= remeasureMs) return true;
+    return (await directories.lastUse(directory)) > size.measuredAt;
   }
 
   return {
@@ -103,8 +98,8 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
       for (const name of await readdir(toolchainsDir)) {
         const isOwn = ownPrefixes.some((prefix) => name.startsWith(prefix)) || makerOf(name) !== null;
         const path = join(toolchainsDir, name);
-        if (isOwn) continue;
-        if (!known.has(name)) strange.push({ place: relative(buildsDir, path), why: 'it is no toolchain' });
+        if (isOwn || known.has(name)) continue;
+        strange.push({ place: relative(buildsDir, path), why: 'it is not a toolchain' });
       }
       return strange;
     },
@@ -112,7 +107,7 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
       const directory = item.kind === 'toolchain' ? toolchains.get(item.toolchain) : undefined;
       if (directory === undefined) return false;
       const trashed = await directories.setAside(directory, {
-        reason: 'removing tools that are not used any more',
+        reason: 'removing unused tools',
         deadlineMs: patienceMs,
         isWanted: async () => (await directories.lastUse(directory)) === usedAt,
       });
@@ -124,10 +119,6 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
   };
 }
 
-/**
- * Installed releases of ESPHome as a store. Each takes 220 MB, whoever has asked for it once; it goes under the lock of
- * its environment, and not while somebody holds it.
- */
 export interface ReleaseStoreDeps {
   readonly layout: Pick<Layout, 'venvsDir' | 'locksDir'>;
   readonly timing: LockTiming;
@@ -153,8 +144,8 @@ export function createReleaseStore(deps: ReleaseStoreDeps): EvictableStore {
   return {
     async list() {
       const listed = (await versions()).map(async ({ version, place, ready, isInUse }) => {
-        const note = await sizes.read(releaseSizeFile(place));
-        const bytes = note?.of === basename(ready) ? note.bytes : 0;
+        const size = await sizes.read(releaseSizeFile(place));
+        const bytes = size?.of === basename(ready) ? size.bytes : 0;
         const item = { kind: 'version', version } as const;
         return { item, bytes, usedAt: await stamps.last(usedFile(place)), isInUse };
       });
@@ -163,7 +154,7 @@ export function createReleaseStore(deps: ReleaseStoreDeps): EvictableStore {
     async measure(signal) {
       for (const { place, ready } of await versions()) {
         if (signal.aborted) return;
-        // What is installed does not change.
+        // An installed release does not change.
         const of = basename(ready);
         if ((await sizes.read(releaseSizeFile(place)))?.of === of) continue;
         await sizes.measure(releaseSizeFile(place), { path: place.directory, of }, signal);
@@ -177,48 +168,27 @@ export function createReleaseStore(deps: ReleaseStoreDeps): EvictableStore {
   };
 }
 
-/** Goes with the environment. */
-function releaseSizeFile({ directory }: VenvPlace): string {
+/** Inside the environment, and removed with it. */
+function releaseSizeFile({ directory }: FoundVenv['place']): string {
   return join(directory, 'size');
 }
 
-/**
- * How large tools were when somebody looked last: a toolchain has a hundred thousand files, so it is walked seldom, and
- * the figure is on record for the next start and for other receivers.
- */
-export interface ToolSize {
-  /** Of the volume. */
-  readonly bytes: number;
-  /** Milliseconds since 1970. */
-  readonly measuredAt: number;
-  /** What was measured, where that can be replaced by another; otherwise empty. */
-  readonly of: string;
-}
+/** `of` names the measured directory if another can replace it; otherwise it is empty. */
+const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
+const format = { maxBytes: 4_096, parse: schema.parse };
+type ToolSize = z.infer<typeof schema>;
 
-export interface ToolSizes {
-  /** Null as long as nobody has measured it. Never rejects. */
+/** No method rejects. */
+interface ToolSizes {
+  /** Null until measured. */
   read(file: string): Promise<ToolSize | null>;
-  /** Walks a tree and notes in `file` what it takes. Stops, without a note, when the signal aborts. Never rejects. */
-  measure(file: string, tree: Measured, signal: AbortSignal): Promise<void>;
-  /** Never rejects. */
+  /** Walks `path` and records its disk usage in `file`, unless the signal aborts. */
+  measure(file: string, tree: { path: string; of: string }, signal: AbortSignal): Promise<void>;
   forget(file: string): Promise<void>;
 }
 
-export interface Measured {
-  readonly path: string;
-  readonly of: string;
-}
-
-export interface ToolSizesOptions {
-  readonly clock: Pick<Clock, 'wall'>;
-  readonly log: Log;
-}
-
-const schema = z.object({ bytes: z.number().nonnegative(), measuredAt: z.number(), of: z.string() });
-const format = { maxBytes: 4_096, parse: schema.parse };
-
-function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
-  /** What the disk did not take. */
+function createToolSizes({ clock, log }: Pick<ReleaseStoreDeps, 'clock' | 'log'>): ToolSizes {
+  /** Sizes that could not be written to disk. */
   const unwritten = new Map<string, ToolSize>();
 
   return {
@@ -227,9 +197,9 @@ function createToolSizes({ clock, log }: ToolSizesOptions): ToolSizes {
       const measuredAt = clock.wall();
       try {
         const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
-        const note: ToolSize = { bytes, measuredAt, of };
-        unwritten.set(file, note);
-        await writeJsonFile(file, note);
+        const size: ToolSize = { bytes, measuredAt, of };
+        unwritten.set(file, size);
+        await writeJsonFile(file, size);
         unwritten.delete(file);
       } catch (error) {
         if (!signal.aborted) log.warn({ path, err: error }, 'tool measurement failed');

@@ -1,21 +1,21 @@
 /**
- * Who takes how much of the disk, from what is known without a walk: devices are measured when a build of theirs ends,
- * results when they are packed, tools when a sweep looks at them.
+ * Reports disk usage by peer, from figures known without a walk: devices are measured after each build, results when
+ * they are packed, tools during a sweep.
  */
 import type { DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceRecord, type Sizes } from './device-usage.js';
 import type { EvictableEntry } from './evictable.js';
 
-/** All in bytes of the volume; results as long as they are. */
+/** Disk usage in bytes; results count by their length. */
 export interface UsageReport {
   readonly builds: number;
   readonly results: number;
   readonly tools: number;
-  /** Free for this account; null where the system does not say. */
+  /** Free space for this account; null if the system does not report it. */
   readonly free: number | null;
-  /** The largest first, as the devices of each. */
+  /** Largest first, as are the devices of each peer. */
   readonly peers: readonly PeerUsage[];
-  /** Installed releases and toolchains, as large as the last sweep has found them, or one before a restart. */
+  /** Installed releases and toolchains, with the sizes that the last sweep measured, even if before a restart. */
   readonly toolEntries: readonly EvictableEntry[];
 }
 
@@ -29,7 +29,7 @@ export interface PeerUsage {
 export interface DeviceUsage {
   readonly device: string;
   readonly bytes: number;
-  /** Null as long as nobody has measured it. */
+  /** Null until measured. */
   readonly sizes: Sizes | null;
   /** Milliseconds since 1970. */
   readonly usedAt: number;

@@ -1,4 +1,4 @@
-/** Builds devices again and again, each under its lease, and looks at the end of each whether its files are all there. */
+/** Builds devices in a loop, each under its lease, and checks after each build that all its files exist. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -10,7 +10,7 @@ import { keys, pathsIn, realLeases } from './kill-place.js';
 
 export interface BuildsReport {
   readonly builds: number;
-  /** What builds have lost, or why one could not go on. */
+  /** Files that builds lost, and errors that stopped a build. */
   readonly losses: readonly string[];
 }
 

@@ -1,4 +1,4 @@
-/** What can happen to the builds of a receiver, in any order, and what must hold after each of it. */
+/** Events that can happen to a receiver's builds in any order, and what must hold after each. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
 
-/** As fast-check prints it; `run` does it and checks. */
+/** fast-check prints `name`; `run` performs the command and checks the result. */
 function command(name: string, run: (world: World) => Promise<void>): Command {
   return {
     check: () => true,
@@ -75,7 +75,7 @@ const download = fc.nat(9).map((n) =>
 
 const touch = key.map((which) =>
   command(`touch ${nameOf(which)}`, async (world) => {
-    // One that nobody has noticed yet is taken for used when it is.
+    // A device that the receiver has not found yet counts as used once it is found.
     const { peers } = await world.here.retentionService.retention.usage();
     const isKnown = peers.some(
       (peer) =>
@@ -90,12 +90,12 @@ async function sweep(world: World): Promise<void> {
   const { retention } = world.here.retentionService;
   const before = await model.sizedDevices(world);
   const dry = await retention.sweep({ dryRun: true });
-  assert.deepEqual(await model.sizedDevices(world), before, 'a dry run takes nothing away');
+  assert.deepEqual(await model.sizedDevices(world), before, 'a dry run removes nothing');
   const { builds } = await retention.usage();
   const isMeasured = builds === model.sum(before);
   const wet = await model.survive(world, () => retention.sweep());
   if (wet === null) return model.restart(world, { hasDied: true });
-  if (isMeasured) assert.deepEqual(wet.removed, dry.removed, 'a dry run tells what a wet one does');
+  if (isMeasured) assert.deepEqual(wet.removed, dry.removed, 'a dry run reports what a sweep removes');
   await model.assertSwept(world, before, wet);
   await model.assertUsage(world);
 }
@@ -138,24 +138,28 @@ const reset = fc
         scope === 'all' ||
         (each.dashboardId === which.dashboardId && (scope === 'peer' || each.device === which.device));
       const before = await model.sizedDevices(world);
-      const wish: ResetTarget =
+      const target: ResetTarget =
         scope === 'all'
           ? 'all'
           : scope === 'peer'
             ? { dashboardId: which.dashboardId }
             : { configuration: formatConfiguration(which, fileName(`${which.device}.yaml`)) };
       const report = await model.survive(world, () =>
-        here.retentionService.retention.reset(wish, { dryRun }),
+        here.retentionService.retention.reset(target, { dryRun }),
       );
       const others = (list: readonly model.Sized[]): readonly model.Sized[] =>
         list.filter((each) => !isMeant(each.key));
-      assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'nothing of another');
+      assert.deepEqual(
+        others(await model.sizedDevices(world)),
+        others(before),
+        'other devices are untouched',
+      );
       if (report === null) return model.restart(world, { hasDied: true });
       assert.deepEqual(report.left, []);
       for (const { key: each, bytes: size } of before.filter((sized) => isMeant(sized.key))) {
         const subtree = here.layout.subtree(each);
         assert.equal(existsSync(join(subtree, 'build')), dryRun && existsSync(join(subtree, 'build')));
-        if (dryRun) assert.equal(await world.bytes([each]), size, 'a dry run takes nothing away');
+        if (dryRun) assert.equal(await world.bytes([each]), size, 'a dry run removes nothing');
         else assert.ok(existsSync(join(subtree, 'config')) && existsSync(join(subtree, 'storage')));
       }
     }),
@@ -172,9 +176,9 @@ const revoke = fc.nat(1).map((n) =>
       await here.retentionService.owners.remove(peer);
       return true;
     });
-    assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'nothing of another peer');
+    assert.deepEqual(others(await model.sizedDevices(world)), others(before), 'other peers are untouched');
     if (done === null) return model.restart(world, { hasDied: true });
-    assert.deepEqual(others(before).length, world.onDisk().length, 'all of a revoked peer goes');
+    assert.deepEqual(others(before).length, world.onDisk().length, 'all data of a revoked peer is removed');
     for (const each of model.keys) if (each.dashboardId === peer) world.uses.delete(world.nameOf(each));
   }),
 );
@@ -226,7 +230,7 @@ const kinds = [
   doom,
 ];
 
-/** Checks the property `numRuns` times, each on a disk of its own. */
+/** Checks the property `numRuns` times, each in its own directory. */
 export async function anyOrder(numRuns: number): Promise<void> {
   await fc.assert(
     fc.asyncProperty(fc.commands<object, World, false>(kinds, { maxCommands: 25 }), async (commands) => {

@@ -1,4 +1,4 @@
-/** Which jobs' results count as kept things, and that one that was fetched meanwhile stays. */
+/** How job results are listed and removed, including one fetched in the meantime. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -19,7 +19,7 @@ function jobsOf(...records: JobRecord[]): Parameters<typeof createResultStore>[0
   };
 }
 
-test('Each result is listed with its size and the last time it was used', async () => {
+test('Each result is listed with its size and its last use', async () => {
   const fetched = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2, fetchedAt: 3 });
   const built = exampleRecord({ state: 'completed', artifacts, createdAt: 1, finishedAt: 2 });
   const shelf = createResultStore(jobsOf(fetched, built));
@@ -30,7 +30,7 @@ test('Each result is listed with its size and the last time it was used', async 
   ]);
 });
 
-test('A result that was fetched since it was listed stays, one that is gone is no error', async () => {
+test('A result fetched since it was listed stays, and removing a missing one is not an error', async () => {
   const records = [exampleRecord({ state: 'completed', artifacts, finishedAt: 2 })];
   const jobs = jobsOf(...records);
   const shelf = createResultStore(jobs);

@@ -1,6 +1,6 @@
 /**
- * Trees, records and clocks that are made to lead a sweep astray. Each time: what lies beside the roots and behind the
- * links lives, the rest is swept all the same, the report names what was left and why, and nothing rejects.
+ * Trees, records and clocks crafted to mislead a sweep. In every case, files beside the roots and behind links survive,
+ * everything else is still swept, the report names what was left and why, and nothing rejects.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -32,7 +32,7 @@ function removedIn({ removed }: SweepReport): string[] {
     .toSorted();
 }
 
-/** What was left, by its name or its place, with the reason. */
+/** The reasons in `left` by device or path. */
 function leftIn({ left }: SweepReport): Record<string, string> {
   return Object.fromEntries(
     left.map(({ what, why }) => [
@@ -46,16 +46,16 @@ function leftIn({ left }: SweepReport): Record<string, string> {
   );
 }
 
-/** Sweeps a day later, and looks at what must hold after every sweep. */
+/** Sweeps a day later, and checks what must hold after every sweep. */
 async function sweepNextDay(here: KeptPlace): Promise<SweepReport> {
   here.clock.advance(dayMs);
   const report = await here.retentionService.retention.sweep();
-  for (const { why } of report.left) assert.ok(!why.includes('/'), `it names a place: ${why}`);
+  for (const { why } of report.left) assert.ok(!why.includes('/'), `it names a path: ${why}`);
   await here.assertCanaries();
   return report;
 }
 
-test('A builds directory that is a link is its operator’s choice, and is swept', async (t) => {
+test('A builds directory that is a link is the operator’s choice and is swept', async (t) => {
   const here = await keptDevices(t);
   const { buildsDir } = here.layout;
   const elsewhere = join(here.base, 'volume');
@@ -66,7 +66,7 @@ test('A builds directory that is a link is its operator’s choice, and is swept
   assert.deepEqual(await readdir(elsewhere), ['.receiver']);
 });
 
-test('Links among peers, devices and files are not walked through, and those among the first two are named', async (t) => {
+test('Links in place of peers, devices and files are not followed, and the first two kinds are reported', async (t) => {
   const here = await keptDevices(t);
   const canary = await here.canary('behind');
   await symlink(canary, peerDir(here, 'linked-peer'));
@@ -90,7 +90,7 @@ test('Links among peers, devices and files are not walked through, and those amo
   assert.ok(existsSync(peerDir(here, 'linked-peer')));
 });
 
-test('A device that has become a link to another peer’s goes itself, and the other’s does not', async (t) => {
+test('A device replaced by a link to another peer’s device is removed, and the other device stays', async (t) => {
   const here = await keptDevices(t);
   here.clock.advance(dayMs);
   for (const key of [theirKitchen, theirHall]) here.jobs.begin(key);
@@ -103,7 +103,7 @@ test('A device that has become a link to another peer’s goes itself, and the o
   await here.assertCanaries();
 });
 
-test('A revoked peer’s directory that is a link costs nobody anything', async (t) => {
+test('Removing a revoked peer whose directory is a link does not touch another peer', async (t) => {
   const here = await keptDevices(t);
   await rename(peerDir(here, mine), join(here.base, 'moved'));
   await symlink(peerDir(here, other), peerDir(here, mine));
@@ -112,7 +112,7 @@ test('A revoked peer’s directory that is a link costs nobody anything', async 
   await here.assertCanaries();
 });
 
-test('A revoked peer is gone with whatever it has left, and a job that cannot be forgotten does not keep the rest', async (t) => {
+test('All files of a revoked peer are removed, even if a job cannot be forgotten', async (t) => {
   const here = await keptDevices(t);
   const canary = await here.canary('behind');
   const peer = peerDir(here, mine);
@@ -128,7 +128,7 @@ test('A revoked peer is gone with whatever it has left, and a job that cannot be
   await here.assertCanaries();
 });
 
-test('Names that are none of ours stay, and are named', async (t) => {
+test('Entries with foreign names stay and are reported', async (t) => {
   const here = await keptDevices(t);
   const names = ['short', 'Ünï çode', '..hidden', 'with.dot.in.it', 'con', '-rf', 'a\nnew line'];
   for (const name of names) await mkdir(join(peerDir(here, mine), name));
@@ -143,13 +143,13 @@ test('Names that are none of ours stay, and are named', async (t) => {
     assert.ok(name in leftIn(report), name);
 });
 
-test('A file, a FIFO and a socket in the place of a peer or a device are named, and inside a device they go', async (t) => {
+test('Special files are reported in place of a peer or device, and removed inside a device', async (t) => {
   const here = await keptDevices(t);
   const own = peerDir(here, mine);
   await writeFile(peerDir(here, 'file-for-a-peer'), 'file');
   await writeFile(join(own, 'file'), 'file');
   for (const place of [peerDir(here, 'fifo-for-a-peer'), join(own, 'fifo')]) execFileSync('mkfifo', [place]);
-  // A path to a socket has to be short, so it is made beside and moved.
+  // Socket paths must be short, so the socket is created elsewhere and moved.
   const sockets = await mkdtemp('/tmp/s-');
   t.after(() => rm(sockets, { recursive: true, force: true }));
   const server = createServer().listen(join(sockets, 's'));
@@ -176,7 +176,7 @@ test('A file, a FIFO and a socket in the place of a peer or a device are named, 
   assert.equal(await readFile(join(own, 'file'), 'utf8'), 'file');
 });
 
-test('A device whose place a file has taken is forgotten with the file, or left when it was never known', async (t) => {
+test('A known device replaced by a file is removed together with its record', async (t) => {
   const here = await keptDevices(t);
   const subtree = here.layout.subtree(mineKitchen);
   await rm(subtree, { recursive: true });
@@ -187,7 +187,7 @@ test('A device whose place a file has taken is forgotten with the file, or left 
   assert.deepEqual(await readdir(here.layout.devicesDir), []);
 });
 
-test('A peer whose place a file has taken is forgotten, with its devices’ records', async (t) => {
+test('The device records of a peer replaced by a file are removed', async (t) => {
   const here = await keptDevices(t);
   await rm(peerDir(here, mine), { recursive: true });
   await writeFile(peerDir(here, mine), 'a file');
@@ -198,7 +198,7 @@ test('A peer whose place a file has taken is forgotten, with its devices’ reco
 });
 
 test(
-  'A peer whose directory cannot be looked into is left and named without a place; one device of another is swept',
+  'An unreadable peer directory stays and is reported without its path, and other peers are swept',
   { skip: isRoot && 'permissions do not hold for root' },
   async (t) => {
     const here = await keptDevices(t);
@@ -214,7 +214,7 @@ test(
 );
 
 test(
-  'What a build hides behind missing permissions counts, and goes',
+  'Files that a build hides behind missing permissions are counted and removed',
   { skip: isRoot && 'permissions do not hold for root' },
   async (t) => {
     const here = await keptPlace(t);
@@ -230,7 +230,7 @@ test(
 );
 
 for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
-  test(`A move that fails with ${code} leaves its device whole, and the others go`, async (t) => {
+  test(`A move that fails with ${code} leaves its device intact, and the others are removed`, async (t) => {
     const failing = new Set(['hall']);
     const here = await keptDevices(t, {
       async underLease(key, _reason, work) {
@@ -238,7 +238,7 @@ for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
         return work({
           publish: async (act) => {
             moves += 1;
-            // At a reset in the middle, when some have been moved.
+            // In a reset, fails midway, after the first move.
             if (failing.has(key.device) && moves !== 1) throw failed(code, here);
             if (failing.has(key.device) && !isResetting) throw failed(code, here);
             return act();
@@ -250,7 +250,7 @@ for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
     const before = await readdir(here.layout.subtree(theirHall));
     const report = await sweepNextDay(here);
     assert.deepEqual(removedIn(report), [`${mine}/kitchen`, `${other}/kitchen`]);
-    const why = 'it could not be removed; the log says why';
+    const why = 'the removal failed; see the log for the cause';
     assert.deepEqual(leftIn(report), { [`${mine}/hall`]: why, [`${other}/hall`]: why });
     assert.deepEqual(await readdir(here.layout.subtree(theirHall)), before);
 
@@ -260,7 +260,7 @@ for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
       left.map((each) => each.why),
       [why],
     );
-    assert.deepEqual(await readdir(here.layout.trashDir), [], 'what was moved before the failure is gone');
+    assert.deepEqual(await readdir(here.layout.trashDir), [], 'files moved before the failure are deleted');
     assert.equal((await here.retentionService.retention.usage()).peers.length, 2);
 
     failing.clear();
@@ -277,7 +277,7 @@ const hasOtherVolume =
   existsSync(sharedMemory) && statSync(sharedMemory).dev !== statSync(process.env['TMPDIR'] ?? '/tmp').dev;
 
 test(
-  'A trash that is on another volume has everything stay, and names it',
+  'If the trash is on another volume, all devices stay and are reported',
   { skip: !hasOtherVolume && 'there is no other volume' },
   async (t) => {
     const here = await keptDevices(t);
@@ -292,7 +292,7 @@ test(
   },
 );
 
-test('Records that are damaged, forged or of another device make nothing older than it is', async (t) => {
+test('A damaged, forged or foreign record does not make a device older', async (t) => {
   const here = await keptDevices(t);
   const old = { usedAt: here.clock.wall() - 2 * dayMs, sizes: null, measuredAt: 0 };
   const oldOf = (key: object): string => JSON.stringify({ ...key, ...old });
@@ -312,7 +312,7 @@ test('Records that are damaged, forged or of another device make nothing older t
     (file) => execFileSync('mkfifo', [file]),
   ];
   for (const [n, forge] of forgeries.entries()) {
-    // A fresh receiver knows nothing but the record; the file of the one that is gone holds one of somebody else.
+    // A new receiver knows only the records. The hall's own is gone, and a copy lies under a wrong name.
     const file = recordFile(here);
     await rm(file, { recursive: true, force: true });
     forge(file);
@@ -329,7 +329,7 @@ test('Records that are damaged, forged or of another device make nothing older t
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
 
-test('A record of a size beyond all sense has nobody’s builds go', async (t) => {
+test('A record with an absurd size does not cause any removal', async (t) => {
   const here = await keptDevices(t);
   await here.retentionService.close();
   const record = JSON.parse(await readFile(recordFile(here), 'utf8')) as object;
@@ -340,7 +340,7 @@ test('A record of a size beyond all sense has nobody’s builds go', async (t) =
   assert.deepEqual(report.removed, []);
 });
 
-test('A tree deeper than a path may be long goes, and counts as far as it can be named', async (t) => {
+test('A tree deeper than the longest path is removed', async (t) => {
   const here = await keptDevices(t);
   const name = 'd'.repeat(200);
   const home = process.cwd();
@@ -361,7 +361,7 @@ test('A tree deeper than a path may be long goes, and counts as far as it can be
   assert.deepEqual(await readdir(here.layout.trashDir), []);
 });
 
-test('After a clock that was a year ahead, what was used then is kept for a day and no longer', async (t) => {
+test('A device used while the clock was a year ahead is kept for a day and no longer', async (t) => {
   const here = await keptDevices(t);
   here.clock.jump(yearMs);
   const job = here.jobs.begin(mineKitchen);
@@ -377,7 +377,7 @@ test('After a clock that was a year ahead, what was used then is kept for a day 
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
 
-test('What was measured while the clock was a year ahead is measured anew and counts', async (t) => {
+test('A device measured while the clock was a year ahead is measured again', async (t) => {
   const here = await keptDevices(t);
   here.clock.jump(yearMs);
   here.jobs.end(here.jobs.begin(mineKitchen).id);
@@ -394,7 +394,7 @@ test('What was measured while the clock was a year ahead is measured anew and co
   assert.ok((await here.retentionService.retention.usage()).builds > 5_000_000);
 });
 
-test('A clock that is set back by a year has nothing go early, and nothing stay for that year', async (t) => {
+test('Setting the clock back a year makes no device go early or stay for that year', async (t) => {
   const here = await keptDevices(t);
   here.clock.jump(-yearMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
@@ -405,13 +405,13 @@ test('A clock that is set back by a year has nothing go early, and nothing stay 
   await here.assertCanaries();
 });
 
-test('A clock that is set forward by a year has nothing go that was used within the day', async (t) => {
+test('Setting the clock forward a year removes no device used within the day', async (t) => {
   const here = await keptDevices(t);
   here.clock.advance(hourMs);
   here.clock.jump(yearMs);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep({ dryRun: true })), []);
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
-  // And it is on record.
+  // The shifted times are recorded on disk.
   await here.retentionService.close();
   await here.restart();
   here.clock.advance(dayMs - 2 * hourMs);
@@ -420,18 +420,18 @@ test('A clock that is set forward by a year has nothing go that was used within 
   assert.equal((await here.retentionService.retention.sweep()).removed.length, 4);
 });
 
-test('A receiver that starts in 1970 takes nothing away, then or when it learns the time', async (t) => {
+test('A receiver that starts in 1970 removes nothing, then or when it learns the time', async (t) => {
   const here = await keptDevices(t);
   const today = here.clock.wall();
   await here.retentionService.close();
   here.clock.jump(1_000 - today);
   await here.restart();
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);
-  // Its records cannot be written, so what it has in mind is all that there is.
+  // Records cannot be written, so only those in memory remain.
   const { devicesDir } = here.layout;
   await rename(devicesDir, `${devicesDir}.away`);
   here.jobs.end(here.jobs.begin(mineKitchen).id);
-  // Behind the measurement, and so behind all writes.
+  // Waits for the measurement, and so for all writes.
   await here.retentionService.retention.setLimits({}).catch(() => {});
   await mkdir(devicesDir);
   here.clock.jump(today + hourMs - here.clock.wall());
@@ -439,14 +439,14 @@ test('A receiver that starts in 1970 takes nothing away, then or when it learns 
   assert.equal((await sweepNextDay(here)).removed.length, 4);
 });
 
-test('A dry run on a full disk names what a wet one takes, and no more', async (t) => {
+test('A dry run on a full disk reports exactly what a sweep would remove', async (t) => {
   let freeBytes = 1_000_000_000;
   const here = await keptDevices(t, { minFreeDiskBytes: 1_000_000, freeBytesOf: async () => freeBytes });
   here.clock.advance(dayMs - hourMs);
   for (const key of [theirKitchen, theirHall]) here.jobs.end(here.jobs.begin(key).id);
   await here.retentionService.retention.sweep();
   here.clock.advance(hourMs);
-  // What goes for its age is enough.
+  // Removing the expired devices frees enough.
   freeBytes = 999_000;
   const dry = await here.retentionService.retention.sweep({ dryRun: true });
   assert.deepEqual(removedIn(dry), [`${mine}/hall`, `${mine}/kitchen`]);

@@ -1,4 +1,4 @@
-/** A retentionService over a real disk with clocks that the test moves, played jobs, and a canary beside everything that is swept. */
+/** A retention service on a real disk with manual clocks, fake jobs, and canary files beside everything that is swept. */
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,23 +16,22 @@ import { defaultOptions } from '../support/options.js';
 
 export interface KeptPlace extends Omit<Place, 'usage'> {
   readonly jobs: PlayedJobs;
-  /** The present retentionService. */
+  /** The current service. */
   retentionService: RetentionService;
-  /** Another retentionService on the same disk. The one before is the test's to close, or to forget as after a crash. */
+  /** Opens another service on the same disk. The test closes the previous one, or drops it as a crash does. */
   restart(changes?: Partial<RetentionServiceDeps>): Promise<void>;
-  /** Makes a directory outside all that is swept, with a file that must live. */
+  /** Creates a directory outside the swept trees whose files must survive. */
   canary(name: string): Promise<string>;
   assertCanaries(): Promise<void>;
 }
 
-/** Without devices. */
 export async function keptPlace(
   t: Cleanups,
   changes: Partial<RetentionServiceDeps> = {},
 ): Promise<KeptPlace> {
   const { usage: _, ...place } = await emptyPlace(t);
   const canaries: string[] = [];
-  // Its timers never fall due: a test sweeps when it likes.
+  // Timers never fire: tests call `sweep` themselves.
   const clock = { ...place.clock, after: () => () => {} };
   const jobs = playedJobs();
   const here: KeptPlace = Object.assign(place, {
@@ -65,7 +64,7 @@ export async function keptPlace(
   return here;
 }
 
-/** With two devices of two peers each, all measured, and canaries beside each root. */
+/** Two peers with two measured devices each, and canaries beside each root. */
 export async function keptDevices(t: Cleanups, changes?: Partial<RetentionServiceDeps>): Promise<KeptPlace> {
   const here = await keptPlace(t, changes);
   for (const peer of [mine, other])

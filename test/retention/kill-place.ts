@@ -1,4 +1,4 @@
-/** The disk that processes share which build, sweep and are killed, and a retentionService on it as a receiver has one. */
+/** The directories shared by the processes of the kill tests, and a retention service on them. */
 import { join } from 'node:path';
 
 import { acquireLease } from '../../src/locks/lease.js';
@@ -31,7 +31,7 @@ export function realLeases(locksDir: string): UnderLease {
   };
 }
 
-/** To it, everything is old at once. */
+/** Its builds expire at once. */
 export async function impatientKeeper(base: string): Promise<RetentionService> {
   const paths = pathsIn(base);
   const { layout } = paths;

@@ -1,6 +1,6 @@
 /**
- * Rounds of receivers that are killed while they sweep and reset, with builds under way in another process on the same
- * disk. No build may lose a file; a clean start must tidy up what the kills have left.
+ * Kills receivers while they sweep and reset, with builds running in another process on the same disk. No build may lose
+ * a file, and a clean start must remove the leftovers of the kills.
  */
 import assert from 'node:assert/strict';
 import { fork, type ChildProcess } from 'node:child_process';
@@ -22,18 +22,18 @@ import type { BuildsReport } from './build-worker.js';
 import { impatientKeeper, pathsIn } from './kill-place.js';
 import { keyOf, mine } from './place.js';
 
-/** The latest moment of a kill after a sweeper has begun, or after it has moved something to the trash. */
+/** Maximum delay of a kill after a sweeper has begun, or after it has moved something to the trash. */
 const spreadMs = { any: 1_500, trash: 15 };
 const trashDeadlineMs = 5_000;
-/** Devices that nobody builds, so that each sweeper has something to take away without waiting for a lease. */
+/** Devices without builds, so that each sweeper can remove something without waiting for a lease. */
 const idle = ['cellar', 'garage', 'shed'].map((name) => keyOf(mine, name));
 const idleFiles = 150;
-/** Sweepers that are up before their turn comes: to start one takes longer than its round. */
+/** Sweepers started in advance: starting one takes longer than its round. */
 const ahead = 2;
 
 export interface KillReport extends BuildsReport {
   readonly kills: number;
-  /** Those in the middle of a removal. */
+  /** Kills in the middle of a removal. */
   readonly killsWithTrash: number;
 }
 
@@ -67,7 +67,7 @@ export async function sweepersAreKilled(t: Cleanups, chance: Chance, rounds: num
     }
   }
 
-  /** Half of the kills come at any moment, half while something is being removed. */
+  /** Half of the kills come at a random moment, half during a removal. */
   async function momentOfKill(): Promise<null> {
     const isAimed = chance.below(2) === 0;
     const isThere = async (): Promise<boolean> => (await readdir(trashDir)).length > trash;

@@ -1,6 +1,6 @@
 /**
- * What must hold of the builds whatever comes in whatever order: the truth beside the retentionService, from true time and from
- * walks of the disk, and the checks of the two against each other.
+ * A model of the builds, based on true time and walks of the disk, and the checks that compare the retention service
+ * with it after any order of events.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
@@ -23,27 +23,27 @@ export const keys: readonly RemoteKey[] = [mine, other].flatMap((peer) =>
 );
 const minuteMs = 60_000;
 const dayMs = 1_440 * minuteMs;
-/** Uses are on record to the minute. */
+/** Uses are recorded to the minute. */
 const lostMs = minuteMs + 1;
 
 export interface World {
   readonly here: KeptPlace;
-  /** Device by device, when it was used last, of the steady clock. */
+  /** Last use of each device, by the steady clock. */
   readonly uses: Map<string, number>;
-  /** By how much the wall clock was set since the retentionService has looked at it. */
+  /** How far the wall clock was set since the service last read it. */
   unheededMs: number;
-  /** The next removal is the last act of its receiver. */
+  /** The receiver dies in its next removal. */
   death: Death | null;
-  /** Resolves when the present receiver dies. */
+  /** Resolves when the current receiver dies. */
   died: Promise<void>;
-  /** What dead receivers have left in the trash. */
+  /** Number of trash entries left by dead receivers. */
   deadTrash: number;
-  /** Until then, of the steady clock, figures may be those from before a death; then all has been measured anew. */
+  /** Until then, by the steady clock, sizes can predate a death; after that, all were measured again. */
   staleUntil: number;
   /** The steady clock. */
   now(): number;
   nameOf(key: RemoteKey): string;
-  /** Notes a use that the retentionService is told of as well. */
+  /** Records a use that the service also sees. */
   use(key: RemoteKey): void;
   onDisk(): RemoteKey[];
   bytes(keys: readonly RemoteKey[]): Promise<number>;
@@ -51,7 +51,7 @@ export interface World {
 
 export async function createModelWorld(t: Cleanups): Promise<World> {
   const underLease: UnderLease = async (_key, _reason, work) => {
-    // Read once: another life may begin meanwhile.
+    // Read once: another receiver can start in the meantime.
     const { death } = world;
     const die = (): Promise<never> => {
       tellDeath();
@@ -92,17 +92,17 @@ export async function createModelWorld(t: Cleanups): Promise<World> {
 
 let tellDeath = (): void => {};
 
-/** One world lives at a time. */
+/** Only one world exists at a time. */
 function nextDeath(): Promise<void> {
   return new Promise((resolve) => (tellDeath = resolve));
 }
 
-/** Another receiver begins on the disk; the one before has died, or ended well. */
+/** Starts another receiver on the disk after the previous one died or closed. */
 export async function restart(world: World, { hasDied }: { readonly hasDied: boolean }): Promise<void> {
   const { here } = world;
   const limits = here.retentionService.retention.limits();
   here.jobs.hush();
-  // What it had yet to write, of a step of the clock above all, is lost with it.
+  // Its pending writes are lost, above all those of a clock change.
   if (hasDied) {
     world.uses.clear();
     world.deadTrash = (await readdir(here.layout.trashDir)).length;
@@ -110,21 +110,21 @@ export async function restart(world: World, { hasDied }: { readonly hasDied: boo
   } else await here.retentionService.close();
   world.death = null;
   world.died = nextDeath();
-  // Nobody is left who could tell that the clock was set.
+  // No receiver remains that could detect the clock change.
   if (world.unheededMs > 0) world.uses.clear();
   for (const [name, usedAt] of world.uses) world.uses.set(name, usedAt - lostMs);
   world.unheededMs = 0;
   await here.restart({ retention: limits });
 }
 
-/** Work that a death may cut short; null then, and another receiver has begun. */
+/** Runs work that a death can interrupt; returns null then, and the caller restarts. */
 export async function survive<T>(world: World, work: () => Promise<T>): Promise<T | null> {
   const result = await Promise.race([work(), world.died.then(() => null)]);
   if (result !== null) world.unheededMs = 0;
   return result;
 }
 
-/** Waits for what the end of a job has begun; a quota may have others go, or the receiver die. */
+/** Waits for the work that the end of a job starts: a quota can remove other devices, or the receiver can die. */
 export async function settled(world: World): Promise<void> {
   const { jobs, retentionService } = world.here;
   const before = world.onDisk();
@@ -142,7 +142,7 @@ function isDue(world: World, key: RemoteKey): boolean {
   );
 }
 
-/** Of a wet sweep: what it has taken away was to go, and what had to go is gone. `before`: what was there. */
+/** Checks that a sweep removed exactly what it should. `before` lists the devices that were there. */
 export async function assertSwept(
   world: World,
   before: readonly Sized[],
@@ -152,7 +152,11 @@ export async function assertSwept(
   const { maxBuildBytes, maxBuildBytesPerPeer } = here.retentionService.retention.limits();
   const after = world.onDisk().map(nameOf);
   const gone = before.filter(({ key }) => !after.includes(nameOf(key)));
-  assert.deepEqual(namesIn(report), gone.map(({ key }) => nameOf(key)).toSorted(), 'the report is true');
+  assert.deepEqual(
+    namesIn(report),
+    gone.map(({ key }) => nameOf(key)).toSorted(),
+    'the report matches the disk',
+  );
   const fits = (list: readonly Sized[]): boolean =>
     sum(list) <= (maxBuildBytes ?? Infinity) &&
     [mine, other].every(
@@ -200,7 +204,7 @@ function namesIn({ removed }: SweepReport): string[] {
     .toSorted();
 }
 
-/** Within one in a hundred of a walk, device by device. */
+/** Checks that each device's reported size is within 1 % of a walk. */
 export async function assertUsage(world: World): Promise<void> {
   if (world.now() < world.staleUntil) return;
   const { peers, builds } = await world.here.retentionService.retention.usage();
@@ -216,7 +220,7 @@ export async function assertUsage(world: World): Promise<void> {
   assert.ok(Math.abs(builds - all) <= all / 100, `all: ${builds} for ${all}`);
 }
 
-/** Nobody does anything for as long as things are kept: all limits hold, and nothing is left. */
+/** Checks that everything expires after `buildTtlMs` without use. */
 export async function assertQuiet(world: World): Promise<void> {
   const { here } = world;
   const { retention } = here.retentionService;
@@ -225,10 +229,14 @@ export async function assertQuiet(world: World): Promise<void> {
   await assertUsage(world);
   here.clock.advance(retention.limits().buildTtlMs + 2 * minuteMs);
   await retention.sweep();
-  assert.deepEqual(world.onDisk(), [], 'what nobody uses goes');
+  assert.deepEqual(world.onDisk(), [], 'unused builds are removed');
   assert.deepEqual(await readRecords(here.layout.devicesDir), []);
   assert.equal((await retention.usage()).builds, 0);
-  assert.equal((await readdir(here.layout.trashDir)).length, world.deadTrash, 'only the dead leave trash');
+  assert.equal(
+    (await readdir(here.layout.trashDir)).length,
+    world.deadTrash,
+    'only dead receivers leave trash',
+  );
   await here.assertCanaries();
 }
 

@@ -1,11 +1,11 @@
-/** Whose jobs stand under an id, when another receiver decides about the id. */
+/** How jobs are forgotten when another receiver changes the key of their id. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { createKeyChangeGuard } from '../../src/retention/peer-data.js';
 import { mine, other } from './place.js';
 
-test('Jobs are forgotten once for another key, tried again when that fails, and never for the same key', async () => {
+test('Jobs are forgotten once after a key change, again after a failure, and never for the same key', async () => {
   let table = [
     { dashboardId: mine, pin: 'a' },
     { dashboardId: other, pin: 'b' },

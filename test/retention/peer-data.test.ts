@@ -1,4 +1,4 @@
-/** Whose data is under an id: another key must never find it, whatever came in the way of its removal. */
+/** Who owns the data under an id: another key must never find it, whatever prevented its removal. */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ interface World {
   readonly ownersDir: string;
   readonly removed: DashboardId[];
   isGone: boolean;
-  /** A fresh one on the same directory, as after a restart. */
+  /** Opens the same directory again, as after a restart. */
   open(): Owners;
 }
 
@@ -40,17 +40,17 @@ async function world(t: TestContext): Promise<World> {
   return here;
 }
 
-test('Data that was kept stays for its own key, also after a restart, and is removed before another key gets the id', async (t) => {
+test('Data stays for its own key, even after a restart, and is removed before another key gets the id', async (t) => {
   const here = await world(t);
   await here.open().claim(id, pin);
-  assert.deepEqual(here.removed, [id], 'nobody knew whose it was');
+  assert.deepEqual(here.removed, [id], 'the owner was unknown');
   await here.open().claim(id, pin);
   assert.deepEqual(here.removed, [id]);
   await here.open().claim(id, otherPin);
   assert.deepEqual(here.removed, [id, id]);
 });
 
-test('A key is refused as long as what another one has left cannot be removed', async (t) => {
+test('A key is refused while the data of another key cannot be removed', async (t) => {
   const here = await world(t);
   await here.open().claim(id, pin);
   here.isGone = false;
@@ -60,7 +60,7 @@ test('A key is refused as long as what another one has left cannot be removed', 
   await here.open().claim(id, otherPin);
 });
 
-test('A removal that left something behind is made good before another key gets the id', async (t) => {
+test('An incomplete removal is completed before another key gets the id', async (t) => {
   const here = await world(t);
   const owners = here.open();
   await owners.claim(id, pin);
@@ -72,7 +72,7 @@ test('A removal that left something behind is made good before another key gets 
   assert.deepEqual(here.removed, [id]);
 });
 
-test('Ids that some file systems do not tell apart are one, so neither finds what the other has left', async (t) => {
+test('Ids that differ only in case share one owner, so neither finds the other’s data', async (t) => {
   const here = await world(t);
   await here.open().claim(id, pin);
   here.removed.length = 0;
@@ -81,7 +81,7 @@ test('Ids that some file systems do not tell apart are one, so neither finds wha
   assert.deepEqual(here.removed, [twin, id]);
 });
 
-test('A peer that was approved before there were records keeps its data; one whose id is on record for another key does not', async (t) => {
+test('A peer approved before owner records existed keeps its data, unless another key owns it', async (t) => {
   const here = await world(t);
   await here.open().adopt(id, pin);
   assert.deepEqual(here.removed, []);
@@ -89,7 +89,7 @@ test('A peer that was approved before there were records keeps its data; one who
   assert.deepEqual(here.removed, [id]);
 });
 
-test('A record that is damaged is nobody’s, and its data goes', async (t) => {
+test('A damaged record has no owner, and its data is removed', async (t) => {
   const here = await world(t);
   await here.open().claim(id, pin);
   const [name = ''] = await readdir(here.ownersDir);
@@ -99,7 +99,7 @@ test('A record that is damaged is nobody’s, and its data goes', async (t) => {
   assert.deepEqual(here.removed, [id]);
 });
 
-test('A newcomer waits for the removal that is under way, so that it cannot reach what he builds', async (t) => {
+test('A new peer waits for a running removal, which so cannot reach its builds', async (t) => {
   const here = await world(t);
   const done: string[] = [];
   let finish = (): void => {};

@@ -1,4 +1,4 @@
-/** Devices of peers on a real disk, with all that retention keeps of them, and leases that can be watched and refused. */
+/** Devices on a real disk with their retention records, and leases that tests can observe and refuse. */
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -26,12 +26,12 @@ export interface Place {
   readonly usage: DeviceUsageLog;
   readonly log: typeof log;
   readonly underLease: UnderLease;
-  /** Devices whose lease was had, in order. */
+  /** Devices whose lease was acquired, in order. */
   readonly leased: string[];
-  /** Devices whose lease is somebody else's. */
+  /** Devices whose lease another owner holds. */
   readonly held: Set<string>;
   readonly clock: ManualClock;
-  /** Called while the lease of a device is held, before the work. */
+  /** Called under the lease, before the work. */
   onLease: (key: RemoteKey) => void;
   list(peer: string, device: string): Promise<string[]>;
 }
@@ -48,7 +48,7 @@ const files = [
   'idedata/k.json',
 ];
 
-/** A device's directory with some of all that lies in one. */
+/** Creates a device's directory with files of every kind. */
 export async function plant(layout: Layout, key: RemoteKey, buildBytes = 10_000): Promise<void> {
   const subtree = layout.subtree(key);
   for (const name of [...files, '.unfinished', 'out/of/the/way']) {
@@ -79,7 +79,7 @@ export async function emptyPlace(t: Cleanups): Promise<Place> {
   return Object.assign(here, { usage: await openDeviceUsage(here) });
 }
 
-/** With two devices of two peers each. */
+/** Two peers with two devices each. */
 export async function place(t: Cleanups): Promise<Place> {
   const here = await emptyPlace(t);
   for (const peer of [mine, other])

@@ -1,4 +1,4 @@
-/** Jobs that build nothing: a test says which of them begin, end and are fetched, and everybody is told. */
+/** Fake jobs: tests begin, end and fetch them, and subscribers receive the events. */
 import type { JobEvent } from '../../src/jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { RemoteKey } from '../../src/paths/index.js';
@@ -7,11 +7,11 @@ import { exampleRecord } from '../../src/testing/example-record.js';
 
 export interface PlayedJobs extends Omit<RetentionServiceDeps['jobs'], 'list'> {
   list(): JobRecord[];
-  /** Takes a job of the device in, as one that waits. */
+  /** Adds a queued job of the device. */
   begin(key: RemoteKey): JobRecord;
   end(id: string): void;
   fetch(id: string): void;
-  /** Forgets who listens, as the end of their process does. */
+  /** Drops all subscribers, as the end of their process does. */
   hush(): void;
 }
 

@@ -1,4 +1,4 @@
-/** Whether an upload can have room, at the byte where that changes. */
+/** Whether an upload fits, tested at the exact byte of each limit. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -13,7 +13,7 @@ function device(peer: typeof mine, name: string, build: number | null): DeviceRe
   return { ...keyOf(peer, name), usedAt: 0, measuredAt: 0, sizes };
 }
 
-/** What the receiver says to `mine`; the devices of `busy` are in use. */
+/** The answer to `mine` while the devices of `busy` are in use. */
 function answer(
   bytes: number,
   { records, ...facts }: Partial<RoomFacts> & { readonly records?: readonly DeviceRecord[] },
@@ -29,27 +29,27 @@ function answer(
   return noRoomFor(mine, bytes, known)?.reason ?? null;
 }
 
-test('Without limits, and where the free room is not known, there is room', () => {
+test('An upload fits without limits, and when the free space is unknown', () => {
   assert.equal(answer(2 ** 40, {}), null);
   assert.equal(answer(2 ** 40, { minFreeDiskBytes: 1 }), null);
-  assert.equal(answer(2 ** 40, { freeBytes: 0 }), null, 'the watch over the disk is off');
+  assert.equal(answer(2 ** 40, { freeBytes: 0 }), null, 'the check of free disk space is off');
 });
 
-test("A peer's limit counts what is under way for it, and nothing of others", () => {
+test("A peer's limit counts its own busy devices only", () => {
   const limits = { ...noLimits, maxBuildBytesPerPeer: 100 };
   const busy = [device(mine, 'a', 60), device(other, 'b', 1_000), device(mine, 'new', null)];
   assert.equal(answer(40, { limits }, busy), null);
   assert.equal(answer(41, { limits }, busy), 'quota_exceeded');
 });
 
-test('The limit of all counts what is under way for anybody', () => {
+test('The total limit counts the busy devices of all peers', () => {
   const limits = { ...noLimits, maxBuildBytes: 100 };
   const busy = [device(mine, 'a', 20), device(other, 'b', 40)];
   assert.equal(answer(40, { limits }, busy), null);
   assert.equal(answer(41, { limits }, busy), 'quota_exceeded');
 });
 
-test('What is not in use counts as room, for it goes when it must', () => {
+test('Idle devices count as free space, because they can be removed', () => {
   const busy = [device(mine, 'a', 60)];
   const records = [...busy, device(mine, 'idle', 500), device(other, 'idle', 500)];
   const limits = { maxBuildBytes: 100, maxBuildBytesPerPeer: 100 };
@@ -59,15 +59,15 @@ test('What is not in use counts as room, for it goes when it must', () => {
   assert.equal(answer(951, disk, busy), 'disk_full');
 });
 
-test('The words for the user name the limit, and no place of this machine', () => {
+test('The message for the user names the limit and no host path', () => {
   const limits = { ...noLimits, maxBuildBytesPerPeer: 2_500_000_000 };
   const facts = { taken: takenBy([], () => false), limits, freeBytes: null, minFreeDiskBytes: 0 };
-  assert.match(noRoomFor(mine, 3e9, facts)?.detail ?? '', /of this dashboard may take 2\.5 GB/);
+  assert.match(noRoomFor(mine, 3e9, facts)?.detail ?? '', /of this dashboard are limited to 2\.5 GB/);
   const full = { ...facts, limits: noLimits, freeBytes: 0, minFreeDiskBytes: 1 };
   assert.doesNotMatch(noRoomFor(mine, 1, full)?.detail ?? '/', /\//);
 });
 
-test('Who takes all the room with builds under way is refused more of it, and keeps nobody else out', () => {
+test('A peer whose busy devices use the whole limit is refused, and other peers are not', () => {
   const limits = { ...noLimits, maxBuildBytes: 1_000 };
   const room = (busy: readonly DeviceRecord[], bytes: number): string | null =>
     answer(bytes, { limits }, busy);

@@ -1,5 +1,5 @@
 /**
- * Which devices go when there is too much: a property of every set of devices. Covers src/retention/device-record.ts
+ * Which devices a quota removes, as a property of every set of devices. Covers src/retention/device-record.ts
  * and src/retention/device-usage.ts.
  */
 import assert from 'node:assert/strict';
@@ -35,7 +35,7 @@ const records = fc
 const limit = fc.option(fc.integer({ min: 0, max: 500 }));
 const sum = (list: readonly DeviceRecord[]): number => list.reduce((total, each) => total + bytesOf(each), 0);
 
-test('What goes is never in use, frees what it must where that is possible, and is no more than needed', () => {
+test('Chosen devices are never in use, free enough if possible, and are no more than needed', () => {
   fc.assert(
     fc.property(
       records,
@@ -63,7 +63,7 @@ test('What goes is never in use, frees what it must where that is possible, and 
           const own = sum(stay.filter((record) => record.dashboardId === id));
           if (perPeer !== null && own > perPeer) assert.ok(!couldGo(id));
         }
-        // The one that was used last would not have had to go if all fitted with it.
+        // The last used of them had to go: without its removal the rest would not fit.
         const last = chosen.at(-1);
         if (last !== undefined) assert.ok(!fits([...stay, last]) || chosen.length > 1);
       },
@@ -72,7 +72,7 @@ test('What goes is never in use, frees what it must where that is possible, and 
   );
 });
 
-test('The least recently used goes first, of the peer that is over its share', () => {
+test('The least recently used device of the peer above its share goes first', () => {
   const device = (peer: typeof mine, name: string, usedAt: number): DeviceRecord => ({
     ...keyOf(peer, name),
     ...{ usedAt, measuredAt: 1, sizes: { config: 0, build: 100, other: 0 } },
@@ -89,7 +89,7 @@ test('The least recently used goes first, of the peer that is over its share', (
   assert.deepEqual(names({ maxBuildBytes: 0 }), ['oldest', 'old', 'new']);
 });
 
-test('Who keeps within an equal share loses nothing to one who builds a great deal at once', () => {
+test('A peer within an equal share loses nothing to a peer that builds a lot at once', () => {
   fc.assert(
     fc.property(
       records.map((list) => list.map(({ record }) => record)),

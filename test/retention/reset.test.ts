@@ -1,4 +1,4 @@
-/** Devices that begin from nothing, on real trees, with a canary beside each and behind each planted link. */
+/** Resets of devices on real trees, with a canary behind each planted link. */
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { keyOf, mine, other, place } from './place.js';
 const rest = ['.config.from', 'config', 'storage'];
 const keys = [keyOf(mine, 'kitchen'), keyOf(mine, 'hall')];
 
-test("What was built for the peer goes, each device under its lease; configurations and the others' builds stay", async (t) => {
+test("A reset removes the peer's builds, each under its lease; configurations and other peers' builds stay", async (t) => {
   const here = await place(t);
   for (const key of keys) await here.usage.measure(key);
   const { removed, left } = await resetDevices(keys, {}, here);
@@ -25,7 +25,7 @@ test("What was built for the peer goes, each device under its lease; configurati
   for (const { bytes } of removed) assert.ok(bytes >= 10_000, String(bytes));
 });
 
-test('A dry run says what would be freed, takes no lease and touches nothing', async (t) => {
+test('A dry run reports what a reset would free, acquires no lease and changes nothing', async (t) => {
   const here = await place(t);
   for (const key of keys) await here.usage.measure(key);
   const dry = await resetDevices(keys, { dryRun: true }, here);
@@ -36,7 +36,7 @@ test('A dry run says what would be freed, takes no lease and touches nothing', a
   assert.deepEqual(names(dry), names(wet));
 });
 
-test("A link is not followed, a file in a device's place is left, and what fails does not keep the rest from it", async (t) => {
+test("Links are not followed, a file in a device's place stays, and a failure does not stop the rest", async (t) => {
   const here = await place(t);
   const outside = join(here.base, 'outside');
   await mkdir(join(outside, 'build'), { recursive: true });
@@ -57,7 +57,7 @@ test("A link is not followed, a file in a device's place is left, and what fails
   for (const device of ['kitchen', 'hall']) assert.deepEqual(await here.list(mine, device), rest);
 });
 
-test('A device whose lease is not to be had is left as it is', async (t) => {
+test('A device whose lease is held elsewhere stays unchanged', async (t) => {
   const here = await place(t);
   here.held.add('kitchen');
   const { removed, left } = await resetDevices(keys, {}, here);
@@ -65,7 +65,7 @@ test('A device whose lease is not to be had is left as it is', async (t) => {
   assert.ok((await here.list(mine, 'kitchen')).includes('build'));
 });
 
-test('A reset ends between two devices when the receiver does, and says what it has left', async (t) => {
+test('A reset stops between two devices when the receiver closes, and reports the rest', async (t) => {
   const here = await place(t);
   const ending = new AbortController();
   here.onLease = () => ending.abort();

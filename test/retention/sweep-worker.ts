@@ -1,4 +1,4 @@
-/** Sweeps and resets everything that is not in use, again and again, until it is killed. */
+/** Sweeps and resets everything not in use, in a loop, until it is killed. */
 import process from 'node:process';
 
 import { messageOf } from '../../src/errors.js';

@@ -1,4 +1,4 @@
-/** Which devices go, on real trees; each race is provoked while the lease is held. */
+/** Which devices a sweep removes, on real trees; each race is provoked while the lease is held. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
@@ -13,7 +13,7 @@ import { keyOf, mine, other, place, type Place } from './place.js';
 const dayMs = 86_400_000;
 const live = new AbortController().signal;
 
-/** Sweeps what was not used for a day. */
+/** Sweeps devices not used for a day. */
 async function sweep(
   here: Place,
   changes: Partial<SweepDeps & { dryRun: boolean; signal: AbortSignal }> = {},
@@ -34,7 +34,7 @@ const namesOf = ({ removed }: SweepResult): string[] =>
     .toSorted();
 const whys = ({ left }: SweepResult): string[] => left.map(({ why }) => why);
 
-test('A device goes a day after its last use, with all that is in it; one that was used stays', async (t) => {
+test('A device is removed with all its files a day after its last use, and a used one stays', async (t) => {
   const here = await place(t);
   for (const { dashboardId, device } of here.usage.list()) await here.usage.measure({ dashboardId, device });
   here.clock.advance(dayMs - 1);
@@ -59,7 +59,7 @@ test('A device goes a day after its last use, with all that is in it; one that w
   assert.equal((await readdir(here.layout.devicesDir)).length, 1);
 });
 
-test('The log says what was removed, and of a dry run nothing', async (t) => {
+test('Removed devices are logged, except in a dry run', async (t) => {
   const here = await place(t);
   const log = recordingLog();
   here.clock.advance(dayMs);
@@ -72,7 +72,7 @@ test('The log says what was removed, and of a dry run nothing', async (t) => {
   );
 });
 
-test('A dry run names the same devices, takes no lease and touches nothing', async (t) => {
+test('A dry run reports the same devices, acquires no lease and changes nothing', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   const dry = await sweep(here, { dryRun: true });
@@ -81,7 +81,7 @@ test('A dry run names the same devices, takes no lease and touches nothing', asy
   assert.deepEqual(namesOf(await sweep(here)), namesOf(dry));
 });
 
-test('A device that is used between the look and the lease stays', async (t) => {
+test('A device used after it was chosen and before its lease is acquired stays', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   here.onLease = (key) => {
@@ -90,7 +90,7 @@ test('A device that is used between the look and the lease stays', async (t) => 
   assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/kitchen`]);
 });
 
-test('A use that only another receiver knows of counts, for it is on record', async (t) => {
+test('A use recorded by another receiver counts', async (t) => {
   const here = await place(t);
   const theirs = await openDeviceUsage(here);
   here.clock.advance(dayMs);
@@ -99,16 +99,20 @@ test('A use that only another receiver knows of counts, for it is on record', as
   assert.deepEqual(namesOf(await sweep(here)), [`${mine}/kitchen`, `${other}/hall`, `${other}/kitchen`]);
 });
 
-test('A device with a job that waits, or one whose lease somebody holds, stays and is named', async (t) => {
+test('A device with a queued job or a held lease stays and is reported', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   here.held.add('hall');
   const result = await sweep(here, { isBusy: (key) => key.dashboardId === mine && key.device === 'kitchen' });
   assert.deepEqual(namesOf(result), [`${other}/kitchen`]);
-  assert.deepEqual(whys(result).toSorted(), ['a job of it is under way', 'it is in use', 'it is in use']);
+  assert.deepEqual(whys(result).toSorted(), [
+    'the device has a queued or running job',
+    'it is in use',
+    'it is in use',
+  ]);
 });
 
-test('A peer whose directory is a link costs nobody else the sweep, and nothing behind the link goes', async (t) => {
+test('A peer directory that is a link stops no other removal, and nothing behind it is removed', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   const peerDir = dirname(here.layout.subtree(keyOf(mine, 'hall')));
@@ -124,7 +128,7 @@ test('A peer whose directory is a link costs nobody else the sweep, and nothing 
   assert.deepEqual((await readdir(elsewhere)).toSorted(), ['hall', 'kitchen']);
 });
 
-test('Links inside a device go themselves, and what they name stays', async (t) => {
+test('Links inside a device are removed, and their targets stay', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   const canary = join(here.base, 'canary');
@@ -153,7 +157,7 @@ test(
   },
 );
 
-test('A sweep that is ended stops between two devices', async (t) => {
+test('An aborted sweep stops between two devices', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   const stopping = new AbortController();
@@ -162,7 +166,7 @@ test('A sweep that is ended stops between two devices', async (t) => {
   assert.equal(result.removed.length, 1);
 });
 
-test('When the receiver ends, what is out of sight already waits for the next start, and nobody for it', async (t) => {
+test('When the receiver closes, files already in the trash wait for the next start', async (t) => {
   const here = await place(t);
   here.clock.advance(dayMs);
   const ending = new AbortController();
@@ -172,7 +176,7 @@ test('When the receiver ends, what is out of sight already waits for the next st
   assert.equal((await readdir(here.layout.trashDir)).length, 1);
 });
 
-test('A device whose measuring is ended keeps the figures that it had', async (t) => {
+test('A device whose measurement is aborted keeps its previous sizes', async (t) => {
   const here = await place(t);
   const key = keyOf(mine, 'hall');
   await here.usage.measure(key);

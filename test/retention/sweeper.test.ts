@@ -1,4 +1,4 @@
-/** When the sweeper works, and that nobody can give it more work than it can do. Covers src/retention/service.ts. */
+/** When the sweeper works, and that no peer can overload it. Covers src/retention/service.ts. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 
@@ -12,9 +12,9 @@ import { defaultOptions } from '../support/options.js';
 interface Played {
   readonly sweeper: Sweeper;
   readonly tell: (event: JobEvent) => void;
-  /** Devices that were measured, in order. */
+  /** Measured devices, in order. */
   readonly measured: string[];
-  /** How often the list of devices was asked for. */
+  /** How often the devices were listed. */
   readonly asked: () => number;
 }
 
@@ -59,7 +59,7 @@ async function play(t: TestContext): Promise<Played> {
   return { sweeper, tell: (event) => tell(event), measured, asked: () => asked };
 }
 
-test('A peer whose jobs end by the thousand has its device measured once and not a thousand times', async (t) => {
+test('A device whose jobs end by the thousand is measured once', async (t) => {
   const { sweeper, tell, measured } = await play(t);
   const end = (device: string): void => {
     const job = exampleRecord({ ...keyOf(mine, device), state: 'failed' });
@@ -74,7 +74,7 @@ test('A peer whose jobs end by the thousand has its device measured once and not
   assert.deepEqual(measured, ['hall', 'kitchen', 'hall']);
 });
 
-test('Of hundreds of uploads that are announced at once, only the first has what is there added up', async (t) => {
+test('Hundreds of uploads announced at once add up the disk usage only once', async (t) => {
   const { sweeper, asked } = await play(t);
   const before = asked();
   for (let n = 0; n < 300; n += 1) sweeper.noRoomFor(mine, 1_000);

@@ -1,4 +1,4 @@
-/** Shared tools on a real disk, with the real gates and locks; builds are entered and left by hand. */
+/** Shared tools on a real disk with real gates and locks; tests enter and leave builds themselves. */
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -24,16 +24,16 @@ export interface ToolPlace {
   readonly shelf: EvictableStore;
   readonly tools: ToolsDeps;
   readonly clock: ManualClock;
-  /** As another receiver, or after a restart. */
+  /** Opens the store again, as another receiver or after a restart. */
   again(): EvictableStore;
   /** Waits until a build of the platform may use its tools. */
   enter(platform: string): Promise<ToolchainGate>;
-  /** A build that succeeds; it finds or installs the tools in these directories. */
+  /** Runs a successful build that finds or installs the tools in these directories. */
   build(platform: string, ...directories: string[]): Promise<void>;
-  /** Some bytes in each of these directories. */
+  /** Writes some bytes into each of these directories. */
   fill(...directories: string[]): Promise<void>;
   entry(toolchain: string): Promise<EvictableEntry | undefined>;
-  /** The directories that are there. */
+  /** The existing tool directories. */
   list(): Promise<string[]>;
   /** The platforms whose tools are ready. */
   ready(): Promise<string[]>;
@@ -54,8 +54,8 @@ export async function toolPlace(base: string): Promise<ToolPlace> {
   const here: ToolPlace = {
     ...{ layout, directories, shelf, again, clock },
     tools: {
-      enterToolchain: (wish) => enterToolchain({ ...wish, ...shared, toolsDir: toolchainsDir }),
-      becomeInstaller: (wish) => becomeInstaller({ ...wish, ...shared }),
+      enterToolchain: (request) => enterToolchain({ ...request, ...shared, toolsDir: toolchainsDir }),
+      becomeInstaller: (request) => becomeInstaller({ ...request, ...shared }),
       ...{ paths, directories, log },
     },
     enter: (platform) => enter(buildOf(platform), { platform, framework: 'any', version: '1' }, here.tools),

@@ -1,4 +1,4 @@
-/** Installed releases that go and that stay, with real directories and the real locks of their environments. */
+/** Which installed releases are removed, with real directories and the real locks of their environments. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
@@ -27,11 +27,11 @@ interface Here {
   readonly layout: Layout;
   readonly shelf: EvictableStore;
   readonly start: number;
-  /** As another receiver, or after a restart. */
+  /** Opens the store again, as another receiver or after a restart. */
   again(): EvictableStore;
   plant(version: string, daysAgo?: number, bytes?: number): Promise<VenvPlace>;
   entry(version: string): Promise<EvictableEntry>;
-  /** The versions on the disk. */
+  /** The environments on the disk. */
   here(): Promise<string[]>;
 }
 
@@ -68,7 +68,7 @@ const order = (here: Here, changes: Partial<EvictionOrder> = {}): EvictionOrder 
   ...changes,
 });
 
-test('A release goes when nobody has used it for the time, and whole; the others stay', async (t) => {
+test('A release not used for ttlMs is removed completely, and the others stay', async (t) => {
   const here = await place(t);
   await here.plant('2026.9.1', 30);
   await here.plant('2026.10.0', 29);
@@ -83,7 +83,7 @@ test('A release goes when nobody has used it for the time, and whole; the others
   assert.deepEqual(await here.here(), ['esphome-2026.10.0']);
 });
 
-test('Of too much the least recently used go, as many as must', async (t) => {
+test('Above the limit the least recently used releases are removed, as few as suffice', async (t) => {
   const here = await place(t);
   for (const [version, days] of [
     ['2026.8.0', 3],
@@ -97,7 +97,7 @@ test('Of too much the least recently used go, as many as must', async (t) => {
   assert.deepEqual(await here.here(), ['esphome-2026.10.0', 'esphome-2026.9.0']);
 });
 
-test('A release is measured once, for the next start as well, and anew when it was installed anew', async (t) => {
+test('A release is measured once, even across restarts, and again when it is reinstalled', async (t) => {
   const here = await place(t);
   const at = await here.plant('2026.10.0');
   assert.equal((await here.entry('2026.10.0')).bytes, 0);
@@ -117,7 +117,7 @@ test('A release is measured once, for the next start as well, and anew when it w
   assert.equal((await here.entry('2026.10.0')).bytes >= 140_000, true);
 });
 
-test('One that was used between the look and the removal stays', async (t) => {
+test('A release used after it was listed stays', async (t) => {
   const here = await place(t);
   const at = await here.plant('2026.10.0', 40);
   const entry = await here.entry('2026.10.0');
@@ -126,7 +126,7 @@ test('One that was used between the look and the removal stays', async (t) => {
   assert.ok(existsSync(join(at.directory, 'ready', 'bin', 'esphome')));
 });
 
-test('One that somebody holds is said to be in use; who takes it up after the look keeps it as well', async (t) => {
+test('A release that is held is reported as in use, and one acquired after it was listed stays', async (t) => {
   const here = await place(t);
   const at = await here.plant('2026.10.0', 40);
   const entry = await here.entry('2026.10.0');
@@ -139,7 +139,7 @@ test('One that somebody holds is said to be in use; who takes it up after the lo
   assert.equal(await here.shelf.remove(entry), true);
 });
 
-test('One whose lock is held is left, and named', async (t) => {
+test('A release whose lock is held stays and is reported', async (t) => {
   const here = await place(t);
   const at = await here.plant('2026.10.0', 40);
   const lease = await acquireAt(at.lockDir, { reason: 'installing', timing, log });
@@ -149,7 +149,7 @@ test('One whose lock is held is left, and named', async (t) => {
   await lease.release();
 });
 
-test('A use that is not known, or cannot have been, is none of long ago', async (t) => {
+test('An unknown or impossible time of use does not count as old', async (t) => {
   const here = await place(t);
   const texts = ['', String(here.start + 40 * dayMs), '5000'];
   for (const [index, text] of texts.entries()) {
@@ -158,11 +158,11 @@ test('A use that is not known, or cannot have been, is none of long ago', async 
   }
   for (const { usedAt } of await here.shelf.list()) assert.ok(usedAt >= here.start);
   assert.deepEqual(await evict(here.shelf, order(here)), { removed: [], left: [] });
-  // It can be taken away all the same.
+  // It can still be removed.
   assert.equal(await here.shelf.remove(await here.entry('2026.10.1')), true);
 });
 
-test('What is half-made or none of ours is not listed, and a link in the place of one is not followed', async (t) => {
+test('Incomplete and foreign environments are not listed, and links in their place are not followed', async (t) => {
   const here = await place(t);
   const { venvsDir, receiverDir } = here.layout;
   await mkdir(join(venvsDir, 'esphome-2026.7.0', 'venv-half'), { recursive: true });

@@ -1,5 +1,5 @@
 /**
- * Toolchains that go and that stay; each race is provoked at its moment, and a canary lies behind each link. Covers
+ * Which toolchains are removed; each race is provoked at its moment, and a canary lies behind each link. Covers
  * src/toolchains/access.ts and src/toolchains/directories.ts.
  */
 import assert from 'node:assert/strict';
@@ -38,7 +38,7 @@ async function entryOf(here: ToolPlace, toolchain: string): Promise<EvictableEnt
 const namesOf = (entries: readonly Pick<EvictableEntry, 'item'>[]): string[] =>
   entries.map(({ item }) => (item.kind === 'toolchain' ? item.toolchain : item.kind)).toSorted();
 
-test('A toolchain goes when no build has used it for the time, and every platform in it is cold; others stay', async (t) => {
+test('A toolchain not used for ttlMs is removed, all its platforms become cold, and others stay', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf', 'platformio', 'ccache');
   await here.build('nrf52', 'sdk-nrf');
@@ -55,7 +55,7 @@ test('A toolchain goes when no build has used it for the time, and every platfor
   assert.deepEqual(await here.ready(), ['nrf52']);
   assert.deepEqual(await readdir(here.layout.trashDir), []);
 
-  // Several platforms share this one.
+  // Several platforms share this directory.
   await here.build('bk72xx');
   assert.equal(await here.shelf.remove(await entryOf(here, 'platformio')), true);
   assert.deepEqual([await here.list(), await here.ready()], [['ccache', 'sdk-nrf'], []]);
@@ -64,7 +64,7 @@ test('A toolchain goes when no build has used it for the time, and every platfor
   await next.leave();
 });
 
-test('A use is noted when a build leaves, for what it may have used and is there, and not by the times of files', async (t) => {
+test('A build that leaves records a use of each existing directory it can have used, whatever the file times', async (t) => {
   const here = await place(t);
   const start = here.clock.wall();
   await here.build('esp8266', 'arduino8266', 'platformio', 'ccache', 'home');
@@ -100,7 +100,7 @@ test('A directory without a stamp counts as used now', async (t) => {
   assert.deepEqual(namesOf((await evict(here.again(), order(here))).removed), ['esp-idf']);
 });
 
-test('One that a build has used between the look and the removal stays, and is ready', async (t) => {
+test('A toolchain used after it was listed stays and is ready', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf');
   here.clock.advance(40 * dayMs);
@@ -110,7 +110,7 @@ test('One that a build has used between the look and the removal stays, and is r
   assert.deepEqual([await here.list(), await here.ready()], [['idf'], ['esp32']]);
 });
 
-test('While a build is in the gate, first or later, it is in use, and the build is not disturbed', async (t) => {
+test('A toolchain is in use while a first or later build is in the gate, and the build is not disturbed', async (t) => {
   const here = await place(t);
   const cold = await here.enter('esp32');
   await here.fill('idf', 'ccache');
@@ -133,7 +133,7 @@ test('While a build is in the gate, first or later, it is in use, and the build 
   assert.deepEqual([await here.list(), await here.ready()], [['ccache', 'idf'], ['esp32']]);
 });
 
-test('A first build of another platform in the same directory is in use of it, and one that is not known of all', async (t) => {
+test('A first build of another platform uses its shared directory, and one of an unknown platform uses all', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'platformio', 'sdk-nrf');
   for (const platform of ['bk72xx', 'unknown']) {
@@ -144,15 +144,15 @@ test('A first build of another platform in the same directory is in use of it, a
   }
 });
 
-test('A build that comes while its tools are taken away finds them cold', async (t) => {
+test('A build that starts while its tools are being removed finds them cold', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf');
   let coming: Promise<ToolchainGate> | undefined;
   const isWanted = async (): Promise<boolean> => {
-    // In the gate already, and about to show what it uses.
+    // The build is in the gate already, and about to register what it uses.
     const blocked = new Promise<void>((resolve) => {
       const { use } = here.directories;
-      here.tools.directories.use = (names, wish) => use(names, { ...wish, onBlocked: () => resolve() });
+      here.tools.directories.use = (names, request) => use(names, { ...request, onBlocked: () => resolve() });
     });
     coming = here.enter('esp32');
     await blocked;
@@ -166,15 +166,15 @@ test('A build that comes while its tools are taken away finds them cold', async 
   await gate?.leave();
 });
 
-test('A build whose tools have gone before it showed that it uses them enters anew, and alone', async (t) => {
+test('A build whose tools are removed before it registers its use enters again, and alone', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf');
   const { use } = here.directories;
   let times = 0;
-  here.tools.directories.use = async (names, wish) => {
+  here.tools.directories.use = async (names, request) => {
     times += 1;
     if (times === 1) assert.equal(await here.shelf.remove(await entryOf(here, 'esp-idf')), true);
-    return use(names, wish);
+    return use(names, request);
   };
   const gate = await here.enter('esp32');
   assert.deepEqual([gate.stamp, times], [null, 2]);
@@ -184,7 +184,7 @@ test('A build whose tools have gone before it showed that it uses them enters an
   assert.deepEqual(await here.ready(), ['esp32']);
 });
 
-test('Links are taken away themselves, and what they name stays', async (t) => {
+test('Links are removed, and their targets stay', async (t) => {
   const here = await place(t);
   const { toolchainsDir, receiverDir, trashDir } = here.layout;
   await here.build('esp32', 'idf', 'platformio');
@@ -201,7 +201,7 @@ test('Links are taken away themselves, and what they name stays', async (t) => {
   assert.equal((await readFile(join(elsewhere, 'bin', 'gcc'))).length, 50_000);
 });
 
-test('What is no toolchain is left, whatever its age, and reported by its place', async (t) => {
+test('An entry that is not a toolchain stays, whatever its age, and is reported by its path', async (t) => {
   const here = await place(t);
   const { toolchainsDir } = here.layout;
   await here.build('esp32', 'idf');
@@ -212,13 +212,13 @@ test('What is no toolchain is left, whatever its age, and reported by its place'
   assert.deepEqual(namesOf(removed), ['esp-idf']);
   const strange = (name: string): unknown => ({
     what: { kind: 'strange', place: `.receiver/toolchains/${name}` },
-    why: 'it is no toolchain',
+    why: 'it is not a toolchain',
   });
   assert.deepEqual(left, [strange('my-tools'), strange('notes.txt')]);
   assert.deepEqual(await here.list(), ['my-tools', 'notes.txt']);
 });
 
-test('A toolchain is measured once a day, or after a use, and its size is known at the next start', async (t) => {
+test('A toolchain is measured once a day or after a use, and its size survives a restart', async (t) => {
   const here = await place(t);
   const bytes = async (): Promise<number> => (await entryOf(here, 'esp-idf')).bytes;
   const grown = async (name: string): Promise<boolean> => {
@@ -251,14 +251,14 @@ test('A toolchain is measured once a day, or after a use, and its size is known 
   assert.deepEqual(await here.shelf.list(), []);
 });
 
-test('A measurement that is ended leaves no figure', async (t) => {
+test('An aborted measurement records no size', async (t) => {
   const here = await place(t);
   await here.fill('idf');
   await here.shelf.measure?.(AbortSignal.abort());
   assert.equal((await entryOf(here, 'esp-idf')).bytes, 0);
 });
 
-test('For room toolchains go and caches stay, which do not count; by their age caches go as well', async (t) => {
+test('The size limit removes toolchains and does not count caches, which are removed by age alone', async (t) => {
   const here = await place(t);
   await here.fill('ccache', 'home', 'host');
   await here.shelf.list();
@@ -275,14 +275,14 @@ test('For room toolchains go and caches stay, which do not count; by their age c
   assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), caches);
 });
 
-test('A cache that goes leaves the tools ready', async (t) => {
+test('Removing a cache leaves the tools ready', async (t) => {
   const here = await place(t);
   await here.build('esp32', 'idf', 'ccache');
   assert.equal(await here.shelf.remove(await entryOf(here, 'ccache')), true);
   assert.deepEqual([await here.list(), await here.ready()], [['idf'], ['esp32']]);
 });
 
-test('A build for the host, which is in no gate, uses the caches and no toolchain', async (t) => {
+test('A build for the host platform enters no gate, and uses the caches but no toolchain', async (t) => {
   const here = await place(t);
   await here.fill('ccache', 'platformio');
   await here.shelf.list();
@@ -304,7 +304,7 @@ test('A build for the host, which is in no gate, uses the caches and no toolchai
   assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), ['platformio']);
 });
 
-test('What a build in another process uses is in use here; when that dies it is not', async (t) => {
+test('A toolchain that a build in another process uses is in use here until that process dies', async (t) => {
   const base = await tempDir(t);
   const here = await toolPlace(base);
   await here.build('esp32', 'idf');

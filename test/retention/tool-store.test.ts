@@ -1,4 +1,4 @@
-/** What an operator of a whole receiver sees and does, with the stand-in compiler. */
+/** What an operator of a complete receiver with the stand-in compiler sees and does. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { pairedClient, startReceiver } from '../support/whole.js';
 
 const text = '# stand-in: tools\nesphome:\n  name: kitchen\nesp32:\n  board: x\n';
 
-test('An operator sees what devices share, also at the next start, and has it begin from nothing by its name', async (t) => {
+test('An operator sees shared tools, even after a restart, and resets them by name', async (t) => {
   const configDir = join(await tempDir(t), 'config');
   const { venvsDir, locksDir, toolchainsDir } = createPaths({ configDir }).layout;
   const place = placeOf({ venvsDir, locksDir, name: 'esphome-2026.9.1' });
@@ -47,20 +47,20 @@ test('An operator sees what devices share, also at the next start, and has it be
   const again = await startReceiver(t, { configDir });
   const after = again.receiver.retention;
   assert.equal((await after.usage()).tools, tools);
-  for (const [wish, path, item] of [
+  for (const [target, path, item] of [
     [{ toolchain: 'esp-idf' }, join(toolchainsDir, 'idf'), items[1]],
     [{ version: '2026.9.1' }, place.directory, items[0]],
   ] as const) {
-    const dry = await after.reset(wish, { dryRun: true });
+    const dry = await after.reset(target, { dryRun: true });
     assert.ok(existsSync(path));
-    const wet = await after.reset(wish);
+    const wet = await after.reset(target);
     assert.ok(!existsSync(path));
     assert.deepEqual(wet.removed, dry.removed);
     assert.deepEqual(
       wet.removed.map((removed) => removed.item),
       [item],
     );
-    await assert.rejects(after.reset(wish), { code: 'NOT_FOUND' });
+    await assert.rejects(after.reset(target), { code: 'NOT_FOUND' });
   }
   const { toolEntries: left } = await after.usage();
   assert.deepEqual(

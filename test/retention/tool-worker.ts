@@ -1,4 +1,4 @@
-/** A receiver as far as shared tools go, in a process of its own: enters as a build, takes away as an operator. */
+/** The shared tools of a receiver in a separate process: enters as a build, removes as an operator. */
 import process from 'node:process';
 
 import { isReceiverError } from '../../src/errors.js';
