@@ -106,9 +106,9 @@ test('A device with a queued job or a held lease stays and is reported', async (
   const result = await sweep(here, { isBusy: (key) => key.dashboardId === mine && key.device === 'kitchen' });
   assert.deepEqual(namesOf(result), [`${other}/kitchen`]);
   assert.deepEqual(whys(result).toSorted(), [
+    'it is in use',
+    'it is in use',
     'the device has a queued or running job',
-    'it is in use',
-    'it is in use',
   ]);
 });
 
