@@ -13,7 +13,7 @@ import { join, resolve } from 'node:path';
 
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
 import { isThere } from '../disk/open-regular.js';
-import { type Fence, openTrash, removeTree } from '../disk/remove.js';
+import { type PublishGuard, openTrash, removeTree } from '../disk/remove.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
@@ -38,7 +38,7 @@ export async function openBuildDir(
   paths: BuildPlaces,
   configuration: string,
   env: Readonly<Record<string, string>>,
-  lease: Fence,
+  lease: PublishGuard,
 ): Promise<BuildDir> {
   const subtree = paths.resolveDataDir(configuration);
   const mark = join(subtree, markName);
@@ -63,7 +63,11 @@ export async function openBuildDir(
 }
 
 /** Removes the build and its metadata; the configuration and the sidecar stay. Throws as {@link openBuildDir}. */
-export async function cleanBuildDir(paths: BuildPlaces, configuration: string, lease: Fence): Promise<void> {
+export async function cleanBuildDir(
+  paths: BuildPlaces,
+  configuration: string,
+  lease: PublishGuard,
+): Promise<void> {
   const trash = openTrash(paths.layout.trashDir);
   try {
     await setAsideBuild(paths, configuration, (path) => trash.move(path, lease));

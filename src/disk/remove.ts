@@ -92,18 +92,18 @@ export async function moveToTrash(path: string, trashDir: string): Promise<strin
   return target;
 }
 
-/** Lets an act through, or refuses it when it would be in the name of somebody who owns the place no more. */
-export interface Fence {
+/** Runs an act for the current owner of a directory, and throws when the ownership was lost. A lease is one. */
+export interface PublishGuard {
   publish<T>(act: () => Promise<T>): Promise<T>;
 }
 
 /**
- * One removal in two steps: what goes is moved out of sight, each thing by one rename, and deleted when nobody waits for
- * that any more. What a crash leaves in between, the next start deletes.
+ * Removes in two steps: `move` renames each item out of sight, `empty` deletes the items when no one waits for it. The next
+ * start deletes what a crash leaves in between.
  */
 export interface Trash {
-  /** False when nothing was there. Throws what the fence does, and system errors. */
-  move(path: string, fence: Fence): Promise<boolean>;
+  /** False when nothing was there. Throws what the guard throws, and system errors. */
+  move(path: string, guard: PublishGuard): Promise<boolean>;
   /** Deletes what was moved; ends early when the signal aborts, and then the next start deletes the rest. Throws system errors. */
   empty(signal?: AbortSignal): Promise<void>;
 }

@@ -9,7 +9,7 @@ import { readdir, rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
-import { type Fence, openTrash } from '../disk/remove.js';
+import { type PublishGuard, openTrash } from '../disk/remove.js';
 import { isReceiverError, systemCode } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
@@ -92,7 +92,7 @@ export function whyLeft(error: unknown): string {
 export type UnderLease = <T>(
   key: RemoteKey,
   reason: string,
-  work: (lease: Fence) => Promise<T>,
+  work: (lease: PublishGuard) => Promise<T>,
   deadlineMs?: number,
 ) => Promise<T>;
 

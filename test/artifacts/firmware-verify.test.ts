@@ -7,14 +7,14 @@ import { test, type TestContext } from 'node:test';
 
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
 import { verifyBuild } from '../../src/artifacts/firmware.js';
-import type { Fence } from '../../src/disk/remove.js';
+import type { PublishGuard } from '../../src/disk/remove.js';
 import { isReceiverError, messageOf } from '../../src/errors.js';
 import { createPaths, dashboardId, deviceFromFile, type Paths } from '../../src/paths/index.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { tempDir } from '../support/temp-dir.js';
 
 /** A lease that is not lost. */
-const held: Fence = { publish: (act) => act() };
+const held: PublishGuard = { publish: (act) => act() };
 
 interface Device {
   readonly paths: Paths;

@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
-import type { Fence } from '../../src/disk/remove.js';
+import type { PublishGuard } from '../../src/disk/remove.js';
 import { createPaths, type Paths } from '../../src/paths/index.js';
 import { exampleId } from '../support/hostile.js';
 import { tempDir } from '../support/temp-dir.js';
 
 /** A lease that is not lost. */
-const held: Fence = { publish: (act) => act() };
+const held: PublishGuard = { publish: (act) => act() };
 
 const configuration = `.esphome/.remote_builds/${exampleId}/kitchen/config/kitchen.yaml`;
 
@@ -67,7 +67,7 @@ test('A clean whose lease is lost goes no further: what it has moved is deleted,
   const { paths, subtree } = await device(t, 'build/kitchen');
   await openBuildDir(paths, configuration, {}, held);
   let moves = 0;
-  const lost: Fence = {
+  const lost: PublishGuard = {
     publish(act) {
       moves += 1;
       return moves > 1 ? Promise.reject(new Error('the lease is lost')) : act();

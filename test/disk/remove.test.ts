@@ -5,7 +5,7 @@ import { chmod, link, mkdir, readdir, symlink, truncate, writeFile } from 'node:
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { type Fence, moveToTrash, openTrash, removeTree } from '../../src/disk/remove.js';
+import { type PublishGuard, moveToTrash, openTrash, removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
 import { tempDir } from '../support/temp-dir.js';
 
@@ -99,7 +99,7 @@ test('A walk stops when it is aborted, also within one directory', async (t) => 
 });
 
 /** What was moved before the lease was lost, and nothing after. */
-function lostAfter(moves: number): Fence {
+function lostAfter(moves: number): PublishGuard {
   let left = moves;
   return {
     publish(act) {

@@ -179,3 +179,34 @@ function lossyLogs(sources: Sources): string[] {
       .map(([call]) => `${path}: ${call}`),
   );
 }
+
+test('No exported type has the name of another type', () => {
+  assert.deepEqual(repeatedTypes(readSources('src')), []);
+});
+
+test('A planted type of the same name is found, whether or not the other is exported', () => {
+  const found = (other: string): string[] =>
+    repeatedTypes(
+      new Map([
+        ['src/a.ts', 'export interface Session {}\n'],
+        ['src/b.ts', other],
+      ]),
+    );
+  const expected = ['Session stands in src/a.ts and src/b.ts'];
+  assert.deepEqual(found('export type Session = string;\n'), expected);
+  assert.deepEqual(found('interface Session {}\n'), expected);
+  assert.deepEqual(found('export class Session {}\n'), expected);
+  assert.deepEqual(found('export interface SessionEvent {}\n'), []);
+});
+
+function repeatedTypes(sources: Sources): string[] {
+  const places = new Map<string, { readonly path: string; readonly isExported: boolean }[]>();
+  for (const [path, text] of sources) {
+    for (const [, word, name = ''] of text.matchAll(/^(export )?(?:interface|type|class) (\w+)/gm)) {
+      places.set(name, [...(places.get(name) ?? []), { path, isExported: word !== undefined }]);
+    }
+  }
+  return [...places]
+    .filter(([, found]) => found.length > 1 && found.some(({ isExported }) => isExported))
+    .map(([name, found]) => `${name} stands in ${found.map(({ path }) => path).join(' and ')}`);
+}
