@@ -39,9 +39,12 @@ const leaseDeadlineMs = 30_000;
 /** Creates a receiver that is ready for connections. Throws `STATE` and system errors, with no part left running. */
 export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCore> {
   const ends = createDisposer();
+  /** Aborted before the ends run, which ends all waits for a device's lease. */
+  const closing = new AbortController();
   try {
-    return await assemble(options, ends);
+    return await assemble(options, ends, closing);
   } catch (error) {
+    closing.abort();
     await ends.dispose().catch((err: unknown) => {
       options.log.error({ err }, 'a part of a receiver that could not be made failed to end');
     });
@@ -50,9 +53,11 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
 }
 
 /** Each part registers its end as soon as it has started; the ends run in reverse order. */
-async function assemble(options: ResolvedOptions, ends: Disposer): Promise<ReceiverCore> {
-  /** Aborted first when the receiver closes, which ends all waits for a device's lease. */
-  const closing = new AbortController();
+async function assemble(
+  options: ResolvedOptions,
+  ends: Disposer,
+  closing: AbortController,
+): Promise<ReceiverCore> {
   const { log, stateDir } = options;
   const paths = pathsOf(options);
   const { layout } = paths;

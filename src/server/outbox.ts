@@ -7,6 +7,7 @@
  */
 import { realpath } from 'node:fs/promises';
 
+import { systemCode } from '../errors.js';
 import type { QueueStatus } from '../jobs/local-work.js';
 import type { JobRecord } from '../jobs/record.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
@@ -122,10 +123,19 @@ export function createPathStripper(
   };
 }
 
-/** The directories, which must exist, and their real paths: a compiler prints both. */
+/**
+ * The directories and their real paths: a compiler prints both. One that does not exist has no other path, as the home of
+ * an account without one. Throws other system errors: a path that cannot be resolved could not be stripped.
+ */
 export async function withRealPaths(directories: readonly string[]): Promise<string[]> {
-  // An account can have a home directory that does not exist.
-  const real = directories.map((directory) => realpath(directory).catch(() => directory));
+  const real = directories.map(async (directory) => {
+    try {
+      return await realpath(directory);
+    } catch (error) {
+      if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return directory;
+      throw error;
+    }
+  });
   return [...directories, ...(await Promise.all(real))];
 }
 

@@ -30,3 +30,11 @@ test('A directory behind a link is stripped under both of its paths', async (t) 
   const hide = createPathStripper(layout, await withRealPaths([join(base, 'alias')]));
   assert.equal(hide(`${base}/alias/x ${base}/real/y`, key), '…/x …/y');
 });
+
+test('A directory that does not exist stays as it is, and one that cannot be resolved is an error', async (t) => {
+  const base = await tempDir(t);
+  const missing = [join(base, 'nothing'), '/dev/null/home'];
+  assert.deepEqual(await withRealPaths(missing), [...missing, ...missing]);
+  await symlink('loop', join(base, 'loop'));
+  await assert.rejects(withRealPaths([join(base, 'loop')]), { code: 'ELOOP' });
+});
