@@ -32,20 +32,15 @@ export const defaultConnectBackTiming: ConnectBackTiming = Object.freeze({
 
 export const maxCalls = 4;
 
-interface Backoff {
-  /** The delay before the second attempt, plus or minus 20 %. It doubles with each further attempt. */
-  readonly firstMs: number;
-  readonly mostMs: number;
-}
-
-const usual: Backoff = { firstMs: 300_000, mostMs: 3_600_000 };
+/** `firstMs` is the delay before the second attempt, plus or minus 20 %. It doubles with each further attempt. */
+const usual = { firstMs: 300_000, mostMs: 3_600_000 };
 /** For a dashboard that is already probing this receiver. */
-const busy: Backoff = { firstMs: 30_000, mostMs: 300_000 };
+const busy = { firstMs: 30_000, mostMs: 300_000 };
 const jitter = 0.2;
 /** After this many failures in a row the delay is at its maximum, and the operator is warned. */
 const failuresToWarn = 5;
 
-export interface ConnectBackScheduleOptions {
+interface ConnectBackScheduleOptions {
   /** The approved peers. */
   readonly peers: () => readonly Peer[];
   readonly isConnected: (id: DashboardId) => boolean;
@@ -58,15 +53,6 @@ export interface ConnectBackScheduleOptions {
   readonly log: Log;
 }
 
-export interface ConnectBackSchedule {
-  /** Records that a peer's session was opened or closed. */
-  recordSession(id: DashboardId, connected: boolean): void;
-  /** Removes a revoked peer and ends its call. */
-  forget(id: DashboardId): void;
-  /** Ends all calls; resolves when none is running. */
-  stop(): Promise<void>;
-}
-
 /** The state of a peer without a session. */
 interface Silence {
   since: number;
@@ -76,17 +62,15 @@ interface Silence {
   failures: number;
 }
 
-interface Call {
-  readonly controller: AbortController;
-  readonly ended: Promise<void>;
-}
-
 /** Starts at once. A peer without a session since then counts as silent since then. */
-export function startConnectBackSchedule(options: ConnectBackScheduleOptions): ConnectBackSchedule {
+export function startConnectBackSchedule(options: ConnectBackScheduleOptions) {
   const { clock, random, timing, log } = options;
   const silences = new Map<DashboardId, Silence>();
   /** Until they end, even if they were cancelled. */
-  const calls = new Map<DashboardId, Call>();
+  const calls = new Map<
+    DashboardId,
+    { readonly controller: AbortController; readonly ended: Promise<void> }
+  >();
   let cancelSweep = (): void => {};
   sweep();
 
@@ -171,7 +155,7 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     }
   }
 
-  function backOff(peer: Peer, { firstMs, mostMs }: Backoff): void {
+  function backOff(peer: Peer, { firstMs, mostMs }: typeof usual): void {
     const silence = silenceOf(peer);
     silence.failures += 1;
     const first = firstMs * (1 - jitter + 2 * jitter * random());
@@ -180,18 +164,21 @@ export function startConnectBackSchedule(options: ConnectBackScheduleOptions): C
     log.warn({ dashboardId: peer.dashboardId }, 'call back failed several times in a row');
   }
 
+  /** Removes a revoked peer and ends its call. */
   function forget(id: DashboardId): void {
     calls.get(id)?.controller.abort();
     silences.delete(id);
   }
 
   return {
-    recordSession(id, connected) {
+    /** Records that a peer's session was opened or closed. */
+    recordSession(id: DashboardId, connected: boolean): void {
       if (connected) calls.get(id)?.controller.abort();
       restartSilence(id);
     },
     forget,
-    async stop() {
+    /** Ends all calls; resolves when none is running. */
+    async stop(): Promise<void> {
       cancelSweep();
       for (const { controller } of calls.values()) controller.abort();
       await Promise.all([...calls.values()].map(({ ended }) => ended));
@@ -216,20 +203,18 @@ export function isCallable({ address, connectBackPort }: Pick<Peer, 'address' | 
   return !uncallable.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
 }
 
-/** Opens a connection to a peer link at a literal address. Rejects when no one answers, and on abort. */
-export type Dial = (
-  where: { readonly host: string; readonly port: number },
-  signal: AbortSignal,
-) => Promise<Transport>;
-
 /** The receiver's own port, and how it opens connections. */
 export interface CallingPlace {
   readonly port: number;
-  readonly dial: Dial;
+  /** Opens a connection to a peer link at a literal address. Rejects when no one answers, and on abort. */
+  readonly dial: (
+    where: { readonly host: string; readonly port: number },
+    signal: AbortSignal,
+  ) => Promise<Transport>;
   readonly timing: ConnectBackTiming;
 }
 
-export interface ConnectBackOptions extends CallingPlace {
+interface ConnectBackOptions extends CallingPlace {
   readonly identity: KeyPair;
   readonly table: PeerTable;
   readonly pairing: PairingService;

@@ -9,26 +9,21 @@ import type { Clock } from '../async/clock.js';
 import type { ConnectionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 
-export interface PoolLimits {
-  readonly most: number;
-  /** The most from one network: an IPv4 address, or the first 64 bits of an IPv6 one. Default: `most`. */
-  readonly mostOfNetwork?: number;
-}
-
 /** Frees the place. Can be called repeatedly, and after an eviction. */
 export type ReleasePlace = () => void;
-
-export interface ConnectionPool {
-  /** Takes a place. If the pool is full, another connection is removed first and its `evict` is called. */
-  enter(address: string, evict: () => void): ReleasePlace;
-}
 
 interface PooledConnection {
   readonly network: string;
   readonly evict: () => void;
 }
 
-export function createConnectionPool({ most, mostOfNetwork = most }: PoolLimits): ConnectionPool {
+export function createConnectionPool({
+  most,
+  mostOfNetwork = most,
+}: {
+  most: number;
+  mostOfNetwork?: number;
+}) {
   /** The connections of each network, oldest first; the networks in the order of arrival. */
   const networks = new Map<string, Set<PooledConnection>>();
   let taken = 0;
@@ -60,7 +55,8 @@ export function createConnectionPool({ most, mostOfNetwork = most }: PoolLimits)
   }
 
   return {
-    enter(address, evict) {
+    /** Takes a place. If the pool is full, another connection is removed first and its `evict` is called. */
+    enter(address: string, evict: () => void): ReleasePlace {
       const network = networkOf(address);
       makeRoom(network);
       const connection = { network, evict };
@@ -81,26 +77,14 @@ export type StrangerLimits = Pick<
   'strangers' | 'strangersPerAddress' | 'handshakesPerSecond' | 'handshakeTimeoutMs'
 >;
 
-export interface StrangerPool {
-  /** As {@link ConnectionPool.enter}, or null when the network has begun too many handshakes. */
-  enter(address: string, evict: () => void): ReleasePlace | null;
-}
-
-export function createStrangerPool(limits: StrangerLimits, clock: Clock): StrangerPool {
+export function createStrangerPool(limits: StrangerLimits, clock: Clock) {
   const rate = createRateLimiter({ perSecond: limits.handshakesPerSecond, clock });
   const places = createConnectionPool({ most: limits.strangers, mostOfNetwork: limits.strangersPerAddress });
   return {
-    enter: (address, evict) => (rate.take(address) ? places.enter(address, evict) : null),
+    /** As `enter` of a connection pool, or null when the network has begun too many handshakes. */
+    enter: (address: string, evict: () => void): ReleasePlace | null =>
+      rate.take(address) ? places.enter(address, evict) : null,
   };
-}
-
-/**
- * A token bucket per network. A handshake costs the receiver two key agreements before it knows the caller, and a
- * stranger nothing, so the excess is dropped before that work.
- */
-export interface RateLimiter {
-  /** Takes a token. False when there is none. */
-  take(address: string): boolean;
 }
 
 /** The size of a burst: a household that reconnects after a power cut is not an attack. */
@@ -113,7 +97,11 @@ interface Bucket {
   at: number;
 }
 
-export function createRateLimiter({ perSecond, clock }: { perSecond: number; clock: Clock }): RateLimiter {
+/**
+ * A token bucket per network. A handshake costs the receiver two key agreements before it knows the caller, and a
+ * stranger nothing, so the excess is dropped before that work.
+ */
+export function createRateLimiter({ perSecond, clock }: { perSecond: number; clock: Clock }) {
   const burst = perSecond * burstSeconds;
   const buckets = new Map<string, Bucket>();
   const filled = ({ tokens, at }: Bucket, now: number): number =>
@@ -127,7 +115,8 @@ export function createRateLimiter({ perSecond, clock }: { perSecond: number; clo
   }
 
   return {
-    take(address) {
+    /** Takes a token. False when there is none. */
+    take(address: string): boolean {
       const now = clock.steady();
       const network = networkOf(address);
       const bucket = buckets.get(network) ?? { tokens: burst, at: now };
@@ -154,21 +143,18 @@ export function networkOf(address: string): string {
   return groups.slice(0, 4).join(':');
 }
 
+export type Uploads = ReturnType<typeof createUploads>;
+
 /**
  * Counts the uploads of each peer over all its connections. The data of a lost connection takes time to be removed, so
  * without the count a peer that reconnects again and again could have any number of half-written trees on disk.
  */
-export interface Uploads {
-  readonly maxUploadsPerPeer: number;
-  /** Counts an upload and returns its release, to be called once; undefined when the peer has too many. */
-  begin(peer: DashboardId): (() => void) | undefined;
-}
-
-export function createUploads(maxUploadsPerPeer: number): Uploads {
+export function createUploads(maxUploadsPerPeer: number) {
   const counts = new Map<DashboardId, number>();
   return {
     maxUploadsPerPeer,
-    begin(peer) {
+    /** Counts an upload and returns its release, to be called once; undefined when the peer has too many. */
+    begin(peer: DashboardId): (() => void) | undefined {
       const count = counts.get(peer) ?? 0;
       if (count >= maxUploadsPerPeer) return undefined;
       counts.set(peer, count + 1);

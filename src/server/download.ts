@@ -4,29 +4,16 @@
  */
 import { isReceiverError, quote } from '../errors.js';
 import { createRefusalLog } from '../log.js';
-import type { DashboardId } from '../paths/index.js';
-import { lowWaterBytes, type ReceiverChannel } from '../protocol/channel.js';
+import { lowWaterBytes } from '../protocol/channel.js';
 import type { ArtifactsReason } from '../protocol/constants.js';
 import { chunkBytes, inChunks } from '../protocol/transfer.js';
-import type { SessionPorts } from './ports.js';
+import type { PeerSessionDeps } from './ports.js';
 
 const maxDetailLength = 256;
 
-export interface DownloadHandler {
-  /** Answers a `download_artifacts`. Each peer has one download at a time. */
-  start(jobId: string): void;
-  isBusy(): boolean;
-  /** Stops the stream; resolves when its file is closed. */
-  end(): Promise<void>;
-}
+type DownloadHandlerDeps = Pick<PeerSessionDeps, 'dashboardId' | 'channel' | 'jobs' | 'clock' | 'log'>;
 
-export interface DownloadHandlerDeps extends Pick<SessionPorts, 'jobs' | 'clock' | 'log'> {
-  readonly dashboardId: DashboardId;
-  readonly channel: ReceiverChannel;
-}
-
-export function createDownloadHandler(parts: DownloadHandlerDeps): DownloadHandler {
-  const { dashboardId, channel, jobs, clock, log } = parts;
+export function createDownloadHandler({ dashboardId, channel, jobs, clock, log }: DownloadHandlerDeps) {
   const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
   let ended = false;
@@ -87,7 +74,8 @@ export function createDownloadHandler(parts: DownloadHandlerDeps): DownloadHandl
   }
 
   return {
-    start(jobId) {
+    /** Answers a `download_artifacts`. Each peer has one download at a time. */
+    start(jobId: string): void {
       if (running) return refuse(jobId, 'duplicate_download');
       const job = jobs.find(dashboardId, jobId);
       if (!job) return refuse(jobId, 'unknown_job');
@@ -95,7 +83,8 @@ export function createDownloadHandler(parts: DownloadHandlerDeps): DownloadHandl
       running = deliver(jobId, job.id).finally(() => (running = undefined));
     },
     isBusy: () => running !== undefined,
-    async end() {
+    /** Stops the stream; resolves when its file is closed. */
+    async end(): Promise<void> {
       ended = true;
       await running;
     },

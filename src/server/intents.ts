@@ -54,21 +54,12 @@ function callerOf({ hello, peerStaticKey, channel }: Responded): PairingCaller |
   return dashboardId && { ...hello, dashboardId, publicKey: peerStaticKey, address: channel.remoteAddress };
 }
 
-/** The receiver's abilities at the time of the answer. */
-export interface IntentBuilds {
-  /** The version of the installed ESPHome, empty if unknown. */
-  readonly version: string;
-  /** Whether other releases are installed on demand. */
-  readonly provisions: boolean;
-  /** Whether the caller can reset builds. */
-  readonly resets: boolean;
-}
-
+/** `version` is that of the installed ESPHome, empty if unknown. */
 export function answerOf(
   { response, reason }: IntentDecision,
   responded: Responded,
   about: ReceiverFacts,
-  { version, provisions, resets }: IntentBuilds,
+  { version, provisions, resets }: { version: string; provisions: boolean; resets: boolean },
 ): IntentAnswer {
   return {
     intent_response: response,

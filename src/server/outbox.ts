@@ -21,17 +21,9 @@ const frameBytes = 128;
 
 type JobFrame = FrameOf<'job_state_changed'> | FrameOf<'job_output'> | FrameOf<'queue_status'>;
 
-export interface Outbox {
-  state(frame: FrameOf<'job_state_changed'>): void;
-  /** Sends one line of a job's output, which includes its terminator. */
-  output(jobId: string, line: string): void;
-  /** Replaces a queued status, so only the latest is sent. */
-  queueStatus(frame: FrameOf<'queue_status'>): void;
-  /** Drops all queued frames. */
-  end(): void;
-}
+export type Outbox = ReturnType<typeof createOutbox>;
 
-export function createOutbox(channel: ReceiverChannel): Outbox {
+export function createOutbox(channel: ReceiverChannel) {
   const dropped = new Map<string, number>();
   let waiting: { frame: JobFrame; readonly bytes: number }[] = [];
   let waitingBytes = 0;
@@ -74,6 +66,7 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
     putLine(jobId, `[${missing} missing here: the connection was slower than the build]\n`);
   }
 
+  /** Drops all queued frames. */
   function end(): void {
     waiting = [];
     waitingBytes = 0;
@@ -81,11 +74,12 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
   }
 
   return {
-    state(frame) {
+    state(frame: FrameOf<'job_state_changed'>): void {
       sendNotice(frame.job_id);
       put(frame, frameBytes);
     },
-    output(jobId, line) {
+    /** Sends one line of a job's output, which includes its terminator. */
+    output(jobId: string, line: string): void {
       const limit = dropped.size > 0 ? maxWaitingBytes / 2 : maxWaitingBytes;
       if (waitingBytes + line.length > limit) {
         dropped.set(jobId, (dropped.get(jobId) ?? 0) + 1);
@@ -94,7 +88,8 @@ export function createOutbox(channel: ReceiverChannel): Outbox {
       sendNotice(jobId);
       for (const piece of outputPieces(line)) putLine(jobId, piece);
     },
-    queueStatus(frame) {
+    /** Replaces a queued status, so only the latest is sent. */
+    queueStatus(frame: FrameOf<'queue_status'>): void {
       const stale = waiting.find((item) => item.frame.type === 'queue_status');
       if (stale) stale.frame = frame;
       else put(frame, frameBytes);

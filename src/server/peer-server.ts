@@ -42,14 +42,9 @@ export interface PeerServerOptions extends SessionPorts {
   readonly connectionLimits: StrangerLimits;
 }
 
-export interface PeerServer {
-  /** Takes over a connection. Never throws. */
-  accept(transport: Transport): void;
-  /** Closes pairing, tells all peers that the receiver stops, and waits up to 5 s for their connections to close. */
-  close(): Promise<void>;
-}
+export type PeerServer = ReturnType<typeof createPeerServer>;
 
-export function createPeerServer(options: PeerServerOptions): PeerServer {
+export function createPeerServer(options: PeerServerOptions) {
   const { pairing, jobs, sessions, clock, log, connectionLimits } = options;
   const strangers = createStrangerPool(connectionLimits, clock);
   const warnRefused = createRefusalLog(log, clock);
@@ -64,6 +59,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     if (event.type === 'revoked') sessions.cutOff(event.dashboardId);
   });
 
+  /** Takes over a connection. Never throws. */
   function accept(transport: Transport): void {
     if (stopping.signal.aborted) return transport.destroy();
     const release = strangers.enter(transport.remoteAddress, () => transport.destroy());
@@ -143,6 +139,7 @@ export function createPeerServer(options: PeerServerOptions): PeerServer {
     return true;
   }
 
+  /** Closes pairing, tells all peers that the receiver stops, and waits up to 5 s for their connections to close. */
   async function close(): Promise<void> {
     stopping.abort();
     pairing.close();
@@ -172,17 +169,11 @@ function isCausedByPeer(error: unknown): boolean {
   return isReceiverError(error) && peerCodes.has(error.code);
 }
 
-interface JobFanOut {
-  /** Sends nothing more about a running job whose peer's id now means a newer one. */
-  mute(jobId: string): void;
-  stop(): void;
-}
-
 /**
  * Sends each event of a job to the session of its peer, under the peer's own id. Events during the peer's absence are not
  * repeated: it asks for its job again when it reconnects.
  */
-function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper): JobFanOut {
+function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper) {
   const muted = new Set<string>();
 
   function state(job: JobRecord): void {
@@ -202,5 +193,7 @@ function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathS
       for (const session of sessions.list()) session.outbox.queueStatus(frame);
     }
   });
-  return { mute: (jobId) => void muted.add(jobId), stop };
+  /** Sends nothing more about a running job whose peer's id now means a newer one. */
+  const mute = (jobId: string): void => void muted.add(jobId);
+  return { mute, stop };
 }

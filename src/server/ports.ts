@@ -8,7 +8,9 @@ import type { JobService } from '../jobs/job-service.js';
 import type { Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
+import type { ReceiverChannel } from '../protocol/channel.js';
 import type { AckReason } from '../protocol/constants.js';
+import type { Uploads } from './connection-limits.js';
 
 export type SessionJobs = Pick<
   JobService,
@@ -39,4 +41,15 @@ export interface SessionPorts {
   readonly resetBuilds?: ResetBuilds | undefined;
   readonly clock: Clock;
   readonly log: Log;
+}
+
+/** What one session and its transfers need. */
+export interface PeerSessionDeps extends SessionPorts {
+  readonly dashboardId: DashboardId;
+  /** The name of the peer, shown to operators with its jobs. */
+  readonly peerLabel: string;
+  readonly channel: ReceiverChannel;
+  readonly uploads: Uploads;
+  /** Stops all frames about a job. */
+  readonly mute: (jobId: string) => void;
 }

@@ -5,56 +5,30 @@
  */
 import { quote } from '../errors.js';
 import { createRefusalLog } from '../log.js';
-import type { DashboardId } from '../paths/index.js';
-import type { ReceiverChannel } from '../protocol/channel.js';
 import type { TerminateReason, ResetReason } from '../protocol/constants.js';
 import type { Parsed, ToReceiver } from '../protocol/frames.js';
 import { closeGraceMs, startHeartbeat } from '../protocol/heartbeat.js';
-import type { Uploads } from './connection-limits.js';
 import { createDownloadHandler } from './download.js';
 import { createOutbox, type Outbox } from './outbox.js';
-import type { SessionPorts } from './ports.js';
+import type { PeerSessionDeps } from './ports.js';
 import { createUploadHandler } from './upload.js';
 
 /** The limit of unread answers before the peer is disconnected. Frames without a request wait in the outbox instead. */
 const maxUnreadBytes = 1_048_576;
 
-export interface PeerSession {
-  readonly dashboardId: DashboardId;
-  readonly remoteAddress: string;
-  readonly outbox: Outbox;
-  /**
-   * Ends the session: with a final `terminate` frame of that reason, `closed` in good order without a frame, or `cut` at
-   * once. Only the first call has an effect. `reason` is for the log.
-   */
-  end(how: TerminateReason | 'closed' | 'cut', reason?: string): void;
-  /** Pings the peer. False when no frame arrives in that time. */
-  isAnswering(withinMs: number): Promise<boolean>;
-  /** Resolves when the connection has closed and nothing of the session is running. */
-  readonly ended: Promise<void>;
-}
-
-export interface PeerSessionDeps extends SessionPorts {
-  readonly dashboardId: DashboardId;
-  /** The name of the peer, shown to operators with its jobs. */
-  readonly peerLabel: string;
-  readonly channel: ReceiverChannel;
-  readonly uploads: Uploads;
-  /** Stops all frames about a job. */
-  readonly mute: (jobId: string) => void;
-}
+export type PeerSession = ReturnType<typeof openSession>;
 
 type Frame = Exclude<Parsed<ToReceiver>, { kind: 'malformed' }>;
 
 /** Opens the session on a channel that has answered `ok`. */
-export function openSession(parts: PeerSessionDeps): PeerSession {
+export function openSession(parts: PeerSessionDeps) {
   const { channel, clock, dashboardId, log } = parts;
   const outbox = createOutbox(channel);
   const endMalformed = (): void => end('malformed_frame');
   log.info({ dashboardId, label: parts.peerLabel, address: channel.remoteAddress }, 'session opened');
   const upload = createUploadHandler({ ...parts, outbox, endMalformed });
   const download = createDownloadHandler(parts);
-  const reset = createResetHandler({ ...parts, outbox, isBusy: () => upload.isBusy() || download.isBusy() });
+  const reset = createResetHandler(parts, outbox, () => upload.isBusy() || download.isBusy());
   const heartbeat = startHeartbeat({
     clock,
     ping: (nonce) => channel.send({ type: 'ping', nonce }),
@@ -66,6 +40,10 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
   let cancelCut = (): void => {};
   const openedAt = clock.steady();
 
+  /**
+   * Ends the session: with a final `terminate` frame of that reason, `closed` in good order without a frame, or `cut` at
+   * once. Only the first call has an effect. `reason` is for the log.
+   */
   function end(how: TerminateReason | 'closed' | 'cut', reason: string = how): void {
     if (ending) return;
     const seconds = Math.round((clock.steady() - openedAt) / 1_000);
@@ -80,6 +58,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
     else channel.terminate(how);
   }
 
+  /** Resolves when the connection has closed and nothing of the session is running. */
   const ended = new Promise<void>((resolve) => {
     channel.open({
       anyDecryptedFrame() {
@@ -152,6 +131,7 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
     }
   }
 
+  /** Pings the peer. False when no frame arrives in that time. */
   function isAnswering(withinMs: number): Promise<boolean> {
     // While the channel is paused, no answer can arrive.
     if (upload.isPaused()) return Promise.resolve(true);
@@ -170,25 +150,13 @@ export function openSession(parts: PeerSessionDeps): PeerSession {
   return { dashboardId, remoteAddress: channel.remoteAddress, outbox, end, isAnswering, ended };
 }
 
-interface ResetHandlerDeps extends PeerSessionDeps {
-  readonly outbox: Outbox;
-  /** Whether this session is transferring a bundle or a result. */
-  readonly isBusy: () => boolean;
-}
-
-interface ResetHandler {
-  start(jobId: string): void;
-  refuse(jobId: string, reason: ResetReason): void;
-  end(): Promise<void>;
-}
-
 /**
  * Handles `reset_build_env`, a request to remove builds (Device Builder 1.26). Device Builder empties the caches of all
  * dashboards, which can cost every other one its next hour; here the host decides what is removed, by default the peer's
  * own builds. The progress is reported as that of a job, under the id of the frame.
  */
-function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
-  const { dashboardId, channel, outbox, resetBuilds, isBusy, clock, log } = parts;
+function createResetHandler(parts: PeerSessionDeps, outbox: Outbox, isTransferring: () => boolean) {
+  const { dashboardId, channel, resetBuilds, clock, log } = parts;
   const warnRefused = createRefusalLog(log, clock);
   let running: Promise<void> | undefined;
 
@@ -211,17 +179,15 @@ function createResetHandler(parts: ResetHandlerDeps): ResetHandler {
   }
 
   return {
-    start(jobId) {
+    start(jobId: string): void {
       if (resetBuilds === undefined) return refuse(jobId, 'not_ready');
-      if (running || isBusy()) return refuse(jobId, 'busy');
+      if (running || isTransferring()) return refuse(jobId, 'busy');
       const reset = resetBuilds(dashboardId);
       if (reset === null) return refuse(jobId, 'busy');
       channel.send({ type: 'reset_build_env_ack', job_id: jobId, accepted: true });
       running = follow(jobId, reset).finally(() => (running = undefined));
     },
     refuse,
-    async end() {
-      await running;
-    },
+    end: () => running,
   };
 }

@@ -30,30 +30,19 @@ export type SessionEvent = ConnectionEvent | ClonesEvent;
 const replaceEveryMs = 60_000;
 const answerWithinMs = 5_000;
 
-export interface Sessions {
-  get(id: DashboardId): PeerSession | undefined;
-  list(): readonly PeerSession[];
-  /** Whether a client at this address can open the peer's session. Takes up to 5 s. */
-  isFree(id: DashboardId, newcomer: string): Promise<boolean>;
-  /** Makes this the peer's session, then ends the previous one. */
-  register(session: PeerSession): void;
-  /** Removes the session if it is still the peer's. */
-  remove(session: PeerSession): void;
-  /** Ends the session of a revoked peer at once. */
-  cutOff(id: DashboardId): void;
-  subscribe(listener: (event: SessionEvent) => void): () => void;
-}
+export type Sessions = ReturnType<typeof createSessions>;
 
-export function createSessions(clock: Clock, log: Log): Sessions {
+export function createSessions(clock: Clock, log: Log) {
   const byPeer = new Map<DashboardId, PeerSession>();
   /** When each peer's session was last replaced. */
   const replacedAt = new Map<DashboardId, number>();
   const events = createEmitter<SessionEvent>('sessions', log);
 
   return {
-    get: (id) => byPeer.get(id),
-    list: () => [...byPeer.values()],
-    async isFree(dashboardId, newcomer) {
+    get: (id: DashboardId): PeerSession | undefined => byPeer.get(id),
+    list: (): readonly PeerSession[] => [...byPeer.values()],
+    /** Whether a client at this address can open the peer's session. Takes up to 5 s. */
+    async isFree(dashboardId: DashboardId, newcomer: string): Promise<boolean> {
       const last = replacedAt.get(dashboardId);
       if (last === undefined) return true;
       if (clock.steady() - last >= replaceEveryMs) replacedAt.delete(dashboardId);
@@ -65,7 +54,8 @@ export function createSessions(clock: Clock, log: Log): Sessions {
       events.emit({ type: 'clones', dashboardId, addresses });
       return false;
     },
-    register(session) {
+    /** Makes this the peer's session, then ends the previous one. */
+    register(session: PeerSession): void {
       const { dashboardId } = session;
       const older = byPeer.get(dashboardId);
       byPeer.set(dashboardId, session);
@@ -74,13 +64,15 @@ export function createSessions(clock: Clock, log: Log): Sessions {
         older.end('superseded');
       } else events.emit({ type: 'session', dashboardId, connected: true });
     },
-    remove(session) {
+    /** Removes the session if it is still the peer's. */
+    remove(session: PeerSession): void {
       const { dashboardId } = session;
       if (byPeer.get(dashboardId) !== session) return;
       byPeer.delete(dashboardId);
       events.emit({ type: 'session', dashboardId, connected: false });
     },
-    cutOff: (id) => byPeer.get(id)?.end('cut', 'no longer approved'),
-    subscribe: (listener) => events.subscribe(listener),
+    /** Ends the session of a revoked peer at once. */
+    cutOff: (id: DashboardId) => byPeer.get(id)?.end('cut', 'no longer approved'),
+    subscribe: events.subscribe,
   };
 }

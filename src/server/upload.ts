@@ -11,45 +11,22 @@ import type { StagedBundle } from '../bundles/store.js';
 import { TraversalError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
 import { createRefusalLog } from '../log.js';
-import { deviceFromFile, fileName, type DashboardId, type FileName } from '../paths/index.js';
-import type { ReceiverChannel } from '../protocol/channel.js';
+import { deviceFromFile, fileName, type FileName } from '../paths/index.js';
 import type { AckReason } from '../protocol/constants.js';
 import type { FrameOf } from '../protocol/frames.js';
 import { announcementFault, createAssembler, type Assembler } from '../protocol/transfer.js';
 import { stateFrame, type Outbox } from './outbox.js';
-import type { Uploads } from './connection-limits.js';
-import type { SessionPorts } from './ports.js';
+import type { PeerSessionDeps } from './ports.js';
 
 /** Real ids have 12 characters; longer ones must not fill our memory. */
 const maxJobIdLength = 256;
 /** The number of uploads being finished at which reading pauses: each holds a directory and descriptors. */
 const mostUnfinished = 4;
 
-export interface UploadHandlerDeps extends SessionPorts {
-  readonly dashboardId: DashboardId;
-  readonly peerLabel: string;
-  readonly channel: ReceiverChannel;
+interface UploadHandlerDeps extends PeerSessionDeps {
   readonly outbox: Outbox;
-  readonly uploads: Uploads;
   /** Ends the session with `malformed_frame`. */
   readonly endMalformed: () => void;
-  /** Stops all frames about a job. */
-  readonly mute: (jobId: string) => void;
-}
-
-export interface UploadHandler {
-  header(frame: FrameOf<'submit_job'>): void;
-  chunk(frame: FrameOf<'submit_job_chunk'>): void;
-  /** Refuses a header or chunk with missing or wrong fields, and ends the session. */
-  invalid(type: 'submit_job' | 'submit_job_chunk', jobId: string): void;
-  /** Cancels the peer's job with this id after all earlier uploads. Ignores an unknown id. */
-  cancel(jobId: string): void;
-  /** Whether a bundle is being received or submitted. */
-  isBusy(): boolean;
-  /** Whether reading is paused until the disk catches up. */
-  isPaused(): boolean;
-  /** Drops an incomplete bundle; resolves when its files are removed. */
-  end(): Promise<void>;
 }
 
 interface IncomingUpload {
@@ -60,7 +37,7 @@ interface IncomingUpload {
   readonly release: () => void;
 }
 
-export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
+export function createUploadHandler(parts: UploadHandlerDeps) {
   const { dashboardId, channel, jobs, uploads, clock, log } = parts;
   const warnRefused = createRefusalLog(log, clock);
   const maxUnfinished = Math.min(mostUnfinished, uploads.maxUploadsPerPeer - 1);
@@ -238,16 +215,21 @@ export function createUploadHandler(parts: UploadHandlerDeps): UploadHandler {
   return {
     header,
     chunk,
-    invalid(type, jobId) {
+    /** Refuses a header or chunk with missing or wrong fields, and ends the session. */
+    invalid(type: 'submit_job' | 'submit_job_chunk', jobId: string): void {
       refuse(jobId, type === 'submit_job' ? 'invalid_header' : 'invalid_chunk');
       parts.endMalformed();
     },
-    cancel(jobId) {
+    /** Cancels the peer's job with this id after all earlier uploads. Ignores an unknown id. */
+    cancel(jobId: string): void {
       enqueue(async () => void jobs.cancelByPeer(dashboardId, jobId));
     },
+    /** Whether a bundle is being received or submitted. */
     isBusy: () => upload !== undefined || unfinished > 0,
+    /** Whether reading is paused until the disk catches up. */
     isPaused: () => pauses > 0,
-    async end() {
+    /** Drops an incomplete bundle; resolves when its files are removed. */
+    async end(): Promise<void> {
       ended = true;
       dropUpload();
       await steps.idle();
