@@ -26,14 +26,9 @@ export interface Publisher {
   withdraw(): Promise<void>;
 }
 
-export interface Announcer {
-  /** Announces a listener that has just been bound. Of several, the first with a reachable address is announced. */
-  begin(bound: Bound): void;
-  /** Resolves when the goodbye is sent, after two seconds at most. */
-  close(): Promise<void>;
-}
+export type Announcer = ReturnType<typeof createAnnouncer>;
 
-export interface AnnouncerOptions {
+interface AnnouncerOptions {
   readonly publisher: Publisher;
   readonly core: Pick<ReceiverCore, 'options' | 'pin' | 'esphomeVersion'>;
   /** Default: the port of the peer link. */
@@ -54,7 +49,7 @@ export function createAnnouncer({
   via,
   clock,
   networks = networkInterfaces,
-}: AnnouncerOptions): Announcer {
+}: AnnouncerOptions) {
   const { log, stateDir, friendlyName, haAddon } = core.options;
   const listeners: Bound[] = [];
   /** The announcement as JSON; null when nothing is announced, undefined when that is unknown. */
@@ -128,11 +123,13 @@ export function createAnnouncer({
   }
 
   return {
-    begin(bound) {
+    /** Announces a listener that has just been bound. Of several, the first with a reachable address is announced. */
+    begin(bound: Bound): void {
       if (closing !== null) return;
       listeners.push(bound);
       scheduleCheck();
     },
+    /** Resolves when the goodbye is sent, after two seconds at most. */
     close: () => (closing ??= Promise.resolve().then(end)),
   };
 }

@@ -25,11 +25,6 @@ export interface BonjourOptions {
 /** `taken`: another machine uses the name. `ended`: a newer request replaced this one. */
 type PublishOutcome = 'announced' | 'taken' | 'ended';
 
-interface Responder {
-  readonly outcome: Promise<PublishOutcome>;
-  end(how: { readonly goodbye: boolean }): Promise<void>;
-}
-
 type Library = typeof BonjourClass;
 type Service = ReturnType<BonjourClass['publish']>;
 type ServiceRecord = ReturnType<Service['records']>[number];
@@ -52,7 +47,7 @@ export async function loadBonjour(
 }
 
 function createPublisher(Bonjour: Library, options: BonjourOptions): Publisher {
-  let current: Responder | null = null;
+  let current: ReturnType<typeof startResponder> | null = null;
   let nameNumber = 1;
   /** The number of the newest request; an older one stops. */
   let newest = 0;
@@ -96,11 +91,7 @@ function checkAdapter(via: string): void {
   throw new ReceiverError('STATE', `no network adapter has the address ${quote(via)}`, { via });
 }
 
-function startResponder(
-  Bonjour: Library,
-  announcement: Announcement,
-  { via, port, log }: BonjourOptions,
-): Responder {
+function startResponder(Bonjour: Library, announcement: Announcement, { via, port, log }: BonjourOptions) {
   const { type, instance: name, host, port: srvPort, txt } = announcement;
   const warnError = (error: unknown): void => log.warn({ err: error }, 'mDNS error');
   // With `interface` alone, the socket would bind to that address and receive no multicast.
@@ -129,7 +120,7 @@ function startResponder(
 
   return {
     outcome,
-    end({ goodbye }) {
+    end({ goodbye }: { readonly goodbye: boolean }): Promise<void> {
       finish('ended');
       isEnding = true;
       ending ??= new Promise((resolve) => {
@@ -165,16 +156,8 @@ function recordsOf(service: Service, { addresses }: Announcement): ServiceRecord
   return [...shared, ...unique, ...hosts];
 }
 
-export interface ResolvedAnnounce {
-  readonly httpPort: number | undefined;
-  readonly via: string | undefined;
-  makePublisher(log: Log): Publisher;
-}
-
 /** Throws `OPTIONS` when `bonjour-service` is needed and not installed. */
-export async function resolveAnnounce(option: true | AnnounceOptions): Promise<ResolvedAnnounce> {
+export async function resolveAnnounce(option: true | AnnounceOptions, log: Log) {
   const { httpPort, interface: via, publisher } = option === true ? {} : option;
-  if (publisher !== undefined) return { httpPort, via, makePublisher: () => publisher };
-  const create = await loadBonjour();
-  return { httpPort, via, makePublisher: (log) => create({ via, log }) };
+  return { httpPort, via, publisher: publisher ?? (await loadBonjour())({ via, log }) };
 }

@@ -122,11 +122,7 @@ export function createHostPaths(core: Pick<ReceiverCore, 'paths' | 'clean' | 're
   }
 
   async function wipeBuild(configuration: string): Promise<void> {
-    if (paths.parseConfiguration(configuration) === null) await wipeLocal(configuration);
-    else await core.clean(configuration);
-  }
-
-  async function wipeLocal(configuration: string): Promise<void> {
+    if (paths.parseConfiguration(configuration) !== null) return core.clean(configuration);
     const storage = await unlessMissing(readSidecar(paths, configuration));
     if (storage === null) return;
     const { buildPath } = storage;

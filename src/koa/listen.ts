@@ -29,7 +29,7 @@ export interface Listener extends Bound {
   close(): Promise<void>;
 }
 
-export interface ListenOptions {
+interface ListenOptions {
   readonly port: number;
   readonly host: string;
   readonly connectionLimits: HalfOpenLimits;
@@ -99,64 +99,25 @@ export function bind(server: Server, port: number, host: string): Promise<void> 
 /** For sockets before their upgrade; the peer server has limits for those after it. */
 export type HalfOpenLimits = Pick<ConnectionLimits, 'sockets' | 'handshakeTimeoutMs'>;
 
-/** The shortest interval of the one timer that serves all sockets. */
-const leastWaitMs = 1_000;
-
 /** Sockets that are not upgraded yet, whether they have sent nothing, half a request or endless requests. */
-export interface HalfOpen {
-  /** Adds a socket; `end` is called once, on timeout or when its place is needed. Release it on upgrade or close. */
-  enter(address: string, end: () => void): ReleasePlace;
-}
-
-interface HalfOpenSocket {
-  readonly until: number;
-  readonly end: () => void;
-  readonly release: ReleasePlace;
-}
-
-export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, clock: Clock): HalfOpen {
+export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, clock: Clock) {
   const places = createConnectionPool({ most: sockets });
-  /** In the order of arrival, so the first one times out next. */
-  const waiting = new Set<HalfOpenSocket>();
-  let hasTimer = false;
-
-  function startTimer(): void {
-    const [first] = waiting;
-    if (hasTimer || first === undefined) return;
-    hasTimer = true;
-    clock.after(Math.max(first.until - clock.steady(), leastWaitMs), () => {
-      hasTimer = false;
-      endLate();
-      startTimer();
-    });
-  }
-
-  function endLate(): void {
-    const now = clock.steady();
-    for (const late of waiting) {
-      if (late.until > now) return;
-      late.release();
-      late.end();
-    }
-  }
-
   return {
-    enter(address, end) {
-      const releasePlace = places.enter(address, () => {
-        waiting.delete(entry);
+    /** Adds a socket; `end` is called once, on timeout or when its place is needed. Release it on upgrade or close. */
+    enter(address: string, end: () => void): ReleasePlace {
+      const leave = places.enter(address, () => {
+        cancelTimer();
         end();
       });
-      const entry: HalfOpenSocket = {
-        until: clock.steady() + handshakeTimeoutMs,
-        end,
-        release() {
-          waiting.delete(entry);
-          releasePlace();
-        },
+      const release = (): void => {
+        cancelTimer();
+        leave();
       };
-      waiting.add(entry);
-      startTimer();
-      return entry.release;
+      const cancelTimer = clock.after(handshakeTimeoutMs, () => {
+        leave();
+        end();
+      });
+      return release;
     },
   };
 }

@@ -74,12 +74,11 @@ export async function createTimedReceiver(
 ): Promise<Receiver> {
   const resolved = resolveReceiverOptions(options);
   const { authorize, prefix } = resolved;
-  const announce = resolved.announce === false ? null : await resolveAnnounce(resolved.announce);
+  const announce =
+    resolved.announce === false ? null : await resolveAnnounce(resolved.announce, resolved.log);
   const core = await openReceiver(resolved);
   const { paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe } = core;
-  const announcer =
-    announce &&
-    createAnnouncer({ ...announce, publisher: announce.makePublisher(core.options.log), core, clock });
+  const announcer = announce && createAnnouncer({ ...announce, core, clock });
   const hostPaths = createHostPaths(core);
   const handleUpgrade = createUpgrade(core.accept);
   // Only a host with sockets needs them.

@@ -26,7 +26,7 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
   LOCK_TIMEOUT: 409,
 };
 
-export interface RoutesOptions {
+interface RoutesOptions {
   readonly core: ReceiverCore;
   readonly hostPaths: HostPaths;
   readonly prefix: string;

@@ -11,14 +11,11 @@ import { silentLog, type Log } from '../log.js';
 import { stateDirName } from '../paths/segments.js';
 import { machineOf, defaultSlots, machineName, maxNameLength, maxSlots } from '../process/machine.js';
 import type { CoreOptions, RetentionLimits } from './core-options.js';
-import { bundleLimits, connectionLimits, retentionLimits } from './limits.js';
+import { bundleLimits, connectionLimits, dayMs, hourMs, minuteMs, retentionLimits } from './limits.js';
 import { parseOptions } from './parse.js';
 import { option } from './schema.js';
 
 const secondMs = 1_000;
-const minuteMs = 60 * secondMs;
-const hourMs = 60 * minuteMs;
-const dayMs = 24 * hourMs;
 
 /** Also used for locks without a receiver. */
 export const defaultLockStaleMs = 10 * secondMs;

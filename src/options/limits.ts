@@ -9,9 +9,9 @@ import { option } from './schema.js';
 
 const kibibyte = 1_024;
 const mebibyte = 1_024 * kibibyte;
-const minuteMs = 60_000;
-const hourMs = 60 * minuteMs;
-const dayMs = 24 * hourMs;
+export const minuteMs = 60_000;
+export const hourMs = 60 * minuteMs;
+export const dayMs = 24 * hourMs;
 
 const atLeastOne = z.int().min(1);
 

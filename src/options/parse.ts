@@ -18,33 +18,30 @@ export function parseOptions<S extends z.ZodType>(
   options: unknown,
   nameOption: NameOption = dotted,
 ): z.output<S> {
-  const result = schema.safeParse(options);
+  const result = schema.safeParse(options, { reportInput: true });
   if (result.success) return result.data;
-  const faults = result.error.issues.flatMap((issue) => faultsOf(issue, [], { schema, options, nameOption }));
+  const faults = result.error.issues.flatMap((issue) => faultsOf(issue, issue.path, schema, nameOption));
   throw new ReceiverError('OPTIONS', faults.join('; '));
 }
 
-interface Check {
-  readonly schema: z.ZodType;
-  readonly options: unknown;
-  readonly nameOption: NameOption;
-}
-
-function faultsOf(issue: Issue, before: readonly PropertyKey[], check: Check): string[] {
-  const path = [...before, ...issue.path];
+function faultsOf(
+  issue: Issue,
+  path: readonly PropertyKey[],
+  root: z.ZodType,
+  nameOption: NameOption,
+): string[] {
   if (issue.code === 'invalid_union') {
     // For a union, report the faults inside the member that the value resembles.
     const inside = issue.errors.find((issues) => issues.some(isInside));
-    if (inside) return inside.flatMap((each) => faultsOf(each, path, check));
+    if (inside) return inside.flatMap((each) => faultsOf(each, [...path, ...each.path], root, nameOption));
   }
-  const { schema, isSecret } = schemaAt(check.schema, path);
+  const { schema, isSecret } = schemaAt(root, path);
   if (issue.code === 'unrecognized_keys') {
     const known = namesIn(schema);
-    return issue.keys.map((key) => unknownOption(key, known, path, check.nameOption));
+    return issue.keys.map((key) => unknownOption(key, known, path, nameOption));
   }
-  const value = valueAt(check.options, path);
-  const given = isSecret ? `a value of type ${typeof value}` : show(value);
-  const name = path.length === 0 ? 'options' : check.nameOption(path);
+  const given = isSecret ? `a value of type ${typeof issue.input}` : show(issue.input);
+  const name = path.length === 0 ? 'options' : nameOption(path);
   return [`invalid ${name}: expected ${expectedOf(factsOf(schema))}, got ${given}`];
 }
 
@@ -60,10 +57,7 @@ function dotted(path: readonly PropertyKey[]): string {
     .join('');
 }
 
-function schemaAt(
-  root: z.ZodType,
-  path: readonly PropertyKey[],
-): { readonly schema: z.ZodType; readonly isSecret: boolean } {
+function schemaAt(root: z.ZodType, path: readonly PropertyKey[]) {
   let schema = root;
   let isSecret = false;
   for (const part of path) {
@@ -93,15 +87,6 @@ function memberOf(schema: z.ZodType, part: PropertyKey): z.ZodType | undefined {
 function namesIn(schema: z.ZodType): readonly string[] {
   const object = objectIn(factsOf(schema).core);
   return object instanceof z.ZodObject ? Object.keys(object.shape) : [];
-}
-
-function valueAt(options: unknown, path: readonly PropertyKey[]): unknown {
-  let value = options;
-  for (const part of path) {
-    if (typeof value !== 'object' || value === null) return undefined;
-    value = Reflect.get(value, part);
-  }
-  return value;
 }
 
 /** Describes a valid value. */

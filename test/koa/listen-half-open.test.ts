@@ -9,7 +9,7 @@ import { manualClock } from '../async/manual-clock.js';
 
 const handshakeTimeoutMs = 5_000;
 
-test('A socket without a timely upgrade is ended once, within one more second, and a released one is never ended', () => {
+test('A socket without a timely upgrade is ended once, on time, and a released one is never ended', () => {
   const step = fc.record({ afterMs: fc.nat(3_000), leavesAfterMs: fc.option(fc.nat(10_000)) });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
@@ -24,25 +24,22 @@ test('A socket without a timely upgrade is ended once, within one more second, a
       });
       clock.advance(30_000);
       for (const { leavesAfterMs, ends } of sockets) {
-        const [after = NaN] = ends;
         if (leavesAfterMs !== null && leavesAfterMs < handshakeTimeoutMs) assert.deepEqual(ends, []);
-        else if (leavesAfterMs === null || leavesAfterMs > handshakeTimeoutMs + 1_000)
-          assert.equal(ends.length, 1);
-        if (ends.length > 0)
-          assert.ok(after >= handshakeTimeoutMs && after <= handshakeTimeoutMs + 1_000, `${after}`);
+        else if (leavesAfterMs === null || leavesAfterMs > handshakeTimeoutMs)
+          assert.deepEqual(ends, [handshakeTimeoutMs]);
       }
       assert.equal(clock.waiting, 0, 'no timer is left');
     }),
   );
 });
 
-test('One timer serves any number of sockets, and a socket that was replaced is not ended again', () => {
+test('There are no more timers than places, and a socket that was replaced is not ended again', () => {
   const clock = manualClock();
   const halfOpen = createHalfOpen({ sockets: 16, handshakeTimeoutMs }, clock);
   let ended = 0;
   for (let n = 0; n < 1_000; n += 1) {
     halfOpen.enter('a', () => (ended += 1));
-    assert.equal(clock.waiting, 1);
+    assert.ok(clock.waiting <= 16);
   }
   assert.equal(ended, 984);
   clock.advance(handshakeTimeoutMs);
