@@ -7,16 +7,12 @@ import { open, type FileHandle, lstat } from 'node:fs/promises';
 
 import { ReceiverError, systemCode } from '../errors.js';
 
-export interface RegularFile {
-  readonly handle: FileHandle;
-  /** In bytes, at the time of opening. */
-  readonly size: number;
-}
-
 const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** Throws `STORAGE` for anything but a regular file, and system errors (`ELOOP` for a link). */
-export async function openRegular(path: string): Promise<RegularFile> {
+export async function openRegular(
+  path: string,
+): Promise<{ readonly handle: FileHandle; readonly size: number }> {
   const handle = await open(path, flags);
   try {
     const stat = await handle.stat();

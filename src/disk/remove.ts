@@ -101,22 +101,17 @@ export interface PublishGuard {
  * Removes in two steps: `move` renames each item out of sight, `empty` deletes the items when no one waits for it. The next
  * start deletes what a crash leaves in between.
  */
-export interface Trash {
-  /** False when nothing was there. Throws what the guard throws, and system errors. */
-  move(path: string, guard: PublishGuard): Promise<boolean>;
-  /** Deletes what was moved; ends early when the signal aborts, and then the next start deletes the rest. Throws system errors. */
-  empty(signal?: AbortSignal): Promise<void>;
-}
-
-export function openTrash(trashDir: string): Trash {
+export function openTrash(trashDir: string) {
   const moved: string[] = [];
   return {
-    async move(path, fence) {
+    /** False when nothing was there. Throws what the guard throws, and system errors. */
+    async move(path: string, fence: PublishGuard): Promise<boolean> {
       const target = await fence.publish(() => moveToTrash(path, trashDir));
       if (target !== null) moved.push(target);
       return target !== null;
     },
-    async empty(signal) {
+    /** Deletes what was moved; ends early when the signal aborts. Throws system errors. */
+    async empty(signal?: AbortSignal): Promise<void> {
       try {
         for (const path of moved.splice(0)) await removeTree(path, signal);
       } catch (error) {

@@ -1,10 +1,7 @@
 /**
  * Records when something was last used, in a small file each. Modification times would not show it: compiling changes
- * nothing in a toolchain, and unpacking one restores the times of its archive.
- *
- * An unknown use never counts as an old one. A missing stamp counts as used now, and so does a time in the future or
- * from before this software existed, because then the clock was wrong: a board without a battery starts in 1970, and a
- * clock can be set back.
+ * nothing in a toolchain, and unpacking one restores the times of its archive. An unknown use never counts as an old one:
+ * a missing or impossible time (see {@link canBeUse}) counts as now.
  */
 import { rm } from 'node:fs/promises';
 
@@ -13,21 +10,13 @@ import type { Log } from '../log.js';
 import { writeAtomic } from './atomic-write.js';
 import { readRegular } from './open-regular.js';
 
-export interface UseStamps {
-  /** Records a use now, to the minute. Never rejects. */
-  recordUse(file: string): Promise<void>;
-  /** Milliseconds since 1970. Also corrects an impossible time on disk. Never rejects. */
-  last(file: string): Promise<number>;
-  /** Never rejects. */
-  forget(file: string): Promise<void>;
-}
-
 export interface UseStampsOptions {
   readonly clock: Pick<Clock, 'wall'>;
   readonly log: Log;
 }
 
-export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
+/** No method rejects. */
+export function createUseStamps({ clock, log }: UseStampsOptions) {
   /** Times that could not be written to disk. */
   const adopted = new Map<string, number>();
 
@@ -46,19 +35,21 @@ export function createUseStamps({ clock, log }: UseStampsOptions): UseStamps {
   }
 
   return {
-    async recordUse(file) {
+    /** Records a use now, to the minute. */
+    async recordUse(file: string): Promise<void> {
       const time = clock.wall();
       const last = await read(file);
       if (last === undefined || Math.abs(time - last) >= precisionMs) await write(file, time);
     },
-    async last(file) {
+    /** Milliseconds since 1970. Also corrects an impossible time on disk. */
+    async last(file: string): Promise<number> {
       const found = [await read(file), adopted.get(file)].find(isPossible);
       if (found !== undefined) return found;
       const time = clock.wall();
       await write(file, time);
       return time;
     },
-    async forget(file) {
+    async forget(file: string): Promise<void> {
       adopted.delete(file);
       await rm(file, { force: true }).catch(() => {});
     },
@@ -77,7 +68,10 @@ export const precisionMs = 60_000;
 /** 2024, before which this software did not exist. */
 const earliest = 1_704_067_200_000;
 
-/** Whether a stored time is possible; other times would look old or new forever. Both in milliseconds since 1970. */
+/**
+ * Whether a stored time is possible; other times would look old or new forever, as those of a board without a battery,
+ * which starts in 1970. Both in milliseconds since 1970.
+ */
 export function canBeUse(time: number, now: number): boolean {
   return time >= earliest && time <= now + precisionMs;
 }

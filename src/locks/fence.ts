@@ -1,31 +1,12 @@
 /**
  * Fourth layer of the lock: a number for each acquisition, higher than all before. Two owners never hold the same
  * number, so every reader can tell an owner that was suspended from its successor, however wrong clocks and locks were.
- *
- * A number is a file made by exclusive creation. The newest few are kept; the newest is never removed, so the
- * directory must not be removed either, not even with the build that it guards. The calls are synchronous: a few
- * microseconds each, on a directory that was just read.
+ * A number is a file made by exclusive creation; the newest is never removed.
  */
 import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ReceiverError, systemCode } from '../errors.js';
-
-export interface Fence {
-  /** Takes a number higher than all before. Throws system errors. */
-  next(): number;
-  /** The highest number taken so far; 0 when there is none. */
-  newest(): number;
-  /**
-   * Runs `act` for the owner of `number`. Throws FENCED when a newer owner exists, before or after `act`. In the second
-   * case the newer owner may or may not have seen the effect of `act`, so it must be one that a newer owner overrules:
-   * a file whose name contains the number, or an exclusive creation.
-   *
-   * When this resolves, every owner with a higher number came after `act` and sees its effect, provided that it took
-   * its number before it read.
-   */
-  publish<T>(number: number, act: () => Promise<T>): Promise<T>;
-}
 
 const keptNumbers = 4;
 /** Far more than concurrent owners; a planted number too large to exceed must not cause an endless loop. */
@@ -33,9 +14,10 @@ const maxTries = 1_000;
 const pattern = /^fence-(\d{1,15})$/;
 
 /** The fence in an existing directory. Any number of processes may open it. */
-export function openFence(directory: string): Fence {
-  const fence: Fence = {
-    next() {
+export function openFence(directory: string) {
+  const fence = {
+    /** Takes a number higher than all before. Throws system errors. */
+    next(): number {
       for (let tries = 0; tries < maxTries; tries += 1) {
         const taken = numbersIn(directory);
         const number = (taken.at(-1) ?? 0) + 1;
@@ -53,11 +35,20 @@ export function openFence(directory: string): Fence {
       throw new ReceiverError('STORAGE', `no free fence number after ${maxTries} attempts`, { directory });
     },
 
-    newest() {
+    /** The highest number taken so far; 0 when there is none. */
+    newest(): number {
       return numbersIn(directory).at(-1) ?? 0;
     },
 
-    async publish(number, act) {
+    /**
+     * Runs `act` for the owner of `number`. Throws FENCED when a newer owner exists, before or after `act`. In the second
+     * case the newer owner may or may not have seen the effect of `act`, so it must be one that a newer owner overrules:
+     * a file whose name contains the number, or an exclusive creation.
+     *
+     * When this resolves, every owner with a higher number came after `act` and sees its effect, provided that it took
+     * its number before it read.
+     */
+    async publish<T>(number: number, act: () => Promise<T>): Promise<T> {
       assertNewest(number);
       const result = await act();
       assertNewest(number);

@@ -1,9 +1,7 @@
 /**
- * First layer of the lock: a FIFO queue per key within one process. So at most one request at a time uses the lock on
- * disk, waiting is free, requests are served in order, and a wait can be cancelled.
- *
- * A place passes to the next request only when its holder leaves, even if the lock on disk was lost: that holder must
- * end its build first. Guarantees nothing about other processes.
+ * First layer of the lock: a FIFO queue per key within one process, so that at most one request at a time uses the lock
+ * on disk, and waiting is free. A place passes on only when its holder leaves, even if the lock on disk was lost: that
+ * holder must end its build first.
  */
 import { onAbort } from '../async/abort.js';
 import { ReceiverError } from '../errors.js';
@@ -28,13 +26,9 @@ export interface EnterOptions {
   readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
-interface Waiter {
-  enter(): void;
-}
-
 interface Line {
   holder: LineRequest;
-  readonly waiting: Set<Waiter>;
+  readonly waiting: Set<() => void>;
 }
 
 const lines = new Map<string, Line>();
@@ -66,18 +60,16 @@ function waitInLine(
     const timer = Number.isFinite(until)
       ? setTimeout(() => giveUp(timedOut(line.holder)), Math.max(0, until - performance.now()))
       : undefined;
-    const waiter: Waiter = {
-      enter() {
-        stopWaiting();
-        resolve();
-      },
+    const enter = (): void => {
+      stopWaiting();
+      resolve();
     };
     const stopWaiting = (): void => {
-      line.waiting.delete(waiter);
+      line.waiting.delete(enter);
       clearTimeout(timer);
       stopListening();
     };
-    line.waiting.add(waiter);
+    line.waiting.add(enter);
     const stopListening = onAbort(signal, () => giveUp(cancelled()));
     onBlocked?.(line.holder);
   });
@@ -90,7 +82,7 @@ function placeIn(key: string, line: Line): LinePlace {
       if (left) return;
       left = true;
       const [next] = line.waiting;
-      if (next) next.enter();
+      if (next) next();
       else lines.delete(key);
     },
   };

@@ -62,7 +62,7 @@ export interface Lease {
    * to distinguish a compiler that failed from one that a successor stopped.
    */
   confirm(): Promise<void>;
-  /** Runs `act` as {@link Fence.publish} does: throws FENCED under an old lease. */
+  /** Runs `act` as the fence's `publish` does: throws FENCED under an old lease. */
   publish<T>(act: () => Promise<T>): Promise<T>;
   /** Ends a recorded build that still runs, then admits the next holder. Idempotent, never rejects. */
   release(): Promise<void>;

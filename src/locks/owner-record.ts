@@ -6,9 +6,7 @@
  * A lock can change owners while the old owner's build still runs, because the owner was killed or suspended. The
  * successor takes its number first, then reads the older records, ends the builds they name, and only then enters. An
  * owner records its build before the build begins, and then checks that its number is still the newest. Whichever of
- * the two is late sees the other, so no build is missed.
- *
- * The calls are synchronous: a few microseconds each, on a directory that was just read.
+ * the two is late sees the other, so no build is missed. Synchronous calls take microseconds on a directory just read.
  */
 import { randomUUID } from 'node:crypto';
 import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';

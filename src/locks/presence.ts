@@ -1,9 +1,7 @@
 /**
  * Shows that a receiver runs to those that cannot see its process: the next container on the same disk, or another
- * machine. Each receiver keeps one small file and touches it at every heartbeat.
- *
- * A receiver counts as gone not by the clock, which is wrong after a suspend, but only after watching it for as long as
- * a lock can be without a heartbeat.
+ * machine. Each receiver keeps one small file and touches it at every heartbeat. It counts as gone not by the clock,
+ * which is wrong after a suspend, but only after watching it for as long as a lock can be without a heartbeat.
  */
 import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,18 +9,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { makerOf, temporaryName } from '../disk/temporary.js';
 
-export interface Presence {
-  /** Removes the file. Never rejects. */
-  leave(): Promise<void>;
-}
-
 /** The presence directory of the receivers of one builds directory. */
 export function presenceDirOf(locksDir: string): string {
   return join(locksDir, 'receivers');
 }
 
 /** Shows this receiver in `directory`, which is created if missing. Throws system errors. */
-export async function showPresence(directory: string, updateMs: number): Promise<Presence> {
+export async function showPresence(directory: string, updateMs: number) {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const mark = join(directory, temporaryName());
   const touch = (): Promise<void> => writeFile(mark, String(Date.now()), { mode: 0o600 });
@@ -34,7 +27,8 @@ export async function showPresence(directory: string, updateMs: number): Promise
   }, updateMs);
   heartbeat.unref();
   return {
-    async leave() {
+    /** Removes the file. Never rejects. */
+    async leave(): Promise<void> {
       clearInterval(heartbeat);
       await touching;
       await rm(mark, { force: true }).catch(() => {});

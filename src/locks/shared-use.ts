@@ -1,8 +1,6 @@
 /**
  * Tracks the users of a shared resource, so that it is replaced or removed only while it has none. The remover of a
- * toolchain must know every build that uses it, and the gates (toolchains/gate.ts) cannot tell: an installing build is
- * in a gate that no other build knows, one whose tools are being renewed is in a gate without a mark, and a build for
- * the host is in none.
+ * toolchain must know every build that uses it, and the gates (toolchains/gate.ts) do not know all of them.
  *
  * A user is one small file beside the lock of the resource. It shows itself and then checks the lock; a remover takes
  * the lock and then checks for users. So one of the two always sees the other. A dead user does not count, but the
@@ -15,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { readJsonFile } from '../disk/json-file.js';
 import { systemCode } from '../errors.js';
-import { identify, isAlive, isOfThisBoot, type ProcessIdentity } from '../process/identity.js';
+import { identify, isAlive, isOfThisBoot } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
 import { cancelled, timedOut } from './fifo.js';
 import { acquireAt, usable, type AcquireOptions, type Lease, type LockTiming } from './lease.js';
@@ -57,7 +55,8 @@ async function showOne(directory: string, options: SharedOptions): Promise<ToolU
   const { timing } = options;
   return usable(directory, async () => {
     const user = await addUser(directory, timing);
-    if (!(await isLocked(directory))) return user;
+    // The lock of file-lock.ts; one left by a crash counts until it goes stale.
+    if (!(await readdir(directory)).includes('lock')) return user;
     await user.leave();
     const lease = await acquireAt(directory, options);
     try {
@@ -99,11 +98,6 @@ export async function isUsed(
   }
 }
 
-/** Checks for the lock of file-lock.ts. One left by a crash counts until it goes stale. */
-async function isLocked(directory: string): Promise<boolean> {
-  return (await readdir(directory)).includes('lock');
-}
-
 function directoryOf(locksDir: string, name: string): string {
   return join(locksDir, hashName('shared', name));
 }
@@ -113,11 +107,6 @@ export interface ToolUser {
   recordBuild(build: SessionIdentity | null): Promise<void>;
   /** Ends a recorded build that still runs, and removes the file unless the build cannot be ended. */
   leave(): Promise<void>;
-}
-
-interface UserFile {
-  readonly owner: ProcessIdentity;
-  readonly build: SessionIdentity | null;
 }
 
 const pattern = /^user-[0-9a-f-]{36}\.json$/;
@@ -130,7 +119,7 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
   const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
   let build: SessionIdentity | null = null;
   const write = async (): Promise<void> => {
-    await writeFile(`${file}.new`, JSON.stringify({ owner, build } satisfies UserFile), { mode: 0o600 });
+    await writeFile(`${file}.new`, JSON.stringify({ owner, build }), { mode: 0o600 });
     await rename(`${file}.new`, file);
   };
   await write();

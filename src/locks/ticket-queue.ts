@@ -1,11 +1,8 @@
 /**
  * Orders the processes that wait for one lock: each writes a ticket, a small file named by its time, and only the
- * holder of the oldest one tries the lock. Without it the library's retries starved half of eight processes. A wait can
- * be cancelled, has a deadline, and stays cheap for the minutes of a compile, none of which the library's retries offer.
- *
- * The order is a courtesy, not protection: a ticket counts only while its holder keeps touching it, so a suspended
- * waiter is skipped after two seconds, a dead one at once where its process is visible, and nothing breaks when two
- * processes think they are next.
+ * holder of the oldest one tries the lock. Without it the library's retries starved half of eight processes. The order is
+ * a courtesy, not protection: a ticket counts only while its holder keeps touching it, so a suspended waiter is skipped,
+ * and nothing breaks when two processes think they are next.
  */
 import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,16 +11,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../async/clock.js';
 import { makerOf, standingOf, temporaryName } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
-import { cancelled, timedOut, type LineRequest } from './fifo.js';
+import { cancelled, timedOut, type EnterOptions } from './fifo.js';
 import { tryFileLock, type FileLock, type FileLockOptions, createAgeJudge } from './file-lock.js';
 import { readHolder } from './owner-record.js';
-
-export interface Ticket {
-  readonly name: string;
-  /** Shows that its holder still waits. Call it at least every second. */
-  touch(): Promise<void>;
-  drop(): Promise<void>;
-}
 
 const freshMs = 2_000;
 /** Any process removes a ticket this old. */
@@ -31,7 +21,7 @@ const deadMs = 60_000;
 const pattern = /^turn-\d{15}\./;
 
 /** Joins the waiters in `directory`. Throws system errors. */
-async function takeTicket(directory: string): Promise<Ticket> {
+async function takeTicket(directory: string) {
   const time = String(Date.now()).padStart(15, '0');
   const name = `turn-${time}.${temporaryName()}`;
   const file = join(directory, name);
@@ -39,7 +29,8 @@ async function takeTicket(directory: string): Promise<Ticket> {
   await write();
   return {
     name,
-    async touch() {
+    /** Shows that its holder still waits. Call it at least every second. */
+    async touch(): Promise<void> {
       const now = new Date();
       try {
         await utimes(file, now, now);
@@ -48,7 +39,7 @@ async function takeTicket(directory: string): Promise<Ticket> {
         await write();
       }
     },
-    drop: () => rm(file, { force: true }),
+    drop: (): Promise<void> => rm(file, { force: true }),
   };
 }
 
@@ -83,13 +74,10 @@ async function namesIn(directory: string): Promise<readonly string[]> {
   }
 }
 
-export interface WaitOptions {
-  readonly signal?: AbortSignal | undefined;
+export interface WaitOptions extends Omit<EnterOptions, 'reason'>, Pick<FileLockOptions, 'onLost'> {
   /** A time of `performance.now()`. */
   readonly until: number;
   readonly timing: Pick<FileLockOptions, 'staleMs' | 'updateMs'>;
-  readonly onLost: FileLockOptions['onLost'];
-  readonly onBlocked?: ((holder: LineRequest) => void) | undefined;
 }
 
 /** First pause between two checks, per place in the order; it grows while the order does not change. */
@@ -100,7 +88,7 @@ const longestPauseMs = 200;
 export async function waitForFileLock(directory: string, options: WaitOptions): Promise<FileLock> {
   const { signal, until, timing, onLost, onBlocked } = options;
   const lockOptions = { ...timing, onLost, ageOf: createAgeJudge({ ...timing, clock: systemClock }) };
-  let ticket: Ticket | undefined;
+  let ticket: Awaited<ReturnType<typeof takeTicket>> | undefined;
   let place = -1;
   let placeSince = 0;
   try {

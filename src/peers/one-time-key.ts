@@ -13,17 +13,8 @@ const alphabet = 'ABCDEFGHJKMNPQRSTVWXYZ23456789';
 const symbols = 16;
 const maxPresented = 256;
 
-export interface OneTimeKey {
-  /** Whether the key can still be used. */
-  isArmed(): boolean;
-  /** Compares the text with the key, ignoring case and separators. Deletes the key and returns true on a match. */
-  spend(presented: string): boolean;
-  /** Deletes the key. */
-  disarm(): void;
-}
-
 /** Passes the new key, as `XXXX-XXXX-XXXX-XXXX`, to `show` and nowhere else. */
-export function createOneTimeKey(clock: Clock, show: (key: string) => void): OneTimeKey {
+export function createOneTimeKey(clock: Clock, show: (key: string) => void) {
   const key = Array.from({ length: symbols }, () => alphabet[randomInt(alphabet.length)]).join('');
   const deadline = clock.steady() + oneTimeKeyMs;
   let expected: Buffer | undefined = digest(key);
@@ -31,13 +22,14 @@ export function createOneTimeKey(clock: Clock, show: (key: string) => void): One
   show(key.replace(/....(?!$)/g, '$&-'));
   return {
     isArmed,
-    spend(presented) {
+    /** Compares the text with the key, ignoring case and separators. Deletes the key and returns true on a match. */
+    spend(presented: string): boolean {
       if (!isArmed() || expected === undefined || presented.length > maxPresented) return false;
       if (!timingSafeEqual(digest(presented.toUpperCase().replace(/[^0-9A-Z]/g, '')), expected)) return false;
       expected = undefined;
       return true;
     },
-    disarm() {
+    disarm(): void {
       expected = undefined;
     },
   };

@@ -10,16 +10,10 @@ import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';
-import { createOneTimeKey, oneTimeKeyMs, type OneTimeKey } from './one-time-key.js';
+import { createOneTimeKey, oneTimeKeyMs } from './one-time-key.js';
 import { cleanLabel, type NewPeer, type Peer, type PeerChanges } from './peer-row.js';
 import type { PeerTable } from './peers.js';
-import {
-  createPendingRows,
-  type PairingLimits,
-  type PendingPeer,
-  createPairingWindow,
-  type PairingWindow,
-} from './pending.js';
+import { createPendingRows, type PairingLimits, type PendingPeer, createPairingWindow } from './pending.js';
 
 /** A peer that has proved its key, and its claims about itself. */
 export interface PairingCaller {
@@ -49,32 +43,7 @@ export type PairingEvent =
   | { readonly type: 'revoked'; readonly dashboardId: DashboardId }
   | { readonly type: 'window'; readonly isOpen: boolean; readonly closesInMs: number };
 
-export interface PairingService {
-  readonly window: PairingWindow;
-  /** Reads the decisions of another receiver on this directory. Await it before answering a caller. */
-  reread(): Promise<void>;
-  pairRequest(caller: PairingCaller): Promise<PairingAnswer>;
-  /** Whether the caller can open a session now. */
-  peerLink(caller: PairingCaller): PairingAnswer;
-  /** Waits until the request is decided. Undefined when the signal aborts, or when too many wait for the same row. */
-  pairStatus(caller: PairingCaller, signal: AbortSignal): Promise<PairingAnswer | undefined>;
-  /**
-   * Updates the peer's row when its session opens. Undefined when the approval was withdrawn after the answer.
-   */
-  seen(caller: PairingCaller): Peer | undefined;
-  pending(): readonly PendingPeer[];
-  /** Approves the request with this pin; resolves when the peer is on disk. Throws `PAIRING`, system errors. */
-  approve(id: DashboardId, pin: string, by?: string): Promise<Peer>;
-  /** Drops a pending request. False when there is none. */
-  reject(id: DashboardId, by?: string): boolean;
-  /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. */
-  revoke(id: DashboardId, by?: string): Promise<boolean>;
-  /** Opens the window for one pairing by a printed key. Throws `STATE` when a dashboard is already paired. */
-  armOneTimeKey(show: (key: string) => void): void;
-  subscribe(listener: (event: PairingEvent) => void): () => void;
-  /** Closes the window and answers all waiting connections. */
-  close(): void;
-}
+export type PairingService = ReturnType<typeof createPairingService>;
 
 export interface PairingServiceOptions {
   readonly peers: PeerTable;
@@ -86,10 +55,11 @@ export interface PairingServiceOptions {
 }
 
 const bootstrap = 'one-time-key';
+type OneTimeKey = ReturnType<typeof createOneTimeKey>;
 /** The default author of a decision in the log. */
 const theHost = 'the host';
 
-export function createPairingService(options: PairingServiceOptions): PairingService {
+export function createPairingService(options: PairingServiceOptions) {
   const { peers, clock, connectionLimits, beforeApproval = async () => {}, log } = options;
   const pending = createPendingRows(connectionLimits);
   const approving = new Set<DashboardId>();
@@ -166,6 +136,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     return waiting ? { response: 'pending', reason: 'pending_not_approved' } : { response: 'ok' };
   }
 
+  /** Waits until the request is decided. Undefined when the signal aborts, or when too many wait for the same row. */
   async function pairStatus(caller: PairingCaller, signal: AbortSignal): Promise<PairingAnswer | undefined> {
     for (;;) {
       const watch = pending.watch(caller.dashboardId, signal);
@@ -178,6 +149,7 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
     }
   }
 
+  /** Approves the request with this pin; resolves when the peer is on disk. Throws `PAIRING`, system errors. */
   async function approve(id: DashboardId, pin: string, by = theHost): Promise<Peer> {
     const request = pending.get(id);
     if (!request || approving.has(id)) {
@@ -209,23 +181,28 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
 
   return {
     window,
-    reread: () => peers.reread(),
+    /** Reads the decisions of another receiver on this directory. Await it before answering a caller. */
+    reread: (): Promise<void> => peers.reread(),
     pairRequest,
+    /** Whether the caller can open a session now. */
     peerLink: lookUp,
     pairStatus,
-    seen(caller) {
+    /** Updates the peer's row when its session opens. Undefined when the approval was withdrawn after the answer. */
+    seen(caller: PairingCaller): Peer | undefined {
       if (lookUp(caller).response !== 'ok') return undefined;
       peers.refresh(caller.dashboardId, presence(caller));
       return peers.get(caller.dashboardId);
     },
-    pending: () => pending.list(),
+    pending: (): readonly PendingPeer[] => pending.list(),
     approve,
-    reject(id, by = theHost) {
+    /** Drops a pending request. False when there is none. */
+    reject(id: DashboardId, by = theHost): boolean {
       const isRejected = withdraw(id);
       if (isRejected) log.info({ dashboardId: id, by }, 'pairing request rejected');
       return isRejected;
     },
-    async revoke(id, by = theHost) {
+    /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. */
+    async revoke(id: DashboardId, by = theHost): Promise<boolean> {
       const peer = peers.get(id);
       if (!peer) return false;
       const removal = peers.remove(id);
@@ -233,12 +210,14 @@ export function createPairingService(options: PairingServiceOptions): PairingSer
       events.emit({ type: 'revoked', dashboardId: id });
       return removal;
     },
-    armOneTimeKey(show) {
+    /** Opens the window for one pairing by a printed key. Throws `STATE` when a dashboard is already paired. */
+    armOneTimeKey(show: (key: string) => void): void {
       if (peers.list().length > 0) throw new ReceiverError('STATE', 'a dashboard is already paired');
       window.open(bootstrap, oneTimeKeyMs);
       oneTimeKey = createOneTimeKey(clock, show);
     },
-    subscribe: (listener) => events.subscribe(listener),
+    subscribe: (listener: (event: PairingEvent) => void) => events.subscribe(listener),
+    /** Closes the window and answers all waiting connections. */
     close: () => window.closeAll(),
   };
 }

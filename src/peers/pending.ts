@@ -17,41 +17,33 @@ export interface PendingPeer extends NewPeer {
 
 export type PairingLimits = Pick<ConnectionLimits, 'pairingRequests' | 'waitersPerRequest'>;
 
-export interface PendingRows {
-  list(): readonly PendingPeer[];
-  get(id: DashboardId): PendingPeer | undefined;
-  /** Whether another row's id differs only in letter case. */
-  hasTwin(id: DashboardId): boolean;
-  /** Adds or replaces a row. False when it is new and there are too many. */
-  put(row: PendingPeer): boolean;
-  /** Removes the row and wakes its watchers. False when there is none. */
-  remove(id: DashboardId): boolean;
-  /**
-   * Watches a row. `removed` resolves to true when the row is removed, to false when the signal aborts or a newer watcher
-   * replaces this one. Always call `stop` at the end.
-   */
-  watch(id: DashboardId, signal: AbortSignal): { readonly removed: Promise<boolean>; stop(): void };
-}
-
-export function createPendingRows({ pairingRequests, waitersPerRequest }: PairingLimits): PendingRows {
+export function createPendingRows({ pairingRequests, waitersPerRequest }: PairingLimits) {
   const rows = new Map<DashboardId, PendingPeer>();
   const waiters = new Map<DashboardId, Set<(removed: boolean) => void>>();
 
   return {
-    list: () => [...rows.values()],
-    get: (id) => rows.get(id),
-    hasTwin: (id) => [...rows.keys()].some((other) => other !== id && foldId(other) === foldId(id)),
-    put(row) {
+    list: (): readonly PendingPeer[] => [...rows.values()],
+    get: (id: DashboardId): PendingPeer | undefined => rows.get(id),
+    /** Whether another row's id differs only in letter case. */
+    hasTwin: (id: DashboardId): boolean =>
+      [...rows.keys()].some((other) => other !== id && foldId(other) === foldId(id)),
+    /** Adds or replaces a row. False when it is new and there are too many. */
+    put(row: PendingPeer): boolean {
       if (!rows.has(row.dashboardId) && rows.size >= pairingRequests) return false;
       rows.set(row.dashboardId, row);
       return true;
     },
-    remove(id) {
+    /** Removes the row and wakes its watchers. False when there is none. */
+    remove(id: DashboardId): boolean {
       if (!rows.delete(id)) return false;
       for (const settle of [...(waiters.get(id) ?? [])]) settle(true);
       return true;
     },
-    watch(id, signal) {
+    /**
+     * Watches a row. `removed` resolves to true when the row is removed, to false when the signal aborts or a newer watcher
+     * replaces this one. Always call `stop` at the end.
+     */
+    watch(id: DashboardId, signal: AbortSignal): { readonly removed: Promise<boolean>; stop(): void } {
       const all = waiters.get(id) ?? new Set();
       const { promise, resolve } = withResolvers<boolean>();
       let stopListening = (): void => {};
@@ -88,23 +80,16 @@ const maxNameLength = 64;
  * Strangers can request to pair only while an operator is present. Each operator's page holds its own share of the window,
  * so closing one page does not close the window for another, and the share of a vanished page expires.
  */
-export interface PairingWindow {
-  isOpen(): boolean;
-  /** Milliseconds until the window closes by itself; 0 when it is closed. */
-  closesInMs(): number;
-  /** Sets a client's share to `durationMs` from now. Throws `OPTIONS` for too many clients, or too long a name. */
-  open(client: string, durationMs?: number): void;
-  /** Ends a client's share. The window closes with the last one. */
-  close(client: string): void;
-  closeAll(): void;
-}
-
-/** `changed` is called after each opening and extension, and once when the window has closed. */
-export function createPairingWindow(clock: Clock, changed: () => void): PairingWindow {
+export function createPairingWindow(
+  clock: Clock,
+  /** Called after each opening and extension, and once when the window has closed. */
+  changed: () => void,
+) {
   const deadlines = new Map<string, number>();
   let cancelTimer = (): void => {};
 
   const latest = (): number => Math.max(...deadlines.values(), -Infinity);
+  /** Milliseconds until the window closes by itself; 0 when it is closed. */
   const closesInMs = (): number => Math.max(0, Math.ceil(latest() - clock.steady()));
 
   function closeAll(): void {
@@ -123,9 +108,10 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
   }
 
   return {
-    isOpen: () => closesInMs() > 0,
+    isOpen: (): boolean => closesInMs() > 0,
     closesInMs,
-    open(client, durationMs = windowMs) {
+    /** Sets a client's share to `durationMs` from now. Throws `OPTIONS` for too many clients, or too long a name. */
+    open(client: string, durationMs = windowMs): void {
       for (const [each, deadline] of deadlines) if (deadline <= clock.steady()) deadlines.delete(each);
       if (client.length > maxNameLength || (!deadlines.has(client) && deadlines.size >= maxClients)) {
         const limits = `at most ${maxClients} clients with names of up to ${maxNameLength} characters`;
@@ -135,7 +121,8 @@ export function createPairingWindow(clock: Clock, changed: () => void): PairingW
       reschedule();
       changed();
     },
-    close(client) {
+    /** Ends a client's share. The window closes with the last one. */
+    close(client: string): void {
       if (!deadlines.delete(client)) return;
       if (deadlines.size > 0) return reschedule();
       cancelTimer();

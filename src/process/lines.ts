@@ -11,17 +11,11 @@ export interface LineSplitterOptions {
   readonly onLine: (line: string) => void;
 }
 
-export interface LineSplitter {
-  push(chunk: Buffer): void;
-  /** Delivers the last line if it has no terminator. */
-  end(): void;
-}
-
 const lf = 10;
 const cr = 13;
 
 /** The lines together are always the input decoded as UTF-8. Chunks are not kept after the call. */
-export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions): LineSplitter {
+export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions) {
   let rest = Buffer.alloc(0);
 
   /** Delivers pieces of a line over the limit; returns where the remainder begins. */
@@ -36,7 +30,7 @@ export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions
   }
 
   return {
-    push(chunk) {
+    push(chunk: Buffer): void {
       const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
       let at = 0;
       // The rest contains no terminator, except a CR at its very end which waits for its LF.
@@ -56,7 +50,8 @@ export function createLineSplitter({ maxLineBytes, onLine }: LineSplitterOptions
       at = deliverPieces(bytes, at, bytes.length);
       rest = Buffer.from(bytes.subarray(at));
     },
-    end() {
+    /** Delivers the last line if it has no terminator. */
+    end(): void {
       if (rest.length > 0) onLine(rest.toString('utf8'));
       rest = Buffer.alloc(0);
     },

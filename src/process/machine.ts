@@ -1,8 +1,6 @@
 /**
- * Measures the processors and memory that the receiver can use, and computes the defaults from them.
- *
- * Inside a container the usual calls report the whole machine. A server that relies on them starts as many compilers as
- * the whole machine could run, and the kernel kills them one after the other.
+ * Measures the processors and memory that the receiver can use, and computes the defaults from them. Inside a container
+ * the usual calls report the whole machine, and the kernel kills compilers that were started for that size.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem, hostname } from 'node:os';

@@ -66,16 +66,11 @@ while [ $found = 1 ] && [ $rounds -lt 100 ]; do
 done
 `;
 
-export interface Watchdog {
-  /** Stops watching: afterwards the receiver's death kills nothing. */
-  done(): Promise<void>;
-}
-
 /** Time for a watchdog to exit before it is killed. */
 const doneMs = 1_000;
 
 /** Starts to watch a session. Throws SPAWN when that fails, because a build must not run unwatched. */
-export async function watch(session: SessionIdentity, log: Log): Promise<Watchdog> {
+export async function watch(session: SessionIdentity, log: Log) {
   const { pid, startTime, marker } = session;
   const name = 'koa-esphome-receiver-watchdog';
   const child = spawn(shell, ['-c', watchScript, name, String(pid), String(startTime), marker], {
@@ -96,7 +91,8 @@ export async function watch(session: SessionIdentity, log: Log): Promise<Watchdo
   const onEarlyExit = (): void => log.warn({ pid }, 'watchdog died, its build continues unwatched');
   child.once('exit', onEarlyExit);
   return {
-    async done() {
+    /** Stops watching: afterwards the receiver's death kills nothing. */
+    async done(): Promise<void> {
       child.off('exit', onEarlyExit);
       child.stdin.end(doneLine);
       const timer = setTimeout(() => child.kill('SIGKILL'), doneMs);

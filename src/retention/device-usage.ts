@@ -1,9 +1,6 @@
 /**
  * Tracks when each device was last used and how much disk it takes: in memory for queries, on disk for the next start
- * and for other receivers on the same directories.
- *
- * An unknown use never counts as an old one. A device without a record counts as used now, and so does one whose record
- * lies in the future or before this software existed: the clock was wrong, as on a board without a battery at boot.
+ * and for other receivers on the same directories. As in `disk/use-stamps`, an unknown use never counts as an old one.
  */
 import { type Clock, watchWallClock } from '../async/clock.js';
 import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
@@ -23,22 +20,7 @@ import {
 
 export type { DeviceRecord, Sizes } from './device-record.js';
 
-export interface DeviceUsageLog {
-  list(): readonly DeviceRecord[];
-  get(key: RemoteKey): DeviceRecord | undefined;
-  /** Marks a device as used now. The record follows soon, precise to a minute. */
-  touch(key: RemoteKey): void;
-  /** Walks a device's directory and records its size, unless the signal aborts. Never rejects. */
-  measure(key: RemoteKey, signal?: AbortSignal): Promise<void>;
-  /** Merges the record on disk, which another receiver may have written. Call it under the device's lease. */
-  reload(key: RemoteKey): DeviceRecord | undefined;
-  /** Drops the record of a device whose directory is gone. Never rejects. */
-  forget(key: RemoteKey): Promise<void>;
-  /** Adds devices found on disk, forgets those that are gone, returns entries that are not devices. Throws system errors. */
-  refresh(): Promise<readonly Strange[]>;
-  /** Resolves when all records are written. */
-  settled(): Promise<void>;
-}
+export type DeviceUsageLog = Awaited<ReturnType<typeof openDeviceUsage>>;
 
 export interface DeviceUsageLogOptions {
   readonly layout: Pick<Layout, 'buildsDir' | 'devicesDir' | 'subtree'>;
@@ -47,7 +29,7 @@ export interface DeviceUsageLogOptions {
 }
 
 /** Reads the existing records. Throws system errors. */
-export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<DeviceUsageLog> {
+export async function openDeviceUsage(options: DeviceUsageLogOptions) {
   const { layout, clock, log } = options;
   const now = clock.wall;
   const { buildsDir, devicesDir } = layout;
@@ -118,10 +100,11 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
     return record;
   }
 
-  const usage: DeviceUsageLog = {
-    list: () => [...records.values()],
-    get: (key) => records.get(nameOf(key)),
-    touch(key) {
+  const usage = {
+    list: (): readonly DeviceRecord[] => [...records.values()],
+    get: (key: RemoteKey): DeviceRecord | undefined => records.get(nameOf(key)),
+    /** Marks a device as used now. The record follows soon, precise to a minute. */
+    touch(key: RemoteKey): void {
       applyClockJump();
       const record = put({ ...known(key), usedAt: now() });
       const last = saved.get(nameOf(key));
@@ -129,7 +112,8 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       saved.set(nameOf(key), record.usedAt);
       void save(key);
     },
-    async measure(key, signal) {
+    /** Walks a device's directory and records its size, unless the signal aborts. Never rejects. */
+    async measure(key: RemoteKey, signal?: AbortSignal): Promise<void> {
       try {
         const wasKnown = records.has(nameOf(key));
         const sizes = await sizesOf(layout.subtree(key), signal);
@@ -145,19 +129,22 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
         log.warn({ ...key, err: error }, 'device measurement failed');
       }
     },
-    reload(key) {
+    /** Merges the record on disk, which another receiver may have written. Call it under the device's lease. */
+    reload(key: RemoteKey): DeviceRecord | undefined {
       applyClockJump();
       const found = readRecord(devicesDir, key);
       if (found !== null) return mergeRecord(found);
       const own = records.get(nameOf(key));
       return own && put(corrected(own));
     },
-    async forget(key) {
+    /** Drops the record of a device whose directory is gone. Never rejects. */
+    async forget(key: RemoteKey): Promise<void> {
       records.delete(nameOf(key));
       saved.delete(nameOf(key));
       await save(key);
     },
-    async refresh() {
+    /** Adds devices found on disk, forgets those that are gone, returns entries that are not devices. Throws system errors. */
+    async refresh(): Promise<readonly Strange[]> {
       applyClockJump();
       const { keys, strange } = await devicesOnDisk(buildsDir);
       const here = new Set(keys.map(nameOf));
@@ -175,7 +162,8 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions): Promise<D
       }
       return strange;
     },
-    async settled() {
+    /** Resolves when all records are written. */
+    async settled(): Promise<void> {
       await renewing.idle();
       await writing.idle();
     },

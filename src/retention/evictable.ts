@@ -6,14 +6,7 @@ import type { Strange } from '../jobs/devices-on-disk.js';
 import type { JobService } from '../jobs/job-service.js';
 import { lastUse } from '../jobs/record.js';
 import type { Log } from '../log.js';
-import {
-  type StoredItem,
-  type LeftInPlace,
-  type Removed,
-  strangeLeft,
-  whyLeft,
-  type SweepResult,
-} from './sweep.js';
+import { type StoredItem, removeEach, strangeLeft, type SweepResult } from './sweep.js';
 
 export interface EvictableEntry {
   readonly item: StoredItem;
@@ -72,30 +65,22 @@ function chooseEvictions(
     });
 }
 
-/** Removes entries one by one; an abort takes effect between two. */
-export async function removeEntries(
+export function removeEntries(
   store: EvictableStore,
   entries: readonly EvictableEntry[],
   { dryRun, signal, log }: Pick<EvictionOrder, 'dryRun' | 'signal' | 'log'>,
 ): Promise<SweepResult> {
-  const removed: Removed[] = [];
-  const left: LeftInPlace[] = [];
-  for (const entry of entries) {
-    if (signal.aborted) break;
-    const { item, bytes } = entry;
-    try {
-      if (entry.isInUse) left.push({ what: item, why: 'it is in use' });
-      else if (dryRun) removed.push({ item, bytes });
-      else if (await store.remove(entry)) {
-        removed.push({ item, bytes });
-        log.info({ item, bytes }, 'unused item removed');
-      } else left.push({ what: item, why: 'it was used or removed in the meantime' });
-    } catch (error) {
-      left.push({ what: item, why: whyLeft(error) });
-      log.warn({ item, err: error }, 'unused item removal failed');
-    }
-  }
-  return { removed, left };
+  return removeEach(entries, ({ item }) => item, signal, {
+    async remove(entry) {
+      const { item, bytes, isInUse } = entry;
+      if (isInUse) return 'it is in use';
+      if (dryRun) return bytes;
+      if (!(await store.remove(entry))) return 'it was used or removed in the meantime';
+      log.info({ item, bytes }, 'unused item removed');
+      return bytes;
+    },
+    failed: (error, { item }) => log.warn({ item, err: error }, 'unused item removal failed'),
+  });
 }
 
 /** The packed results of finished jobs. Removing one also removes the job's record and log. */

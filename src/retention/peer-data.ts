@@ -1,7 +1,5 @@
 /**
- * Records which key owns the data stored under a peer's id, and removes a peer's data.
- *
- * Peers choose their ids, ids are not secret, and data can outlive its peer: the operator kept it, or a crash or a build
+ * Records which key owns the data stored under a peer's id, and removes a peer's data. Peers choose their ids, ids are not secret, and data can outlive its peer: the operator kept it, or a crash or a build
  * prevented its removal. A dashboard that pairs under the same id with another key must not find that data, download its
  * firmware or build on files planted in it, so the data is removed before the approval takes effect. Owner records lie
  * outside the peer's own directory, where no build can forge them.
@@ -21,16 +19,7 @@ import { dashboardId as parseId, type DashboardId, type DeviceSegment, type Layo
 import { foldId } from '../peers/identity.js';
 import { namesIn, removeDevice, type RemovalDeps } from './sweep.js';
 
-export interface Owners {
-  /** For a peer approved earlier: removes another key's data and adopts unowned data. Never rejects; logs failures. */
-  adopt(id: DashboardId, pin: string): Promise<void>;
-  /** Makes the key the owner; removes other and unowned data. Throws `PAIRING` if that fails, and system errors. */
-  claim(id: DashboardId, pin: string): Promise<void>;
-  /** Whether an owner is recorded for this id, even of a former peer. */
-  has(id: DashboardId): Promise<boolean>;
-  /** Removes all data of the id, after any removal already running. False when something is left. */
-  remove(id: DashboardId): Promise<boolean>;
-}
+export type Owners = ReturnType<typeof createOwners>;
 
 export interface OwnersOptions {
   /** Must exist, and holds owner records only. */
@@ -43,7 +32,7 @@ export interface OwnersOptions {
 const schema = z.object({ dashboardId: z.string().transform(parseId), pin: z.string() });
 const format = { maxBytes: 4_096, parse: schema.parse };
 
-export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Owners {
+export function createOwners({ ownersDir, removeData, log }: OwnersOptions) {
   /** Serializes work per id: a removal must not reach what a new peer builds in the meantime. */
   const queue = createKeyedQueue();
 
@@ -71,14 +60,19 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions): Own
   }
 
   return {
-    async adopt(id, pin) {
+    /** For a peer approved earlier: removes another key's data and adopts unowned data. Never rejects; logs failures. */
+    async adopt(id: DashboardId, pin: string): Promise<void> {
       await setOwner(id, pin, true).catch((err: unknown) => {
         log.error({ dashboardId: id, err }, 'stored data for this dashboard id belongs to a different key');
       });
     },
-    claim: (id, pin) => setOwner(id, pin, false),
-    has: (id) => enqueue(id, async (file) => (await readOwner(file))?.dashboardId === id),
-    remove: (id) =>
+    /** Makes the key the owner; removes other and unowned data. Throws `PAIRING` if that fails, and system errors. */
+    claim: (id: DashboardId, pin: string): Promise<void> => setOwner(id, pin, false),
+    /** Whether an owner is recorded for this id, even of a former peer. */
+    has: (id: DashboardId): Promise<boolean> =>
+      enqueue(id, async (file) => (await readOwner(file))?.dashboardId === id),
+    /** Removes all data of the id, after any removal already running. False when something is left. */
+    remove: (id: DashboardId): Promise<boolean> =>
       enqueue(id, async (file) => {
         const isGone = await removeData(id);
         if (isGone) await rm(file, { force: true });
@@ -102,20 +96,14 @@ function readOwner(file: string): Promise<z.infer<typeof schema> | null> {
  * one with another key under the same id, but it cannot reach the jobs in this process. These must be gone before any
  * request is answered from the new table: a client that names a job of its id receives the job's result.
  */
-export interface KeyChangeGuard {
-  /** Records that the jobs of the id here belong to this key, or were just removed. */
-  note(id: DashboardId, pin: string): void;
-  /** Forgets the jobs of each id whose key has changed. Rejects when some remain; the next call tries again. */
-  check(): Promise<void>;
-}
-
-export interface KeyChangeGuardOptions {
+export function createKeyChangeGuard({
+  peers,
+  forgetJobs: forget,
+}: {
   /** The currently approved peers. At creation they own the jobs here. */
   readonly peers: () => readonly { readonly dashboardId: DashboardId; readonly pin: string }[];
   readonly forgetJobs: (id: DashboardId) => Promise<void>;
-}
-
-export function createKeyChangeGuard({ peers, forgetJobs: forget }: KeyChangeGuardOptions): KeyChangeGuard {
+}) {
   const pins = new Map(peers().map(({ dashboardId, pin }) => [dashboardId, pin]));
   const checks = createSerialQueue();
 
@@ -128,7 +116,9 @@ export function createKeyChangeGuard({ peers, forgetJobs: forget }: KeyChangeGua
   }
 
   return {
-    note: (id, pin) => void pins.set(id, pin),
+    /** Records that the jobs of the id here belong to this key, or were just removed. */
+    note: (id: DashboardId, pin: string) => void pins.set(id, pin),
+    /** Forgets the jobs of each id whose key has changed. Rejects when some remain; the next call tries again. */
     check: () => checks.run(checkNow),
   };
 }

@@ -10,16 +10,7 @@ import { isReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog } from './device-usage.js';
-import {
-  removeFromDevice,
-  type UnderLease,
-  type LeftInPlace,
-  type Removed,
-  itemOf,
-  namesIn,
-  whyLeft,
-  type SweepResult,
-} from './sweep.js';
+import { removeFromDevice, type UnderLease, itemOf, namesIn, removeEach, type SweepResult } from './sweep.js';
 
 /** Entries of a device's directory that do not belong to its build. */
 const kept = new Set(['config', '.config.from', 'storage']);
@@ -33,31 +24,23 @@ export interface ResetDeps {
 }
 
 /** Continues after a device that cannot be reset. With `dryRun` it only reports what a reset would free. */
-export async function resetDevices(
+export function resetDevices(
   keys: readonly RemoteKey[],
   { dryRun = false }: { readonly dryRun?: boolean },
   deps: ResetDeps,
 ): Promise<SweepResult> {
-  const removed: Removed[] = [];
-  const left: LeftInPlace[] = [];
-  for (const key of keys) {
-    const item = itemOf(key);
-    if (deps.signal?.aborted === true) {
-      left.push({ what: item, why: 'the build server is stopping' });
-      continue;
-    }
-    try {
+  return removeEach(keys, itemOf, deps.signal, {
+    async remove(key) {
       const before = builtBytes(deps, key);
-      if (!dryRun) await reset(key, deps);
-      removed.push({ item, bytes: dryRun ? before : Math.max(0, before - builtBytes(deps, key)) });
-    } catch (error) {
-      left.push({ what: item, why: whyLeft(error) });
-      if (isReceiverError(error, 'CANCELLED')) continue;
-      const { dashboardId, device } = key;
+      if (dryRun) return before;
+      await reset(key, deps);
+      return Math.max(0, before - builtBytes(deps, key));
+    },
+    failed(error, { dashboardId, device }) {
+      if (isReceiverError(error, 'CANCELLED')) return;
       deps.log.error({ dashboardId, device, err: error }, 'device reset failed');
-    }
-  }
-  return { removed, left };
+    },
+  });
 }
 
 function builtBytes({ usage }: ResetDeps, key: RemoteKey): number {

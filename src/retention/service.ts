@@ -13,10 +13,10 @@ import type { DashboardId, Paths, RemoteKey } from '../paths/index.js';
 import { remoteKeyOf } from '../paths/resolver.js';
 import { openDeviceUsage } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
-import { createOwners, type Owners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
+import { createOwners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { resetDevices } from './reset.js';
 import { joinResults, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
-import { openSweeper, type Sweeper, type SweeperDeps } from './sweeper.js';
+import { openSweeper, type SweeperDeps } from './sweeper.js';
 import type { UsageReport } from './usage.js';
 
 export interface Retention {
@@ -47,22 +47,7 @@ export type ResetTarget =
 
 type ToolTarget = { readonly version: string } | { readonly toolchain: string };
 
-export interface RetentionService {
-  readonly retention: Retention;
-  readonly noRoomFor: Sweeper['noRoomFor'];
-  /** Resets these peers' devices. Null while they have unfinished jobs. Rejects when something is left. */
-  resetPeers(ids: readonly DashboardId[]): Promise<void> | null;
-  /**
-   * Removes a device's build; its configuration and sidecar stay. Throws `STATE` for a local configuration,
-   * `TRAVERSAL`, `LOCK_TIMEOUT`, `CANCELLED` and system errors.
-   */
-  clean(configuration: string): Promise<void>;
-  /** Removes a device's directory, if it exists. Throws as `clean`. */
-  removeDevice(configuration: string): Promise<void>;
-  readonly owners: Owners;
-  /** Resolves when all removals have ended. */
-  close(): Promise<void>;
-}
+export type RetentionService = Awaited<ReturnType<typeof openRetentionService>>;
 
 export interface RetentionServiceDeps
   extends Omit<SweeperDeps, 'usage' | 'jobs' | 'results'>, Omit<PeerDataDeps, 'usage' | 'jobs'> {
@@ -71,7 +56,7 @@ export interface RetentionServiceDeps
 }
 
 /** Reads the records and subscribes to jobs. Throws system errors. */
-export async function openRetentionService(deps: RetentionServiceDeps): Promise<RetentionService> {
+export async function openRetentionService(deps: RetentionServiceDeps) {
   const { paths, jobs, layout, tools, log } = deps;
   const usage = await openDeviceUsage(deps);
   const sweeper = openSweeper({ ...deps, usage, results: createResultStore(jobs) });
@@ -115,6 +100,10 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
     return joinResults(dryRun, [await tracked(resetDevices(keys, { dryRun }, own))]);
   };
 
+  /**
+   * Removes a device's build; its configuration and sidecar stay. Throws `STATE` for a local configuration, `TRAVERSAL`,
+   * `LOCK_TIMEOUT`, `CANCELLED` and system errors.
+   */
   async function clean(configuration: string): Promise<void> {
     const key = remoteKeyOf(paths, configuration);
     try {
@@ -132,7 +121,7 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
   }
 
   return {
-    retention: Object.freeze({
+    retention: Object.freeze<Retention>({
       limits: sweeper.limits,
       setLimits: sweeper.setLimits,
       usage: sweeper.usage,
@@ -144,17 +133,20 @@ export async function openRetentionService(deps: RetentionServiceDeps): Promise<
       reset,
     }),
     noRoomFor: sweeper.noRoomFor,
-    resetPeers(ids) {
+    /** Resets these peers' devices. Null while they have unfinished jobs. Rejects when something is left. */
+    resetPeers(ids: readonly DashboardId[]): Promise<void> | null {
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
       return tracked(resetAll(ids));
     },
-    clean: (configuration) => tracked(clean(configuration)),
-    async removeDevice(configuration) {
+    clean: (configuration: string): Promise<void> => tracked(clean(configuration)),
+    /** Removes a device's directory, if it exists. Throws as `clean`. */
+    async removeDevice(configuration: string): Promise<void> {
       const key = remoteKeyOf(paths, configuration);
       await tracked(removeDevice(key, { reason: 'the device is being removed' }, own));
     },
     owners,
-    async close() {
+    /** Resolves when all removals have ended. */
+    async close(): Promise<void> {
       stopping.abort();
       await sweeper.close();
       await Promise.allSettled(working);

@@ -1,9 +1,7 @@
 /**
  * Removes devices' directories and reports what was removed and what had to stay: an operator who frees a disk must not
- * have to guess why a tree is still there.
- *
- * Candidates are checked again under each device's lease, so that a build that began in the meantime keeps its files.
- * Devices are removed one at a time, and a failure does not stop the others.
+ * have to guess why a tree is still there. Candidates are checked again under each device's lease, so that a build that
+ * began in the meantime keeps its files.
  */
 import { readdir, rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -36,30 +34,58 @@ export type SweepResult = Pick<SweepReport, 'removed' | 'left'>;
 /** How long to wait for a lease. One that is not free at once means that the device is in use. */
 export const patienceMs = 1_000;
 
-/** Sweeps `candidates` in order, and reports those that cannot be removed. An abort takes effect between two. */
+/** Sweeps `candidates` in order, and reports those that cannot be removed. */
 export async function sweepDevices(
   candidates: readonly DeviceRecord[],
   order: SweepOrder,
   deps: SweepDeps,
 ): Promise<SweepResult> {
+  const { dryRun, reason, signal } = order;
+  return removeEach(candidates, itemOf, signal, {
+    async remove(record) {
+      if (deps.isBusy(record)) return 'the device has a queued or running job';
+      const bytes = bytesOf(record);
+      if (dryRun) return bytes;
+      if (!(await sweepDevice(record, order, deps))) return null;
+      const { dashboardId, device } = record;
+      deps.log.info({ dashboardId, device, bytes, reason }, 'device removed');
+      return bytes;
+    },
+    failed(error, { dashboardId, device }) {
+      if (isReceiverError(error, 'LOCK_TIMEOUT') || isReceiverError(error, 'CANCELLED')) return;
+      deps.log.error({ dashboardId, device, err: error }, 'device removal failed');
+    },
+  });
+}
+
+/**
+ * Removes one by one: an abort takes effect between two, and a failure does not stop the others. `remove` returns the
+ * bytes that it freed, why the item stays, or null for an item that needs no mention.
+ */
+export async function removeEach<T>(
+  all: readonly T[],
+  nameOf: (each: T) => StoredItem,
+  signal: AbortSignal | undefined,
+  act: {
+    remove(each: T): Promise<number | string | null>;
+    failed(error: unknown, each: T): void;
+  },
+): Promise<SweepResult> {
   const removed: Removed[] = [];
   const left: LeftInPlace[] = [];
-  for (const record of candidates) {
-    if (order.signal.aborted) break;
-    const { dashboardId, device } = record;
-    const item = itemOf(record);
-    const bytes = bytesOf(record);
+  for (const each of all) {
+    const item = nameOf(each);
+    if (signal?.aborted === true) {
+      left.push({ what: item, why: 'the build server is stopping' });
+      continue;
+    }
     try {
-      if (deps.isBusy(record)) left.push({ what: item, why: 'the device has a queued or running job' });
-      else if (order.dryRun) removed.push({ item, bytes });
-      else if (await sweepDevice(record, order, deps)) {
-        removed.push({ item, bytes });
-        deps.log.info({ dashboardId, device, bytes, reason: order.reason }, 'device removed');
-      }
+      const result = await act.remove(each);
+      if (typeof result === 'number') removed.push({ item, bytes: result });
+      else if (result !== null) left.push({ what: item, why: result });
     } catch (error) {
       left.push({ what: item, why: whyLeft(error) });
-      if (isReceiverError(error, 'LOCK_TIMEOUT') || isReceiverError(error, 'CANCELLED')) continue;
-      deps.log.error({ dashboardId, device, err: error }, 'device removal failed');
+      act.failed(error, each);
     }
   }
   return { removed, left };

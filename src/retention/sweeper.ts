@@ -28,17 +28,7 @@ import {
 } from './sweep.js';
 import { usageOf, type UsageReport } from './usage.js';
 
-export interface Sweeper {
-  // These four are documented in `Retention`.
-  readonly limits: () => RetentionLimits;
-  setLimits(changes: Partial<RetentionLimits>): Promise<SweepReport>;
-  usage(): Promise<UsageReport>;
-  readonly sweep: (options?: { readonly dryRun?: boolean | undefined }) => Promise<SweepReport>;
-  /** Why an upload of this size cannot fit; null when it can. */
-  noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null;
-  /** Stops sweeps; resolves when all removals have ended. */
-  close(): Promise<void>;
-}
+export type Sweeper = ReturnType<typeof openSweeper>;
 
 export interface SweeperDeps
   extends
@@ -64,8 +54,8 @@ const spareFactor = 1.25;
 /** How long a measured free space stays valid. */
 const freeSpaceTtlMs = 2_000;
 
-/** Subscribes to jobs and schedules sweeps. */
-export function openSweeper(deps: SweeperDeps): Sweeper {
+/** Subscribes to jobs and schedules sweeps. `Retention` documents its methods. */
+export function openSweeper(deps: SweeperDeps) {
   const { usage, jobs, layout, clock, log, freeBytesOf = freeSpaceBytes } = deps;
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -193,20 +183,21 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
   }
 
   return {
-    limits: () => limits,
-    async setLimits(changes) {
+    limits: (): RetentionLimits => limits,
+    async setLimits(changes: Partial<RetentionLimits>): Promise<SweepReport> {
       limits = changeRetention(limits, changes);
       return sweep(false);
     },
-    async usage() {
+    async usage(): Promise<UsageReport> {
       toolEntries = await deps.tools.list().catch((error: unknown) => {
         log.warn({ err: error }, 'tool usage unknown');
         return toolEntries;
       });
       return usageOf(usage.list(), jobs.resultBytes(), toolEntries, await readFreeSpace());
     },
-    sweep: ({ dryRun } = {}) => sweep(dryRun === true),
-    noRoomFor(dashboardId, bytes) {
+    sweep: ({ dryRun }: { readonly dryRun?: boolean | undefined } = {}) => sweep(dryRun === true),
+    /** Why an upload of this size cannot fit; null when it can. */
+    noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null {
       if (clock.steady() - free.at >= freeSpaceTtlMs) void readFreeSpace();
       const { minFreeDiskBytes } = deps;
       const facts = { taken: takenNow(), limits, freeBytes: free.bytes, minFreeDiskBytes };
@@ -218,7 +209,8 @@ export function openSweeper(deps: SweeperDeps): Sweeper {
       }
       return none;
     },
-    async close() {
+    /** Stops sweeps; resolves when all removals have ended. */
+    async close(): Promise<void> {
       stopping.abort();
       cancelTimer();
       stopFollowing();

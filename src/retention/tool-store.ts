@@ -179,21 +179,20 @@ const format = { maxBytes: 4_096, parse: schema.parse };
 type ToolSize = z.infer<typeof schema>;
 
 /** No method rejects. */
-interface ToolSizes {
-  /** Null until measured. */
-  read(file: string): Promise<ToolSize | null>;
-  /** Walks `path` and records its disk usage in `file`, unless the signal aborts. */
-  measure(file: string, tree: { path: string; of: string }, signal: AbortSignal): Promise<void>;
-  forget(file: string): Promise<void>;
-}
-
-function createToolSizes({ clock, log }: Pick<ReleaseStoreDeps, 'clock' | 'log'>): ToolSizes {
+function createToolSizes({ clock, log }: Pick<ReleaseStoreDeps, 'clock' | 'log'>) {
   /** Sizes that could not be written to disk. */
   const unwritten = new Map<string, ToolSize>();
 
   return {
-    read: async (file) => unwritten.get(file) ?? readJsonFile(file, format).catch(() => null),
-    async measure(file, { path, of }, signal) {
+    /** Null until measured. */
+    read: async (file: string): Promise<ToolSize | null> =>
+      unwritten.get(file) ?? readJsonFile(file, format).catch(() => null),
+    /** Walks `path` and records its disk usage in `file`, unless the signal aborts. */
+    async measure(
+      file: string,
+      { path, of }: { readonly path: string; readonly of: string },
+      signal: AbortSignal,
+    ): Promise<void> {
       const measuredAt = clock.wall();
       try {
         const { diskBytes: bytes } = await measure(path, { unlock: true, signal });
@@ -205,7 +204,7 @@ function createToolSizes({ clock, log }: Pick<ReleaseStoreDeps, 'clock' | 'log'>
         if (!signal.aborted) log.warn({ path, err: error }, 'tool measurement failed');
       }
     },
-    async forget(file) {
+    async forget(file: string): Promise<void> {
       unwritten.delete(file);
       await rm(file, { force: true }).catch(() => {});
     },

@@ -3,14 +3,14 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-import { createUseStamps, type UseStamps } from '../../src/disk/use-stamps.js';
+import { createUseStamps } from '../../src/disk/use-stamps.js';
 import { silentLog as log } from '../../src/log.js';
 import { manualClock, type ManualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
 
 interface Place {
   readonly file: string;
-  readonly stamps: UseStamps;
+  readonly stamps: ReturnType<typeof createUseStamps>;
   readonly clock: ManualClock;
 }
 
