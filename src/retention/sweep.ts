@@ -108,7 +108,7 @@ export function strangeLeft(strange: readonly Strange[]): LeftInPlace[] {
 }
 
 /** The receiver's own messages hold no host path; the messages of other errors can, and only go to the log. */
-export function whyLeft(error: unknown): string {
+function whyLeft(error: unknown): string {
   if (isReceiverError(error, 'LOCK_TIMEOUT')) return 'it is in use';
   if (isReceiverError(error, 'CANCELLED')) return 'the build server is stopping';
   return isReceiverError(error) ? error.message : 'the removal failed; see the log for the cause';
