@@ -6,7 +6,7 @@
  */
 import type { CompileRequest, CompileResult } from './compile.js';
 
-export type CompileFailureReason = 'config' | 'toolchain' | 'compile' | 'resource';
+export type CompileFailureReason = 'config' | 'toolchain' | 'compile' | 'resource' | 'provision';
 
 export interface CompileFailure {
   readonly reason: CompileFailureReason;
@@ -41,6 +41,7 @@ function failureOf(
     const words = `it reported success after "${marks.contradiction}"`;
     return ['toolchain', `ESPHome on the build server is incomplete and must be installed again: ${words}`];
   }
+  if (exitCode === 2 && marks.downloadFailed) return ['provision', downloadFailedMessage];
   if (exitCode === 2) return ['config', 'the configuration is invalid; the log says where'];
   if (marks.diskFull) return ['resource', diskFullMessage];
   if (signal === 'SIGKILL' || killedCodes.has(exitCode) || marks.killed) {
@@ -50,15 +51,16 @@ function failureOf(
   if (marks.outOfMemory)
     return ['resource', 'the build server ran out of memory; give it more, or less to do'];
   if (signal !== null) return ['compile', `ESPHome was ended by ${signal}; build again, and look at the log`];
+  if (marks.downloadFailed) return ['provision', downloadFailedMessage];
   if (marks.brokenTools) {
     return ['toolchain', 'the tools of the build server are broken; the log says which must be repaired'];
   }
-  if (marks.downloadFailed) {
-    const remedy = 'check its connection and build again';
-    return ['toolchain', `the build server could not download what the build needs; ${remedy}`];
-  }
   return ['compile', `the compile failed (exit code ${exitCode}); the log says why`];
 }
+
+/** With the reason `provision` the client of Device Builder 1.26 builds by itself: its own machine may be online. */
+const downloadFailedMessage =
+  'the build server could not download what the build needs; check its connection and build again';
 
 /** The exit codes by which a shell and Python report that signal 9 ended their child. */
 const killedCodes: ReadonlySet<number | null> = new Set([128 + 9, 256 - 9]);

@@ -216,7 +216,7 @@ test('Failures are classified by what the user can do about them', async (t) => 
     ['print=cannot_write_PCH_file:_No_space_left_on_device exit=1', `resource: ${diskFullMessage}`, true],
     [
       'print=ERROR_Failed_to_download_x exit=1',
-      'toolchain: the build server could not download what the build needs; check its connection and build again',
+      'provision: the build server could not download what the build needs; check its connection and build again',
       false,
     ],
     [
@@ -234,6 +234,12 @@ test('Failures are classified by what the user can do about them', async (t) => 
       assert.equal(leavesDamage(result), damage, knobs);
     }),
   );
+});
+
+test('An unreachable host is not the fault of the configuration, even where ESPHome says that it is invalid', () => {
+  const result = { ...clean, exitCode: 2, marks: { ...noMarks, downloadFailed: true } };
+  assert.equal(judge(result, limits)?.reason, 'provision');
+  assert.equal(judge({ ...result, marks: noMarks }, limits)?.reason, 'config');
 });
 
 test('Marks are recognized despite colours, and unrelated lines set none', () => {
@@ -290,6 +296,24 @@ test('Broken tools are distinguished from a wrong configuration', () => {
     "ModuleNotFoundError: No module named 'esp_idf_monitor'",
     "Error: Could not find one of 'package.json' manifest files in the package",
     'ERROR cmake executable not found in ESP-IDF environment. ',
+    'ccache: error: execute_noreturn of /b/arduino8266/toolchains/3/bin/xtensa-lx106-elf-g++ failed: No such file or directory',
+    "xtensa-lx106-elf-g++: fatal error: cannot execute 'cc1plus': execvp: No such file or directory",
+    "/b/x/bin/xtensa-lx106-elf-g++: fatal error: cannot execute 'as': execvp: Exec format error",
+    "collect2: fatal error: cannot find 'ld'",
+    '/b/lib/gcc/xtensa-lx106-elf/10.3.0/../../../../xtensa-lx106-elf/bin/ld: cannot find -lc: No such file or directory',
+    'ld: cannot find -lstdc++',
+    '/b/arduino8266/toolchains/3/xtensa-lx106-elf/include/c++/10.3.0/cstdlib:75:15: fatal error: stdlib.h: No such file or directory',
+    '/b/platformio/packages/toolchain-xtensa/include/a.h:5:10: fatal error: sys/b.h: No such file or directory',
+    'src/esphome/core/helpers.h:3:10: fatal error: cstdint: No such file or directory',
+    '/bin/sh: 1: /b/arduino8266/toolchains/3/bin/xtensa-lx106-elf-g++: Exec format error',
+    'sh: /b/platformio/packages/x/bin/ar: cannot execute binary file: Exec format error',
+    'g++: internal compiler error: Segmentation fault signal terminated program cc1plus',
+    'FAILED: [code=139] obj/src/main.o',
+    '*** [.pioenvs/k/src/main.cpp.o] Error 139',
+    'ld: /b/platformio/packages/x/lib/libc.a: file not recognized: file format not recognized',
+    'ld: /b/arduino8266/toolchains/3/lib/libc.a: error adding symbols: malformed archive',
+    "ERROR arduino8266 toolchain install is incomplete: missing bin/g++; run 'esphome clean-all' and retry",
+    "ERROR The toolchain is missing the expected bin directory; run 'esphome clean-all' and retry",
   ];
   for (const line of broken) assert.equal(readMarks(noMarks, `${line}\n`).brokenTools, true, line);
   const others = [
@@ -298,8 +322,35 @@ test('Broken tools are distinguished from a wrong configuration', () => {
     "ModuleNotFoundError: No module named 'my_component'",
     'WARNING /b/idf/tools/x: not found',
     '/b/idf/frameworks/x.cpp:1:2: error: something else: not found',
+    'ld: cannot find -lmine: No such file or directory',
+    'src/main.cpp:3:10: fatal error: my/string.h: No such file or directory',
+    '/b/peer/kitchen/config/a.h:5:10: fatal error: b.h: No such file or directory',
+    'src/main.cpp:9:1: internal compiler error: Segmentation fault',
+    'ld: /b/peer/kitchen/config/mine.a: file not recognized: file format not recognized',
   ];
   for (const line of others) assert.equal(readMarks(noMarks, `${line}\n`).brokenTools, false, line);
+});
+
+test('A host that cannot be reached is recognized in the messages of ESPHome, PlatformIO, git and pip', () => {
+  const failed = [
+    'ERROR Failed to download https://x/y',
+    'HTTPClientError: ',
+    "VCSBaseException: VCS: Could not process command ['git', 'clone', 'https://x']",
+    "fatal: unable to access 'https://x/': Could not resolve host: x",
+    'ERROR Install requirements for v2.9.2 Python environment failure',
+    'requests.exceptions.ConnectionError: HTTPSConnectionPool(host=x): Max retries exceeded with url: /',
+    'OSError: [Errno 101] Network is unreachable',
+  ];
+  for (const line of failed) {
+    const marks = readMarks(noMarks, `${line}\n`);
+    assert.deepEqual([marks.downloadFailed, marks.brokenTools], [true, false], line);
+  }
+  const others = [
+    'HTTPClientError: 404 for your file',
+    'WARNING Retrying: Network is unreachable',
+    'fatal: x',
+  ];
+  for (const line of others) assert.equal(readMarks(noMarks, `${line}\n`).downloadFailed, false, line);
 });
 
 test('The marks of a hostile line are read in linear time', () => {
@@ -311,6 +362,11 @@ test('The marks of a hostile line are read in linear time', () => {
     'xtensa-',
     "No such file or directory: '",
     '/idf/a: ',
+    'x: fatal error: ',
+    '/toolchain-',
+    '/toolchains/platformio/',
+    'ERROR a ',
+    ': cannot find -l',
   ]) {
     const read = (size: number): void => {
       const line = piece.repeat(size / piece.length);
