@@ -1,14 +1,12 @@
 /**
  * Jobs, peers, requests and events as a host sees them: in TypeScript, and as JSON in the admin routes, the event stream
  * and `serve --json`. All have one shape and one spelling (camelCase), and a field of an internal record is visible only if
- * it is named here.
+ * it is a fact of the job (`JobFacts`) or named here.
  */
-import type { ArtifactFacts } from './artifacts/store.js';
-import type { Progress } from './esphome/progress.js';
 import type { JobEvent } from './jobs/job-service.js';
 import type { LocalJob, QueueStatus } from './jobs/local-work.js';
-import type { FailureReason, JobRecord, JobState } from './jobs/record.js';
-import { waitingText, type WaitReason } from './jobs/waiting.js';
+import type { JobFacts, JobRecord } from './jobs/record.js';
+import { waitingText } from './jobs/waiting.js';
 import type { DashboardId } from './paths/index.js';
 import type { PairingEvent } from './peers/pairing.js';
 import type { Peer } from './peers/peer-row.js';
@@ -17,47 +15,9 @@ import { pinPictures, pinText, type PinPicture } from './protocol/fingerprint.js
 import type { SessionEvent } from './server/sessions.js';
 
 /** A job of a paired dashboard. Times are in milliseconds since 1970. */
-export interface JobView {
-  /** The receiver's id of the job, a UUID. */
-  readonly id: string;
-  readonly dashboardId: DashboardId;
-  readonly peerLabel: string;
-  /** The dashboard's own id of the job. Several jobs can share one, because a dashboard can submit a lost job again. */
-  readonly peerJobId: string;
-  /** The name of the YAML file. */
-  readonly file: string;
-  /** The directory of the device, derived from the file name. */
-  readonly device: string;
-  readonly deviceName: string;
-  readonly deviceFriendlyName: string;
-  /** The string that names this build to the resolver. */
-  readonly configuration: string;
-  readonly target: 'compile' | 'clean';
-  readonly state: JobState;
-  /** Why the job waits; null when it does not. Names other dashboards, so show it to operators only. */
-  readonly waiting: WaitReason | null;
+export interface JobView extends JobFacts {
   /** `waiting` as a sentence; null when the job does not wait. */
   readonly waitingText: string | null;
-  /** Why the job failed; null for every other state. */
-  readonly failureReason: FailureReason | null;
-  /** A sentence for a failed or cancelled job, without host paths; empty otherwise. */
-  readonly errorMessage: string;
-  /** The ESPHome version that the dashboard asked for; empty for any. */
-  readonly targetVersion: string;
-  /** The ESPHome version that builds the job; null until it is chosen. */
-  readonly esphomeVersion: string | null;
-  readonly skipBootloader: boolean;
-  readonly progress: Progress;
-  readonly createdAt: number;
-  readonly startedAt: number | null;
-  readonly finishedAt: number | null;
-  /** When the result was last downloaded to its end. */
-  readonly fetchedAt: number | null;
-  readonly bundleSha256: string;
-  /** The packed result of a completed compile; null otherwise. */
-  readonly artifacts: ArtifactFacts | null;
-  /** Whether the job completed without a compile, with the result of an earlier one. */
-  readonly cached: boolean;
 }
 
 /** One of the host's own builds, which waits for a slot or holds one. */
@@ -125,34 +85,10 @@ export type ReceiverEvent =
     };
 
 export function jobView(record: JobRecord): JobView {
-  return {
-    id: record.id,
-    dashboardId: record.dashboardId,
-    peerLabel: record.peerLabel,
-    peerJobId: record.peerJobId,
-    file: record.file,
-    device: record.device,
-    deviceName: record.deviceName,
-    deviceFriendlyName: record.deviceFriendlyName,
-    configuration: record.configuration,
-    target: record.target,
-    state: record.state,
-    waiting: record.waiting,
-    waitingText: record.waiting && waitingText(record.waiting),
-    failureReason: record.failureReason,
-    errorMessage: record.errorMessage,
-    targetVersion: record.targetVersion,
-    esphomeVersion: record.esphomeVersion,
-    skipBootloader: record.skipBootloader,
-    progress: record.progress,
-    createdAt: record.createdAt,
-    startedAt: record.startedAt,
-    finishedAt: record.finishedAt,
-    fetchedAt: record.fetchedAt,
-    bundleSha256: record.bundleSha256,
-    artifacts: record.artifacts,
-    cached: record.cached,
-  };
+  const { bundle, interrupted, attempt, requeued, resultKey, ...rest } = record;
+  // Does not compile while a field of the record is neither removed above nor among the facts to show.
+  const facts: { [Key in keyof typeof rest]: Key extends keyof JobFacts ? JobFacts[Key] : never } = rest;
+  return { ...facts, waitingText: facts.waiting && waitingText(facts.waiting) };
 }
 
 export function localJobView(job: LocalJob): LocalJobView {
@@ -163,25 +99,22 @@ export function fingerprintOf(pin: string): Fingerprint {
   return { pictures: pinPictures(pin), text: pinText(pin) };
 }
 
-export function requestView({ dashboardId, pin, label, friendlyName, address }: PendingPeer): RequestView {
+export function requestView({
+  dashboardId,
+  pin,
+  label,
+  friendlyName,
+  address,
+}: PendingPeer | Peer): RequestView {
   return { dashboardId, pin, fingerprint: fingerprintOf(pin), label, friendlyName, address };
 }
 
 export function peerView(peer: Peer, connected: boolean): PeerView {
-  const { dashboardId, pin, label, friendlyName, address, haAddon, connectBackPort, pairedAt } = peer;
+  const { haAddon, connectBackPort, pairedAt } = peer;
   return {
-    ...{
-      dashboardId,
-      pin,
-      fingerprint: fingerprintOf(pin),
-      label,
-      friendlyName,
-      address,
-      haAddon,
-      connectBackPort,
-    },
+    ...requestView(peer),
     // The peers file counts in seconds (Device Builder 1.26).
-    ...{ pairedAt: Math.round(pairedAt * 1_000), connected },
+    ...{ haAddon, connectBackPort, pairedAt: Math.round(pairedAt * 1_000), connected },
   };
 }
 

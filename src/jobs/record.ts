@@ -42,51 +42,57 @@ export type FailureReason = (typeof failureReasons)[number];
 export interface JobRequest {
   readonly dashboardId: DashboardId;
   readonly peerLabel: string;
-  /** The peer's own id for the job. A peer can reuse one after it lost its session. */
+  /** The dashboard's own id of the job. Several jobs can share one, because a dashboard can submit a lost job again. */
   readonly peerJobId: string;
+  /** The name of the YAML file. */
   readonly file: FileName;
+  /** The directory of the device, derived from the file name. */
   readonly device: DeviceSegment;
   readonly target: 'compile' | 'clean';
   readonly bundleSha256: string;
-  /** The ESPHome version to build with; empty for any. */
+  /** The ESPHome version that the dashboard asked for; empty for any. */
   readonly targetVersion: string;
   readonly skipBootloader: boolean;
   readonly deviceName: string;
   readonly deviceFriendlyName: string;
 }
 
-export interface JobRecord extends JobRequest {
-  /** A UUID. */
+/** What of a job can be seen outside. Times are in milliseconds since 1970. */
+export interface JobFacts extends JobRequest {
+  /** The receiver's id of the job, a UUID. */
   readonly id: string;
+  /** The string that names this build to the resolver. */
   readonly configuration: Configuration;
   readonly state: JobState;
-  /** Set once the bundle is kept through a restart; null before. */
-  readonly bundle: BundleFacts | null;
-  /** Why the job waits; null when it does not. Names other peers: for the operator only. */
+  /** Why the job waits; null when it does not. Names other dashboards, so show it to operators only. */
   readonly waiting: WaitReason | null;
-  /** Null unless the job failed. */
+  /** Why the job failed; null for every other state. */
   readonly failureReason: FailureReason | null;
-  /** For a failed or cancelled job: a readable message without host paths. Empty otherwise. */
+  /** A sentence for a failed or cancelled job, without host paths; empty otherwise. */
   readonly errorMessage: string;
-  /** Ended by a stop or crash of this server that lost its bundle: the peer can submit it again under the same id. */
-  readonly interrupted: boolean;
-  /** Milliseconds since 1970, like the three below. */
   readonly createdAt: number;
   readonly startedAt: number | null;
   readonly finishedAt: number | null;
-  /** When its result was last sent completely. */
+  /** When the result was last downloaded to its end. */
   readonly fetchedAt: number | null;
-  /** The version that built it; null before. */
+  /** The ESPHome version that builds the job; null until it is chosen. */
   readonly esphomeVersion: string | null;
   readonly progress: Progress;
+  /** The packed result of a completed compile; null otherwise. */
+  readonly artifacts: ArtifactFacts | null;
+  /** Whether the job completed without a compile, with the result of an earlier one. */
+  readonly cached: boolean;
+}
+
+export interface JobRecord extends JobFacts {
+  /** Set once the bundle is kept through a restart; null before. */
+  readonly bundle: BundleFacts | null;
+  /** Ended by a stop or crash of this server that lost its bundle: the peer can submit it again under the same id. */
+  readonly interrupted: boolean;
   /** 2 after an automatic rerun because its lock was lost. */
   readonly attempt: number;
   /** Its server stopped while it ran, and it was queued again. That happens only once. */
   readonly requeued: boolean;
-  /** Null unless a compile completed. */
-  readonly artifacts: ArtifactFacts | null;
-  /** Completed without a compile, with the result of an earlier job. */
-  readonly cached: boolean;
   /** For a compile whose result can be reused: a hash of all its inputs. Null otherwise. */
   readonly resultKey: string | null;
 }
