@@ -46,7 +46,7 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
   } catch (error) {
     closing.abort();
     await ends.dispose().catch((err: unknown) => {
-      options.log.error({ err }, 'a part of a receiver that could not be made failed to end');
+      options.log.error({ err }, 'cleanup after a failed start failed');
     });
     throw error;
   }

@@ -33,19 +33,14 @@ export interface RecoveryOptions {
   readonly log: Log;
 }
 
-export interface Recovery {
-  /** Resolves when the cleanup is complete. Never rejects: failures are logged. */
-  readonly done: Promise<void>;
-  /** Stops the cleanup and hides this receiver from others. Never rejects. */
-  close(): Promise<void>;
-}
+export type Recovery = Awaited<ReturnType<typeof startRecovery>>;
 
 /**
  * Starts the cleanup, and shows this receiver to others until it is closed. Leftovers of a dead process in this
  * container are removed at once; its locks, and possible leftovers of other containers, take up to three times the
  * stale time of a lock. Throws system errors.
  */
-export async function startRecovery(options: RecoveryOptions): Promise<Recovery> {
+export async function startRecovery(options: RecoveryOptions) {
   const { layout, stateDir, timing, log } = options;
   const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
     layout;
@@ -65,12 +60,14 @@ export async function startRecovery(options: RecoveryOptions): Promise<Recovery>
     }),
     sweepArtifacts(options),
     repairSwaps(options, signal),
-    endOrphanedBuilds({ locksDir, timing, signal, log }),
+    endOrphanedBuilds(options, signal),
   ];
   const done = settled(tasks, signal, log);
   return {
+    /** Resolves when the cleanup is complete. Never rejects: failures are logged. */
     done,
-    async close() {
+    /** Stops the cleanup and hides this receiver from others. Never rejects. */
+    async close(): Promise<void> {
       stopping.abort();
       await done;
       await presence.leave();
@@ -126,14 +123,6 @@ async function repair(
   }
 }
 
-export interface OrphanedBuildsOptions {
-  readonly locksDir: string;
-  readonly timing: LockTiming;
-  /** Stops the waits, but not the end of builds that has already begun. */
-  readonly signal: AbortSignal;
-  readonly log: Log;
-}
-
 /** The form of {@link hashName}. */
 const lockShape = /^[0-9a-f]{40}$/;
 
@@ -141,10 +130,12 @@ const lockShape = /^[0-9a-f]{40}$/;
  * Ends the builds that dead receivers left running, and frees their locks, without waiting for the next job of that
  * device: an orphaned compiler occupies a core for half an hour. Acquires each such lock once, as a job would, so the
  * guarantees of a lease hold here too; locks of living owners are left alone. Takes up to three times the stale time of
- * a lock. Throws system errors of reading `locksDir`.
+ * a lock. The signal stops the waits, but not the end of builds that has already begun. Throws system errors of reading
+ * the directory of the locks.
  */
-async function endOrphanedBuilds({ locksDir, ...options }: OrphanedBuildsOptions): Promise<void> {
-  await Promise.all((await lockDirectories(locksDir)).map((directory) => freeLock(directory, options)));
+async function endOrphanedBuilds(options: RecoveryOptions, signal: AbortSignal): Promise<void> {
+  const directories = await lockDirectories(options.layout.locksDir);
+  await Promise.all(directories.map((directory) => freeLock(directory, options, signal)));
 }
 
 /** The directories of all locks ever used. Throws system errors. */
@@ -153,8 +144,11 @@ async function lockDirectories(locksDir: string): Promise<readonly string[]> {
   return names.map((name) => join(locksDir, name));
 }
 
-async function freeLock(directory: string, options: Omit<OrphanedBuildsOptions, 'locksDir'>): Promise<void> {
-  const { timing, signal, log } = options;
+async function freeLock(
+  directory: string,
+  { timing, log }: RecoveryOptions,
+  signal: AbortSignal,
+): Promise<void> {
   try {
     if (!(await isLeft(directory))) return;
     const reason = 'cleaning up after a crash';
@@ -177,7 +171,7 @@ async function isLeft(directory: string): Promise<boolean> {
   return holder === null || !isAlive(holder.owner);
 }
 
-export interface LeftoverOptions {
+interface LeftoverOptions {
   /** Directories in which everything is temporary, unless it is needed. They must exist, like those in `mixed`. */
   readonly temporary: readonly string[];
   /** Whether an entry whose name contains no process must stay. */

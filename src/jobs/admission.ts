@@ -10,14 +10,11 @@
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
+import type { ResolvedOptions } from '../options/core.js';
 import type { JobQueue, QueueTicket } from './queue.js';
 import { gigabytes, type Shortage } from './waiting.js';
 
-export interface AdmissionOptions {
-  /** Free memory, in bytes, that a further build requires; 0 disables the check. */
-  readonly minFreeMemoryBytes: number;
-  /** The same for the volume of the builds; below it, even a build that runs alone fails. */
-  readonly minFreeDiskBytes: number;
+export interface AdmissionOptions extends Pick<ResolvedOptions, 'minFreeMemoryBytes' | 'minFreeDiskBytes'> {
   /** Bytes; null when unknown, which counts as enough. */
   readonly freeMemory: () => number | null;
   /** Never rejects. */
@@ -65,19 +62,14 @@ export function withAdmission(queue: JobQueue, options: AdmissionOptions): JobQu
   };
 }
 
-interface AdmissionGate {
-  /** Resolves with the function that leaves. Rejects with the signal's reason and with `RESOURCE`. */
-  pass(ticket: Pick<QueueTicket, 'signal' | 'onShort'>): Promise<() => void>;
-}
-
-function createGate(options: AdmissionOptions): AdmissionGate {
+function createGate(options: AdmissionOptions) {
   const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk, clock } = options;
   const { recheckMs = 2_000, growthMs = 20_000 } = options;
   const waiting = new Set<AdmissionWaiter>();
   /** When each running build was admitted. */
   const inside = new Set<{ readonly since: number }>();
-  const memory = createThreshold('memory');
-  const disk = createThreshold('disk');
+  const memoryShortage = createThreshold('memory');
+  const diskShortage = createThreshold('disk');
   let cancelTimer = (): void => {};
   let checking: Promise<void> | undefined;
   let isRequested = false;
@@ -113,13 +105,14 @@ function createGate(options: AdmissionOptions): AdmissionGate {
   function shortageOf(freeDiskBytes: number | null): Shortage | null {
     const growing = [...inside].filter(({ since }) => clock.steady() - since < growthMs).length;
     return (
-      disk.check(freeDiskBytes, minFreeDiskBytes) ??
-      memory.check(freeMemory(), minFreeMemoryBytes * (1 + growing))
+      diskShortage(freeDiskBytes, minFreeDiskBytes) ??
+      memoryShortage(freeMemory(), minFreeMemoryBytes * (1 + growing))
     );
   }
 
   return {
-    pass({ signal, onShort }) {
+    /** Resolves with the function that leaves. Rejects with the signal's reason and with `RESOURCE`. */
+    pass({ signal, onShort }: Pick<QueueTicket, 'signal' | 'onShort'>): Promise<() => void> {
       return new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
         const stopListening = onAbort(signal, () => {
@@ -154,16 +147,12 @@ function createGate(options: AdmissionOptions): AdmissionGate {
 }
 
 /** Closes below what is needed and reopens at a quarter more. */
-function createThreshold(what: Shortage['for']): {
-  check(free: number | null, needed: number): Shortage | null;
-} {
+function createThreshold(what: Shortage['for']) {
   let isShut = false;
-  return {
-    check(freeBytes, needed) {
-      const opensAt = needed * reopenFactor;
-      isShut = freeBytes !== null && freeBytes < (isShut ? opensAt : needed);
-      return isShut ? { for: what, freeBytes: freeBytes ?? 0, neededBytes: opensAt } : null;
-    },
+  return (freeBytes: number | null, needed: number): Shortage | null => {
+    const opensAt = needed * reopenFactor;
+    isShut = freeBytes !== null && freeBytes < (isShut ? opensAt : needed);
+    return isShut ? { for: what, freeBytes: freeBytes ?? 0, neededBytes: opensAt } : null;
   };
 }
 

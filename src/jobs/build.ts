@@ -17,7 +17,7 @@ import type { Log } from '../log.js';
 import type { ResolvedOptions } from '../options/core.js';
 import type { Paths } from '../paths/index.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import type { JobRecord, Outcome } from './record.js';
+import type { JobRecord, Outcome, QueuedJob } from './record.js';
 import type { CachedJob } from './result-cache.js';
 import type { Tools } from '../toolchains/run-with-tools.js';
 import type { WaitReason } from './waiting.js';
@@ -41,14 +41,13 @@ export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 's
 }
 
 /** The runner's view of a job. */
-export interface RunningJob extends CachedJob {
-  readonly signal: AbortSignal;
+export interface RunningJob extends QueuedJob, CachedJob {
+  readonly record: JobRecord;
   /**
    * Resolves when the running state is stored, or the store has failed. No compiler may start before: one that
    * crashes the receiver would be run again and again.
    */
   recorded(): Promise<void>;
-  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
 }
 
 export interface Compiler extends Pick<ChosenEsphome, 'command' | 'version'> {

@@ -20,7 +20,7 @@ import {
   type InstalledEsphome,
   type InstalledOptions,
 } from '../provision/installed.js';
-import type { JobRecord } from './record.js';
+import type { QueuedJob } from './record.js';
 import { pythonOf } from '../provision/python.js';
 import { openReleases, type Releases } from '../provision/releases.js';
 
@@ -44,18 +44,8 @@ export type ChooseEsphome = (
   output: (line: string) => void,
 ) => Promise<ChosenEsphome>;
 
-export interface ChoosingJob {
-  readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
-  readonly signal: AbortSignal;
-  output(line: string): void;
-  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'waiting'>>): void;
-}
-
 /** The caller releases the result; null for a clean. Throws as {@link ChooseEsphome} does. */
-export async function chooseFor(
-  job: ChoosingJob,
-  chooseEsphome: ChooseEsphome,
-): Promise<ChosenEsphome | null> {
+export async function chooseFor(job: QueuedJob, chooseEsphome: ChooseEsphome): Promise<ChosenEsphome | null> {
   const { target, targetVersion } = job.record;
   if (target === 'clean') return null;
   const chosen = await chooseEsphome(targetVersion, job.signal, (line) => {
@@ -66,8 +56,7 @@ export async function chooseFor(
   return chosen;
 }
 
-export interface ChoiceOptions {
-  /** The host's own. */
+interface ChoiceOptions {
   readonly installed: InstalledEsphome;
   /** Null when installing releases is disabled. */
   readonly releases: Pick<Releases, 'obtain'> | null;
@@ -134,28 +123,22 @@ async function install(
   }
 }
 
-export interface Esphome {
-  readonly installed: InstalledEsphome;
-  readonly releases: Releases | null;
-  readonly choose: ChooseEsphome;
-  /** Of the host's own ESPHome. */
-  readonly version: () => Promise<string>;
-}
-
-export type EsphomeOptions = Pick<
+type EsphomeOptions = Pick<
   ResolvedOptions,
   'esphome' | 'environment' | 'provisionVersions' | 'maxVersions' | 'log'
 >;
 
-export interface EsphomeParts {
-  readonly layout: Layout;
-  readonly timing: LockTiming;
-  readonly clock: Clock;
-  readonly ends: Disposer;
-}
-
 /** The host's own ESPHome, and the releases installed on demand. */
-export function openEsphome(options: EsphomeOptions, { layout, timing, clock, ends }: EsphomeParts): Esphome {
+export function openEsphome(
+  options: EsphomeOptions,
+  parts: {
+    readonly layout: Layout;
+    readonly timing: LockTiming;
+    readonly clock: Clock;
+    readonly ends: Disposer;
+  },
+) {
+  const { layout, timing, clock, ends } = parts;
   const { esphome, environment } = options;
   const own: InstalledOptions = {
     esphome,
@@ -170,6 +153,7 @@ export function openEsphome(options: EsphomeOptions, { layout, timing, clock, en
   return {
     ...{ installed, releases },
     choose: createChoice({ installed, releases }),
+    /** Of the host's own ESPHome. */
     version: createKnownVersion(installed, clock),
   };
 }

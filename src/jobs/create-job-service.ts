@@ -9,22 +9,16 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
-import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
-import type { StagedBundle, BundleStore } from '../bundles/store.js';
 import { ReceiverError, quote } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
-import type { Log } from '../log.js';
 import type { ResolvedOptions } from '../options/core.js';
 import { formatConfiguration, type DashboardId } from '../paths/index.js';
-import type { RunningJob } from './build.js';
-import type { ChosenEsphome } from './choose-esphome.js';
 import { watchAbsentPeers, startJobExpiry } from './expiry.js';
 import type { JobEvent, JobService } from './job-service.js';
-import { createJobLifecycle } from './lifecycle.js';
+import { createJobLifecycle, type JobSteps } from './lifecycle.js';
 import { createLocalWork, createQueueSummary } from './local-work.js';
 import { jobLogFile, readJobLog } from './log.js';
-import type { JobQueue } from './queue.js';
 import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './record.js';
 import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
 import type { JobStore } from './store.js';
@@ -35,21 +29,11 @@ export type JobLimits = Pick<
   'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'
 >;
 
-export interface JobServiceDeps extends JobLimits {
+export interface JobServiceDeps extends JobLimits, JobSteps {
   readonly store: JobStore;
-  readonly queue: JobQueue;
-  /** Chooses what a job needs before it queues; can take minutes. Null for a clean. An error ends the job. */
-  readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
-  /** Runs a job that has a slot. Never rejects; resolves when nothing of it runs. */
-  readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
-  readonly bundles: BundleStore;
   readonly openArtifacts: (record: JobRecord) => Promise<StoredArtifacts>;
   /** Does nothing if there are none. */
   readonly removeArtifacts: (id: string) => Promise<void>;
-  /** The directory of the logs; must exist. */
-  readonly jobsDir: string;
-  readonly clock: Clock;
-  readonly log: Log;
 }
 
 /**
@@ -61,13 +45,13 @@ export async function createJobService(deps: JobServiceDeps): Promise<JobService
   const { maxJobsPerPeer, maxResultsPerPeer, resultTtlMs, absentPeerGraceMs } = deps;
   const registry = createJobRegistry({ store, removeRest, clock, log });
   const listeners = createEmitter<JobEvent>('jobs', log);
-  const local = createLocalWork({ queue: deps.queue, clock, onChange: tellQueue });
-  const view = createQueueSummary({ registry, local, queue: deps.queue });
+  const local = createLocalWork(deps.queue, clock, tellQueue);
+  const view = createQueueSummary(registry, local, deps.queue);
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
   const lifecycle = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune });
   const drop = (id: DashboardId): void =>
     void stopAllOf(id, 'the dashboard was offline for longer than absentPeerGraceMs');
-  const absent = watchAbsentPeers({ absentPeerGraceMs, clock, drop });
+  const absent = watchAbsentPeers(absentPeerGraceMs, clock, drop);
   const closing = new AbortController();
 
   function tellQueue(): void {

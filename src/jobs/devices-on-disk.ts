@@ -7,16 +7,8 @@ import { opendir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
 import { messageOf, systemCode } from '../errors.js';
-import { dashboardId, type DashboardId, type RemoteKey } from '../paths/index.js';
+import { dashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment } from '../paths/segments.js';
-
-export interface DevicesOnDisk {
-  readonly keys: readonly RemoteKey[];
-  /** The directories of peers, including those without a device. */
-  readonly peers: readonly DashboardId[];
-  /** Entries that are neither. They are kept for an operator to check. */
-  readonly strange: readonly Strange[];
-}
 
 export interface Strange {
   /** Relative to the builds directory; '' for the rest of too many. */
@@ -25,16 +17,16 @@ export interface Strange {
   readonly why: string;
 }
 
-/** Far more than a person has. A build can create a million directories in a minute, and each would cost a record. */
+/** A build can create a million directories in a minute, and each would cost a record. */
 export const maxDevicesPerPeer = 4_096;
-/** A report is for people to read. */
 export const maxStrange = 100;
 
 /**
  * Reads one entry at a time, so that a directory with a million entries does not block other work. Throws system
- * errors of the builds directory itself; deeper errors are listed in `strange`.
+ * errors of the builds directory itself; deeper errors are listed in `strange`, which is kept for an operator to check.
+ * `peers` includes those without a device.
  */
-export async function devicesOnDisk(buildsDir: string): Promise<DevicesOnDisk> {
+export async function devicesOnDisk(buildsDir: string) {
   const keys: RemoteKey[] = [];
   const strange: Strange[] = [];
   let unnamed = 0;
@@ -80,5 +72,5 @@ const ownName = '.receiver';
 
 function kindFault(entry: Dirent): string | null {
   if (entry.isDirectory()) return null;
-  return entry.isSymbolicLink() ? 'it is a link' : 'it is no directory';
+  return entry.isSymbolicLink() ? 'it is a link' : 'it is not a directory';
 }

@@ -8,37 +8,20 @@
  * the jobs of another.
  */
 import type { Clock } from '../async/clock.js';
-import type { Log } from '../log.js';
 import type { ResolvedOptions } from '../options/core.js';
 import type { DashboardId } from '../paths/index.js';
 import { isTerminal, lastUse, type JobRecord } from './record.js';
 import type { Job, JobRegistry } from './registry.js';
 
-export interface JobExpiry {
-  /** Removes a peer's ended jobs beyond its limits. Never rejects. */
-  prune(dashboardId: DashboardId): Promise<void>;
-  /** Call when the result of a job was sent completely. */
-  recordFetched(job: Job): void;
-  /** Resolves when no removal is in progress. */
-  stop(): Promise<void>;
-}
-
-export interface JobExpiryOptions extends Pick<ResolvedOptions, 'resultTtlMs' | 'maxResultsPerPeer'> {
+type JobExpiryOptions = Pick<ResolvedOptions, 'resultTtlMs' | 'maxResultsPerPeer' | 'log'> & {
   readonly registry: JobRegistry;
   readonly clock: Clock;
-  readonly log: Log;
-}
+};
 
 const checkIntervalMs = 3_600_000;
 
 /** Removes expired jobs now and periodically. */
-export function startJobExpiry({
-  registry,
-  resultTtlMs,
-  maxResultsPerPeer,
-  clock,
-  log,
-}: JobExpiryOptions): JobExpiry {
+export function startJobExpiry({ registry, resultTtlMs, maxResultsPerPeer, clock, log }: JobExpiryOptions) {
   let cancel = (): void => {};
   let removing = removeExpired();
 
@@ -60,7 +43,8 @@ export function startJobExpiry({
   }
 
   return {
-    async prune(dashboardId) {
+    /** Removes a peer's ended jobs beyond its limits. Never rejects. */
+    async prune(dashboardId: DashboardId): Promise<void> {
       const ended = registry.of(dashboardId).filter(({ record }) => isTerminal(record));
       const without = ended.filter(({ record }) => record.artifacts === null);
       const results = ended.filter(({ record }) => record.artifacts !== null);
@@ -70,11 +54,12 @@ export function startJobExpiry({
         jobs.slice(0, Math.max(0, jobs.length - maxResultsPerPeer));
       await forget([...tooMany(without), ...tooMany(inOrder)]);
     },
-    recordFetched(job) {
+    recordFetched(job: Job): void {
       job.record = { ...job.record, fetchedAt: clock.wall() };
       void registry.persist(job);
     },
-    async stop() {
+    /** Resolves when no removal is in progress. */
+    async stop(): Promise<void> {
       cancel();
       await removing;
     },
@@ -85,21 +70,7 @@ export function startJobExpiry({
  * Watches for peers that are offline while their jobs wait or run. A dashboard that reconnects within the grace time
  * finds its jobs; those of one that does not would occupy slots for results that nobody fetches.
  */
-export interface AbsentPeers {
-  setConnected(id: DashboardId, connected: boolean): void;
-  /** A peer has jobs here: starts its grace time if it is offline. */
-  expect(id: DashboardId): void;
-  stop(): void;
-}
-
-export interface AbsentPeersOptions {
-  readonly absentPeerGraceMs: number;
-  readonly clock: Clock;
-  /** Called when a peer was offline for the whole grace time. */
-  readonly drop: (id: DashboardId) => void;
-}
-
-export function watchAbsentPeers({ absentPeerGraceMs, clock, drop }: AbsentPeersOptions): AbsentPeers {
+export function watchAbsentPeers(absentPeerGraceMs: number, clock: Clock, drop: (id: DashboardId) => void) {
   const present = new Set<DashboardId>();
   const timers = new Map<DashboardId, () => void>();
 
@@ -113,7 +84,7 @@ export function watchAbsentPeers({ absentPeerGraceMs, clock, drop }: AbsentPeers
   }
 
   return {
-    setConnected(id, connected) {
+    setConnected(id: DashboardId, connected: boolean): void {
       if (!connected) {
         present.delete(id);
         return wait(id);
@@ -122,10 +93,11 @@ export function watchAbsentPeers({ absentPeerGraceMs, clock, drop }: AbsentPeers
       timers.get(id)?.();
       timers.delete(id);
     },
-    expect(id) {
+    /** A peer has jobs here: starts its grace time if it is offline. */
+    expect(id: DashboardId): void {
       if (!present.has(id)) wait(id);
     },
-    stop() {
+    stop(): void {
       for (const cancel of timers.values()) cancel();
       timers.clear();
     },

@@ -23,39 +23,32 @@ import { advance, isSameWork, isTerminal, type JobRecord, type Outcome, type Ste
 import { type Job, type JobRegistry, afterStop } from './registry.js';
 import type { Shortage } from './waiting.js';
 
-export interface JobLifecycle {
-  /** Starts a job that was just accepted. */
-  begin(job: Job, arrival: Arrival): void;
-  /** Continues a job from before a restart; one that the restart ended is only cleaned up. */
-  resume(job: Job): void;
-  /** Requests a job's end as cancelled. False for no job, or an ended one. */
-  stop(job: Job | undefined, message: string): boolean;
-  /** Stops all jobs for a restart. Resolves when nothing of them runs. */
-  suspend(): Promise<void>;
-}
-
-export interface JobLifecycleDeps {
-  readonly registry: JobRegistry;
-  readonly listeners: Pick<Emitter<JobEvent>, 'emit'>;
-  /** Emits the queue's status. */
-  readonly tellQueue: () => void;
+export interface JobSteps {
   readonly queue: JobQueue;
   readonly bundles: BundleStore;
   /** Chooses what a job needs before it queues; can take minutes. Null for a clean. An error ends the job. */
   readonly choose: (job: RunningJob) => Promise<ChosenEsphome | null>;
   /** Runs a job that has a slot. Never rejects; resolves when nothing of it runs. */
   readonly run: (job: RunningJob, staged: StagedBundle, chosen: ChosenEsphome | null) => Promise<Outcome>;
-  /** Never rejects. */
-  readonly removeArtifacts: (id: string) => Promise<void>;
-  /** Removes a peer's ended jobs beyond its limits. Never rejects. */
-  readonly prune: (dashboardId: DashboardId) => Promise<void>;
+  /** The directory of the logs; must exist. */
   readonly jobsDir: string;
   readonly maxOutputBytes: number;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-export interface Arrival {
+interface JobLifecycleDeps extends JobSteps {
+  readonly registry: JobRegistry;
+  readonly listeners: Pick<Emitter<JobEvent>, 'emit'>;
+  /** Emits the queue's status. */
+  readonly tellQueue: () => void;
+  /** Never rejects. */
+  readonly removeArtifacts: (id: string) => Promise<void>;
+  /** Removes a peer's ended jobs beyond its limits. Never rejects. */
+  readonly prune: (dashboardId: DashboardId) => Promise<void>;
+}
+
+interface Arrival {
   readonly intake: Promise<StagedBundle>;
   /** Called when the job's record is stored, or the store has failed. */
   readonly acknowledge: () => void;
@@ -81,7 +74,7 @@ const lostBundle: Outcome = {
   message: 'the bundle of this job was lost when the build server restarted',
 };
 
-export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
+export function createJobLifecycle(deps: JobLifecycleDeps) {
   const { registry, listeners, tellQueue, queue, jobsDir, clock, log } = deps;
   const bundles = createBundleWait(deps.bundles, log);
   let isClosing = false;
@@ -241,6 +234,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
     }
   }
 
+  /** Requests a job's end as cancelled. False for no job, or an ended one. */
   function stop(job: Job | undefined, message: string): boolean {
     if (job === undefined || isTerminal(job.record)) return false;
     job.controller.abort(new ReceiverError('CANCELLED', message));
@@ -248,18 +242,21 @@ export function createJobLifecycle(deps: JobLifecycleDeps): JobLifecycle {
   }
 
   return {
-    begin(job, arrival) {
+    /** Starts a job that was just accepted. */
+    begin(job: Job, arrival: Arrival): void {
       // Handled once the record is stored.
       arrival.intake.catch(() => {});
       job.ended = runToEnd(job, arrival);
     },
-    resume(job) {
+    /** Continues a job from before a restart; one that the restart ended is only cleaned up. */
+    resume(job: Job): void {
       job.ended = isTerminal(job.record)
         ? recordAndRelease(job, { staged: null, chosen: null, slot: null, output: null, recorded: null })
         : runToEnd(job);
     },
     stop,
-    async suspend() {
+    /** Stops all jobs for a restart. Resolves when nothing of them runs. */
+    async suspend(): Promise<void> {
       isClosing = true;
       // Jobs that are still receiving stop by themselves when their bundle is complete.
       for (const { record, controller } of registry.live()) {

@@ -7,8 +7,9 @@ import { randomUUID } from 'node:crypto';
 import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import { hostPeer, type JobQueue, type Slot } from './queue.js';
+import type { JobRecord } from './record.js';
 import type { JobRegistry } from './registry.js';
-import { type WaitReason, thisHost, turnsOf, withTurns, type Owner, type Waitable } from './waiting.js';
+import { type WaitReason, thisHost, turnsOf, type Owner } from './waiting.js';
 
 export interface LocalJob {
   readonly id: string;
@@ -22,23 +23,8 @@ export interface LocalJob {
   readonly waiting: WaitReason | null;
 }
 
-export interface LocalWork {
-  /** See {@link JobService.enqueueLocal}. */
-  enqueue(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
-  /** Oldest first. `waiting` is null for those that only wait for a slot. */
-  list(): readonly LocalJob[];
-  /** Rejects the builds that wait; held slots stay held. */
-  close(): void;
-}
-
-export interface LocalWorkOptions {
-  readonly queue: JobQueue;
-  readonly clock: Clock;
-  /** Called after every change of `list`. */
-  readonly onChange: () => void;
-}
-
-export function createLocalWork({ queue, clock, onChange }: LocalWorkOptions): LocalWork {
+/** Calls `onChange` after every change of its list. */
+export function createLocalWork(queue: JobQueue, clock: Clock, onChange: () => void) {
   const jobs = new Map<string, LocalJob>();
   const closing = new AbortController();
 
@@ -54,7 +40,11 @@ export function createLocalWork({ queue, clock, onChange }: LocalWorkOptions): L
   }
 
   return {
-    async enqueue(configuration, { signal } = {}) {
+    /** See {@link JobService.enqueueLocal}. */
+    async enqueue(
+      configuration: string,
+      { signal }: { readonly signal?: AbortSignal | undefined } = {},
+    ): Promise<Slot> {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       signal?.throwIfAborted();
       const id = randomUUID();
@@ -80,8 +70,10 @@ export function createLocalWork({ queue, clock, onChange }: LocalWorkOptions): L
         throw error;
       }
     },
-    list: () => [...jobs.values()],
-    close: () => closing.abort(new ReceiverError('CANCELLED', 'the build server is stopping')),
+    /** Oldest first. `waiting` is null for those that only wait for a slot. */
+    list: (): readonly LocalJob[] => [...jobs.values()],
+    /** Rejects the builds that wait; held slots stay held. */
+    close: (): void => closing.abort(new ReceiverError('CANCELLED', 'the build server is stopping')),
   };
 }
 
@@ -93,31 +85,30 @@ export interface QueueStatus {
   readonly queueDepth: number;
 }
 
-export interface QueueSummary {
-  status(): QueueStatus;
-  /** Adds to each job that only waits for a slot who comes before it. */
-  withTurns<T extends Waitable>(jobs: readonly T[]): T[];
-}
-
-export interface QueueSummaryOptions {
-  readonly registry: Pick<JobRegistry, 'get' | 'live'>;
-  readonly local: Pick<LocalWork, 'list'>;
-  readonly queue: Pick<JobQueue, 'status'>;
-}
-
-export function createQueueSummary({ registry, local, queue }: QueueSummaryOptions): QueueSummary {
+export function createQueueSummary(
+  registry: Pick<JobRegistry, 'get' | 'live'>,
+  local: Pick<ReturnType<typeof createLocalWork>, 'list'>,
+  queue: Pick<JobQueue, 'status'>,
+) {
   function ownerOf(id: string): Owner {
     const record = registry.get(id)?.record;
     return record ? { dashboardId: record.dashboardId, label: record.peerLabel } : thisHost;
   }
 
   return {
-    status() {
+    status(): QueueStatus {
       const jobs = [...registry.live().map(({ record }) => record), ...local.list()];
       const running = jobs.some(({ state }) => state === 'running');
       const queueDepth = jobs.filter(({ state }) => state === 'queued').length;
       return { idle: !running && queueDepth === 0, running, queueDepth };
     },
-    withTurns: (jobs) => withTurns(jobs, turnsOf(queue.status(), ownerOf)),
+    /** Adds to each job that only waits for a slot who comes before it. */
+    withTurns<T extends JobRecord | LocalJob>(jobs: readonly T[]): T[] {
+      const turns = turnsOf(queue.status(), ownerOf);
+      return jobs.map((job) => {
+        const turn = job.state === 'queued' && job.waiting === null ? turns.get(job.id) : undefined;
+        return turn ? { ...job, waiting: turn } : job;
+      });
+    },
   };
 }

@@ -22,12 +22,7 @@ export interface JobLogOptions {
   readonly log: Log;
 }
 
-export interface JobLog {
-  /** Takes a line with its terminator. Never throws and never waits. */
-  write(line: string): void;
-  /** Passes on the last lines of a long output; resolves when all is on disk. Never rejects. */
-  close(): Promise<void>;
-}
+export type JobLog = ReturnType<typeof openJobLog>;
 
 /** How much of the end of a long output is kept; less under a low limit. */
 const maxTailBytes = 262_144;
@@ -38,11 +33,11 @@ const linesPerTurn = 200;
  * Opens the log of a job. The file is created with the first line and replaces that of an earlier attempt: thousands
  * of jobs can wait, and a process does not have that many descriptors. Never throws.
  */
-export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLogOptions): JobLog {
+export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLogOptions) {
   const tailBytes = Math.min(maxTailBytes, Math.floor(maxOutputBytes / 4));
   let left = maxOutputBytes - tailBytes;
   let lineEnd = '\n';
-  let tail: Tail | undefined;
+  let tail: ReturnType<typeof createTail> | undefined;
   let stream: WriteStream | undefined;
   let done: Promise<void> | undefined;
   let isWritable = true;
@@ -66,7 +61,8 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
   }
 
   return {
-    write(line) {
+    /** Takes a line with its terminator. Never throws and never waits. */
+    write(line: string): void {
       left -= Buffer.byteLength(line);
       if (left < 0 && tail === undefined) {
         tail = createTail(tailBytes);
@@ -77,7 +73,8 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
       keep(line);
       onLine(line);
     },
-    async close() {
+    /** Passes on the last lines of a long output; resolves when all is on disk. Never rejects. */
+    async close(): Promise<void> {
       const { lines, dropped } = tail?.take() ?? { lines: [], dropped: 0 };
       if (dropped > 0) keep(notice(`${dropped} lines omitted: the output exceeded its limit`));
       for (const [index, line] of lines.entries()) {
@@ -91,22 +88,17 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
   };
 }
 
-interface Tail {
-  add(line: string): void;
-  take(): { readonly lines: readonly string[]; readonly dropped: number };
-}
-
 /** The memory cost of a line besides its bytes. */
 const lineCostBytes = 32;
 
 /** The last lines, in two halves; the older half is dropped when the newer one is full. */
-function createTail(maxBytes: number): Tail {
+function createTail(maxBytes: number) {
   let older: string[] = [];
   let newer: string[] = [];
   let newerBytes = 0;
   let dropped = 0;
   return {
-    add(line) {
+    add(line: string): void {
       const bytes = Buffer.byteLength(line) + lineCostBytes;
       if (newerBytes + bytes > maxBytes / 2) {
         dropped += older.length;

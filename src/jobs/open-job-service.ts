@@ -32,18 +32,11 @@ import type { JobService } from './job-service.js';
 import { createMemoryQueue } from './queue.js';
 import { runJob, type LeaseRequest, type RunnerDeps } from './runner.js';
 
-type BuildOptions = Pick<
-  ResolvedOptions,
-  | 'slots'
-  | 'minFreeMemoryBytes'
-  | 'minFreeDiskBytes'
-  | 'compileTimeoutMs'
-  | 'silenceTimeoutMs'
-  | 'resultCache'
-  | 'log'
->;
-
-export interface JobParts extends JobLimits, BuildOptions {
+export interface JobParts
+  extends
+    JobLimits,
+    Pick<ResolvedOptions, 'slots' | 'minFreeMemoryBytes' | 'minFreeDiskBytes' | 'log'>,
+    Pick<ResolvedOptions, 'compileTimeoutMs' | 'silenceTimeoutMs' | 'resultCache'> {
   readonly paths: Paths;
   readonly composeEnvironment: (configuration: string) => Environment;
   readonly chooseEsphome: ChooseEsphome;
@@ -55,14 +48,13 @@ export interface JobParts extends JobLimits, BuildOptions {
 
 /** The directories of the layout must exist. Throws system errors. */
 export async function openJobService(parts: JobParts): Promise<JobService> {
-  const { paths, composeEnvironment, chooseEsphome, acquire, timing, log } = parts;
+  const { paths, chooseEsphome, acquire, timing, log } = parts;
   const { layout } = paths;
   const { locksDir, toolchainsDir: toolsDir } = layout;
   const presenceDir = presenceDirOf(locksDir);
   const artifacts = createArtifactStore(layout.artifactsDir);
   const runner: RunnerDeps = {
-    paths,
-    composeEnvironment,
+    ...parts,
     acquireLease: acquire,
     installBundle: (staged, key) => installBundle(staged, { layout, key, log }),
     openBuildDir: (configuration, env, lease) => openBuildDir(paths, configuration, env, lease),
@@ -78,12 +70,9 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
       becomeInstaller: (request) => becomeInstaller({ ...request, locksDir, timing, log }),
       ...{ paths, directories: parts.toolDirectories, log },
     }),
-    resultCache: parts.resultCache,
-    compileTimeoutMs: parts.compileTimeoutMs,
-    silenceTimeoutMs: parts.silenceTimeoutMs,
-    log,
   };
   return createJobService({
+    ...parts,
     store: await openDiskStore({ dir: layout.jobsDir, presenceDir, watchMs: timing.staleMs, log }),
     bundles: createBundleStore(layout),
     queue: withAdmission(createMemoryQueue({ slots: parts.slots }), {
@@ -97,12 +86,6 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     openArtifacts: async (record) => ({ ...(await artifacts.open(record.id)), ...record.artifacts }),
     removeArtifacts: (id) => artifacts.remove(id),
     jobsDir: layout.jobsDir,
-    absentPeerGraceMs: parts.absentPeerGraceMs,
-    maxJobsPerPeer: parts.maxJobsPerPeer,
-    maxResultsPerPeer: parts.maxResultsPerPeer,
-    resultTtlMs: parts.resultTtlMs,
-    maxOutputBytes: parts.maxOutputBytes,
-    ...{ clock: parts.clock, log },
   });
 }
 

@@ -97,6 +97,14 @@ export interface JobRecord extends JobFacts {
   readonly resultKey: string | null;
 }
 
+/** A job as those see it who work on it. */
+export interface QueuedJob {
+  readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
+  readonly signal: AbortSignal;
+  output(line: string): void;
+  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
+}
+
 export type Outcome =
   | {
       readonly to: 'completed';

@@ -28,30 +28,9 @@ export interface Job {
   writing: Promise<boolean> | undefined;
 }
 
-export interface JobRegistry {
-  /** Oldest first. */
-  all(): readonly Job[];
-  /** The jobs of one peer, oldest first. */
-  of(dashboardId: DashboardId): readonly Job[];
-  live(): readonly Job[];
-  /** In milliseconds since 1970; 0 without a job. */
-  newestCreatedAt(): number;
-  get(id: string): Job | undefined;
-  /** See {@link JobService.find}. */
-  newest(dashboardId: DashboardId, peerJobId: string): Job | undefined;
-  add(record: JobRecord): Job;
-  /** Adds jobs loaded from the store after a restart. Returns those that had not ended; some have now. */
-  adopt(records: readonly JobRecord[]): readonly Job[];
-  /**
-   * Stores the record as it is now or a moment later, so that two steps in a row cost one write of some milliseconds.
-   * False when the store fails. Never rejects.
-   */
-  persist(job: Job): Promise<boolean>;
-  /** Removes an ended job with all its files. Throws system errors. */
-  forget(id: string): Promise<void>;
-}
+export type JobRegistry = ReturnType<typeof createJobRegistry>;
 
-export interface JobRegistryOptions {
+interface JobRegistryOptions {
   readonly store: JobStore;
   /** Removes a job's files other than its record. */
   readonly removeRest: (id: string) => Promise<void>;
@@ -59,14 +38,17 @@ export interface JobRegistryOptions {
   readonly log: Log;
 }
 
-export function createJobRegistry({ store, removeRest, clock, log }: JobRegistryOptions): JobRegistry {
+export function createJobRegistry({ store, removeRest, clock, log }: JobRegistryOptions) {
   const jobs = new Map<string, Job>();
   /** Indexed, so that a lookup for one peer does not walk the jobs of all. */
   const byPeer = new Map<DashboardId, Set<Job>>();
   /** Can include jobs that have ended since the last call of `live`. */
   const live = new Set<Job>();
   let newestCreatedAt = 0;
+  /** Oldest first. */
   const all = (): Job[] => [...jobs.values()];
+  /** The jobs of one peer, oldest first. */
+  const of = (dashboardId: DashboardId): Job[] => [...(byPeer.get(dashboardId) ?? [])];
 
   function enter(job: Job): void {
     const { id, dashboardId, createdAt } = job.record;
@@ -103,26 +85,38 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
     }
   }
 
-  const registry: JobRegistry = {
+  function add(record: JobRecord): Job {
+    const controller = new AbortController();
+    const job = { record, shown: null, controller, ended: Promise.resolve(), writing: undefined };
+    enter(job);
+    return job;
+  }
+
+  /**
+   * Stores the record as it is now or a moment later, so that two steps in a row cost one write of some milliseconds.
+   * False when the store fails. Never rejects.
+   */
+  function persist(job: Job): Promise<boolean> {
+    return (job.writing ??= write(job));
+  }
+
+  return {
     all,
-    of: (dashboardId) => [...(byPeer.get(dashboardId) ?? [])],
-    live() {
+    of,
+    add,
+    persist,
+    live(): Job[] {
       for (const job of live) if (isTerminal(job.record)) live.delete(job);
       return [...live];
     },
-    newestCreatedAt: () => newestCreatedAt,
-    get: (id) => jobs.get(id),
-    newest: (dashboardId, peerJobId) =>
-      registry
-        .of(dashboardId)
-        .findLast(({ record }) => record.peerJobId === peerJobId && !record.interrupted),
-    add(record) {
-      const controller = new AbortController();
-      const job = { record, shown: null, controller, ended: Promise.resolve(), writing: undefined };
-      enter(job);
-      return job;
-    },
-    adopt(records) {
+    /** In milliseconds since 1970; 0 without a job. */
+    newestCreatedAt: (): number => newestCreatedAt,
+    get: (id: string): Job | undefined => jobs.get(id),
+    /** See {@link JobService.find}. */
+    newest: (dashboardId: DashboardId, peerJobId: string): Job | undefined =>
+      of(dashboardId).findLast(({ record }) => record.peerJobId === peerJobId && !record.interrupted),
+    /** Adds jobs loaded from the store after a restart. Returns those that had not ended; some have now. */
+    adopt(records: readonly JobRecord[]): Job[] {
       const known = all();
       const resumed = afterRestart(
         records,
@@ -130,8 +124,8 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
         clock.wall(),
       );
       const adopted = resumed.map((record, n) => {
-        const job = registry.add(record);
-        if (record !== records[n]) void registry.persist(job);
+        const job = add(record);
+        if (record !== records[n]) void persist(job);
         return job;
       });
       const inOrder = [...known, ...adopted].toSorted((a, b) => a.record.createdAt - b.record.createdAt);
@@ -139,14 +133,13 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
       for (const job of inOrder) enter(job);
       return adopted.filter((_, n) => !isTerminal(records[n] as JobRecord));
     },
-    persist: (job) => (job.writing ??= write(job)),
-    async forget(id) {
+    /** Removes an ended job with all its files. Throws system errors. */
+    async forget(id: string): Promise<void> {
       drop(id);
       await removeRest(id);
       await store.remove(id);
     },
   };
-  return registry;
 }
 
 /** The size of each peer's packed results, in bytes. */

@@ -18,15 +18,6 @@ import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { JobRecord, Outcome } from './record.js';
 
-export interface ResultCache {
-  /** The outcome without a compile; null when a compile is needed. Throws what a lost lease throws. */
-  reuse(lease: BuildLease): Promise<Outcome | null>;
-  /** The `resultKey` for the record of a build under this lease. */
-  keyOf(lease: BuildLease): string | null;
-}
-
-export type BuildLease = Pick<Lease, 'fence' | 'publish'>;
-
 /** The inputs of a result besides the request. */
 export interface Ingredients {
   /** The version of the ESPHome that builds. */
@@ -54,7 +45,7 @@ export interface CachedJob {
   output(line: string): void;
 }
 
-export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: ResultCacheDeps): ResultCache {
+export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: ResultCacheDeps) {
   const { remoteParts, webFiles } = ingredients.remoteContent;
   // Remote content can have changed since.
   const isOff = !deps.resultCache || remoteParts || webFiles;
@@ -72,7 +63,8 @@ export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: Re
   }
 
   return {
-    async reuse(lease) {
+    /** The outcome without a compile; null when a compile is needed. Throws what a lost lease throws. */
+    async reuse(lease: Pick<Lease, 'fence' | 'publish'>): Promise<Outcome | null> {
       if (isOff) return null;
       const earlier = job.earlierResult(keyAt(lease.fence - 1));
       if (earlier === undefined) return null;
@@ -82,7 +74,8 @@ export function resultCacheOf(job: CachedJob, ingredients: Ingredients, deps: Re
       const { progress } = earlier;
       return { to: 'completed', artifacts, facts: { cached: true, resultKey: keyAt(lease.fence), progress } };
     },
-    keyOf: ({ fence }) => (isOff ? null : keyAt(fence)),
+    /** The `resultKey` for the record of a build under this lease. */
+    keyOf: ({ fence }: Pick<Lease, 'fence'>): string | null => (isOff ? null : keyAt(fence)),
   };
 }
 

@@ -94,20 +94,3 @@ export function turnsOf(
   }
   return turns;
 }
-
-/** Adds to each job that only waits for a slot who comes before it. */
-export function withTurns<T extends Waitable>(
-  jobs: readonly T[],
-  turns: ReadonlyMap<string, QueueTurn>,
-): T[] {
-  return jobs.map((job) => {
-    const turn = job.state === 'queued' && job.waiting === null ? turns.get(job.id) : undefined;
-    return turn ? { ...job, waiting: turn } : job;
-  });
-}
-
-export interface Waitable {
-  readonly id: string;
-  readonly state: string;
-  readonly waiting: WaitReason | null;
-}

@@ -24,25 +24,14 @@ export interface InstalledOptions extends FindOptions {
   readonly clock: Pick<Clock, 'steady'>;
 }
 
-export interface InstalledEsphome {
-  /** Starts a query for the next `ask`. Any number of calls within a second cost one process. */
-  prepare(): void;
-  /** Throws `PROVISION` when ESPHome is missing or does not run; `CANCELLED`. */
-  ask(signal: AbortSignal): Promise<Installed>;
-  /** Whether the answer is too old to rely on. */
-  isStale(installed: Installed): boolean;
-  /** Queries the version of a known command again. Throws as `ask`. */
-  askAgain(installed: Installed, signal: AbortSignal): Promise<string>;
-  /** Cancels running queries; later calls of `ask` get `PROVISION` or `CANCELLED`. */
-  close(): void;
-}
+export type InstalledEsphome = ReturnType<typeof createInstalled>;
 
 /** How long an answer is valid. */
 const freshMs = 10_000;
 /** Minimum time between two calls of `prepare` that start a query. */
 const preparedMs = 1_000;
 
-export function createInstalled(options: InstalledOptions): InstalledEsphome {
+export function createInstalled(options: InstalledOptions) {
   const { esphome, environment, probeEnv, clock } = options;
   let prepared: { readonly since: number; readonly answer: Promise<Installed | null> } | null = null;
   // Concurrent callers share one query, and get their answers in the order of their calls.
@@ -62,20 +51,26 @@ export function createInstalled(options: InstalledOptions): InstalledEsphome {
   const isOld = (since: number): boolean => clock.steady() - since >= freshMs;
 
   return {
-    prepare() {
+    /** Starts a query for the next `ask`. Any number of calls within a second cost one process. */
+    prepare(): void {
       if (prepared !== null && clock.steady() - prepared.since < preparedMs) return;
       // A failure is not shared: by the time of `ask` it may be repaired.
       prepared = { since: clock.steady(), answer: askNow().catch(() => null) };
     },
-    async ask(signal) {
+    /** Throws `PROVISION` when ESPHome is missing or does not run; `CANCELLED`. */
+    async ask(signal: AbortSignal): Promise<Installed> {
       const isUseful = prepared !== null && !isOld(prepared.since);
       const known = isUseful ? await unlessAborted(prepared?.answer, signal) : null;
       if (known) return known;
       return unlessAborted(askTogether(), signal);
     },
-    isStale: ({ askedAt }) => isOld(askedAt),
-    askAgain: ({ command }, signal) => probeVersion(command, { env: probeEnv, signal }),
-    close: () => closing.abort(),
+    /** Whether the answer is too old to rely on. */
+    isStale: ({ askedAt }: Installed): boolean => isOld(askedAt),
+    /** Queries the version of a known command again. Throws as `ask`. */
+    askAgain: ({ command }: Installed, signal: AbortSignal): Promise<string> =>
+      probeVersion(command, { env: probeEnv, signal }),
+    /** Cancels running queries; later calls of `ask` get `PROVISION` or `CANCELLED`. */
+    close: (): void => closing.abort(),
   };
 }
 

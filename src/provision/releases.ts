@@ -37,17 +37,7 @@ export interface Release {
   release(): Promise<void>;
 }
 
-export interface Releases {
-  /** Whether there is a Python to install with. Searched once, in the background. Never rejects. */
-  canInstall(): Promise<boolean>;
-  /**
-   * Installs the release if necessary (1 to 2 minutes). Throws PROVISION with a reason for people. On abort it throws
-   * the signal's reason, and first waits for pip to end if no one else needs the release.
-   */
-  obtain(version: string, caller: FlightCaller): Promise<Release>;
-  /** Call it when no release is held or awaited. Never rejects. */
-  close(): Promise<void>;
-}
+export type Releases = ReturnType<typeof openReleases>;
 
 /** Uses of a release in this process; other processes see one mark. */
 interface Use {
@@ -56,7 +46,7 @@ interface Use {
 }
 
 /** Starts to look for a Python and to remove surplus releases, and waits for neither. */
-export function openReleases(options: ReleasesOptions): Releases {
+export function openReleases(options: ReleasesOptions) {
   const { venvsDir, locksDir, timing, environment: env, log } = options;
   const stopping = new AbortController();
   const { signal: stopped } = stopping;
@@ -120,8 +110,13 @@ export function openReleases(options: ReleasesOptions): Releases {
   }
 
   return {
-    canInstall: async () => (await python) !== null,
-    async obtain(version, caller) {
+    /** Whether there is a Python to install with. Searched once, in the background. Never rejects. */
+    canInstall: async (): Promise<boolean> => (await python) !== null,
+    /**
+     * Installs the release if necessary (1 to 2 minutes). Throws PROVISION with a reason for people. On abort it throws
+     * the signal's reason, and first waits for pip to end if no one else needs the release.
+     */
+    async obtain(version: string, caller: FlightCaller): Promise<Release> {
       for (;;) {
         const command = await share(version, caller);
         const release = await hold(version);
@@ -138,7 +133,8 @@ export function openReleases(options: ReleasesOptions): Releases {
         await release();
       }
     },
-    async close() {
+    /** Call it when no release is held or awaited. Never rejects. */
+    async close(): Promise<void> {
       stopping.abort();
       await Promise.all([python, sweeps.idle()]);
     },

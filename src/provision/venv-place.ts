@@ -108,24 +108,16 @@ function nullIfMissing(error: unknown): null {
   throw error;
 }
 
-export interface VenvsPlace {
+interface SweepOptions {
   readonly venvsDir: string;
   readonly locksDir: string;
   readonly timing: LockTiming;
-}
-
-export interface VenvRemoval {
-  readonly timing: LockTiming;
-  /** How long to wait for the lock of an environment to remove. */
-  readonly waitMs: number;
-  readonly signal?: AbortSignal;
-  readonly log: Log;
-}
-
-export interface SweepOptions extends VenvsPlace, VenvRemoval {
   /** How many to keep besides those in use. */
   readonly keep: number;
+  /** How long to wait for the lock of an environment to remove. */
+  readonly waitMs: number;
   readonly signal: AbortSignal;
+  readonly log: Log;
 }
 
 export interface FoundVenv {
@@ -166,7 +158,11 @@ async function sweep(venv: FoundVenv, options: SweepOptions): Promise<void> {
 }
 
 /** All environments, in no particular order. Throws system errors. */
-export async function findVenvs({ venvsDir, locksDir, timing }: VenvsPlace): Promise<FoundVenv[]> {
+export async function findVenvs({
+  venvsDir,
+  locksDir,
+  timing,
+}: Pick<SweepOptions, 'venvsDir' | 'locksDir' | 'timing'>): Promise<FoundVenv[]> {
   const entries = await readdir(venvsDir, { withFileTypes: true });
   const found: FoundVenv[] = [];
   for (const { name } of entries.filter((entry) => entry.isDirectory())) {
@@ -184,7 +180,7 @@ export async function findVenvs({ venvsDir, locksDir, timing }: VenvsPlace): Pro
  */
 export async function removeVenv(
   { place, usedAt }: Pick<FoundVenv, 'place' | 'usedAt'>,
-  { timing, waitMs, signal, log }: VenvRemoval,
+  { timing, waitMs, signal, log }: Pick<SweepOptions, 'timing' | 'waitMs' | 'log'> & { signal?: AbortSignal },
 ): Promise<boolean> {
   const reason = 'removing an unused ESPHome';
   const lease = await acquireAt(place.lockDir, { reason, deadlineMs: waitMs, signal, timing, log });

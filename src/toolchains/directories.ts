@@ -18,28 +18,16 @@ import { isUsed, showUse, whileUnused, type SharedOptions, type ToolUser } from 
 import type { Layout } from '../paths/index.js';
 import { forgetReady } from './gate.js';
 
-/** Directories are named relative to `toolchainsDir`. */
-export interface ToolDirectories {
-  /** Registers a build as user until it leaves. Waits for a removal in progress. Throws CANCELLED, STORAGE. */
-  use(directories: readonly string[], request: ToolUse): Promise<ToolUser>;
-  isInUse(directory: string): Promise<boolean>;
-  /** Milliseconds since 1970, to the minute; an unknown use counts as now. Never rejects. */
-  lastUse(directory: string): Promise<number>;
-  /**
-   * Moves one to the trash and returns its path there, for removal; null when `isWanted` says no or it does not exist.
-   * Waits for the builds that use it. Throws CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
-   */
-  setAside(directory: string, removal: ToolRemoval): Promise<string | null>;
-}
+export type ToolDirectories = ReturnType<typeof createToolDirectories>;
 
-export type ToolUse = Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked'>;
+type ToolUse = Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked'>;
 
-export interface ToolRemoval extends Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked' | 'deadlineMs'> {
+interface ToolRemoval extends ToolUse, Pick<SharedOptions, 'deadlineMs'> {
   /** Called once no build can use the directory: whether it is still to be removed. */
   readonly isWanted?: () => Promise<boolean>;
 }
 
-export interface ToolDirectoriesOptions extends UseStampsOptions {
+interface ToolDirectoriesOptions extends UseStampsOptions {
   readonly layout: Pick<Layout, 'toolchainsDir' | 'trashDir' | 'locksDir'>;
   readonly timing: LockTiming;
 }
@@ -47,7 +35,8 @@ export interface ToolDirectoriesOptions extends UseStampsOptions {
 /** The stamps are beside the tools: the environment of a build names only what is below. */
 export const stampPrefix = '.used-';
 
-export function createToolDirectories(options: ToolDirectoriesOptions): ToolDirectories {
+/** Directories are named relative to `toolchainsDir`. */
+export function createToolDirectories(options: ToolDirectoriesOptions) {
   const { layout, timing, log } = options;
   const { toolchainsDir, trashDir, locksDir } = layout;
   const stamps = createUseStamps(options);
@@ -62,7 +51,8 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
   }
 
   return {
-    async use(directories, request) {
+    /** Registers a build as user until it leaves. Waits for a removal in progress. Throws CANCELLED, STORAGE. */
+    async use(directories: readonly string[], request: ToolUse): Promise<ToolUser> {
       const user = await showUse(directories.map(lockOf), { ...shared, ...request });
       return {
         recordBuild: user.recordBuild,
@@ -74,9 +64,14 @@ export function createToolDirectories(options: ToolDirectoriesOptions): ToolDire
         ),
       };
     },
-    isInUse: (directory) => isUsed(lockOf(directory), shared),
-    lastUse: (directory) => stamps.last(stampOf(directory)),
-    setAside: (directory, { isWanted, ...request }) =>
+    isInUse: (directory: string): Promise<boolean> => isUsed(lockOf(directory), shared),
+    /** Milliseconds since 1970, to the minute; an unknown use counts as now. Never rejects. */
+    lastUse: (directory: string): Promise<number> => stamps.last(stampOf(directory)),
+    /**
+     * Moves one to the trash and returns its path there, for removal; null when `isWanted` says no or it does not exist.
+     * Waits for the builds that use it. Throws CANCELLED, LOCK_TIMEOUT, STORAGE and system errors.
+     */
+    setAside: (directory: string, { isWanted, ...request }: ToolRemoval): Promise<string | null> =>
       whileUnused(lockOf(directory), { ...shared, ...request }, async (lease) => {
         if ((await isWanted?.()) === false) return null;
         return lease.publish(async () => {

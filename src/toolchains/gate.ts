@@ -50,6 +50,11 @@ export interface ToolchainGate {
   leave(): Promise<void>;
 }
 
+interface ReadyTools {
+  readonly key: ToolchainKey;
+  readonly stamp: string;
+}
+
 export const markPrefix = '.ready-';
 
 const markSchema = z.object({
@@ -90,9 +95,7 @@ export async function enterToolchain(options: GateOptions): Promise<ToolchainGat
 }
 
 /** The tools that are ready now, in no order. Throws system errors. */
-export async function readyTools(
-  toolsDir: string,
-): Promise<{ readonly key: ToolchainKey; readonly stamp: string }[]> {
+export async function readyTools(toolsDir: string): Promise<ReadyTools[]> {
   return (await marksIn(toolsDir)).map(({ mark }) => mark);
 }
 
@@ -101,11 +104,7 @@ export async function forgetReady(toolsDir: string, isGone: (key: ToolchainKey) 
   for (const { file, mark } of await marksIn(toolsDir)) if (isGone(mark.key)) await rm(file, { force: true });
 }
 
-async function marksIn(
-  toolsDir: string,
-): Promise<
-  { readonly file: string; readonly mark: { readonly key: ToolchainKey; readonly stamp: string } }[]
-> {
+async function marksIn(toolsDir: string): Promise<{ readonly file: string; readonly mark: ReadyTools }[]> {
   const files = (await readdir(toolsDir)).filter((name) => name.startsWith(markPrefix));
   const marks = files.map(async (name) => {
     const file = join(toolsDir, name);
@@ -172,7 +171,7 @@ async function readStamp(mark: string): Promise<string | null> {
   return (await readMark(mark))?.stamp ?? null;
 }
 
-async function readMark(file: string): Promise<{ key: ToolchainKey; stamp: string } | null> {
+async function readMark(file: string): Promise<ReadyTools | null> {
   const mark = await readJsonFile(file, markFormat).catch(() => null);
   if (mark === null) return null;
   const { stamp, ...key } = mark;

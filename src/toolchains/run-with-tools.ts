@@ -32,20 +32,20 @@ import {
 } from './access.js';
 import { type ToolchainGate, type ToolchainKey, readyTools } from './gate.js';
 
-export interface Tools {
-  /**
-   * Runs a compile when its tools can be used; twice when they must be renewed. Throws what `run` throws, `LOCK_LOST`
-   * when another build took over the tools, `CANCELLED` and `STORAGE`.
-   */
-  compile(build: ToolBuild, run: (guard: Guard) => Promise<CompileResult>): Promise<CompileResult>;
-}
+export type Tools = ReturnType<typeof createTools>;
 
-export function createTools(deps: ToolsDeps): Tools {
+type Run = (guard: Guard) => Promise<CompileResult>;
+
+export function createTools(deps: ToolsDeps) {
   const renewedWithoutSuccess = new Set<string>();
 
   return {
-    async compile(build, run) {
-      const key = await keyOf(build, deps.paths);
+    /**
+     * Runs a compile when its tools can be used; twice when they must be renewed. Throws what `run` throws, `LOCK_LOST`
+     * when another build took over the tools, `CANCELLED` and `STORAGE`.
+     */
+    async compile(build: ToolBuild, run: Run): Promise<CompileResult> {
+      const key = await keyOf(build, deps);
       if (usesNoTools(key)) return withoutGate(build, key, run, deps);
       const name = nameOf(key);
       let gate = await enter(build, key, deps);
@@ -76,10 +76,7 @@ export function createTools(deps: ToolsDeps): Tools {
  */
 const maxYamlBytes = 262_144;
 
-async function keyOf(
-  { configuration, version }: ToolBuild,
-  paths: ToolsDeps['paths'],
-): Promise<ToolchainKey> {
+async function keyOf({ configuration, version }: ToolBuild, { paths }: ToolsDeps): Promise<ToolchainKey> {
   // Ignores errors: the compile reports a missing file, and a build can have replaced it with anything.
   const file = paths.resolveConfigPath(configuration);
   const text = await readRegular(file, maxYamlBytes).catch(() => '');
@@ -95,7 +92,7 @@ function usesNoTools({ platform, version }: ToolchainKey): boolean {
 async function withoutGate(
   build: ToolBuild,
   key: ToolchainKey,
-  run: (guard: Guard) => Promise<CompileResult>,
+  run: Run,
   deps: ToolsDeps,
 ): Promise<CompileResult> {
   const { lease } = build;
@@ -114,11 +111,7 @@ async function withoutGate(
 }
 
 /** Runs one compile in the gate. Throws `LOCK_LOST` when another build took over the tools. */
-async function runIn(
-  gate: ToolchainGate,
-  { lease }: ToolBuild,
-  run: (guard: Guard) => Promise<CompileResult>,
-): Promise<CompileResult> {
+async function runIn(gate: ToolchainGate, { lease }: ToolBuild, run: Run): Promise<CompileResult> {
   const result = await run({
     signal: AbortSignal.any([lease.signal, gate.signal]),
     async recordBuild(session) {

@@ -36,7 +36,7 @@ test('Links and files are reported and never entered', async (t) => {
   assert.deepEqual(
     strange.toSorted((a, b) => (a.place < b.place ? -1 : 1)),
     [
-      { place: `${mine}/file`, why: 'it is no directory' },
+      { place: `${mine}/file`, why: 'it is not a directory' },
       { place: `${mine}/hall`, why: 'it is a link' },
       { place: other, why: 'it is a link' },
     ],

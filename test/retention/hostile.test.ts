@@ -164,7 +164,7 @@ test('Special files are reported in place of a peer or device, and removed insid
   execFileSync('mkfifo', [join(subtree, 'build', 'fifo')]);
   const report = await sweepNextDay(here);
   assert.equal(report.removed.length, 4);
-  const why = 'it is no directory';
+  const why = 'it is not a directory';
   assert.deepEqual(leftIn(report), {
     [`${mine}/fifo`]: why,
     [`${mine}/file`]: why,
@@ -193,7 +193,7 @@ test('The device records of a peer replaced by a file are removed', async (t) =>
   await writeFile(peerDir(here, mine), 'a file');
   const report = await sweepNextDay(here);
   assert.deepEqual(removedIn(report), [`${other}/hall`, `${other}/kitchen`]);
-  assert.deepEqual(leftIn(report), { [mine]: 'it is no directory' });
+  assert.deepEqual(leftIn(report), { [mine]: 'it is not a directory' });
   assert.deepEqual(await readdir(here.layout.devicesDir), []);
 });
 
