@@ -4,11 +4,13 @@
  */
 import { createCipheriv, createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
+import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 
 import type { AnnouncedBundle } from '../../src/koa/offloader.js';
-import { packTar, type TarFile } from '../../src/client/bundle.js';
+import { bytesMember } from '../../src/artifacts/collect.js';
+import { tarOf } from '../../src/artifacts/pack.js';
 
 export const mebibyte = 1024 * 1024;
 export const configuration = 'bench.yaml';
@@ -25,20 +27,20 @@ const textShare = 0.12;
 export async function makeBundle(packedBytes: number): Promise<Buffer> {
   const yaml = `esphome:\n  name: ${node}\nesp32:\n`;
   const manifest = { manifest_version: 1, config_filename: configuration };
-  const files: TarFile[] = [
-    { path: 'manifest.json', bytes: Buffer.from(JSON.stringify(manifest)) },
-    { path: configuration, bytes: Buffer.from(yaml) },
+  const files = [
+    bytesMember('manifest.json', Buffer.from(JSON.stringify(manifest))),
+    bytesMember(configuration, Buffer.from(yaml)),
   ];
   const pictures = randomBytes(Math.floor(packedBytes * pictureShare));
   for (let at = 0; at < pictures.length; at += pictureBytes) {
-    files.push({ path: `pictures/${at}.png`, bytes: pictures.subarray(at, at + pictureBytes) });
+    files.push(bytesMember(`pictures/${at}.png`, pictures.subarray(at, at + pictureBytes)));
   }
   const text = textOf(Math.floor(packedBytes * textShare));
   for (let at = 0; at < text.length; at += textBytes) {
     const folder = `components/${Math.floor(at / textBytes / textsInFolder)}`;
-    files.push({ path: `${folder}/sensor_${at}.h`, bytes: text.subarray(at, at + textBytes) });
+    files.push(bytesMember(`${folder}/sensor_${at}.h`, text.subarray(at, at + textBytes)));
   }
-  const bundle = await promisify(gzip)(packTar(files), { level: 1 });
+  const bundle = await promisify(gzip)(await buffer(tarOf(files, true)), { level: 1 });
   if (bundle.length > packedBytes) throw new Error(`the bundle has ${bundle.length} bytes, too many`);
   return bundle;
 }

@@ -22,7 +22,10 @@ export interface BuildLocation {
   readonly path: string;
 }
 
-type BuildPaths = Pick<Paths, 'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'>;
+export type BuildPaths = Pick<
+  Paths,
+  'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'
+>;
 
 /** Locates the build. Throws `STORAGE` if it or its sidecar is missing or unusable, and as {@link assertOwn}. */
 export async function findBuild(paths: BuildPaths, configuration: string): Promise<BuildLocation> {

@@ -36,18 +36,15 @@ export interface BuildArtifacts {
   readonly maxBytes: number;
 }
 
-export interface CollectOptions {
-  readonly paths: Paths;
-  readonly configuration: string;
-  /** Default: {@link maxArtifactBytes}. */
-  readonly maxBytes?: number | undefined;
-}
-
 /**
  * Collects the members of the archive. The caller holds the lock, and the build's processes have ended. Throws
  * `ARTIFACTS`, see {@link artifactsError}, and system errors.
  */
-export async function collectArtifacts(options: CollectOptions): Promise<BuildArtifacts> {
+export async function collectArtifacts(options: {
+  readonly paths: Paths;
+  readonly configuration: string;
+  readonly maxBytes?: number;
+}): Promise<BuildArtifacts> {
   const { paths, configuration, maxBytes = maxArtifactBytes } = options;
   const place = await refusing('build_dir_missing', () => findBuild(paths, configuration));
   const { storage } = place;
@@ -104,7 +101,7 @@ function fileMember({ name, path, size }: BuildFile, executable = false): Artifa
   return { name, source: path, size, executable };
 }
 
-function bytesMember(name: string, bytes: Buffer): ArtifactMember {
+export function bytesMember(name: string, bytes: Buffer): ArtifactMember {
   return { name, source: bytes, size: bytes.length, executable: false };
 }
 

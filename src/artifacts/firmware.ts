@@ -13,8 +13,14 @@ import { quote, ReceiverError, isReceiverError } from '../errors.js';
 import { asObject, parseJson } from '../disk/json-file.js';
 import { platformRow, type PlatformRow } from '../esphome/platforms.js';
 import { readOf, type StorageJson } from '../esphome/storage-json.js';
-import type { Paths } from '../paths/index.js';
-import { type BuildFile, findInBuild, missing, type BuildLocation, findBuild } from './build-location.js';
+import {
+  type BuildFile,
+  findInBuild,
+  missing,
+  type BuildLocation,
+  type BuildPaths,
+  findBuild,
+} from './build-location.js';
 
 export interface Firmware {
   /** The sidecar's path, relative to the build, with forward slashes. */
@@ -104,10 +110,7 @@ export interface VerifiedBuild {
  * meant "success", and then a download found nothing, or somebody else's firmware. The firmware's age proves nothing: a
  * build without changes keeps the old file. Throws `WROTE_ELSEWHERE`; only its facts contain host paths.
  */
-export async function verifyBuild(
-  paths: Pick<Paths, 'buildsDir' | 'parseConfiguration' | 'resolveDataDir' | 'resolveStoragePath'>,
-  configuration: string,
-): Promise<VerifiedBuild> {
+export async function verifyBuild(paths: BuildPaths, configuration: string): Promise<VerifiedBuild> {
   try {
     const place = await findBuild(paths, configuration);
     const { file } = await findFirmware(place);

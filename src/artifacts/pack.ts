@@ -9,12 +9,15 @@ import { createGzip } from 'node:zlib';
 
 import { openRegular } from '../disk/open-regular.js';
 import { quote } from '../errors.js';
+import type { FirmwareOffset } from '../esphome/platforms.js';
 import { type BuildArtifacts, type ArtifactMember, artifactsError, refusing } from './collect.js';
 
-export interface PackedArtifacts {
+export interface ArtifactFacts {
+  /** Of the archive, a gzip tar. */
   readonly bytes: number;
   /** Lower-case hex. */
   readonly sha256: string;
+  readonly firmwareOffset: FirmwareOffset;
 }
 
 const blockBytes = 512;
@@ -24,7 +27,7 @@ const readBytes = 256 * 1024;
  * Packs the members into a new file. Throws `ARTIFACTS` when a member changed since it was collected or the archive
  * is too large, and system errors; the new file is then removed.
  */
-export async function packArtifacts(build: BuildArtifacts, destination: string): Promise<PackedArtifacts> {
+export async function packArtifacts(build: BuildArtifacts, destination: string): Promise<ArtifactFacts> {
   const hash = createHash('sha256');
   let bytes = 0;
   async function* measure(packed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -45,12 +48,13 @@ export async function packArtifacts(build: BuildArtifacts, destination: string):
     await rm(destination, { force: true });
     throw error;
   }
-  return { bytes, sha256: hash.digest('hex') };
+  return Object.freeze({ bytes, sha256: hash.digest('hex'), firmwareOffset: build.firmwareOffset });
 }
 
-async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer> {
+/** A tar archive; `extended` allows names that are too long or not ASCII, which not every client of the peer link reads. */
+export async function* tarOf(members: readonly ArtifactMember[], extended = false): AsyncGenerator<Buffer> {
   for (const member of members) {
-    yield await headerOf(member);
+    yield await headerOf(member, extended);
     if (typeof member.source === 'string') yield* contentOf(member, member.source);
     else yield member.source;
     yield Buffer.alloc((blockBytes - (member.size % blockBytes)) % blockBytes);
@@ -59,17 +63,17 @@ async function* tarOf(members: readonly ArtifactMember[]): AsyncGenerator<Buffer
 }
 
 /** Owner, group and time are constant, so that equal builds make equal archives. */
-async function headerOf({ name, size, executable }: ArtifactMember): Promise<Buffer> {
+async function headerOf({ name, size, executable }: ArtifactMember, extended: boolean): Promise<Buffer> {
   // Loaded by the first build and not at a receiver's start.
-  const { Header } = await import('tar');
+  const { Header, Pax } = await import('tar');
   const header = new Header({
     ...{ path: name, size, type: 'File', mode: executable ? 0o755 : 0o644 },
     ...{ uid: 0, gid: 0, mtime: new Date(0) },
   });
   const block = Buffer.alloc(blockBytes);
-  if (header.encode(block))
-    throw artifactsError('pack_failed', `the name ${quote(name)} is too long for a tar header`);
-  return block;
+  if (!header.encode(block)) return block;
+  if (extended) return Buffer.concat([new Pax({ path: name }).encode(), block]);
+  throw artifactsError('pack_failed', `the name ${quote(name)} is too long for a tar header`);
 }
 
 /** Yields exactly the number of bytes in the header. */

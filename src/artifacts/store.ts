@@ -14,40 +14,12 @@ import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file
 import { removeTree } from '../disk/remove.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
-import type { FirmwareOffset } from '../esphome/platforms.js';
 import type { BuildArtifacts } from './collect.js';
-import { packArtifacts } from './pack.js';
-
-export interface ArtifactFacts {
-  /** Of the archive, a gzip tar. */
-  readonly bytes: number;
-  /** Lower-case hex. */
-  readonly sha256: string;
-  readonly firmwareOffset: FirmwareOffset;
-}
+import { packArtifacts, type ArtifactFacts } from './pack.js';
 
 export interface StoredArtifacts extends ArtifactFacts {
   /** The archive in large pieces. Can be read repeatedly. */
   read(): AsyncIterable<Buffer>;
-}
-
-export interface ArtifactStore {
-  /** Packs a build and stores it under the job's id. Throws `ARTIFACTS` and system errors; it then stores nothing. */
-  put(id: string, build: BuildArtifacts): Promise<ArtifactFacts>;
-  /**
-   * Stores the result of `from` under another id as well; the two can be removed independently. Uses hard links where
-   * possible, and so no space. Throws `NOT_FOUND` as {@link ArtifactStore.open}, and system errors.
-   */
-  copy(from: string, id: string): Promise<ArtifactFacts>;
-  /** Throws `NOT_FOUND` when the result is missing or incomplete. */
-  open(id: string): Promise<StoredArtifacts>;
-  /** Does nothing if there is no result. A running download still completes. */
-  remove(id: string): Promise<void>;
-  /**
-   * Removes results of unknown jobs, except unfinished ones. It calls `known` after listing the directory, so that it
-   * does not remove a result that is stored meanwhile.
-   */
-  sweep(known: () => Promise<ReadonlySet<string>>): Promise<void>;
 }
 
 const pieceBytes = 256 * 1024;
@@ -62,7 +34,7 @@ const factsSchema = z.object({
 const factsFormat = { maxBytes: 4_096, parse: factsSchema.parse };
 
 /** Creates `directory` when missing. No one else may use it. */
-export function createArtifactStore(directory: string): ArtifactStore {
+export function createArtifactStore(directory: string) {
   const archiveOf = (id: string): string => join(directory, `${checked(id)}.tar.gz`);
   const factsOf = (id: string): string => join(directory, `${checked(id)}.json`);
 
@@ -71,7 +43,7 @@ export function createArtifactStore(directory: string): ArtifactStore {
     const [archive, factsFile] = [archiveOf(id), factsOf(id)];
     const unfinished = join(directory, temporaryName());
     try {
-      const facts = Object.freeze(await make(unfinished));
+      const facts = await make(unfinished);
       await rm(factsFile, { force: true });
       await rename(unfinished, archive);
       await writeJsonFile(factsFile, facts);
@@ -90,30 +62,40 @@ export function createArtifactStore(directory: string): ArtifactStore {
   }
 
   return {
-    async put(id, build) {
+    /** Packs a build and stores it under the job's id. Throws `ARTIFACTS` and system errors; it then stores nothing. */
+    async put(id: string, build: BuildArtifacts): Promise<ArtifactFacts> {
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      const { firmwareOffset } = build;
-      return keep(id, async (file) => ({ ...(await packArtifacts(build, file)), firmwareOffset }));
+      return keep(id, (file) => packArtifacts(build, file));
     },
-    async copy(from, id) {
+    /**
+     * Stores the result of `from` under another id as well; the two can be removed independently. Uses hard links where
+     * possible, and so no space. Throws `NOT_FOUND` as `open`, and system errors.
+     */
+    async copy(from: string, id: string): Promise<ArtifactFacts> {
       const facts = await completeFacts(from);
       return keep(id, async (file) => {
         await linkOrCopy(archiveOf(from), file).catch(notFound);
         return facts;
       });
     },
-    async open(id) {
+    /** Throws `NOT_FOUND` when the result is missing or incomplete. */
+    async open(id: string): Promise<StoredArtifacts> {
       const facts = await completeFacts(id);
       return Object.freeze({
         ...facts,
         read: () => createReadStream(archiveOf(id), { highWaterMark: pieceBytes }),
       });
     },
-    async remove(id) {
+    /** Does nothing if there is no result. A running download still completes. */
+    async remove(id: string): Promise<void> {
       await rm(factsOf(id), { force: true });
       await rm(archiveOf(id), { force: true });
     },
-    async sweep(known) {
+    /**
+     * Removes results of unknown jobs, except unfinished ones. It calls `known` after listing the directory, so that it
+     * does not remove a result that is stored meanwhile.
+     */
+    async sweep(known: () => Promise<ReadonlySet<string>>): Promise<void> {
       const names = (await readdir(directory)).filter((name) => makerOf(name) === null);
       const ids = await known();
       for (const name of names) {

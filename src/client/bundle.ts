@@ -6,11 +6,12 @@
 import { createHash } from 'node:crypto';
 import { readdir, realpath } from 'node:fs/promises';
 import { join, posix } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 
-import { Header, Pax } from 'tar';
-
+import { bytesMember } from '../artifacts/collect.js';
+import { tarOf } from '../artifacts/pack.js';
 import { isBelow } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { quote, ReceiverError, systemCode } from '../errors.js';
@@ -32,7 +33,7 @@ export interface BundleOptions {
 
 export interface MadeBundle {
   readonly file: FileName;
-  /** A gzip-compressed tar archive; the same files give the same bytes. */
+  /** A gzip-compressed tar archive. The same files give the same bytes, by which a receiver recognises them. */
   readonly bytes: Buffer;
   /** Lower-case hex. */
   readonly sha256: string;
@@ -50,16 +51,16 @@ export async function makeBundle(options: BundleOptions): Promise<MadeBundle> {
   if (secrets.length > 0) files.set(secretsFile, await secretsOf(options.configDir, secrets));
   const members = [...files]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([path, bytes]) => ({ path, bytes }));
+    .map(([path, bytes]) => bytesMember(path, bytes));
   const manifest = {
     manifest_version: 1,
     esphome_version: options.esphomeVersion ?? '',
     config_filename: main,
-    files: members.map(({ path }) => path),
+    files: members.map(({ name }) => name),
     has_secrets: secrets.length > 0,
   };
-  const tar = packTar([{ path: manifestFile, bytes: Buffer.from(JSON.stringify(manifest)) }, ...members]);
-  const bytes = await promisify(gzip)(tar);
+  const first = bytesMember(manifestFile, Buffer.from(JSON.stringify(manifest)));
+  const bytes = await promisify(gzip)(await buffer(tarOf([first, ...members], true)));
   if (bytes.length > maxBundleBytes) throw tooLarge(maxBundleBytes);
   const sha256 = createHash('sha256').update(bytes).digest('hex');
   return { file: main, bytes, sha256, members: manifest.files };
@@ -219,41 +220,4 @@ export function reduceSecrets(
 function scalarsOf(text: string, pattern: RegExp): string[] {
   const words = [...text.matchAll(pattern)].map(([, double, single, bare]) => double ?? single ?? bare ?? '');
   return [...new Set(words)];
-}
-
-const blockBytes = 512;
-const epoch = new Date(0);
-
-export interface TarFile {
-  /** Relative, forward slashes. */
-  readonly path: string;
-  readonly bytes: Buffer;
-}
-
-/**
- * A tar archive without owners, times or modes, so that the same files give the same bytes: a receiver recognises a
- * repeated bundle by its hash.
- */
-export function packTar(files: readonly TarFile[]): Buffer {
-  const ending = Buffer.alloc(2 * blockBytes);
-  return Buffer.concat([
-    ...files.flatMap(({ path, bytes }) => [...headersOf(path, bytes), padded(bytes)]),
-    ending,
-  ]);
-}
-
-/** The header, preceded by an extended one if the name is too long or not ASCII. */
-function headersOf(path: string, bytes: Buffer): Buffer[] {
-  const header = new Header({
-    ...{ path, size: bytes.length, type: 'File', mode: 0o644 },
-    ...{ mtime: epoch, uid: 0, gid: 0 },
-  });
-  const block = Buffer.alloc(blockBytes);
-  const isTooLong = header.encode(block);
-  return isTooLong ? [new Pax({ path }).encode(), block] : [block];
-}
-
-function padded(bytes: Buffer): Buffer {
-  const missing = (blockBytes - (bytes.length % blockBytes)) % blockBytes;
-  return missing === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(missing)]);
 }

@@ -5,7 +5,7 @@
  * Between any two steps it checks that the job was not cancelled and that the lease still holds; a build that
  * continued without the lock would write into the next one's tree.
  */
-import type { ArtifactFacts } from '../artifacts/store.js';
+import type { ArtifactFacts } from '../artifacts/pack.js';
 import type { StagedBundle } from '../bundles/store.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';

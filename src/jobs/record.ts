@@ -6,7 +6,7 @@
  */
 import * as z from 'zod';
 
-import type { ArtifactFacts } from '../artifacts/store.js';
+import type { ArtifactFacts } from '../artifacts/pack.js';
 import type { BundleFacts } from '../bundles/store.js';
 import { messageOf } from '../errors.js';
 import { type Progress, compilePhases } from '../esphome/progress.js';

@@ -12,7 +12,7 @@
  */
 import { createHash } from 'node:crypto';
 
-import type { ArtifactFacts } from '../artifacts/store.js';
+import type { ArtifactFacts } from '../artifacts/pack.js';
 import type { RemoteContent } from '../bundles/remote-content.js';
 import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
