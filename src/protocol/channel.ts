@@ -6,7 +6,7 @@
 import { ReceiverError } from '../errors.js';
 import type { ToOffloader, ToReceiver, Parsed } from './frames.js';
 import type { IntentAnswer } from './intent.js';
-import type { Cipher } from './noise.js';
+import type { NoiseSession } from './noise.js';
 import type { Transport, TransportEvents } from './transport.js';
 import { encodeObject } from './wire-json.js';
 
@@ -46,16 +46,12 @@ export interface Channel<In, Out> extends Omit<Transport, 'start' | 'send'> {
 export type ReceiverChannel = Channel<ToReceiver, ToOffloader>;
 export type OffloaderChannel = Channel<ToOffloader, ToReceiver>;
 
-export interface ChannelParts<In> {
-  readonly transport: Transport;
-  readonly inbox: Inbox;
-  readonly outgoing: Cipher;
-  readonly incoming: Cipher;
-  readonly parse: (plaintext: Buffer) => Parsed<In>;
-}
-
-export function createChannel<In, Out extends object>(parts: ChannelParts<In>): Channel<In, Out> {
-  const { transport, inbox, outgoing, incoming, parse } = parts;
+export function createChannel<In, Out extends object>(
+  transport: Transport,
+  inbox: Inbox,
+  { outgoing, incoming }: Pick<NoiseSession, 'outgoing' | 'incoming'>,
+  parse: (plaintext: Buffer) => Parsed<In>,
+): Channel<In, Out> {
   let closing = false;
 
   function transmit(message: object): boolean {
@@ -131,29 +127,14 @@ export function createChannel<In, Out extends object>(parts: ChannelParts<In>): 
 /** The number of kept messages at which the transport is paused. */
 const keptMessages = 2;
 
-/**
- * The messages of a connection, first for the handshake, which waits for one at a time, then for the session. No message
- * is lost in between, and few are kept. A peer that sends before it was answered is disconnected, because a paused
- * connection would hide its close.
- */
-export interface Inbox {
-  /** Aborted when the connection has ended. */
-  readonly signal: AbortSignal;
-  /** The next message. Throws PROTOCOL for a text message, the end of the connection or a timeout. */
-  next(timeoutMs: number): Promise<Buffer>;
-  /** Makes the current or the next wait throw this error. */
-  fail(error: ReceiverError): void;
-  /** Until `allow`, any message ends the connection. */
-  forbid(): void;
-  allow(): void;
-  /** Delivers the kept and all further messages to `events`, asynchronously. Called at most once. */
-  forward(events: TransportEvents): void;
-  /** Drops all further messages. The end of the connection is still reported. */
-  stop(): void;
-}
+export type Inbox = ReturnType<typeof openInbox>;
 
-/** Starts the transport. */
-export function openInbox(transport: Transport): Inbox {
+/**
+ * Starts the transport and keeps its messages, first for the handshake, which waits for one at a time, then for the
+ * session. No message is lost in between, and few are kept. A peer that sends before it was answered is disconnected,
+ * because a paused connection would hide its close.
+ */
+export function openInbox(transport: Transport) {
   const ended = new AbortController();
   let kept: (Buffer | 'text')[] = [];
   let state: 'open' | 'forbidden' | 'stopped' = 'open';
@@ -170,6 +151,7 @@ export function openInbox(transport: Transport): Inbox {
     wake?.();
   }
 
+  /** Makes the current or the next wait throw this error. */
   function fail(error: ReceiverError): void {
     failure ??= error;
     wake?.();
@@ -187,9 +169,13 @@ export function openInbox(transport: Transport): Inbox {
   });
 
   return {
-    signal: ended.signal,
+    /** Aborted when the connection has ended. */
+    get signal(): AbortSignal {
+      return ended.signal;
+    },
     fail,
-    async next(timeoutMs) {
+    /** The next message. Throws PROTOCOL for a text message, the end of the connection or a timeout. */
+    async next(timeoutMs: number): Promise<Buffer> {
       if (kept.length === 0 && failure === undefined && !ended.signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(() => {
@@ -210,14 +196,16 @@ export function openInbox(transport: Transport): Inbox {
         throw new ReceiverError('PROTOCOL', 'expected a binary handshake message, got a text message');
       return message;
     },
-    forbid() {
+    /** Until `allow`, any message ends the connection. */
+    forbid(): void {
       state = 'forbidden';
       if (kept.length > 0) transport.destroy();
     },
-    allow() {
+    allow(): void {
       if (state === 'forbidden') state = 'open';
     },
-    forward(events) {
+    /** Delivers the kept and all further messages to `events`, asynchronously. Called at most once. */
+    forward(events: TransportEvents): void {
       queueMicrotask(() => {
         for (const message of kept) if (state !== 'stopped') deliver(events, message);
         kept = [];
@@ -226,7 +214,8 @@ export function openInbox(transport: Transport): Inbox {
         if (ended.signal.aborted) events.closed();
       });
     },
-    stop() {
+    /** Drops all further messages. The end of the connection is still reported. */
+    stop(): void {
       state = 'stopped';
       kept = [];
       transport.resume();

@@ -22,9 +22,14 @@ import {
   encodeIntentMessage,
   encodeIntent,
   type IntentMessage,
-  type IntentAnswer,
 } from './intent.js';
-import { createInitiator, createResponder, maxMessageBytes, type KeyPair } from './noise.js';
+import {
+  createInitiator,
+  createResponder,
+  maxMessageBytes,
+  type KeyPair,
+  type NoiseSession,
+} from './noise.js';
 import type { Transport } from './transport.js';
 
 const handshakeTimeoutMs = 10_000;
@@ -33,45 +38,28 @@ const empty = Buffer.alloc(0);
 export interface RespondOptions {
   /** The limit for each of the two waits. Default: 10,000. */
   readonly timeoutMs?: number;
-  /** Ends the handshake and the connection. */
   readonly signal?: AbortSignal;
 }
 
 /** An offloader that has proved its key and waits for the answer. */
-export interface Responded {
-  /** Undefined if missing or unknown: answer `rejected`, `bad_intent`. */
-  readonly intent: Intent | undefined;
-  readonly hello: IntentMessage;
-  readonly peerStaticKey: Buffer;
-  /** SHA-256 of the key in lower-case hex. */
-  readonly peerPin: string;
-  readonly channel: ReceiverChannel;
-}
+export type Responded = Awaited<ReturnType<typeof respond>>;
 
 /**
  * The receiver's side. Starts the transport. Throws NOISE, PROTOCOL (wrong kind of message, early close, timeout) or
  * CANCELLED, after closing the transport without an answer.
  */
-export async function respond(
-  transport: Transport,
-  identity: KeyPair,
-  options: RespondOptions = {},
-): Promise<Responded> {
+export async function respond(transport: Transport, identity: KeyPair, options: RespondOptions = {}) {
   const { timeoutMs = handshakeTimeoutMs } = options;
   return closingOnFailure(transport, options.signal, async (inbox) => {
     const noise = createResponder({ staticKey: identity });
     const intent = decodeIntent(noise.read(await inbox.next(timeoutMs)));
     transport.send(noise.write(empty));
     const hello = decodeIntentMessage(noise.read(await inbox.next(timeoutMs)));
-    const { outgoing, incoming, remoteStatic } = noise.split();
+    const session = noise.split();
     inbox.forbid();
-    return {
-      intent,
-      hello,
-      peerStaticKey: remoteStatic,
-      peerPin: pinOf(remoteStatic),
-      channel: createChannel({ transport, inbox, outgoing, incoming, parse: parseToReceiver }),
-    };
+    const channel: ReceiverChannel = createChannel(transport, inbox, session, parseToReceiver);
+    /** The intent is undefined if missing or unknown: answer `rejected`, `bad_intent`. */
+    return { intent, hello, ...peerOf(session), channel };
   });
 }
 
@@ -88,22 +76,13 @@ export interface InitiateOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface Initiated {
-  readonly answer: IntentAnswer;
-  readonly peerStaticKey: Buffer;
-  readonly peerPin: string;
-  readonly channel: OffloaderChannel;
-}
+export type Initiated = Awaited<ReturnType<typeof initiate>>;
 
 /**
  * The offloader's side, including the wait for the answer. Starts the transport. Throws NOISE, PROTOCOL, CANCELLED, or
  * PAIRING for an unexpected key of the receiver, after closing the transport.
  */
-export async function initiate(
-  transport: Transport,
-  identity: KeyPair,
-  options: InitiateOptions,
-): Promise<Initiated> {
+export async function initiate(transport: Transport, identity: KeyPair, options: InitiateOptions) {
   const { timeoutMs = handshakeTimeoutMs, answerTimeoutMs = timeoutMs } = options;
   return closingOnFailure(transport, options.signal, async (inbox) => {
     const noise = createInitiator({ staticKey: identity });
@@ -111,17 +90,18 @@ export async function initiate(
     noise.read(await inbox.next(timeoutMs));
     checkPin(pinOf(noise.remoteStatic()), options.expectedPin);
     transport.send(noise.write(options.hello === undefined ? empty : encodeIntentMessage(options.hello)));
-    const { outgoing, incoming, remoteStatic } = noise.split();
+    const session = noise.split();
     const sealed = await inbox.next(answerTimeoutMs);
-    const answer = sealed.length > maxMessageBytes ? undefined : decodeAnswer(incoming.decrypt(sealed));
+    const answer =
+      sealed.length > maxMessageBytes ? undefined : decodeAnswer(session.incoming.decrypt(sealed));
     if (answer === undefined) throw new ReceiverError('PROTOCOL', 'the answer to the intent is malformed');
-    return {
-      answer,
-      peerStaticKey: remoteStatic,
-      peerPin: pinOf(remoteStatic),
-      channel: createChannel({ transport, inbox, outgoing, incoming, parse: parseToOffloader }),
-    };
+    const channel: OffloaderChannel = createChannel(transport, inbox, session, parseToOffloader);
+    return { answer, ...peerOf(session), channel };
   });
+}
+
+function peerOf({ remoteStatic }: NoiseSession): { peerStaticKey: Buffer; peerPin: string } {
+  return { peerStaticKey: remoteStatic, peerPin: pinOf(remoteStatic) };
 }
 
 function checkPin(seen: string, expected: string | undefined): void {

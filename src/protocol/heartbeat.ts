@@ -4,11 +4,13 @@
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
+import type { OffloaderChannel } from './channel.js';
 
 const intervalMs = 30_000;
 const deadAfterMs = 90_000;
 
-export interface HeartbeatOptions {
+/** Pings every 30 s and each time checks the last 90 s, so a dead connection is detected after 90 to 120 s. */
+export function startHeartbeat(options: {
   readonly clock: Clock;
   /** Sends a ping; false when it could not be sent. */
   readonly ping: (nonce: number) => boolean;
@@ -16,16 +18,8 @@ export interface HeartbeatOptions {
   readonly dead: () => void;
   /** Whether reading is paused, so that silence proves nothing. */
   readonly isPaused: () => boolean;
-}
-
-export interface Heartbeat {
-  /** Call it for every frame that could be decrypted. */
-  alive(): void;
-  stop(): void;
-}
-
-/** Pings every 30 s and each time checks the last 90 s, so a dead connection is detected after 90 to 120 s. */
-export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions): Heartbeat {
+}) {
+  const { clock, ping, dead, isPaused } = options;
   let lastAlive = clock.steady();
   let nonce = 0;
   let cancel = clock.after(intervalMs, tick);
@@ -38,7 +32,8 @@ export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions
   }
 
   return {
-    alive() {
+    /** Call it for every frame that could be decrypted. */
+    alive(): void {
       lastAlive = clock.steady();
     },
     stop: () => cancel(),
@@ -48,16 +43,13 @@ export function startHeartbeat({ clock, ping, dead, isPaused }: HeartbeatOptions
 /** The time that the other side has to close its end. */
 export const closeGraceMs = 5_000;
 
-export interface ClosingConnection {
-  /** Aborted when the connection has ended. */
-  readonly signal: AbortSignal;
-  destroy(): void;
-}
-
 /** Resolves when a closing connection has ended; destroys it after 5 s, because a stranger might never close its end. */
-export async function waitForClose(connection: ClosingConnection, clock: Clock): Promise<void> {
-  if (connection.signal.aborted) return;
-  const cancelCut = clock.after(closeGraceMs, () => connection.destroy());
-  await new Promise<void>((resolve) => void onAbort(connection.signal, resolve));
+export async function waitForClose(
+  { signal, destroy }: Pick<OffloaderChannel, 'signal' | 'destroy'>,
+  clock: Clock,
+): Promise<void> {
+  if (signal.aborted) return;
+  const cancelCut = clock.after(closeGraceMs, destroy);
+  await new Promise<void>((resolve) => void onAbort(signal, resolve));
   cancelCut();
 }

@@ -26,23 +26,14 @@ export interface HandshakeOptions {
   readonly ephemeralKey?: KeyPair;
 }
 
-export interface Handshake {
-  /** Our next message. Throws STATE out of order, NOISE for an overlong message or an unusable key. */
-  write(payload: Uint8Array): Buffer;
-  /** The payload of the other side's next message. Throws STATE out of order, NOISE for an invalid message. */
-  read(message: Uint8Array): Buffer;
-  /** The other side's static key. Throws STATE before it has arrived. */
-  remoteStatic(): Buffer;
-  /** The ciphers of both directions. Throws STATE before the third message. */
-  split(): NoiseSession;
-}
-
 export interface NoiseSession {
   readonly outgoing: Cipher;
   readonly incoming: Cipher;
   readonly remoteStatic: Buffer;
   readonly handshakeHash: Buffer;
 }
+
+export type Handshake = ReturnType<typeof createHandshake>;
 
 export function createInitiator(options: HandshakeOptions): Handshake {
   return createHandshake(options, true);
@@ -52,7 +43,7 @@ export function createResponder(options: HandshakeOptions): Handshake {
   return createHandshake(options, false);
 }
 
-function createHandshake(options: HandshakeOptions, initiator: boolean): Handshake {
+function createHandshake(options: HandshakeOptions, initiator: boolean) {
   const { staticKey, ephemeralKey = generateKeyPair(), prologue = empty } = options;
   const symmetric = createSymmetric(prologue);
   let remoteStatic: Buffer | undefined;
@@ -82,7 +73,8 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
   }
 
   return {
-    write: (payload) =>
+    /** Our next message. Throws STATE out of order, NOISE for an overlong message or an unusable key. */
+    write: (payload: Uint8Array): Buffer =>
       runStep(true, (tokens) => {
         const parts = tokens.map((token) => {
           if (token === 'e') return symmetric.mixHash(ephemeralKey.publicKey);
@@ -94,7 +86,8 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
         checkLength(message);
         return message;
       }),
-    read: (message) =>
+    /** The payload of the other side's next message. Throws STATE out of order, NOISE for an invalid message. */
+    read: (message: Uint8Array): Buffer =>
       runStep(false, (tokens) => {
         checkLength(message);
         let rest = message;
@@ -112,13 +105,15 @@ function createHandshake(options: HandshakeOptions, initiator: boolean): Handsha
         }
         return symmetric.decrypt(rest);
       }),
-    remoteStatic() {
+    /** The other side's static key. Throws STATE before it has arrived. */
+    remoteStatic(): Buffer {
       if (dead || remoteStatic === undefined) {
         throw new ReceiverError('STATE', "the other side's key is not known yet");
       }
       return remoteStatic;
     },
-    split() {
+    /** The ciphers of both directions. Throws STATE before the third message. */
+    split(): NoiseSession {
       if (dead || step < pattern.length || remoteStatic === undefined) {
         throw new ReceiverError('STATE', 'the handshake is not complete');
       }
@@ -190,23 +185,14 @@ const tagBytes = 16;
 const nonceBytes = 12;
 const twoTo32 = 2 ** 32;
 
+export type Cipher = ReturnType<typeof createCipher>;
+
 /**
  * One direction of a Noise connection: ChaCha20-Poly1305 with one key and a counter as nonce. The counter advances only on
  * success: a repeated value would expose the key, and an advance after a forged message would make every later valid
- * message unreadable.
+ * message unreadable. `firstNonce` is only for tests of the counter.
  */
-export interface Cipher {
-  /** The length of the ciphertext minus that of the plaintext. */
-  readonly overheadBytes: number;
-  /** The number of messages so far, which is the next nonce. */
-  readonly count: number;
-  encrypt(plaintext: Uint8Array, associated?: Uint8Array): Buffer;
-  /** Throws NOISE for a message that is too short, forged, out of order or encrypted with another key. */
-  decrypt(ciphertext: Uint8Array, associated?: Uint8Array): Buffer;
-}
-
-/** `firstNonce` is only for tests of the counter. */
-export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
+export function createCipher(key: Uint8Array, firstNonce = 0) {
   const secret = createSecretKey(key);
   const nonce = Buffer.alloc(nonceBytes);
   const authTagLength = { authTagLength: tagBytes };
@@ -220,11 +206,13 @@ export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
   }
 
   return {
+    /** The length of the ciphertext minus that of the plaintext. */
     overheadBytes: tagBytes,
-    get count() {
+    /** The number of messages so far, which is the next nonce. */
+    get count(): number {
       return count;
     },
-    encrypt(plaintext, associated = empty) {
+    encrypt(plaintext: Uint8Array, associated: Uint8Array = empty): Buffer {
       const cipher = createCipheriv(algorithm, secret, nextNonce(), authTagLength);
       if (associated.length > 0) cipher.setAAD(associated, { plaintextLength: plaintext.length });
       const body = cipher.update(plaintext);
@@ -233,7 +221,8 @@ export function createCipher(key: Uint8Array, firstNonce = 0): Cipher {
       count += 1;
       return message;
     },
-    decrypt(ciphertext, associated = empty) {
+    /** Throws NOISE for a message that is too short, forged, out of order or encrypted with another key. */
+    decrypt(ciphertext: Uint8Array, associated: Uint8Array = empty): Buffer {
       const length = ciphertext.length - tagBytes;
       if (length < 0) throw new ReceiverError('NOISE', 'the message is shorter than its tag');
       const decipher = createDecipheriv(algorithm, secret, nextNonce(), authTagLength);

@@ -39,11 +39,6 @@ export type ChunkResult =
   /** `fatal`: the session must end too, because the two sides disagree about the state of the transfer. */
   | { readonly ok: false; readonly reason: TransferRefusal; readonly fatal: boolean };
 
-export interface Assembler {
-  /** Checks and decodes the next chunk. Refuses all chunks after a refusal or the last chunk. Never throws. */
-  push(chunk: Chunk): ChunkResult;
-}
-
 /** Checks the sizes of an announcement in the order of the wire; null when valid. */
 export function announcementFault(
   announced: Pick<BundleAnnouncement, 'totalBytes' | 'numChunks'>,
@@ -54,8 +49,10 @@ export function announcementFault(
   return announced.totalBytes > limitBytes ? 'oversized' : null;
 }
 
+export type Assembler = ReturnType<typeof createAssembler>;
+
 /** Starts a transfer whose announcement is valid. */
-export function createAssembler(announced: BundleAnnouncement): Assembler {
+export function createAssembler(announced: BundleAnnouncement) {
   const hash = createHash('sha256');
   const expected = announced.sha256.toLowerCase();
   const decodeBase64 = createBase64Decoder();
@@ -81,7 +78,8 @@ export function createAssembler(announced: BundleAnnouncement): Assembler {
   }
 
   return {
-    push(chunk) {
+    /** Checks and decodes the next chunk. Refuses all chunks after a refusal or the last chunk. Never throws. */
+    push(chunk: Chunk): ChunkResult {
       const result = check(chunk);
       over ||= !result.ok || result.complete;
       return result;

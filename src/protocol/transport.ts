@@ -5,7 +5,7 @@
  * never ends.
  */
 
-import { createCondition, type Condition } from '../async/condition.js';
+import { createCondition } from '../async/condition.js';
 
 /** Called one at a time, in the order of arrival, never inside `start`. */
 export interface TransportEvents {
@@ -49,29 +49,28 @@ export interface MemoryTransport extends Transport {
 
 type TransportItem = Buffer | 'text' | 'end';
 
-interface End {
-  events: TransportEvents | undefined;
-  /** Items in transit to the other end, in order. */
-  readonly outbox: TransportItem[];
-  bufferedBytes: number;
-  paused: boolean;
-  scheduled: boolean;
-  /** Sends nothing more. */
-  closing: boolean;
-  ended: boolean;
-  /** Woken when a message has left or the connection has ended. */
-  readonly drain: Condition;
-}
-
 /** Both ends of a new connection. Each sees the other at `remoteAddress`, by default 127.0.0.1. */
 export function memoryTransportPair(remoteAddress = '127.0.0.1'): [MemoryTransport, MemoryTransport] {
   const [left, right] = [newEnd(), newEnd()];
   return [transportOf(left, right, remoteAddress), transportOf(right, left, remoteAddress)];
 }
 
-function newEnd(): End {
-  const state = { paused: false, scheduled: false, closing: false, ended: false };
-  return { events: undefined, outbox: [], bufferedBytes: 0, ...state, drain: createCondition() };
+type End = ReturnType<typeof newEnd>;
+
+function newEnd() {
+  return {
+    events: undefined as TransportEvents | undefined,
+    /** Items in transit to the other end, in order. */
+    outbox: [] as TransportItem[],
+    bufferedBytes: 0,
+    paused: false,
+    scheduled: false,
+    /** Sends nothing more. */
+    closing: false,
+    ended: false,
+    /** Woken when a message has left or the connection has ended. */
+    drain: createCondition(),
+  };
 }
 
 function transportOf(own: End, other: End, remoteAddress: string): MemoryTransport {
