@@ -17,24 +17,6 @@ import { maxBundleBytes, chunkBytes, inChunks } from '../protocol/transfer.js';
 
 const ackTimeoutMs = 60_000;
 
-export interface ClientBuilds {
-  build(request: BuildRequest): Promise<BuildResult>;
-  cancel(jobId: string): void;
-  ack(frame: FrameOf<'submit_job_ack'>): void;
-  state(frame: FrameOf<'job_state_changed'>): void;
-  output(frame: FrameOf<'job_output'>): void;
-  /** Ends all pending calls with this error. */
-  end(error: ReceiverError): void;
-}
-
-export interface ClientBuildsDeps {
-  readonly channel: OffloaderChannel;
-  readonly clock: Clock;
-  readonly log: Log;
-  /** Ends the session after an incomplete upload, which the protocol cannot take back in any other way. */
-  readonly endSession: () => void;
-}
-
 interface ClientJob {
   readonly request: BuildRequest;
   phase: 'waiting' | 'sending' | 'accepted' | 'over';
@@ -44,7 +26,14 @@ interface ClientJob {
   readonly settle: (result: BuildResult | ReceiverError) => void;
 }
 
-export function createClientBuilds({ channel, clock, log, endSession }: ClientBuildsDeps): ClientBuilds {
+export interface ClientParts {
+  readonly channel: OffloaderChannel;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** `endSession` is called after an incomplete upload, which the protocol cannot take back in any other way. */
+export function createClientBuilds({ channel, clock, log }: ClientParts, endSession: () => void) {
   const jobs = new Map<string, ClientJob>();
   const uploads = createSerialQueue();
   let ended: ReceiverError | undefined;
@@ -122,7 +111,7 @@ export function createClientBuilds({ channel, clock, log, endSession }: ClientBu
   return {
     build,
     cancel,
-    ack({ job_id: jobId, accepted, reason }) {
+    ack({ job_id: jobId, accepted, reason }: FrameOf<'submit_job_ack'>): void {
       const job = jobs.get(jobId);
       if (job?.phase !== 'sending') return;
       if (!accepted) return job.settle(refused(jobId, reason));
@@ -130,18 +119,20 @@ export function createClientBuilds({ channel, clock, log, endSession }: ClientBu
       notify(jobId, () => job.request.onAccepted?.());
       if (job.cancelWanted) cancel(jobId);
     },
-    state({ job_id: jobId, status, error_message: errorMessage, failure_reason: failureReason }) {
+    state(frame: FrameOf<'job_state_changed'>): void {
+      const { job_id: jobId, status, error_message: errorMessage, failure_reason: failureReason } = frame;
       const job = jobs.get(jobId);
       if (job === undefined || isOver(job)) return;
       notify(jobId, () => job.request.onState?.(status));
       if (status === 'queued' || status === 'running') return;
       job.settle({ jobId, status, errorMessage, ...(failureReason !== undefined && { failureReason }) });
     },
-    output({ job_id: jobId, line, stream }) {
+    output({ job_id: jobId, line, stream }: FrameOf<'job_output'>): void {
       const job = jobs.get(jobId);
       if (job !== undefined) notify(jobId, () => job.request.onOutput?.(line, stream));
     },
-    end(error) {
+    /** Ends all pending calls with this error. */
+    end(error: ReceiverError): void {
       ended = error;
       for (const job of jobs.values()) job.settle(error);
     },
@@ -153,17 +144,16 @@ function newJob(
   resolve: (result: BuildResult) => void,
   reject: (error: ReceiverError) => void,
 ): ClientJob {
-  const job: ClientJob = {
+  return {
     request,
     phase: 'waiting',
     cancelWanted: false,
     settle(result) {
-      job.phase = 'over';
+      this.phase = 'over';
       if (result instanceof Error) reject(result);
       else resolve(result);
     },
   };
-  return job;
 }
 
 function isOver({ phase }: ClientJob): boolean {

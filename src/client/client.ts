@@ -112,8 +112,7 @@ export function createOffloader(options: OffloaderOptions): Offloader {
         hangUp(initiated, clock);
         throw rejected(initiated.answer);
       }
-      const { channel } = initiated;
-      return startSession({ channel, receiver: infoOf(initiated), clock, log, ...(signal && { signal }) });
+      return startSession({ channel: initiated.channel, clock, log }, infoOf(initiated), signal);
     },
   };
 }

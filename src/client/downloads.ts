@@ -31,17 +31,6 @@ export interface Artifacts extends SavedArtifacts {
   readonly bytes: Buffer;
 }
 
-export interface Downloads {
-  toMemory(jobId: string): Promise<Artifacts>;
-  toFile(jobId: string, path: string): Promise<SavedArtifacts>;
-  start(frame: FrameOf<'artifacts_start'>): void;
-  chunk(frame: FrameOf<'artifacts_chunk'>): void;
-  finish(frame: FrameOf<'artifacts_end'>): void;
-  /** Whether reading is paused until the disk catches up. */
-  isPaused(): boolean;
-  end(error: ReceiverError): void;
-}
-
 interface Download {
   readonly jobId: string;
   readonly stream: Readable;
@@ -50,7 +39,7 @@ interface Download {
   isComplete: boolean;
 }
 
-export function createDownloads(channel: OffloaderChannel): Downloads {
+export function createDownloads(channel: OffloaderChannel) {
   const queue = createSerialQueue();
   let current: Download | undefined;
   let paused = false;
@@ -94,12 +83,12 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
   }
 
   return {
-    toMemory: (jobId) =>
+    toMemory: (jobId: string): Promise<Artifacts> =>
       queue.run(async () => {
         const { announced, consumed: bytes } = await download(jobId, buffer);
         return { ...announced, bytes };
       }),
-    toFile: (jobId, path) =>
+    toFile: (jobId: string, path: string): Promise<SavedArtifacts> =>
       queue.run(async () => {
         const unfinished = `${path}.part`;
         try {
@@ -113,7 +102,7 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
           throw error;
         }
       }),
-    start(frame) {
+    start(frame: FrameOf<'artifacts_start'>): void {
       const running = runningOf(frame.job_id);
       if (running === undefined) return;
       const { total_bytes: totalBytes, num_chunks: numChunks, artifacts_sha256: sha256 } = frame;
@@ -127,7 +116,7 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
       };
       running.assembler = createAssembler({ totalBytes, numChunks, sha256 });
     },
-    chunk(frame) {
+    chunk(frame: FrameOf<'artifacts_chunk'>): void {
       const running = runningOf(frame.job_id);
       if (running === undefined) return;
       const { chunk_index: index, data_b64: dataBase64, is_last: isLast } = frame;
@@ -140,7 +129,7 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
         channel.pause();
       }
     },
-    finish(frame) {
+    finish(frame: FrameOf<'artifacts_end'>): void {
       if (frame.job_id === current?.jobId) endPrevious();
       const running = runningOf(frame.job_id);
       if (running === undefined) return;
@@ -148,8 +137,9 @@ export function createDownloads(channel: OffloaderChannel): Downloads {
       if (!running.isComplete) return failDownload(running, 'an end before the last chunk');
       running.stream.push(null);
     },
+    /** Whether reading is paused until the disk catches up. */
     isPaused: () => paused,
-    end(error) {
+    end(error: ReceiverError): void {
       ended = error;
       endPrevious();
       current?.stream.destroy(error);

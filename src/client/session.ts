@@ -3,18 +3,13 @@
  * pending call fails with that reason; a build continues at the receiver and can be resumed with the same job id.
  */
 import { onAbort } from '../async/abort.js';
-import type { Clock } from '../async/clock.js';
 import { createEmitter } from '../async/emitter.js';
 import { quote, ReceiverError } from '../errors.js';
-import type { Log } from '../log.js';
-import type { OffloaderChannel } from '../protocol/channel.js';
 import type { FrameOf, ToOffloader } from '../protocol/frames.js';
 import type { Initiated } from '../protocol/handshake.js';
-import { startHeartbeat } from '../protocol/heartbeat.js';
-import { type BuildRequest, type BuildResult, createClientBuilds } from './builds.js';
+import { startHeartbeat, waitForClose } from '../protocol/heartbeat.js';
+import { type BuildRequest, type BuildResult, type ClientParts, createClientBuilds } from './builds.js';
 import { createDownloads, type Artifacts, type SavedArtifacts } from './downloads.js';
-
-const closeGraceMs = 5_000;
 
 /** Whether the receiver is free to compile. */
 export interface ServerQueueStatus {
@@ -52,25 +47,18 @@ export interface OffloaderSession {
   close(): Promise<void>;
 }
 
-export interface ClientSessionDeps {
-  readonly channel: OffloaderChannel;
-  readonly receiver: ReceiverInfo;
-  readonly clock: Clock;
-  readonly log: Log;
-  /** Its abort closes the session. */
-  readonly signal?: AbortSignal;
-}
-
-/** Starts on a channel whose receiver has answered `ok`. */
-export function startSession(parts: ClientSessionDeps): OffloaderSession {
-  const { channel, receiver, clock, log, signal } = parts;
-  const endSession = (): void => end('client_stopped', 'bundle_failed');
-  const builds = createClientBuilds({ channel, clock, log, endSession });
+/** Starts on a channel whose receiver has answered `ok`. The signal's abort closes the session. */
+export function startSession(
+  parts: ClientParts,
+  receiver: ReceiverInfo,
+  signal: AbortSignal | undefined,
+): OffloaderSession {
+  const { channel, clock, log } = parts;
+  const builds = createClientBuilds(parts, () => end('client_stopped', 'bundle_failed'));
   const downloads = createDownloads(channel);
   const listeners = createEmitter<ServerQueueStatus>('queue status', log);
   let latest: ServerQueueStatus | undefined;
   let why: string | undefined;
-  let cancelCut = (): void => {};
   let stopListening = (): void => {};
 
   /** Only the first call has an effect. `word` is sent to the receiver; undefined closes the channel without a frame. */
@@ -82,9 +70,9 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
     const error = new ReceiverError('PROTOCOL', `the session ended: ${quote(reason)}`, { reason });
     builds.end(error);
     downloads.end(error);
-    cancelCut = clock.after(closeGraceMs, () => channel.destroy());
     if (word === undefined) channel.close();
     else channel.terminate(word);
+    void waitForClose(channel, clock);
   }
 
   const heartbeat = startHeartbeat({
@@ -104,7 +92,6 @@ export function startSession(parts: ClientSessionDeps): OffloaderSession {
       malformed: () => end('malformed_frame', 'malformed_frame'),
       closed() {
         end(undefined, 'hung_up');
-        cancelCut();
         resolve(why ?? 'hung_up');
       },
     });
