@@ -13,7 +13,7 @@ export type { Jobs, Pairing, Peers } from './receiver-api.js';
 export type { Usage } from './disk/usage.js';
 export type { Environment } from './esphome/environment.js';
 export type { StorageJson } from './esphome/storage-json.js';
-export type { ArtifactFacts } from './artifacts/store.js';
+export type { ArtifactFacts } from './artifacts/pack.js';
 export type { Progress } from './esphome/progress.js';
 export type { QueueStatus } from './jobs/local-work.js';
 export type { FailureReason, JobState } from './jobs/record.js';

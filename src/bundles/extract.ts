@@ -14,27 +14,17 @@ import { join } from 'node:path';
 
 import { ReceiverError, quote } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
-import { createRemoteContentScanner, type RemoteContent } from './remote-content.js';
+import { createRemoteContentScanner } from './remote-content.js';
 import type { BundleLimits } from '../options/core-options.js';
 import { createMemberTree, foldOf, type MemberTree } from './member-names.js';
-import type { LeftOut } from './store.js';
+import type { ContentFacts } from './store.js';
 import { readTar, type TarMember } from './tar-reader.js';
 
 export interface Extracted {
   /** The root's `manifest.json`. */
   readonly manifest: Buffer;
-  /** Sum of the files' sizes. */
-  readonly bytes: number;
-  readonly members: number;
-  readonly remoteContent: RemoteContent;
-  /** Hash in hex of the members' paths, kinds, modes and bytes, independent of how they were packed. */
-  readonly contentSha256: string;
-  /** Reserved directories whose members were left out, with their number. */
-  readonly leftOut: readonly LeftOut[];
-  /** Whether exactly this path is a file of the tree. */
-  readonly hasFile: (path: string) => boolean;
-  /** A file in the root whose name differs only by case or by Unicode form. */
-  readonly twinOf: (name: string) => string | undefined;
+  readonly tree: MemberTree;
+  readonly facts: ContentFacts;
 }
 
 /**
@@ -86,13 +76,14 @@ export async function extract(
   checkTree(directory, tree);
   return {
     manifest: Buffer.concat(manifest),
-    bytes,
-    members,
-    remoteContent: scanner.remoteContent(),
-    contentSha256: content.digest('hex'),
-    leftOut: [...leftOut].map(([name, count]) => ({ directory: name, members: count })),
-    hasFile: (path) => tree.hasFile(path),
-    twinOf: (name) => tree.twinOf(name),
+    tree,
+    facts: {
+      bytes,
+      members,
+      remoteContent: scanner.remoteContent(),
+      contentSha256: content.digest('hex'),
+      leftOut: [...leftOut].map(([name, count]) => ({ directory: name, members: count })),
+    },
   };
 }
 

@@ -11,19 +11,7 @@ import { ReceiverError } from '../errors.js';
 import { createCondition } from '../async/condition.js';
 import type { BundleLimits } from '../options/core-options.js';
 
-export interface Inflater {
-  /** False means: wait for `room`, and do not change the bytes until then. Drops them after the end. Never throws. */
-  write(bytes: Buffer): boolean;
-  end(): void;
-  /** Resolves when there is room, or when reading has stopped. */
-  room(): Promise<void>;
-  /** The unpacked bytes; iterate them once. Throws `BUNDLE` past a limit, and zlib's errors. */
-  pieces(): AsyncGenerator<Buffer, void>;
-  /** Stops reading; `pieces` then throws. */
-  destroy(): void;
-  /** After the last piece: what is wrong with the stream as a whole, or null. */
-  fault(): string | null;
-}
+export type Inflater = ReturnType<typeof createInflater>;
 
 /** Inflated at a time. Deflate expands a byte to at most 1,032, so at most 33 MiB come before the limits apply. */
 const sliceBytes = 32 * 1024;
@@ -32,7 +20,7 @@ const options: object = { chunkSize: 128 * 1024 };
 /** The last four bytes of a gzip stream: its unpacked length modulo 2^32. */
 const lengthBytes = 4;
 
-export function createInflater(limits: BundleLimits): Inflater {
+export function createInflater(limits: BundleLimits) {
   const gunzip = new Gunzip(options);
   const most = streamBytes(limits);
   let output: Buffer[] = [];
@@ -47,6 +35,7 @@ export function createInflater(limits: BundleLimits): Inflater {
   gunzip.on('data', (piece: Buffer) => void output.push(piece));
   gunzip.on('error', (error) => void (failure ??= error));
 
+  /** Stops reading; `pieces` then throws. */
   function destroy(): void {
     isOver = true;
     queued = [];
@@ -92,18 +81,21 @@ export function createInflater(limits: BundleLimits): Inflater {
   }
 
   return {
-    write(bytes) {
+    /** False means: wait for `room`, and do not change the bytes until then. Drops them after the end. Never throws. */
+    write(bytes: Buffer): boolean {
       if (isOver || isEnded) return true;
       queued.push(bytes);
       wake();
       return false;
     },
-    end() {
+    end(): void {
       isEnded = true;
       wake();
     },
+    /** Resolves when there is room, or when reading has stopped. */
     room: () => until(() => queued.length === 0 || isOver),
-    async *pieces() {
+    /** The unpacked bytes; iterate them once. Throws `BUNDLE` past a limit, and zlib's errors. */
+    async *pieces(): AsyncGenerator<Buffer, void> {
       try {
         yield* inflated();
       } finally {
@@ -111,7 +103,8 @@ export function createInflater(limits: BundleLimits): Inflater {
       }
     },
     destroy,
-    fault() {
+    /** After the last piece: what is wrong with the stream as a whole, or null. */
+    fault(): string | null {
       const isWhole = tail.length === lengthBytes && tail.readUInt32LE() === unpacked % 2 ** 32;
       return isWhole ? null : 'it is more than one gzip stream';
     },

@@ -14,10 +14,10 @@ import { manifestFile, parseManifest, type Manifest } from '../esphome/manifest.
 import { silentLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
-import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
-import { extract, type Extracted } from './extract.js';
+import { extract } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
+import type { MemberTree } from './member-names.js';
 import { removeOrWarn } from './unpack-messages.js';
 import { stagedBundle, type StagedBundle } from './store.js';
 
@@ -29,8 +29,6 @@ export interface IntakeOptions {
   /** The YAML that the upload announced; the manifest must name the same. */
   readonly configurationFilename: FileName;
   readonly bundleLimits: BundleLimits;
-  /** Aborts like {@link BundleIntake.abort}; await that to know that the directory is gone. */
-  readonly signal?: AbortSignal | undefined;
   readonly log?: Log | undefined;
   readonly clock: Clock;
 }
@@ -57,7 +55,7 @@ type IntakeOutcome = { readonly staged: StagedBundle } | { readonly error: unkno
 
 /** Starts immediately and never throws: `finish` reports every error, even a full disk. */
 export function openIntake(options: IntakeOptions): BundleIntake {
-  const { bundleLimits: limits, signal, log = silentLog, clock } = options;
+  const { bundleLimits: limits, log = silentLog, clock } = options;
   const inflater = createInflater(limits);
   const outcome = unpack(inflater, limits, log, options);
   let cancelling: Promise<void> | null = null;
@@ -80,7 +78,6 @@ export function openIntake(options: IntakeOptions): BundleIntake {
     void cancel(new ReceiverError('BUNDLE', `the upload took over ${seconds} seconds`));
   });
   void outcome.then(stopTimer);
-  const stopListening = onAbort(signal, () => void cancel());
 
   return {
     write: (bytes) => inflater.write(bytes),
@@ -88,7 +85,6 @@ export function openIntake(options: IntakeOptions): BundleIntake {
     async finish() {
       inflater.end();
       const result = await outcome;
-      stopListening();
       if (cancelling !== null) {
         await cancelling;
         throw reason;
@@ -103,7 +99,6 @@ export function openIntake(options: IntakeOptions): BundleIntake {
       return result.staged;
     },
     async abort() {
-      stopListening();
       if (!handedOver) await cancel();
     },
   };
@@ -122,11 +117,9 @@ async function unpack(
     const fresh = join(uploadsDir, name);
     await mkdir(fresh, { mode: 0o700 });
     directory = fresh;
-    const extracted = await extract(inflater.pieces(), directory, limits);
+    const { tree, facts, ...extracted } = await extract(inflater.pieces(), directory, limits);
     const manifest = parseManifest(extracted.manifest);
-    checkConfiguration(manifest, configurationFilename, extracted);
-    const { bytes, members, remoteContent, contentSha256, leftOut } = extracted;
-    const facts = { bytes, members, remoteContent, contentSha256, leftOut };
+    checkConfiguration(manifest, configurationFilename, tree);
     return { staged: stagedBundle({ directory, manifest, ...facts }) };
   } catch (cause) {
     inflater.destroy();
@@ -135,20 +128,16 @@ async function unpack(
   }
 }
 
-function checkConfiguration(
-  { configFilename }: Manifest,
-  announced: FileName,
-  { hasFile, twinOf }: Extracted,
-): void {
+function checkConfiguration({ configFilename }: Manifest, announced: FileName, tree: MemberTree): void {
   if (configFilename !== announced) {
     const names = `${quote(configFilename)}, but the upload announced ${quote(announced)}`;
     throw new ReceiverError('BUNDLE', `the manifest names ${names}`);
   }
-  if (!hasFile(configFilename))
+  if (!tree.hasFile(configFilename))
     throw new ReceiverError('BUNDLE', `the bundle lacks the configuration ${quote(configFilename)}`);
   // Whatever disk the bundle comes to later, these two must be the ones that were checked.
   for (const name of [configFilename, manifestFile]) {
-    const twin = twinOf(name);
+    const twin = tree.twinOf(name);
     if (twin === undefined) continue;
     throw new ReceiverError(
       'BUNDLE',

@@ -12,21 +12,7 @@ import type { BundleLimits } from '../options/core-options.js';
 
 export type MemberKind = 'file' | 'directory';
 
-export interface MemberTree {
-  /** Files and directories so far, including directories that only a path implies. */
-  readonly size: number;
-  /**
-   * Checks a member's name. Returns the reserved directory at the top that the member lies in, which keeps it out of the
-   * tree, and null for every other member. Throws `BUNDLE`.
-   */
-  reservedDirectory(path: string): string | null;
-  /** Adds a checked member. Returns the directories to create for it, outermost first. Throws `BUNDLE`. */
-  admit(path: string, kind: MemberKind): readonly string[];
-  /** A member in the root whose name differs from this one only by case or by Unicode form. */
-  twinOf(name: string): string | undefined;
-  /** Whether exactly this path is a file of the tree. */
-  hasFile(path: string): boolean;
-}
+export type MemberTree = ReturnType<typeof createMemberTree>;
 
 /**
  * Cache and version control directories, which a later build would trust. A bundle holds them when a component's source is
@@ -44,14 +30,9 @@ const refusedCharacters = /[\p{Cc}\p{Cs}\u2028\u2029\u202a-\u202e\u2066-\u2069\u
 /** Maps a name to what the disk compares. */
 export type FoldName = (path: string) => string;
 
-interface Node {
-  readonly path: string;
-  readonly kind: MemberKind;
-}
-
 /** `fold` is what {@link foldOf} finds out about the disk. */
-export function createMemberTree(limits: BundleLimits, fold: FoldName): MemberTree {
-  const nodes = new Map<string, Node>();
+export function createMemberTree(limits: BundleLimits, fold: FoldName) {
+  const nodes = new Map<string, { readonly path: string; readonly kind: MemberKind }>();
 
   /** Returns true if the node is new. */
   function add(path: string, kind: MemberKind): boolean {
@@ -72,16 +53,22 @@ export function createMemberTree(limits: BundleLimits, fold: FoldName): MemberTr
   }
 
   return {
-    get size() {
+    /** Files and directories so far, including directories that only a path implies. */
+    get size(): number {
       return nodes.size;
     },
-    reservedDirectory(path) {
+    /**
+     * Checks a member's name. Returns the reserved directory at the top that the member lies in, which keeps it out of
+     * the tree, and null for every other member. Throws `BUNDLE`.
+     */
+    reservedDirectory(path: string): string | null {
       const fault = nameFault(path, limits);
       if (fault !== null) throw refused(`the member ${quote(path)} is refused: ${fault}`);
       const [top = ''] = path.split('/', 1);
       return reservedAtTop.has(foldCase(top)) ? top : null;
     },
-    admit(path, kind) {
+    /** Adds a checked member. Returns the directories to create for it, outermost first. Throws `BUNDLE`. */
+    admit(path: string, kind: MemberKind): readonly string[] {
       const directories: string[] = [];
       for (let end = path.indexOf('/'); end >= 0; end = path.indexOf('/', end + 1)) {
         const parent = path.slice(0, end);
@@ -90,14 +77,16 @@ export function createMemberTree(limits: BundleLimits, fold: FoldName): MemberTr
       if (add(path, kind) && kind === 'directory') directories.push(path);
       return directories;
     },
-    twinOf(name) {
+    /** A member in the root whose name differs from this one only by case or by Unicode form. */
+    twinOf(name: string): string | undefined {
       const folded = foldCase(name);
       for (const { path } of nodes.values()) {
         if (path !== name && !path.includes('/') && foldCase(path) === folded) return path;
       }
       return undefined;
     },
-    hasFile(path) {
+    /** Whether exactly this path is a file of the tree. */
+    hasFile(path: string): boolean {
       const node = nodes.get(fold(path));
       return node?.path === path && node.kind === 'file';
     },

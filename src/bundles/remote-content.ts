@@ -16,12 +16,6 @@ export interface RemoteContent {
   readonly webFiles: boolean;
 }
 
-export interface RemoteContentScanner {
-  /** Returns the scanner for one member; pass it the bytes in order. */
-  member(path: string): (piece: Buffer) => void;
-  remoteContent(): RemoteContent;
-}
-
 const buildPathWords = ['build_path'];
 const remoteWords = ['external_components', 'github://', 'gitlab://', 'git@', '.git', 'url:', 'type: git'];
 /**
@@ -46,17 +40,18 @@ const yamlName = /\.ya?ml$/i;
 /** Longer than the longest match above, to find one that is split between two pieces. */
 const overlapBytes = 128;
 
-export function createRemoteContentScanner(): RemoteContentScanner {
+export function createRemoteContentScanner() {
   let buildPath = false;
   let remoteParts = false;
   let webFiles = false;
   return {
-    member(path) {
+    /** Returns the scanner for one member; pass it the bytes in order. */
+    member(path: string) {
       const isYaml = yamlName.test(path);
       const isCode = codeName.test(path);
       let isBinary = false;
       let tail: Buffer = Buffer.alloc(0);
-      return (piece) => {
+      return (piece: Buffer): void => {
         isBinary ||= piece.includes(0);
         if (isBinary || (buildPath && remoteParts && webFiles)) return;
         const bytes = tail.length === 0 ? piece : Buffer.concat([tail, piece]);
@@ -66,7 +61,7 @@ export function createRemoteContentScanner(): RemoteContentScanner {
         tail = Buffer.from(bytes.subarray(-overlapBytes));
       };
     },
-    remoteContent: () => ({ buildPath, remoteParts, webFiles }),
+    remoteContent: (): RemoteContent => ({ buildPath, remoteParts, webFiles }),
   };
 }
 

@@ -24,25 +24,25 @@ export interface LeftOut {
   readonly members: number;
 }
 
-export interface StagedFacts {
-  /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
-  readonly directory: string;
-  readonly manifest: Manifest;
+export interface ContentFacts {
   /** Sum of the files' sizes. */
   readonly bytes: number;
   readonly members: number;
   readonly remoteContent: RemoteContent;
-  /** Hex. Independent of how the content was packed. */
+  /** Hash in hex of the members' paths, kinds, modes and bytes, independent of how they were packed. */
   readonly contentSha256: string;
   /** What the archive held and the directory does not. Empty after a restart. */
   readonly leftOut: readonly LeftOut[];
 }
 
+export interface StagedFacts extends ContentFacts {
+  /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
+  readonly directory: string;
+  readonly manifest: Manifest;
+}
+
 /** The part of a bundle that its job's record stores, to find it again after a restart. */
-export interface BundleFacts extends Pick<
-  StagedFacts,
-  'bytes' | 'members' | 'remoteContent' | 'contentSha256'
-> {
+export interface BundleFacts extends Omit<ContentFacts, 'leftOut'> {
   /** The ESPHome that made it; null if the manifest does not say. */
   readonly esphomeVersion: string | null;
 }
@@ -124,22 +124,9 @@ export function factsOf(staged: StagedBundle): BundleFacts {
 
 /**
  * Waits for bundles that are still being unpacked and loses none: a bundle that arrives after its job was cancelled
- * is discarded, and `settled` waits for that.
+ * is discarded, and `settled` waits for that. `keep`, `remove` and `discard` log an error and never reject.
  */
-export interface BundleWait {
-  /** Returns the bundle. Rejects as `intake` does, or with the signal's reason as soon as it aborts. */
-  receive(intake: Promise<StagedBundle>, signal: AbortSignal): Promise<StagedBundle>;
-  /** As {@link BundleStore.keep}, but logs an error and returns null. Never rejects. */
-  keep(id: string, staged: StagedBundle): Promise<StagedBundle | null>;
-  /** As {@link BundleStore.remove}, but logs an error. Never rejects. */
-  remove(id: string): Promise<void>;
-  /** As {@link StagedBundle.discard}, but logs an error. Never rejects. */
-  discard(staged: StagedBundle): Promise<void>;
-  /** Resolves when every abandoned intake has ended and its bundle is removed. */
-  settled(): Promise<void>;
-}
-
-export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log: Log): BundleWait {
+export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log: Log) {
   const late = new Set<Promise<void>>();
 
   async function discard(staged: StagedBundle): Promise<void> {
@@ -155,16 +142,18 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
 
   return {
     discard,
-    keep: async (id, staged) =>
+    /** Returns null after an error. */
+    keep: async (id: string, staged: StagedBundle) =>
       kept.keep(id, staged).catch((error: unknown) => {
         log.error({ id, err: error }, 'bundle not kept for a restart');
         return null;
       }),
-    remove: async (id) =>
+    remove: async (id: string) =>
       kept.remove(id).catch((error: unknown) => {
         log.error({ id, err: error }, 'bundle removal failed');
       }),
-    async receive(intake, signal) {
+    /** Returns the bundle. Rejects as `intake` does, or with the signal's reason as soon as it aborts. */
+    async receive(intake: Promise<StagedBundle>, signal: AbortSignal): Promise<StagedBundle> {
       try {
         return await raceAbort(intake, signal);
       } catch (error) {
@@ -172,7 +161,8 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
         throw error;
       }
     },
-    async settled() {
+    /** Resolves when every abandoned intake has ended and its bundle is removed. */
+    async settled(): Promise<void> {
       await Promise.all(late);
     },
   };

@@ -152,20 +152,13 @@ function damaged(how: string): ReceiverError {
   return new ReceiverError('BUNDLE', `the archive is damaged: ${how}`);
 }
 
+type ByteSource = ReturnType<typeof createByteSource>;
+
 /**
  * Reads exact amounts from a stream of chunks. It requests a chunk only when the last one is used up, which provides
  * the back-pressure.
  */
-interface ByteSource {
-  /** Exactly `amount` bytes, which can share memory with a chunk. Throws `BUNDLE` if the archive ends before. */
-  take(amount: number): Promise<Buffer>;
-  /** From one byte to `most` bytes, as they arrive. Throws `BUNDLE` at the end. */
-  takeUpTo(most: number): Promise<Buffer>;
-  /** The rest of the chunk, or the next chunk; empty at the end. */
-  takeAny(): Promise<Buffer>;
-}
-
-function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
+function createByteSource(stream: AsyncIterable<Buffer>) {
   const chunks = stream[Symbol.asyncIterator]();
   let rest: Buffer = Buffer.alloc(0);
 
@@ -185,6 +178,7 @@ function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
     return piece;
   }
 
+  /** From one byte to `most` bytes, as they arrive. Throws `BUNDLE` at the end. */
   async function takeUpTo(most: number): Promise<Buffer> {
     if (!(await fill())) throw new ReceiverError('BUNDLE', 'the archive is truncated');
     return cut(most);
@@ -192,7 +186,8 @@ function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
 
   return {
     takeUpTo,
-    async take(amount) {
+    /** Exactly `amount` bytes, which can share memory with a chunk. Throws `BUNDLE` if the archive ends before. */
+    async take(amount: number): Promise<Buffer> {
       if (rest.length >= amount) return cut(amount);
       const pieces: Buffer[] = [];
       for (let left = amount; left > 0;) {
@@ -202,7 +197,8 @@ function createByteSource(stream: AsyncIterable<Buffer>): ByteSource {
       }
       return Buffer.concat(pieces);
     },
-    async takeAny() {
+    /** The rest of the chunk, or the next chunk; empty at the end. */
+    async takeAny(): Promise<Buffer> {
       await fill();
       return cut(rest.length);
     },

@@ -125,13 +125,7 @@ export function openThreadedIntake(
   };
 }
 
-interface UnpackThread {
-  /** Returns the upload's number. The listener hears the thread's messages about it until `close`. */
-  open(listener: ThreadListener): number;
-  close(upload: number): void;
-  /** The thread owns what is transferred. A dead thread ignores messages. */
-  tell(message: ToThread, transfer?: readonly ArrayBuffer[]): void;
-}
+type UnpackThread = ReturnType<typeof startThread>;
 
 interface ThreadListener {
   hear(message: FromThread): void;
@@ -150,7 +144,7 @@ export function unpackThread(): UnpackThread {
   return current;
 }
 
-function startThread(): UnpackThread {
+function startThread() {
   const worker = startWorker();
   const listeners = new Map<number, ThreadListener>();
   let last = 0;
@@ -169,18 +163,20 @@ function startThread(): UnpackThread {
   worker.on('exit', () => end(undefined));
   worker.unref();
 
-  const thread: UnpackThread = {
-    open(listener) {
+  const thread = {
+    /** Returns the upload's number. The listener hears the thread's messages about it until `close`. */
+    open(listener: ThreadListener): number {
       last += 1;
       listeners.set(last, listener);
       worker.ref();
       return last;
     },
-    close(upload) {
+    close(upload: number): void {
       listeners.delete(upload);
       if (listeners.size === 0) worker.unref();
     },
-    tell: (message, transfer = []) => worker.postMessage(message, transfer),
+    /** The thread owns what is transferred. A dead thread ignores messages. */
+    tell: (message: ToThread, transfer: readonly ArrayBuffer[] = []) => worker.postMessage(message, transfer),
   };
   return thread;
 }

@@ -48,9 +48,8 @@ async function writeBytes(
 
 async function finishUpload(number: number, intake: BundleIntake): Promise<void> {
   try {
-    const { directory, manifest, ...rest } = await intake.finish();
-    const { bytes, members, remoteContent, contentSha256, leftOut } = rest;
-    const facts = { directory, manifest, bytes, members, remoteContent, contentSha256, leftOut };
+    // A message carries no functions.
+    const { discard: _, settled: _settled, defer: _defer, ...facts } = await intake.finish();
     tell({ type: 'finished', upload: number, facts });
   } catch (error) {
     tell({ type: 'failed', upload: number, error: packError(error) });

@@ -1,7 +1,6 @@
 /** Covers src/bundles/extract.ts, src/bundles/inflate.ts and src/bundles/tar-reader.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -231,23 +230,6 @@ test('An abort at any moment removes everything, and nothing throws afterwards',
   }
 });
 
-test('A signal cancels an upload, even if it was aborted before', async (t) => {
-  const uploadsDir = await tempDir(t);
-  const controller = new AbortController();
-  const { signal } = controller;
-  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock, signal });
-  intake.write(archive.subarray(0, 1_000));
-  controller.abort();
-  await assert.rejects(intake.finish(), { code: 'CANCELLED' });
-  await assert.rejects(
-    send(openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock, signal }), [
-      archive,
-    ]),
-    { code: 'CANCELLED' },
-  );
-  assert.deepEqual(await readdir(uploadsDir), []);
-});
-
 test('An upload that takes too long is refused with BUNDLE, and leaves nothing', async (t) => {
   const uploadsDir = await tempDir(t);
   const clock = manualClock();
@@ -278,20 +260,10 @@ test('An upload that takes too long is refused with BUNDLE, and leaves nothing',
   assert.equal((await treeOf(staged.directory)).size, 3);
 });
 
-test('A finished bundle belongs to its caller: neither abort nor the signal removes it', async (t) => {
+test('A finished bundle belongs to its caller: abort does not remove it', async (t) => {
   const uploadsDir = await tempDir(t);
-  const controller = new AbortController();
-  const intake = openIntake({
-    uploadsDir,
-    configurationFilename,
-    bundleLimits,
-    clock: systemClock,
-    signal: controller.signal,
-  });
+  const intake = openIntake({ uploadsDir, configurationFilename, bundleLimits, clock: systemClock });
   const staged = await send(intake, [archive]);
-  const aborted = once(controller.signal, 'abort');
-  controller.abort();
-  await aborted;
   await intake.abort();
   assert.equal((await treeOf(staged.directory)).size, 3);
 });
