@@ -3,7 +3,8 @@
  * configurations once and expose no other part, so that a mount depends on this contract and not on the wiring.
  */
 import type { Environment } from './esphome/environment.js';
-import type { JobEvent, JobService } from './jobs/job-service.js';
+import type { JobService } from './jobs/job-service.js';
+import type { JobEvent } from './jobs/lifecycle.js';
 import type { Slot } from './jobs/queue.js';
 import type { ResolvedOptions } from './options/core.js';
 import { type Paths, dashboardId, type DashboardId } from './paths/index.js';

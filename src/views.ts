@@ -3,7 +3,7 @@
  * and `serve --json`. All have one shape and one spelling (camelCase), and a field of an internal record is visible only if
  * it is a fact of the job (`JobFacts`) or named here.
  */
-import type { JobEvent } from './jobs/job-service.js';
+import type { JobEvent } from './jobs/lifecycle.js';
 import type { LocalJob, QueueStatus } from './jobs/local-work.js';
 import type { JobFacts, JobRecord } from './jobs/record.js';
 import { waitingText } from './jobs/waiting.js';

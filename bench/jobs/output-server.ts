@@ -10,7 +10,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { WebSocketServer, type WebSocket } from 'ws';
 
 import { systemClock } from '../../src/async/clock.js';
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { listenForPeers, createUpgrade } from '../../src/koa/listen.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';

@@ -10,7 +10,7 @@ import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { RunningJob } from '../../src/jobs/build.js';
 import type { JobRequest, Outcome } from '../../src/jobs/record.js';
-import { createJobService } from '../../src/jobs/create-job-service.js';
+import { createJobService } from '../../src/jobs/job-service.js';
 import type { JobService } from '../../src/jobs/job-service.js';
 import { stagedBundle } from '../../src/bundles/store.js';
 import { silentLog } from '../../src/log.js';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { isTerminal } from '../../src/jobs/record.js';
 import { createJobRegistry, resultBytesOf } from '../../src/jobs/registry.js';
-import { createMemoryStore } from '../../src/jobs/store.js';
+import { createMemoryStore } from '../../test/jobs/memory-store.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type RemoteKey } from '../../src/paths/index.js';
 import { systemClock } from '../../src/async/clock.js';

@@ -1,6 +1,7 @@
 /**
- * A primitive that every folder uses: listens to an abort signal and lets go of it again. A signal can live as long as the receiver, and every listener left
- * on it keeps its closure alive; and a signal that was aborted before anybody listened fires no event at all.
+ * Listens to an abort signal and lets go of it again (short because it is two primitives). A signal can live as long as
+ * the receiver, and every listener left on it keeps its closure alive; a signal that was aborted before anybody listened
+ * fires no event at all.
  */
 
 /** Calls `listener` once: when the signal aborts, or at once when it has. Returns the function that stops listening. */

@@ -32,17 +32,12 @@ export const systemClock: Clock = Object.freeze({
  * before a board received the time would look weeks old. A sleep in which the steady clock stopped looks the same, and
  * things are then kept for that much longer.
  */
-export interface WallClockJumps {
-  /** By how many milliseconds the wall clock was set forward since the last call; 0 for less than a minute. */
-  taken(): number;
-}
-
-const leastMs = 60_000;
-
-export function watchWallClock({ wall, steady }: Pick<Clock, 'wall' | 'steady'>): WallClockJumps {
+export function watchWallClock({ wall, steady }: Pick<Clock, 'wall' | 'steady'>) {
+  const leastMs = 60_000;
   let ahead = wall() - steady();
   return {
-    taken() {
+    /** By how many milliseconds the wall clock was set forward since the last call; 0 for less than a minute. */
+    taken(): number {
       const before = ahead;
       ahead = wall() - steady();
       return ahead - before >= leastMs ? ahead - before : 0;

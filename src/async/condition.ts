@@ -1,6 +1,6 @@
 /**
- * A primitive that several folders use: waits until something has become true. Whoever changes a part of it wakes those who wait, and each of them says by
- * itself what it waits for.
+ * Waits until something has become true (short because it is one primitive). Whoever changes a part of it wakes those who
+ * wait, and each of them says by itself what it waits for.
  */
 export interface Condition {
   /** Resolves when `holds` is true, which is asked now and at each `wake`. Never rejects. */

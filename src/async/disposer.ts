@@ -1,22 +1,16 @@
 /**
- * A primitive of the start: one list of what must end, in the reverse order of its beginning. A start that fails half-way and an orderly stop
- * walk the same list, so that neither can forget what the other remembers, and an error in one end hides no other.
+ * One list of what must end, in the reverse order of its beginning (short because it is one primitive). A start that
+ * fails half-way and an orderly stop walk the same list, so neither can forget what the other remembers, and an error in
+ * one end hides no other.
  */
-
 import { runOnce } from './single-flight.js';
 
-export interface Disposer {
-  /** Adds an end. What began later ends first. */
-  add(end: () => Promise<void> | void): void;
-  /**
-   * Ends everything, one after the other, whatever fails. Rejects with the one error, or with an `AggregateError` of
-   * several. Idempotent: a second call waits for the first.
-   */
-  dispose(): Promise<void>;
-}
+export type Disposer = ReturnType<typeof createDisposer>;
 
-export function createDisposer(): Disposer {
-  const ends: (() => Promise<void> | void)[] = [];
+type End = () => Promise<void> | void;
+
+export function createDisposer() {
+  const ends: End[] = [];
 
   async function disposeAll(): Promise<void> {
     const errors: unknown[] = [];
@@ -32,7 +26,12 @@ export function createDisposer(): Disposer {
   }
 
   return {
-    add: (end) => void ends.push(end),
+    /** Adds an end. What began later ends first. */
+    add: (end: End): void => void ends.push(end),
+    /**
+     * Ends everything, one after the other, whatever fails. Rejects with the one error, or with an `AggregateError` of
+     * several. Idempotent: a second call waits for the first.
+     */
     dispose: runOnce(disposeAll),
   };
 }

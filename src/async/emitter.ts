@@ -1,6 +1,6 @@
 /**
- * A primitive that every folder uses: calls listeners that cannot harm the emitter or each other: a panel that throws while it hears of an approval must
- * not undo the approval, nor keep a peer from its own event.
+ * Calls listeners that cannot harm the emitter or each other (short because it is one primitive): a panel that throws
+ * while it hears of an approval must not undo the approval, nor keep a peer from its own event.
  */
 import type { Log } from '../log.js';
 

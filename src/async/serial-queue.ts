@@ -1,30 +1,21 @@
 /**
- * Runs async functions one after the other, in call order. An error rejects only that call, and the next one starts
- * anyway.
+ * Runs async functions one after the other, in call order (short because it is one primitive). An error rejects only
+ * that call, and the next one starts anyway.
  */
-export interface SerialQueue {
-  run<T>(work: () => Promise<T>): Promise<T>;
-  /** Resolves when nothing runs or waits. Never rejects. */
-  idle(): Promise<void>;
-}
+export type SerialQueue = ReturnType<typeof createSerialQueue>;
 
-/** A {@link SerialQueue} for each key; different keys do not wait for each other. */
-export interface KeyedQueue {
-  run<T>(key: string, work: () => Promise<T>): Promise<T>;
-  idle(): Promise<void>;
-}
-
-export function createSerialQueue(): SerialQueue {
+export function createSerialQueue() {
   const { run, idle } = createKeyedQueue();
-  return { run: (work) => run('', work), idle };
+  return { run: <T>(work: () => Promise<T>): Promise<T> => run('', work), idle };
 }
 
-export function createKeyedQueue(): KeyedQueue {
+/** A queue for each key; different keys do not wait for each other. */
+export function createKeyedQueue() {
   /** For each busy key, settles with its last call. */
   const tails = new Map<string, Promise<void>>();
 
   return {
-    run(key, work) {
+    run<T>(key: string, work: () => Promise<T>): Promise<T> {
       const result = (tails.get(key) ?? Promise.resolve()).then(work);
       const removeTail = (): void => {
         if (tails.get(key) === tail) tails.delete(key);
@@ -33,7 +24,8 @@ export function createKeyedQueue(): KeyedQueue {
       tails.set(key, tail);
       return result;
     },
-    async idle() {
+    /** Resolves when nothing runs or waits. Never rejects. */
+    async idle(): Promise<void> {
       while (tails.size > 0) await Promise.all(tails.values());
     },
   };

@@ -15,13 +15,31 @@ import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { RunningJob } from './build.js';
 import type { ChosenEsphome } from './choose-esphome.js';
-import type { JobEvent } from './job-service.js';
+import type { QueueStatus } from './local-work.js';
 import { jobLogFile, openJobLog, type JobLog } from './log.js';
 import { cancelledBy, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
 import { advance, isSameWork, isTerminal, type JobRecord, type Outcome, type Step } from './record.js';
 import { type Job, type JobRegistry, afterStop } from './registry.js';
 import type { Shortage } from './waiting.js';
+
+/**
+ * States are reported in order, each once, and a terminal one only when nothing of the job runs and its slot is free. A
+ * job that was running when its server stopped is reported as `queued` again.
+ */
+export type JobEvent =
+  /** The job entered `job.state`. */
+  | { readonly type: 'state'; readonly job: JobRecord }
+  /** It starts or stops waiting for something other than a slot. Not emitted when its state changes as well. */
+  | { readonly type: 'waiting'; readonly job: JobRecord }
+  /** Phase or percentage changed. */
+  | { readonly type: 'progress'; readonly job: JobRecord }
+  /** One line with its terminator, as the build printed it. Never after the terminal state. */
+  | { readonly type: 'output'; readonly job: JobRecord; readonly line: string }
+  /** Its result was sent completely. */
+  | { readonly type: 'fetched'; readonly job: JobRecord }
+  /** After every change of state. */
+  | { readonly type: 'queue'; readonly status: QueueStatus };
 
 export interface JobSteps {
   readonly queue: JobQueue;

@@ -40,7 +40,12 @@ export function createLocalWork(queue: JobQueue, clock: Clock, onChange: () => v
   }
 
   return {
-    /** See {@link JobService.enqueueLocal}. */
+    /**
+     * Waits for a slot for the host's own build, in the same queue as the peers' jobs. The caller must release the slot
+     * once nothing of the build runs, and must acquire it before any lease: a peer's job that has a slot can be waiting
+     * for that lease. Rejects with the signal's reason, `RESOURCE` when the disk is nearly full, `CANCELLED` when the
+     * server stops meanwhile; `STATE` after `close()`.
+     */
     async enqueue(
       configuration: string,
       { signal }: { readonly signal?: AbortSignal | undefined } = {},

@@ -27,7 +27,7 @@ import { createTools } from '../toolchains/run-with-tools.js';
 import { withAdmission } from './admission.js';
 import { chooseFor, type ChooseEsphome } from './choose-esphome.js';
 import { openDiskStore } from './disk-store.js';
-import { createJobService, type JobLimits } from './create-job-service.js';
+import { createJobService, type JobLimits } from './job-service.js';
 import type { JobService } from './job-service.js';
 import { createMemoryQueue } from './queue.js';
 import { runJob, type LeaseRequest, type RunnerDeps } from './runner.js';

@@ -1,5 +1,5 @@
 /**
- * The contract of the job store, which keeps records beyond the process, and an in-memory version for tests.
+ * The contract of the job store (short because it only is that), which keeps records beyond the process.
  *
  * A store keeps the last record put for each id. Of the states it only knows whether a job has ended, and it makes no
  * decisions. Every store guarantees (checked by the shared suite):
@@ -15,7 +15,7 @@
  *
  * Not guaranteed: that two stores can put one id. A record that was never put is lost with the process.
  */
-import { isTerminal, type JobRecord } from './record.js';
+import type { JobRecord } from './record.js';
 
 export interface JobStore {
   /** Returns the ended jobs, and the live ones that now belong to this store. */
@@ -30,41 +30,4 @@ export interface JobStore {
   remove(id: string): Promise<void>;
   /** Resolves when all puts are stored and the live jobs have no owner. No put may follow. */
   close(): Promise<void>;
-}
-
-/** Shared by stores in memory, as a directory is by those on disk. */
-export interface MemoryPlace {
-  readonly records: Map<string, JobRecord>;
-  /** The store that owns each live job. */
-  readonly owners: Map<string, JobStore>;
-}
-
-/** Keeps records as long as the process lives. */
-export function createMemoryStore(place: MemoryPlace = { records: new Map(), owners: new Map() }): JobStore {
-  const { records, owners } = place;
-  const store: JobStore = {
-    load() {
-      const given = [...records.values()].filter(
-        (record) => isTerminal(record) || (owners.get(record.id) ?? store) === store,
-      );
-      for (const { id } of given) owners.set(id, store);
-      return Promise.resolve(given.toSorted((a, b) => a.createdAt - b.createdAt));
-    },
-    loadLeft: () => Promise.resolve([]),
-    put(record) {
-      records.set(record.id, record);
-      owners.set(record.id, store);
-      return Promise.resolve();
-    },
-    remove(id) {
-      records.delete(id);
-      owners.delete(id);
-      return Promise.resolve();
-    },
-    close() {
-      for (const [id, owner] of owners) if (owner === store) owners.delete(id);
-      return Promise.resolve();
-    },
-  };
-  return store;
 }

@@ -5,7 +5,7 @@
 import { setMaxListeners } from 'node:events';
 
 import { isReceiverError, type ErrorCode } from '../errors.js';
-import type { JobEvent } from '../jobs/job-service.js';
+import type { JobEvent } from '../jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import { createRefusalLog } from '../log.js';
 import type { Identity } from '../peers/identity.js';

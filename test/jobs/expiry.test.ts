@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { createMemoryStore } from '../../src/jobs/store.js';
+import { createMemoryStore } from './memory-store.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { exampleRecord } from '../../src/testing/index.js';
 import { manualClock } from '../async/manual-clock.js';

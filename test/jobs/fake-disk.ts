@@ -2,7 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 
 import type { BundleStore } from '../../src/bundles/store.js';
-import type { MemoryPlace } from '../../src/jobs/store.js';
+import type { MemoryPlace } from './memory-store.js';
 import { bundleIn } from './examples.js';
 import type { Moment } from './harness.js';
 

@@ -12,12 +12,14 @@ import type { CompileRequest, CompileResult } from '../../src/compile/compile.js
 import { noMarks } from '../../src/compile/output.js';
 import { ReceiverError } from '../../src/errors.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
-import { createJobService, type JobServiceDeps } from '../../src/jobs/create-job-service.js';
-import type { JobEvent, JobService } from '../../src/jobs/job-service.js';
+import { createJobService, type JobServiceDeps } from '../../src/jobs/job-service.js';
+import type { JobService } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { chooseFor, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
 import { runJob, type RunnerDeps } from '../../src/jobs/runner.js';
-import { createMemoryStore, type JobStore } from '../../src/jobs/store.js';
+import type { JobStore } from '../../src/jobs/store.js';
+import { createMemoryStore } from './memory-store.js';
 import { silentLog } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
 import { emptyDisk, keptOn, type Disk } from './fake-disk.js';

@@ -2,7 +2,7 @@
 import type { TestContext } from 'node:test';
 
 import type { JobRecord } from '../../src/jobs/record.js';
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { bundleIn, deferred, exampleRequest } from './examples.js';

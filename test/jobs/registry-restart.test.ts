@@ -9,7 +9,7 @@ import type { StagedBundle } from '../../src/bundles/store.js';
 import { ReceiverError } from '../../src/errors.js';
 import { isTerminal, jobStates, type JobRecord } from '../../src/jobs/record.js';
 import { afterRestart, afterStop } from '../../src/jobs/registry.js';
-import { createMemoryStore } from '../../src/jobs/store.js';
+import { createMemoryStore } from './memory-store.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { exampleRecord } from '../../src/testing/index.js';
 import { manualClock } from '../async/manual-clock.js';

@@ -18,7 +18,7 @@ import { runCompile } from '../../src/compile/compile.js';
 import { precheck } from '../../src/compile/precheck.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
 import { chooseFor, createChoice, type ChooseEsphome } from '../../src/jobs/choose-esphome.js';
-import { createJobService } from '../../src/jobs/create-job-service.js';
+import { createJobService } from '../../src/jobs/job-service.js';
 import type { JobService } from '../../src/jobs/job-service.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';

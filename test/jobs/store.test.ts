@@ -12,7 +12,8 @@ import { fileURLToPath } from 'node:url';
 
 import { makerName, ownMaker, temporaryName } from '../../src/disk/temporary.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
-import { createMemoryStore, type JobStore, type MemoryPlace } from '../../src/jobs/store.js';
+import type { JobStore } from '../../src/jobs/store.js';
+import { createMemoryStore, type MemoryPlace } from './memory-store.js';
 import { silentLog, type Log } from '../../src/log.js';
 import { identify, type ProcessIdentity } from '../../src/process/identity.js';
 import { exampleRecord, jobStoreSuite } from '../../src/testing/index.js';

@@ -7,7 +7,7 @@ import { systemClock } from '../../src/async/clock.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { withAdmission } from '../../src/jobs/admission.js';
 import type { JobRecord } from '../../src/jobs/record.js';
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { createMemoryQueue } from '../../src/jobs/queue.js';
 import { waitingText } from '../../src/jobs/waiting.js';
 import { dashboardId } from '../../src/paths/index.js';

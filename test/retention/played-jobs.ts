@@ -1,5 +1,5 @@
 /** Fake jobs: tests begin, end and fetch them, and subscribers receive the events. */
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { RemoteKey } from '../../src/paths/index.js';
 import type { RetentionServiceDeps } from '../../src/retention/service.js';

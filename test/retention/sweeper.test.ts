@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 
 import { exampleRecord } from '../../src/testing/example-record.js';
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
 import { manualClock } from '../async/manual-clock.js';
 import { keyOf, mine, place } from './place.js';

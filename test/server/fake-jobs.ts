@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 
 import { ReceiverError } from '../../src/errors.js';
-import type { JobEvent } from '../../src/jobs/job-service.js';
+import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { SessionJobs } from '../../src/server/ports.js';
 import { formatConfiguration } from '../../src/paths/index.js';

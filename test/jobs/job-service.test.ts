@@ -9,7 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 
 import type { StagedBundle } from '../../src/bundles/store.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
-import { createMemoryStore } from '../../src/jobs/store.js';
+import { createMemoryStore } from './memory-store.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { tempDir } from '../support/temp-dir.js';
 import { bundleIn, deferred, exampleRequest } from './examples.js';
