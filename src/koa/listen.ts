@@ -67,8 +67,7 @@ export async function listenForPeers({
       if (!socket.writableEnded) open.get(socket)?.();
       return;
     }
-    socket.on('error', () => socket.destroy());
-    socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n', () => socket.destroy());
+    refuseUpgrade(socket);
   });
   await bind(server, port, host);
   server.on('error', (error) => log.error({ err: error, host, port }, 'peer link listener error'));
@@ -82,6 +81,12 @@ export async function listenForPeers({
         for (const socket of open.keys()) socket.destroy();
       }),
   };
+}
+
+/** Answers an upgrade with an error, and closes the socket whether or not the client does. */
+export function refuseUpgrade(socket: Duplex, status = '404 Not Found'): void {
+  socket.on('error', () => socket.destroy());
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`, () => socket.destroy());
 }
 
 /** Throws `STATE` when the address cannot be bound. */

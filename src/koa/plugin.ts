@@ -1,12 +1,10 @@
 /** The receiver as a host mounts it: the core plus its routes, its sockets, its port and its mDNS announcement. */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { parse } from 'node:url';
 
 import type Koa from 'koa';
 import type { Middleware } from 'koa';
 import type websockify from 'koa-websocket';
-import type { VerifyClientCallbackSync } from 'ws';
 
 import { systemClock as clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
@@ -21,7 +19,7 @@ import { listenForPeers, type Listener, createUpgrade } from './listen.js';
 import { resolveReceiverOptions } from './options.js';
 import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
-import { createEvents, createSockets, type Events, type SocketMiddleware } from './sockets.js';
+import { createHostSockets, type SocketMiddleware } from './sockets.js';
 import { callFrom, dial } from './ws-transport.js';
 
 // Here and not in routes.ts: a host's compiler reads only what index.d.ts leads to.
@@ -43,9 +41,15 @@ export interface Receiver extends Shared {
   readonly hostPaths: HostPaths;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
   routes(): Middleware;
-  /** The event stream and the peer link on the host's port, for `app.ws.use` of koa-websocket. */
+  /**
+   * The event stream and the peer link on the host's port, for `app.ws.use` of koa-websocket with a `maxPayload` of at most
+   * 65,535. On a server that takes larger messages of a stranger, both are refused.
+   */
   sockets(options?: MountOptions): SocketMiddleware;
-  /** Mounts `routes` and `sockets` on an app. Reuses `app.ws` if koa-websocket is already installed. */
+  /**
+   * Mounts `routes` and `sockets` on an app. Reuses `app.ws` if koa-websocket is already installed. Our paths get our limits
+   * on any server; another WebSocket path is the host's if it has a middleware on `app.ws`, and 404 otherwise.
+   */
   mount(app: Koa, options?: MountOptions): void;
   /** For a host with its own HTTP server: upgrades a peer link request. Returns false, with nothing touched, for others. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
@@ -81,8 +85,7 @@ export async function createTimedReceiver(
   const announcer = announce && createAnnouncer({ ...announce, core, clock });
   const hostPaths = createHostPaths(core);
   const handleUpgrade = createUpgrade(core.accept);
-  // Only a host with sockets needs them.
-  let events: Events | undefined;
+  const hostSockets = createHostSockets({ core, prefix, authorize, handleUpgrade });
   const listeners: Listener[] = [];
   let isClosed = false;
 
@@ -90,14 +93,13 @@ export async function createTimedReceiver(
     ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
     ...{ hostPaths, handleUpgrade },
     routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
-    sockets: ({ peerLink = true } = {}) =>
-      createSockets({ core, events: (events ??= createEvents(core)), prefix, authorize, peerLink }),
-    mount(app, mountOptions) {
+    sockets: ({ peerLink = true } = {}) => hostSockets.middleware(peerLink),
+    mount(app, mountOptions = {}) {
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
       withSockets.ws.use(receiver.sockets(mountOptions));
-      harden(withSockets.ws);
+      hostSockets.guard(withSockets.ws, mountOptions.peerLink ?? true);
     },
     async listen(port, host = '0.0.0.0') {
       if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
@@ -120,7 +122,7 @@ export async function createTimedReceiver(
     },
     async close() {
       isClosed = true;
-      events?.close();
+      hostSockets.close();
       await Promise.all([announcer?.close(), core.close()]);
       await Promise.all(listeners.splice(0).map((listener) => listener.close()));
     },
@@ -128,36 +130,5 @@ export async function createTimedReceiver(
   return receiver;
 }
 
-/**
- * Prevents two crashes in koa-websocket: its socket server re-emits errors of the HTTP server, such as a port in use,
- * without a listener; and it parses the URL of an upgrade without a catch, so one request from any web page would end the
- * host. Takes effect when the host begins to listen.
- */
-function harden(sockets: websockify.App['ws']): void {
-  const listen = sockets.listen.bind(sockets);
-  sockets.listen = (options) => {
-    const { verifyClient } = options;
-    const server = listen({
-      ...options,
-      verifyClient(info, callback) {
-        if (!isParsable(info.req.url)) return callback(false, 400);
-        if (verifyClient === undefined) return callback(true);
-        if (verifyClient.length === 2) return verifyClient(info, callback);
-        return callback((verifyClient as VerifyClientCallbackSync)(info));
-      },
-    });
-    sockets.server?.on('error', () => {});
-    return server;
-  };
-}
-
-/** Uses the legacy parser, as koa-websocket does. */
-function isParsable(address: string | undefined): boolean {
-  try {
-    return parse(address ?? '').pathname !== null;
-  } catch {
-    return false;
-  }
-}
-
+/** For sockets of the host on a server that `mount` has made. */
 const websocketOptions = { perMessageDeflate: false, maxPayload: maxEventMessageBytes };

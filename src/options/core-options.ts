@@ -183,8 +183,8 @@ export interface BundleLimits {
 /** Limits of connections that have not been authenticated. */
 export interface ConnectionLimits {
   /**
-   * Number of sockets on the receiver's own port that have not been upgraded to the peer link. From 16 to
-   * 65,536. Default: 1,024.
+   * Number of sockets on the receiver's own port that have not been upgraded to the peer link, and of event
+   * sockets that nobody has authorized yet. From 16 to 65,536. Default: 1,024.
    */
   readonly sockets: number;
   /** Number of connections that have not been authenticated as a paired peer. From 4 to 4,096. Default: 64. */
@@ -200,8 +200,8 @@ export interface ConnectionLimits {
    */
   readonly handshakesPerSecond: number;
   /**
-   * Time limit for the upgrade, and for each of the two messages of a handshake. From 1,000 (1 second) to
-   * 60,000 (1 minute). Default: 10,000 (10 seconds).
+   * Time limit for the upgrade, for the authorization of an event socket, and for each of the two messages of
+   * a handshake. From 1,000 (1 second) to 60,000 (1 minute). Default: 10,000 (10 seconds).
    */
   readonly handshakeTimeoutMs: number;
   /** Number of pairing requests that wait for a decision. From 1 to 1,000. Default: 32. */

@@ -57,7 +57,8 @@ export const bundleLimits = {
 
 export const connectionLimits = {
   sockets: option(z.int().min(16).max(65_536).default(1_024), {
-    summary: "Number of sockets on the receiver's own port that have not been upgraded to the peer link.",
+    summary:
+      "Number of sockets on the receiver's own port that have not been upgraded to the peer link, and of event sockets that nobody has authorized yet.",
   }),
   strangers: option(z.int().min(4).max(4_096).default(64), {
     summary: 'Number of connections that have not been authenticated as a paired peer.',
@@ -70,7 +71,8 @@ export const connectionLimits = {
     details: 'Four times as many can start at once.',
   }),
   handshakeTimeoutMs: option(z.int().min(1_000).max(minuteMs).default(10_000), {
-    summary: 'Time limit for the upgrade, and for each of the two messages of a handshake.',
+    summary:
+      'Time limit for the upgrade, for the authorization of an event socket, and for each of the two messages of a handshake.',
   }),
   pairingRequests: option(z.int().min(1).max(1_000).default(32), {
     summary: 'Number of pairing requests that wait for a decision.',
