@@ -12,7 +12,7 @@ import { isBelow } from '../disk/contained.js';
 import { quote, ReceiverError, isReceiverError } from '../errors.js';
 import { asObject, parseJson } from '../disk/json-file.js';
 import { platformRow, type PlatformRow } from '../esphome/platforms.js';
-import { readOf, type StorageJson } from '../esphome/storage-json.js';
+import { readOf } from '../esphome/storage-json.js';
 import {
   type BuildFile,
   findInBuild,
@@ -96,25 +96,16 @@ async function listedDownloads(
     .slice(0, maxListed);
 }
 
-export interface VerifiedBuild {
-  readonly storage: StorageJson;
-  /** Absolute, below the subtree. */
-  readonly buildPath: string;
-  /** Absolute; a regular file below `buildPath`: the firmware or its substitute. */
-  readonly firmwarePath: string;
-}
-
 /**
  * Checks after exit code 0 that the results are where later readers expect them, by the resolver and never by the
  * output. A compiler that followed another variable, a YAML with a `build_path` of its own, or a link to elsewhere once
  * meant "success", and then a download found nothing, or somebody else's firmware. The firmware's age proves nothing: a
- * build without changes keeps the old file. Throws `WROTE_ELSEWHERE`; only its facts contain host paths.
+ * build without changes keeps the old file. Returns the firmware or its substitute. Throws `WROTE_ELSEWHERE`; only its
+ * facts contain host paths.
  */
-export async function verifyBuild(paths: BuildPaths, configuration: string): Promise<VerifiedBuild> {
+export async function verifyBuild(paths: BuildPaths, configuration: string): Promise<BuildFile> {
   try {
-    const place = await findBuild(paths, configuration);
-    const { file } = await findFirmware(place);
-    return { storage: place.storage, buildPath: place.path, firmwarePath: file.path };
+    return (await findFirmware(await findBuild(paths, configuration))).file;
   } catch (cause) {
     if (!isReceiverError(cause)) throw cause;
     const message = `ESPHome succeeded but wrote elsewhere: ${cause.message}`;

@@ -1,12 +1,8 @@
 /**
  * Writes the members of an archive into a private directory and checks each one before its first byte.
- *
- * Files are created exclusively and never through a link, with mode 0644 or 0755 and the current time. The archive's
- * owners, other mode bits and times are ignored (a time in the future confuses ninja for ever). So whatever the
- * archive says, the result is only plain files below that directory.
- *
- * Disk calls are synchronous, because this runs in a dedicated thread (threaded-intake.ts): a trip through the thread
- * pool for each call took three times as long as the writing.
+ * Files are created exclusively and never through a link, with mode 0644 or 0755 and the current time (a time in the
+ * future confuses ninja for ever). Disk calls are synchronous, because this runs in a dedicated thread
+ * (threaded-intake.ts): a trip through the thread pool for each call took three times as long as the writing.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, readdirSync, writeSync } from 'node:fs';
@@ -58,7 +54,8 @@ export async function extract(
       continue;
     }
     checkLength(directory, member.path);
-    makeDirectories(directory, tree.admit(member.path, member.kind));
+    for (const parent of tree.admit(member.path, member.kind))
+      mkdirSync(join(directory, parent), { mode: 0o755 });
     addHead(content, member);
     if (member.kind === 'directory') continue;
     const isManifest = member.path === manifestFile;
@@ -93,10 +90,6 @@ const maxPathBytes = 4_096 - 256;
 function checkLength(directory: string, path: string): void {
   if (Buffer.byteLength(directory) + Buffer.byteLength(path) < maxPathBytes) return;
   throw refused(`the member ${quote(path)} has a path that is too long for the build server`);
-}
-
-function makeDirectories(root: string, directories: readonly string[]): void {
-  for (const directory of directories) mkdirSync(join(root, directory), { mode: 0o755 });
 }
 
 /** Includes the size, which says where the bytes end, so two different trees never give the same input. */

@@ -1,9 +1,7 @@
 /**
- * Unpacks a bundle while it arrives: gunzip, tar, checks and writes in one stream, into a fresh private directory.
- * The archive itself is never stored, and memory stays constant whatever its size.
- *
- * The result is either a complete tree that the caller owns, or nothing: a failed, cancelled or partial upload leaves
- * no file behind, and the previous build stays untouched.
+ * Unpacks a bundle while it arrives, into a fresh private directory; the archive itself is never stored, and memory
+ * stays constant. The result is a complete tree that the caller owns, or nothing: a failed, cancelled or partial upload
+ * leaves no file behind.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';

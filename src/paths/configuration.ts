@@ -62,15 +62,8 @@ export function formatConfiguration(key: RemoteKey, file: string): Configuration
 export function readConfiguration(text: string): RemoteConfiguration | null {
   if (typeof text !== 'string') throw new TraversalError('the configuration', text, 'expected a string');
   if (plainLocal.test(text) && !isWindowsDevice(text)) return null;
-  const plain = plainRemote.exec(text);
-  if (plain) {
-    return {
-      dashboardId: plain[1] as DashboardId,
-      device: deviceSegment(plain[2] as string),
-      folders: configFolder,
-      file: fileName(plain[3]),
-    };
-  }
+  const [, plainId, plainDevice = '', plainFile] = plainRemote.exec(text) ?? [];
+  if (plainId !== undefined) return remoteOf(plainId, plainDevice, plainFile);
   const segments = checkedSegments(text);
   if (text.startsWith(prefix)) return readRemote(text, segments);
   if (segments.some((segment) => fold(segment) === buildsDirName)) {
@@ -80,6 +73,11 @@ export function readConfiguration(text: string): RemoteConfiguration | null {
     throw new TraversalError('the configuration', text, "it names the receiver's own directory");
   }
   return readFlat(segments);
+}
+
+/** Checks the parts. */
+function remoteOf(id: string, device: string, file: unknown, folders = configFolder): RemoteConfiguration {
+  return { dashboardId: dashboardId(id), device: deviceSegment(device), folders, file: fileName(file) };
 }
 
 /** Returns the segments, and refuses anything shaped like a traversal. */
@@ -129,12 +127,7 @@ function readRemote(text: string, segments: readonly string[]): RemoteConfigurat
     const fault = nameFault(folder);
     if (fault !== null) throw new TraversalError('the folder', folder, fault);
   }
-  return {
-    dashboardId: dashboardId(id),
-    device: deviceSegment(device),
-    folders: rest.length === 0 ? configFolder : rest,
-    file: fileName(last),
-  };
+  return remoteOf(id, device, last, rest.length === 0 ? configFolder : rest);
 }
 
 /**
@@ -142,23 +135,10 @@ function readRemote(text: string, segments: readonly string[]): RemoteConfigurat
  * has the 32 characters of Device Builder 1.26. A shorter one could be a folder of the host.
  */
 function readFlat(segments: readonly string[]): RemoteConfiguration | null {
-  const [id, device, last] = segments;
-  if (
-    segments.length !== 3 ||
-    id?.length !== generatedIdLength ||
-    device === undefined ||
-    last === undefined
-  ) {
-    return null;
-  }
+  const [id = '', device = '', last = ''] = segments;
+  if (segments.length !== 3 || id.length !== generatedIdLength) return null;
   try {
-    if (deviceFromFile(last) !== device) return null;
-    return {
-      dashboardId: dashboardId(id),
-      device: deviceSegment(device),
-      folders: configFolder,
-      file: fileName(last),
-    };
+    return deviceFromFile(last) === device ? remoteOf(id, device, last) : null;
   } catch {
     return null;
   }

@@ -145,21 +145,14 @@ function refuseOverlap(
   const below = path.relative(configDir, buildsDir).split(path.sep);
   const isHidden = below.some((name) => name.startsWith('.') && name !== '.' && name !== '..');
   const isOwn = path.join(configDir, esphomeDirName) === buildsDir;
-  const facts = { configDir, buildsDir, dataDir };
-  if (holds(buildsDir, configDir) || isOwn) {
-    throw new ReceiverError(
-      'OPTIONS',
-      'buildsDir must not contain configurations or data of the host',
-      facts,
-    );
-  }
-  if (holds(configDir, buildsDir) && !isHidden) {
-    const message = 'buildsDir must have a hidden directory in its path if it is below configDir';
-    throw new ReceiverError('OPTIONS', message, facts);
-  }
-  if (dataDir !== undefined && holds(buildsDir, dataDir)) {
-    throw new ReceiverError('OPTIONS', 'dataDir must not be inside buildsDir', facts);
-  }
+  const refuse = (message: string): never => {
+    throw new ReceiverError('OPTIONS', message, { configDir, buildsDir, dataDir });
+  };
+  if (holds(buildsDir, configDir) || isOwn)
+    refuse('buildsDir must not contain configurations or data of the host');
+  if (holds(configDir, buildsDir) && !isHidden)
+    refuse('buildsDir must have a hidden directory in its path if it is below configDir');
+  if (dataDir !== undefined && holds(buildsDir, dataDir)) refuse('dataDir must not be inside buildsDir');
 }
 
 /**
@@ -168,19 +161,15 @@ function refuseOverlap(
  * YAML. Throws {@link TraversalError} for a value with a NUL.
  */
 export function explicitDataDir(env: Readonly<Record<string, string | undefined>>): string | undefined {
-  if (isTrue(env['ESPHOME_IS_HA_ADDON'] ?? '')) return '/data';
+  if (!falseWords.has((env['ESPHOME_IS_HA_ADDON'] ?? '').toLowerCase())) return '/data';
   const explicit = env['ESPHOME_DATA_DIR'];
   if (explicit === undefined) return undefined;
   if (explicit.includes('\0')) throw new TraversalError('ESPHOME_DATA_DIR', explicit, 'it holds a NUL');
   return nativePath.resolve(explicit);
 }
 
-const falseWords = new Set(['', '0', 'false', 'no', 'off', 'disable']);
-
 /** For ESPHome any other word is true. */
-function isTrue(value: string): boolean {
-  return !falseWords.has(value.toLowerCase());
-}
+const falseWords = new Set(['', '0', 'false', 'no', 'off', 'disable']);
 
 /** The path rules of a platform. Node's older and newer types have no common name for it. */
 export type PlatformPath = typeof posix;

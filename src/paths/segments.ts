@@ -53,7 +53,7 @@ export function fileName(text: unknown): FileName {
 }
 
 function isReservedFile(folded: string): boolean {
-  return isWindowsDevice(folded) || isNeverConfiguration(folded);
+  return isWindowsDevice(folded) || neverConfigurations.has(folded);
 }
 
 function fileFault(text: unknown): string | null {
@@ -61,7 +61,9 @@ function fileFault(text: unknown): string | null {
   const fault = nameFault(text);
   if (fault !== null) return fault;
   if (!yamlEnding.test(text)) return 'expected a name that ends in .yaml or .yml';
-  return isNeverConfiguration(text.normalize('NFKC').toLowerCase()) ? 'it holds secrets, not a device' : null;
+  return neverConfigurations.has(text.normalize('NFKC').toLowerCase())
+    ? 'it holds secrets, not a device'
+    : null;
 }
 
 /** The rule that a file's or directory's name breaks, or null. Linear in the length, and bounded. */
@@ -170,11 +172,6 @@ export const looksLikeSeparator =
 export function isWindowsDevice(folded: string): boolean {
   const dot = folded.indexOf('.');
   return windowsDevices.has((dot < 0 ? folded : folded.slice(0, dot)).trimEnd());
-}
-
-/** Whether a folded file name cannot be the main file of a build. */
-function isNeverConfiguration(folded: string): boolean {
-  return neverConfigurations.has(folded);
 }
 
 /** A short file name, unique for these words, which can contain any characters. */

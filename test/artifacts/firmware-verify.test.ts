@@ -69,15 +69,14 @@ test('A build at its expected path passes, even when there was nothing to rebuil
   const at = await device(t);
   at.compile();
   at.compile();
-  const { storage, buildPath, firmwarePath } = await verifyBuild(at.paths, at.configuration);
-  assert.deepEqual([storage.name, buildPath], ['kitchen', join(at.subtree, 'build/kitchen')]);
-  assert.equal(firmwarePath, at.program);
+  assert.equal((await verifyBuild(at.paths, at.configuration)).path, at.program);
 });
 
 test('A custom build path passes if it stays below the data directory', async (t) => {
   const at = await device(t);
   at.compile('', 'esphome:\n  name: kitchen\n  build_path: my/own\nhost:\n');
-  assert.equal((await verifyBuild(at.paths, at.configuration)).buildPath, join(at.subtree, 'my/own'));
+  const { path } = await verifyBuild(at.paths, at.configuration);
+  assert.ok(path.startsWith(join(at.subtree, 'my/own/')));
 });
 
 test('A compiler that used another data directory is detected, although it exits with 0', async (t) => {
