@@ -128,7 +128,6 @@ export interface Jobs {
 
 type Listen<E> = (listener: (event: E) => void) => () => void;
 
-/** Merges the events of jobs, pairing and sessions. */
 export function eventsOf(
   ...sources: readonly Listen<JobEvent | PairingEvent | SessionEvent>[]
 ): Listen<ReceiverEvent> {
@@ -138,7 +137,6 @@ export function eventsOf(
   };
 }
 
-/** The host's share of the pairing window. */
 const operator = 'operator';
 
 export function pairingOf(pairing: PairingService): Pairing {

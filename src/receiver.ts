@@ -179,7 +179,6 @@ async function makeDirectories(directories: readonly string[]): Promise<void> {
   await Promise.all(directories.map((directory) => mkdir(directory, { recursive: true, mode: 0o700 })));
 }
 
-/** Opens the receiver's key and its approved dashboards. */
 async function openTrust(
   { stateDir, takeOver: from, log }: ResolvedOptions,
   ends: Disposer,

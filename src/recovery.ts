@@ -24,7 +24,6 @@ import { isAlive } from './process/identity.js';
 export interface RecoveryOptions {
   /** Its directories must exist. */
   readonly layout: Layout;
-  /** The directory of the identity and the peers. */
   readonly stateDir: string;
   /** The same for all receivers of one builds directory. */
   readonly timing: LockTiming;
@@ -123,7 +122,6 @@ async function repair(
   }
 }
 
-/** The form of {@link hashName}. */
 const lockShape = /^[0-9a-f]{40}$/;
 
 /**
@@ -138,7 +136,6 @@ async function endOrphanedBuilds(options: RecoveryOptions, signal: AbortSignal):
   await Promise.all(directories.map((directory) => freeLock(directory, options, signal)));
 }
 
-/** The directories of all locks ever used. Throws system errors. */
 async function lockDirectories(locksDir: string): Promise<readonly string[]> {
   const names = (await readdir(locksDir)).filter((name) => lockShape.test(name));
   return names.map((name) => join(locksDir, name));
@@ -176,11 +173,8 @@ interface LeftoverOptions {
   readonly temporary: readonly string[];
   /** Whether an entry whose name contains no process must stay. */
   readonly isNeeded: (name: string) => Promise<boolean>;
-  /** Directories that hold temporary files among others. */
   readonly mixed: readonly string[];
-  /** The directory of the receivers' presence files. */
   readonly presenceDir: string;
-  /** How long a receiver whose process is not visible can be silent before it counts as gone. */
   readonly watchMs: number;
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -223,7 +217,6 @@ async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
   return entries;
 }
 
-/** A failed removal does not stop the others. */
 async function remove({ path }: LockEntry, { signal, log }: LeftoverOptions): Promise<void> {
   signal.throwIfAborted();
   try {

@@ -17,11 +17,9 @@ import { noMarks, readMarks, type OutputMarks } from './output.js';
 
 export interface CompileRequest {
   readonly command: EsphomeCommand;
-  /** Absolute. */
   readonly cwd: string;
   /** The complete environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** Cancels the job. */
   readonly signal: AbortSignal;
   /** Aborts when the lease on the directory is lost. */
   readonly leaseSignal: AbortSignal;
@@ -35,7 +33,6 @@ export interface CompileRequest {
   /** See {@link SessionOptions}: the time to record the identity. */
   readonly beforeStart?: SessionOptions['beforeStart'];
   readonly log: Log;
-  /** For tests. */
   readonly spawn?: typeof spawnSession;
 }
 

@@ -90,7 +90,6 @@ export function platformKey(espPlatform: string | null): PlatformKey | null {
   return name.startsWith('esp32') ? 'esp32' : null;
 }
 
-/** The flash offset for a browser flasher. */
 export type FirmwareOffset = '0x10000' | '0x0';
 
 export function firmwareOffset(espPlatform: string | null): FirmwareOffset {
@@ -152,7 +151,6 @@ export interface BuildTarget {
 
 const platformNames = [...Object.keys(platformRows), 'rp2040'];
 const platformLine = new RegExp(`^(["']?)(${platformNames.join('|')})\\1[ \\t]*:(?:[ \\t]|$)`);
-/** Not in a comment. */
 const frameworkWord = /^[^#]*?\btype:[ \t]*["']?(arduino|esp-idf|zephyr)\b/;
 /** As in ESPHome 2026.10; `arduino` for the others. */
 const defaultFrameworks: Partial<Record<PlatformKey, string>> = {

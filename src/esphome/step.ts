@@ -10,11 +10,9 @@ import { spawnSession, type SessionOptions } from '../process/session.js';
 
 const graceMs = 2_000;
 const maxLineBytes = 4_096;
-/** Lines of output kept for the error and the caller. */
 const keptLines = 50;
 
 export interface StepOptions {
-  /** The step's name in messages. */
   readonly what: string;
   readonly timeoutMs: number;
   readonly cwd: string;

@@ -35,7 +35,6 @@ export interface StorageJson {
   readonly raw: Buffer;
 }
 
-/** Usually a few kilobytes. */
 const maxBytes = 1024 * 1024;
 
 /** Throws `STORAGE`; the facts hold the path and as `fault` `missing`, `unreadable` or `damaged`. */

@@ -35,7 +35,6 @@ interface AdmissionWaiter {
   notifyShortage(shortage: Shortage): void;
 }
 
-/** The factor above its threshold at which a resource admits builds again. */
 const reopenFactor = 1.25;
 
 /** Adds admission to a queue. `status` is that of the queue: a job that waits here holds a slot. */
@@ -66,7 +65,6 @@ function createGate(options: AdmissionOptions) {
   const { minFreeMemoryBytes, minFreeDiskBytes, freeMemory, freeDisk, clock } = options;
   const { recheckMs = 2_000, growthMs = 20_000 } = options;
   const waiting = new Set<AdmissionWaiter>();
-  /** When each running build was admitted. */
   const inside = new Set<{ readonly since: number }>();
   const memoryShortage = createThreshold('memory');
   const diskShortage = createThreshold('disk');
@@ -146,7 +144,6 @@ function createGate(options: AdmissionOptions) {
   };
 }
 
-/** Closes below what is needed and reopens at a quarter more. */
 function createThreshold(what: Shortage['for']) {
   let isShut = false;
   return (freeBytes: number | null, needed: number): Shortage | null => {

@@ -40,7 +40,6 @@ export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 's
   readonly log: Log;
 }
 
-/** The runner's view of a job. */
 export interface RunningJob extends QueuedJob, CachedJob {
   readonly record: JobRecord;
   /**

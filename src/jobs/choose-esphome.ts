@@ -128,7 +128,6 @@ type EsphomeOptions = Pick<
   'esphome' | 'environment' | 'provisionVersions' | 'maxVersions' | 'log'
 >;
 
-/** The host's own ESPHome, and the releases installed on demand. */
 export function openEsphome(
   options: EsphomeOptions,
   parts: {
@@ -153,7 +152,6 @@ export function openEsphome(
   return {
     ...{ installed, releases },
     choose: createChoice({ installed, releases }),
-    /** Of the host's own ESPHome. */
     version: createKnownVersion(installed, clock),
   };
 }

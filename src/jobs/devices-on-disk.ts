@@ -67,7 +67,6 @@ export async function devicesOnDisk(buildsDir: string) {
   return { keys, peers, strange };
 }
 
-/** The receiver's own directory. */
 const ownName = '.receiver';
 
 function kindFault(entry: Dirent): string | null {

@@ -25,7 +25,6 @@ const nameShape =
   /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(\d{1,10}-\d{1,20}-[0-9a-f]{12}))?\.json$/;
 
 const readsAtOnce = 32;
-/** Far larger than any record. */
 const format = { maxBytes: 1_048_576, parse: parseRecord };
 
 /** The ids of live jobs that stores in this process own. */
@@ -33,7 +32,6 @@ const atWork = new Set<string>();
 
 export interface DiskStoreOptions {
   readonly dir: string;
-  /** The directory of the receivers' presence files. */
   readonly presenceDir: string;
   /** How long a receiver whose process is not visible can be silent before it counts as gone. */
   readonly watchMs: number;
@@ -49,7 +47,6 @@ interface RecordEntry {
 /** Opens or creates a store. Receivers on one disk can share the directory. Throws system errors. */
 export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStoreOptions): Promise<JobStore> {
   for (const place of [dir, presenceDir]) await mkdir(place, { recursive: true, mode: 0o700 });
-  /** Serializes the writes of each record. */
   const writes = createKeyedQueue();
   const mine = new Set<string>();
   /** File names of ended records written by others. */

@@ -24,7 +24,6 @@ import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './rec
 import { createJobRegistry, resultBytesOf, type Job, type JobRegistry } from './registry.js';
 import type { JobStore } from './store.js';
 
-/** The options that limit what one peer can use. */
 export type JobLimits = Pick<
   ResolvedOptions,
   'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'

@@ -28,17 +28,13 @@ import type { Shortage } from './waiting.js';
  * job that was running when its server stopped is reported as `queued` again.
  */
 export type JobEvent =
-  /** The job entered `job.state`. */
   | { readonly type: 'state'; readonly job: JobRecord }
   /** It starts or stops waiting for something other than a slot. Not emitted when its state changes as well. */
   | { readonly type: 'waiting'; readonly job: JobRecord }
-  /** Phase or percentage changed. */
   | { readonly type: 'progress'; readonly job: JobRecord }
   /** One line with its terminator, as the build printed it. Never after the terminal state. */
   | { readonly type: 'output'; readonly job: JobRecord; readonly line: string }
-  /** Its result was sent completely. */
   | { readonly type: 'fetched'; readonly job: JobRecord }
-  /** After every change of state. */
   | { readonly type: 'queue'; readonly status: QueueStatus };
 
 export interface JobSteps {
@@ -58,9 +54,7 @@ export interface JobSteps {
 interface JobLifecycleDeps extends JobSteps {
   readonly registry: JobRegistry;
   readonly listeners: Pick<Emitter<JobEvent>, 'emit'>;
-  /** Emits the queue's status. */
   readonly tellQueue: () => void;
-  /** Never rejects. */
   readonly removeArtifacts: (id: string) => Promise<void>;
   /** Removes a peer's ended jobs beyond its limits. Never rejects. */
   readonly prune: (dashboardId: DashboardId) => Promise<void>;

@@ -13,7 +13,6 @@ import { type WaitReason, thisHost, turnsOf, type Owner } from './waiting.js';
 
 export interface LocalJob {
   readonly id: string;
-  /** The name that the host gave. */
   readonly configuration: string;
   readonly state: 'queued' | 'running';
   /** Milliseconds since 1970, like `startedAt`. */

@@ -18,18 +18,14 @@ import type { Lease } from '../locks/lease.js';
 import type { Log } from '../log.js';
 import type { JobRecord, Outcome } from './record.js';
 
-/** The inputs of a result besides the request. */
 export interface Ingredients {
-  /** The version of the ESPHome that builds. */
   readonly version: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly remoteContent: RemoteContent;
-  /** The hash of the bundle's content. */
   readonly contentSha256: string;
 }
 
 export interface ResultCacheDeps {
-  /** Whether results are reused at all. */
   readonly resultCache: boolean;
   /** Stores the result of one job under the id of another as well. */
   readonly copyArtifacts: (from: string, id: string) => Promise<ArtifactFacts>;

@@ -17,7 +17,6 @@ import { isExecutable } from '../process/session.js';
 const minors = [14, 13, 12] as const;
 const answerTimeoutMs = 10_000;
 const refusalLength = 300;
-/** Limit for a script's first line. */
 const headBytes = 512;
 
 export interface Python {

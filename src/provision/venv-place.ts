@@ -125,7 +125,6 @@ export interface FoundVenv {
   readonly place: VenvPlace;
   /** The current environment; null if incomplete. */
   readonly ready: string | null;
-  /** Milliseconds since 1970; null if incomplete. */
   readonly usedAt: number | null;
   readonly isInUse: boolean;
 }

@@ -29,7 +29,6 @@ export interface ToolsDeps {
   readonly log: Log;
 }
 
-/** Another build is installing the tools of this platform. */
 export interface ToolWait {
   readonly for: 'toolchain';
   readonly platform: string;
@@ -38,18 +37,14 @@ export interface ToolWait {
 export interface ToolBuild {
   readonly id: string;
   readonly configuration: string;
-  /** The version of the ESPHome that builds. */
   readonly version: string;
-  /** The lease of the device's directory. */
   readonly lease: Guard;
   readonly signal: AbortSignal;
-  /** Writes a line to the job's log. */
   output(line: string): void;
   /** Called when the build starts to wait, and with null when it continues. */
   onWaiting(waiting: ToolWait | null): void;
 }
 
-/** The lock under which a compile runs. */
 export type Guard = Pick<Lease, 'signal' | 'recordBuild'>;
 
 /** Waits until a build can use its tools. Throws CANCELLED, STORAGE. */
@@ -166,7 +161,6 @@ function platformText({ platform }: ToolchainKey): string {
   return platform === unknown ? 'an unknown platform' : platform;
 }
 
-/** Equal for equal tools. */
 export function nameOf({ platform, framework, version }: ToolchainKey): string {
   return JSON.stringify([platform, framework, version]);
 }

@@ -28,7 +28,6 @@ export interface ToolchainKey {
 }
 
 export interface GateOptions extends AcquireOptions {
-  /** Absolute. */
   readonly locksDir: string;
   /** Absolute. Holds the tools and the mark, so that both are deleted together. */
   readonly toolsDir: string;
@@ -166,7 +165,6 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
   };
 }
 
-/** Null when the tools are not known to be complete. */
 async function readStamp(mark: string): Promise<string | null> {
   return (await readMark(mark))?.stamp ?? null;
 }
@@ -179,9 +177,7 @@ async function readMark(file: string): Promise<ReadyTools | null> {
 }
 
 export interface InstallerOptions extends AcquireOptions {
-  /** Absolute. */
   readonly locksDir: string;
-  /** The platforms whose tools the installer can write to. */
   readonly platforms: readonly string[];
 }
 
