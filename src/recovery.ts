@@ -40,23 +40,12 @@ export type Recovery = Awaited<ReturnType<typeof startRecovery>>;
  * stale time of a lock. Throws system errors.
  */
 export async function startRecovery(options: RecoveryOptions) {
-  const { layout, stateDir, timing, log } = options;
-  const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
-    layout;
-  const presenceDir = presenceDirOf(locksDir);
-  const presence = await showPresence(presenceDir, timing.updateMs);
+  const { layout, timing, log } = options;
+  const presence = await showPresence(presenceDirOf(layout.locksDir), timing.updateMs);
   const stopping = new AbortController();
   const { signal } = stopping;
   const tasks = [
-    removeLeftovers({
-      temporary: [uploadsDir, trashDir],
-      mixed: [
-        ...[jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, presenceDir, stateDir],
-        ...(await lockDirectories(locksDir)),
-      ],
-      isNeeded: (name) => isBundleNeeded(name, options),
-      ...{ presenceDir, watchMs: timing.staleMs, signal, log },
-    }),
+    removeLeftovers(options, signal),
     sweepArtifacts(options),
     repairSwaps(options, signal),
     endOrphanedBuilds(options, signal),
@@ -168,18 +157,6 @@ async function isLeft(directory: string): Promise<boolean> {
   return holder === null || !isAlive(holder.owner);
 }
 
-interface LeftoverOptions {
-  /** Directories in which everything is temporary, unless it is needed. They must exist, like those in `mixed`. */
-  readonly temporary: readonly string[];
-  /** Whether an entry whose name contains no process must stay. */
-  readonly isNeeded: (name: string) => Promise<boolean>;
-  readonly mixed: readonly string[];
-  readonly presenceDir: string;
-  readonly watchMs: number;
-  readonly signal: AbortSignal;
-  readonly log: Log;
-}
-
 interface LockEntry {
   readonly name: string;
   readonly path: string;
@@ -187,25 +164,33 @@ interface LockEntry {
 }
 
 /**
- * Removes leftovers of dead processes: staging, trash, half-written files. Each name contains its process; `isNeeded`
- * decides about other names. Files of living processes, also of other receivers, are not touched. Takes no longer than
- * `watchMs` and the removals. Throws the signal's reason and system errors.
+ * Removes leftovers of dead processes: staging, trash, half-written files. Each name contains its process; in the
+ * directories where everything is temporary, an entry without one stays while its job needs it. Files of living
+ * processes, also of other receivers, are not touched. Takes no longer than the stale time of a lock and the removals.
+ * Throws the signal's reason and system errors.
  */
-async function removeLeftovers(options: LeftoverOptions): Promise<void> {
-  const { temporary, mixed, isNeeded, presenceDir, watchMs, signal } = options;
-  const named = (await entriesOf(mixed)).filter(({ maker }) => maker !== null);
+async function removeLeftovers(options: RecoveryOptions, signal: AbortSignal): Promise<void> {
+  const { layout, stateDir, timing, log } = options;
+  const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
+    layout;
+  const presenceDir = presenceDirOf(locksDir);
+  const mixed = [jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, presenceDir, stateDir];
+  const inMixed = await entriesOf([...mixed, ...(await lockDirectories(locksDir))]);
   const unknown: LockEntry[] = [];
-  for (const entry of [...(await entriesOf(temporary)), ...named]) {
+  for (const entry of [
+    ...(await entriesOf([uploadsDir, trashDir])),
+    ...inMixed.filter(({ maker }) => maker !== null),
+  ]) {
     const standing = entry.maker === null ? 'gone' : standingOf(entry.maker);
-    if (standing === 'gone' && !(entry.maker === null && (await isNeeded(entry.name)))) {
-      await remove(entry, options);
+    if (standing === 'gone' && !(entry.maker === null && (await isBundleNeeded(entry.name, options)))) {
+      await remove(entry, signal, log);
     }
     if (standing === 'unknown') unknown.push(entry);
   }
   if (unknown.length === 0) return;
   const makers = new Set(unknown.map(({ maker }) => maker ?? ''));
-  const silent = await findSilent(presenceDir, makers, { watchMs, signal });
-  for (const entry of unknown) if (silent.has(entry.maker ?? '')) await remove(entry, options);
+  const silent = await findSilent(presenceDir, makers, { watchMs: timing.staleMs, signal });
+  for (const entry of unknown) if (silent.has(entry.maker ?? '')) await remove(entry, signal, log);
 }
 
 async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
@@ -217,7 +202,7 @@ async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
   return entries;
 }
 
-async function remove({ path }: LockEntry, { signal, log }: LeftoverOptions): Promise<void> {
+async function remove({ path }: LockEntry, signal: AbortSignal, log: Log): Promise<void> {
   signal.throwIfAborted();
   try {
     await removeTree(path);

@@ -17,12 +17,7 @@ import { type PublishGuard, openTrash, removeTree } from '../disk/remove.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import type { Paths } from '../paths/index.js';
 
-export interface BuildDir {
-  /** Whether the build was removed, because the last compile may have damaged it. */
-  readonly isEmptied: boolean;
-  /** Removes the build's own temporary directory. `trusted`: nothing was killed while it wrote. */
-  close(options: { readonly trusted: boolean }): Promise<void>;
-}
+export type BuildDir = Awaited<ReturnType<typeof openBuildDir>>;
 
 const markName = '.unfinished';
 /** Never part of a build, whatever the sidecar says. */
@@ -39,7 +34,7 @@ export async function openBuildDir(
   configuration: string,
   env: Readonly<Record<string, string>>,
   lease: PublishGuard,
-): Promise<BuildDir> {
+) {
   const subtree = paths.resolveDataDir(configuration);
   const mark = join(subtree, markName);
   await assertUnlinked(paths.buildsDir, subtree);
@@ -54,8 +49,10 @@ export async function openBuildDir(
     if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
   }
   return {
+    /** Whether the build was removed, because the last compile may have damaged it. */
     isEmptied,
-    async close({ trusted }) {
+    /** Removes the build's own temporary directory. `trusted`: nothing was killed while it wrote. */
+    async close({ trusted }: { readonly trusted: boolean }): Promise<void> {
       if (temporary !== undefined && isBelow(subtree, temporary)) await removeTree(temporary);
       if (trusted) await removeTree(mark);
     },
