@@ -15,6 +15,8 @@ export interface OutputMarks {
   readonly downloadFailed: boolean;
   /** The shared tools are half installed or damaged. */
   readonly brokenTools: boolean;
+  /** The code that the configuration asks for does not compile. */
+  readonly sourceError: boolean;
   /** The text that contradicts an exit code of 0, or null. */
   readonly contradiction: string | null;
 }
@@ -25,6 +27,7 @@ export const noMarks: OutputMarks = Object.freeze({
   diskFull: false,
   downloadFailed: false,
   brokenTools: false,
+  sourceError: false,
   contradiction: null,
 });
 
@@ -87,6 +90,9 @@ const brokenTools = [
   /executable not found in ESP-IDF environment/,
 ];
 
+/** gcc names ESPHome's generated sources relative to the build directory. */
+const sourceError = /^src\/[^:]{1,400}:\d{1,9}:(?:\d{1,9}:)? (?:fatal )?error: /;
+
 /** Every line that matches a pattern above contains one of these, so most lines need only this one test. */
 const telling = new RegExp(
   [
@@ -107,6 +113,7 @@ export function readMarks(marks: OutputMarks, line: string): OutputMarks {
     diskFull: marks.diskFull || diskFull.test(text),
     downloadFailed: marks.downloadFailed || (isError(text) && matchesAny(downloadFailed, text)),
     brokenTools: marks.brokenTools || (isError(text) && matchesAny(brokenTools, text)),
+    sourceError: marks.sourceError || sourceError.test(text),
     contradiction: marks.contradiction ?? contradictionIn(text),
   };
   const isSame = (Object.keys(seen) as (keyof OutputMarks)[]).every((key) => seen[key] === marks[key]);

@@ -7,6 +7,8 @@
  * them.
  */
 
+import { isReleaseAtLeast } from './version.js';
+
 export interface PlatformRow {
   /** Below the build path, in the order of the archive. `{name}` is the node's name. */
   readonly files: readonly string[];
@@ -144,14 +146,19 @@ export const toolchains: ReadonlyMap<string, string> = new Map([
 /** Directories without tools, whose content is optional. Any build can use them. */
 export const cacheNames: readonly string[] = [toolNames.ccache, toolNames.home, toolNames.host];
 
+/** Which tools a configuration asks for. */
 export interface BuildTarget {
+  /** Null if it is unknown: defined elsewhere, or with tools of the configuration's own choice. */
   readonly platform: PlatformKey | null;
   readonly framework: string;
+  /** As the configuration names it; `default` is the choice of ESPHome, which depends on its release. */
+  readonly toolchain: string;
+  /** The settings that select further tools, such as the version of the framework; equal for equal tools. */
+  readonly selection: string;
 }
 
 const platformNames = [...Object.keys(platformRows), 'rp2040'];
 const platformLine = new RegExp(`^(["']?)(${platformNames.join('|')})\\1[ \\t]*:(?:[ \\t]|$)`);
-const frameworkWord = /^[^#]*?\btype:[ \t]*["']?(arduino|esp-idf|zephyr)\b/;
 /** As in ESPHome 2026.10; `arduino` for the others. */
 const defaultFrameworks: Partial<Record<PlatformKey, string>> = {
   esp32: 'esp-idf',
@@ -159,39 +166,81 @@ const defaultFrameworks: Partial<Record<PlatformKey, string>> = {
   host: 'host',
 };
 
+/** A setting that decides which tools are used, with its value if that is plain text. */
+const toolSetting =
+  /(?:^|[\s{,])["']?(type|toolchain|variant|board|version|platform_version|source|<<)["']?[ \t]*:(?:[ \t]*["']?([\w.+-]{1,64})["']?[ \t]*(?=$|[,}]))?/g;
+const frameworks = new Set(['arduino', 'esp-idf', 'zephyr']);
+/** The settings of ESPHome's own choice. */
+const usual = new Set(['recommended', 'platformio_default']);
+
 /**
- * Finds a platform's top-level key and the framework's `type:` below it. It scans the text in one pass and does not
- * parse YAML, so it misses a platform that a package defines; `platform` is then null.
+ * Reads a platform's top-level key and the settings below it that select tools. It scans the text in one pass and does
+ * not parse YAML, so it misses a platform that a package defines; `platform` is then null. It is also null for tools
+ * from a source of their own, and for a setting that is not plain text: a wrong guess would let a build replace tools
+ * that another one reads.
  */
 export function readTarget(yaml: string): BuildTarget {
+  const found = new Map<string, string>();
   let platform: PlatformKey | null = null;
-  for (const line of yaml.split(/\r?\n/)) {
+  let framework: string | undefined;
+  let isUnknown = yaml.includes('platform_packages');
+  /** The indentation of `components:`, whose entries have sources that are no tools. */
+  let components = Infinity;
+  for (const [line] of yaml.matchAll(/[^\r\n]+/g)) {
+    let rest = line;
     if (platform === null) {
-      const name = platformLine.exec(line)?.[2];
-      if (name === undefined) continue;
-      platform = name === 'rp2040' ? 'rp2' : (name as PlatformKey);
+      const start = platformLine.exec(line);
+      if (start === null) continue;
+      platform = start[2] === 'rp2040' ? 'rp2' : (start[2] as PlatformKey);
+      rest = line.slice(start[0].length).trim();
+      if (/^[^#{]/.test(rest)) isUnknown = true;
     } else if (/^[^\s#]/.test(line)) {
       break;
     }
-    const framework = frameworkWord.exec(line)?.[1];
-    if (framework !== undefined) return { platform, framework };
+    const text = rest.replace(/(?:^|\s)#.*$/, '');
+    if (text.trim() === '') continue;
+    const indentation = /^[\s-]*/.exec(line)![0].length;
+    if (indentation <= components) components = /^\s*components:\s*$/.test(text) ? indentation : Infinity;
+    if (components !== Infinity) continue;
+    for (const [, name = '', value] of text.matchAll(toolSetting)) {
+      if (name === 'type' && value !== undefined) framework ??= frameworks.has(value) ? value : undefined;
+      else if (value === undefined || name === 'source' || name === '<<') isUnknown = true;
+      else if (!usual.has(value)) found.set(name, value);
+    }
   }
-  return { platform, framework: (platform && defaultFrameworks[platform]) ?? 'arduino' };
+  const toolchain = found.get('toolchain') ?? 'default';
+  found.delete('toolchain');
+  // Boards select tools on ESP32 only, where they stand for a chip.
+  if (platform !== 'esp32' || found.has('variant')) found.delete('board');
+  const selection = Array.from(found, (setting) => setting.join('='))
+    .toSorted()
+    .join(' ');
+  framework ??= (platform && defaultFrameworks[platform]) ?? 'arduino';
+  return { platform: isUnknown ? null : platform, framework, toolchain, selection };
 }
+
+const nativeDirectories: Partial<Record<PlatformKey, string>> = {
+  esp32: toolNames.espIdf,
+  esp8266: toolNames.arduino8266,
+  nrf52: toolNames.sdkNrf,
+};
 
 /** Those of {@link toolNames} that a platform's toolchains install into (ESPHome 2026.10; `host`: older releases). */
 export function toolDirectories(platform: PlatformKey): readonly string[] {
-  const native: Partial<Record<PlatformKey, string>> = {
-    esp32: toolNames.espIdf,
-    esp8266: toolNames.arduino8266,
-    nrf52: toolNames.sdkNrf,
-  };
-  const own = native[platform];
+  const own = nativeDirectories[platform];
   return own === undefined ? [toolNames.platformio] : [own, toolNames.platformio];
 }
 
-/** All directories that a build can use; `platform` is null if unknown. */
-export function usedDirectories(platform: PlatformKey | null): readonly string[] {
-  if (platform === null) return Object.values(toolNames);
-  return [...toolDirectories(platform), ...cacheNames];
+/** Those that one build can write to; `platform` is null if unknown. Without caches. */
+export function buildDirectories(
+  platform: PlatformKey | null,
+  { toolchain, version }: { readonly toolchain: string; readonly version: string },
+): readonly string[] {
+  if (platform === null) return Object.values(toolNames).filter((name) => !cacheNames.includes(name));
+  if (toolchain === 'platformio') return [toolNames.platformio];
+  // For esp8266 the default depends on the board.
+  const isNative =
+    toolchain !== 'default' || (platform !== 'esp8266' && isReleaseAtLeast(version, [2026, 10]));
+  const own = nativeDirectories[platform];
+  return own !== undefined && isNative ? [own] : toolDirectories(platform);
 }

@@ -22,7 +22,7 @@ import type { ResolvedOptions } from '../options/core.js';
 import type { Paths } from '../paths/index.js';
 import { freeMemoryBytes } from '../process/machine.js';
 import type { ToolDirectories } from '../toolchains/directories.js';
-import { becomeInstaller, enterToolchain } from '../toolchains/gate.js';
+import { enterToolchain } from '../toolchains/gate.js';
 import { createTools } from '../toolchains/run-with-tools.js';
 import { withAdmission } from './admission.js';
 import { chooseFor, type ChooseEsphome } from './choose-esphome.js';
@@ -67,7 +67,6 @@ export async function openJobService(parts: JobParts): Promise<JobService> {
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
       enterToolchain: (request) => enterToolchain({ ...request, locksDir, toolsDir, timing, log }),
-      becomeInstaller: (request) => becomeInstaller({ ...request, locksDir, timing, log }),
       ...{ paths, directories: parts.toolDirectories, log },
     }),
   };

@@ -11,6 +11,7 @@ import { readdir, mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/pro
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { runOnce } from '../async/single-flight.js';
 import { readJsonFile } from '../disk/json-file.js';
 import { systemCode } from '../errors.js';
 import { identify, isAlive, isOfThisBoot } from '../process/identity.js';
@@ -85,6 +86,52 @@ export async function whileUnused<T>(
   }
 }
 
+/** The only user of some resources: until it leaves, nobody else uses or removes them. */
+export interface SoleUser extends Pick<Lease, 'signal' | 'recordBuild'> {
+  /** Runs `act` as {@link Lease.publish} of each resource does. */
+  publish<T>(act: () => Promise<T>): Promise<T>;
+  /** Idempotent, never rejects. */
+  leave(): Promise<void>;
+}
+
+/**
+ * Waits until these resources have no users and can get none, for one that changes what users read. Throws CANCELLED,
+ * LOCK_TIMEOUT, STORAGE; then it holds none of them.
+ */
+export async function useAlone(names: readonly string[], options: SharedOptions): Promise<SoleUser> {
+  const { locksDir, signal, deadlineMs = Infinity, timing, onBlocked, log } = options;
+  const until = performance.now() + deadlineMs;
+  const leases: Lease[] = [];
+  const users: ToolUser[] = [];
+  async function leave(): Promise<void> {
+    for (const user of users)
+      await user.leave().catch((error: unknown) => log.warn({ err: error }, 'tool use marker not removed'));
+    for (const lease of leases.toReversed()) await lease.release();
+  }
+  try {
+    // In one order for all callers, so that no two wait for each other.
+    for (const name of [...new Set(names)].toSorted()) {
+      const directory = directoryOf(locksDir, name);
+      leases.push(await acquireAt(directory, { ...options, deadlineMs: until - performance.now() }));
+      await usable(directory, async () => {
+        await awaitNoUsers(directory, timing, { until, signal, onBlocked });
+        users.push(await addUser(directory, timing));
+      });
+    }
+  } catch (error) {
+    await leave();
+    throw error;
+  }
+  return {
+    signal: AbortSignal.any(leases.map((lease) => lease.signal)),
+    async recordBuild(build) {
+      for (const lease of leases) await lease.recordBuild(build);
+    },
+    publish: (act) => leases.reduceRight((inner, lease) => () => lease.publish(inner), act)(),
+    leave: runOnce(leave),
+  };
+}
+
 /** Whether the resource has users now. Throws system errors. */
 export async function isUsed(
   name: string,
@@ -146,8 +193,9 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
 export async function awaitNoUsers(
   directory: string,
   { staleMs }: LockTiming,
-  { until, signal }: { readonly until: number; readonly signal?: AbortSignal | undefined },
+  { until, signal, onBlocked }: Pick<AcquireOptions, 'signal' | 'onBlocked'> & { readonly until: number },
 ): Promise<void> {
+  if (await hasUsers(directory, staleMs)) onBlocked?.({ reason: 'the tools are in use' });
   while (await hasUsers(directory, staleMs)) {
     if (signal?.aborted) throw cancelled();
     if (performance.now() >= until) throw timedOut({ reason: 'the tools are in use' });

@@ -84,7 +84,8 @@ export interface CoreOptions {
   readonly bundleLimits?: Partial<BundleLimits> | undefined;
   /**
    * What a peer can reset: `own`, the builds made for it; `all`, the builds of all peers; `none`, nothing,
-   * and clients are told so. Toolchains and compiler caches are never part of it. Default: `own`.
+   * and clients are told so. Compiler caches stay; toolchains are renewed if the next build fails for no
+   * known reason. Default: `own`.
    */
   readonly peerReset?: 'own' | 'all' | 'none' | undefined;
   /** Limits on connections that have not been authenticated as a paired peer. */

@@ -159,7 +159,7 @@ export const coreOptions = {
   peerReset: option(z.enum(['own', 'all', 'none']).default('own'), {
     summary:
       'What a peer can reset: `own`, the builds made for it; `all`, the builds of all peers; `none`, nothing, and clients are told so.',
-    details: 'Toolchains and compiler caches are never part of it.',
+    details: 'Compiler caches stay; toolchains are renewed if the next build fails for no known reason.',
   }),
   connectionLimits: option(group(connectionLimits).prefault({}), {
     summary: 'Limits on connections that have not been authenticated as a paired peer.',

@@ -4,19 +4,24 @@
  * directories hold nothing that devices share, so a removal costs only its owner a rebuild. The original's sweep went by
  * directory times: it deleted shared caches every day, and kept the builds of departed peers for ever.
  */
+import { join } from 'node:path';
+
 import { setAsideBuild } from '../compile/build-dir.js';
 import { ReceiverError, quote } from '../errors.js';
+import { platformKey } from '../esphome/platforms.js';
+import { loadStorage } from '../esphome/storage-json.js';
 import { devicesOnDisk } from '../jobs/devices-on-disk.js';
 import { isTerminal } from '../jobs/record.js';
 import type { RetentionLimits } from '../options/core-options.js';
-import type { DashboardId, Paths, RemoteKey } from '../paths/index.js';
+import type { DashboardId, Layout, Paths, RemoteKey } from '../paths/index.js';
 import { remoteKeyOf } from '../paths/resolver.js';
 import { openDeviceUsage } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
 import { createOwners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { resetDevices } from './reset.js';
-import { joinResults, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
+import { joinResults, namesIn, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
 import { openSweeper, type SweeperDeps } from './sweeper.js';
+import { suspectTools } from '../toolchains/gate.js';
 import type { UsageReport } from './usage.js';
 
 export interface Retention {
@@ -115,8 +120,12 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
     }
   }
 
+  /** Also puts the tools of their platforms in doubt: only a client that distrusts them asks for this. */
   async function resetAll(ids: readonly DashboardId[]): Promise<void> {
-    const { left } = await resetDevices(await devices(ids), {}, own);
+    const keys = await devices(ids);
+    const platforms = new Set(await platformsOf(keys, layout));
+    await suspectTools(layout.toolchainsDir, ({ platform }) => platforms.has(platform));
+    const { left } = await resetDevices(keys, {}, own);
     if (left.length > 0) throw new ReceiverError('STORAGE', 'some devices could not be reset', { left });
   }
 
@@ -158,4 +167,21 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
 function nameOf(item: Awaited<ReturnType<EvictableStore['list']>>[number]['item']): string | null {
   if (item.kind === 'version') return item.version;
   return item.kind === 'toolchain' ? item.toolchain : null;
+}
+
+/** The platforms of devices that were validated at least once. */
+async function platformsOf(keys: readonly RemoteKey[], layout: Layout): Promise<(string | null)[]> {
+  const sidecars = keys.map(async (key) => {
+    const directory = join(layout.subtree(key), 'storage');
+    const names = (await namesIn(directory)).filter((name) => name.endsWith('.json'));
+    return Promise.all(
+      names.map((name) =>
+        loadStorage(join(directory, name)).then(
+          ({ espPlatform }) => platformKey(espPlatform),
+          () => null,
+        ),
+      ),
+    );
+  });
+  return (await Promise.all(sidecars)).flat();
 }

@@ -1,16 +1,16 @@
 /**
  * How a build enters the gate of its shared tools (gate.ts): always under the device's lease, never the other way
- * round. A build alone in a gate has yet to install its tools, and so also becomes their platform's installer. A build
- * in a gate has registered the directories it uses, so that they are not removed (directories.ts).
+ * round. A build in a gate has also registered the directories it uses, so that they are not removed (directories.ts). A
+ * build alone in a gate has yet to install its tools, and so uses those directories alone.
  */
 import { isReceiverError } from '../errors.js';
-import { platformKey, platformRows, cacheNames, usedDirectories } from '../esphome/platforms.js';
+import { buildDirectories, platformKey, cacheNames } from '../esphome/platforms.js';
 import type { Lease } from '../locks/lease.js';
 import type { ToolUser } from '../locks/shared-use.js';
 import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
-import type { ToolDirectories } from './directories.js';
-import type { Installer, InstallerOptions, ToolchainGate, GateOptions, ToolchainKey } from './gate.js';
+import type { ToolDirectories, ToolInstaller } from './directories.js';
+import type { ToolchainGate, GateOptions, ToolchainKey } from './gate.js';
 
 /** The platform of a configuration that does not name one. */
 export const unknown = 'unknown';
@@ -21,11 +21,7 @@ export interface ToolsDeps {
   readonly enterToolchain: (
     request: Pick<GateOptions, 'key' | 'broken' | 'reason' | 'signal' | 'onBlocked'>,
   ) => Promise<ToolchainGate>;
-  /** Rejects as {@link becomeInstaller} does. */
-  readonly becomeInstaller: (
-    request: Pick<InstallerOptions, 'platforms' | 'reason' | 'signal' | 'onBlocked'>,
-  ) => Promise<Installer>;
-  readonly directories: Pick<ToolDirectories, 'use' | 'setAside'>;
+  readonly directories: Pick<ToolDirectories, 'use' | 'useAlone'>;
   readonly log: Log;
 }
 
@@ -52,8 +48,8 @@ export async function enter(build: ToolBuild, key: ToolchainKey, deps: ToolsDeps
   return reportingWait(build, key, async (request) => {
     for (;;) {
       const gate = await deps.enterToolchain({ ...request, key });
-      const own = gate.stamp === null ? await asInstaller(gate, platformsOf(key), request, deps) : gate;
-      const entered = await asUser(own, key, request, deps);
+      const extend = gate.stamp === null ? asInstaller : asUser;
+      const entered = await extend(gate, key, request, deps);
       if (entered !== null) return entered;
     }
   });
@@ -90,29 +86,38 @@ export async function reportingWait<T>(
   return result;
 }
 
-/** Extends the gate with the installer role for those platforms. Leaves the gate on failure. */
+/**
+ * Extends the gate of a build that is alone in it: nobody else uses the directories that it can write to. PlatformIO
+ * and LibreTiny rename packages that other platforms, frameworks and releases read. `prepare` runs before the build.
+ * Leaves the gate on failure.
+ */
 export async function asInstaller(
   gate: ToolchainGate,
-  platforms: readonly string[],
+  key: ToolchainKey,
   request: ToolRequest,
-  { becomeInstaller }: ToolsDeps,
+  { directories }: ToolsDeps,
+  prepare?: (installer: ToolInstaller) => Promise<void>,
 ): Promise<ToolchainGate> {
+  const held: { leave(): Promise<void> }[] = [gate];
+  async function leave(): Promise<void> {
+    for (const each of held.toReversed()) await each.leave();
+  }
   try {
-    const installer = await becomeInstaller({ ...request, platforms });
+    const installer = await directories.useAlone(directoriesOf(key), request);
+    held.unshift(installer);
+    await prepare?.(installer);
+    const caches = await directories.use(cacheNames, request);
+    held.push(caches);
     return {
       ...gate,
       signal: AbortSignal.any([gate.signal, installer.signal]),
       async recordBuild(build) {
-        await installer.recordBuild(build);
-        await gate.recordBuild(build);
+        for (const each of [caches, installer, gate]) await each.recordBuild(build);
       },
-      async leave() {
-        await gate.leave();
-        await installer.release();
-      },
+      leave,
     };
   } catch (error) {
-    await gate.leave();
+    await leave();
     throw error;
   }
 }
@@ -129,13 +134,13 @@ export async function asUser(
 ): Promise<ToolchainGate | null> {
   let use: ToolUser | undefined;
   try {
-    use = await directories.use(usedDirectories(platformKey(key.platform)), request);
+    use = await directories.use([...directoriesOf(key), ...cacheNames], request);
     // Checks that the tools are still ready.
-    if (gate.stamp !== null) await gate.recordBuild(null);
+    await gate.recordBuild(null);
   } catch (error) {
     await use?.leave();
     await gate.leave();
-    if (gate.stamp !== null && isReceiverError(error, 'FENCED')) return null;
+    if (isReceiverError(error, 'FENCED')) return null;
     throw error;
   }
   const { recordBuild, leave } = use;
@@ -152,15 +157,11 @@ export async function asUser(
   };
 }
 
-/** The platforms whose tools a build can write to: all of them if its own is unknown. */
-function platformsOf({ platform }: ToolchainKey): readonly string[] {
-  return platform === unknown ? Object.keys(platformRows) : [platform];
+/** All directories of tools if the platform is unknown. */
+function directoriesOf(key: ToolchainKey): readonly string[] {
+  return buildDirectories(platformKey(key.platform), key);
 }
 
 function platformText({ platform }: ToolchainKey): string {
   return platform === unknown ? 'an unknown platform' : platform;
-}
-
-export function nameOf({ platform, framework, version }: ToolchainKey): string {
-  return JSON.stringify([platform, framework, version]);
 }

@@ -14,11 +14,24 @@ import { moveToTrash } from '../disk/remove.js';
 import { createUseStamps, type UseStampsOptions } from '../disk/use-stamps.js';
 import { platformKey, cacheNames, toolDirectories } from '../esphome/platforms.js';
 import type { LockTiming } from '../locks/lease.js';
-import { isUsed, showUse, whileUnused, type SharedOptions, type ToolUser } from '../locks/shared-use.js';
+import {
+  isUsed,
+  showUse,
+  useAlone,
+  whileUnused,
+  type SharedOptions,
+  type SoleUser,
+  type ToolUser,
+} from '../locks/shared-use.js';
 import type { Layout } from '../paths/index.js';
 import { forgetReady } from './gate.js';
 
 export type ToolDirectories = ReturnType<typeof createToolDirectories>;
+
+export interface ToolInstaller extends Pick<SoleUser, 'signal' | 'recordBuild' | 'leave'> {
+  /** As that of {@link ToolDirectories}, for a directory that it uses. */
+  setAside(directory: string): Promise<string | null>;
+}
 
 type ToolUse = Pick<SharedOptions, 'reason' | 'signal' | 'onBlocked'>;
 
@@ -50,18 +63,33 @@ export function createToolDirectories(options: ToolDirectoriesOptions) {
     }
   }
 
+  /** A process that no longer sees the user must find the stamp. */
+  function leaver(directories: readonly string[], leave: () => Promise<void>): () => Promise<void> {
+    const warn = (error: unknown): void =>
+      log.warn({ directories, err: error }, 'tool use marker not removed');
+    return runOnce(() => recordUse(directories).catch(warn).then(leave).catch(warn));
+  }
+
+  async function discard(directory: string): Promise<string | null> {
+    await forgetReady(toolchainsDir, ({ platform }) => liesIn(platform, directory));
+    const trashed = await moveToTrash(join(toolchainsDir, directory), trashDir);
+    await stamps.forget(stampOf(directory));
+    return trashed;
+  }
+
   return {
     /** Registers a build as user until it leaves. Waits for a removal in progress. Throws CANCELLED, STORAGE. */
     async use(directories: readonly string[], request: ToolUse): Promise<ToolUser> {
       const user = await showUse(directories.map(lockOf), { ...shared, ...request });
+      return { recordBuild: user.recordBuild, leave: leaver(directories, user.leave) };
+    },
+    /** Registers a build that installs: as the only user. Throws CANCELLED, STORAGE. */
+    async useAlone(directories: readonly string[], request: ToolUse): Promise<ToolInstaller> {
+      const { leave, publish, ...user } = await useAlone(directories.map(lockOf), { ...shared, ...request });
       return {
-        recordBuild: user.recordBuild,
-        // A process that no longer sees the user must find the stamp.
-        leave: runOnce(() =>
-          recordUse(directories)
-            .then(user.leave)
-            .catch((error: unknown) => log.warn({ directories, err: error }, 'tool use marker not removed')),
-        ),
+        ...user,
+        leave: leaver(directories, leave),
+        setAside: (directory) => publish(() => discard(directory)),
       };
     },
     isInUse: (directory: string): Promise<boolean> => isUsed(lockOf(directory), shared),
@@ -74,12 +102,7 @@ export function createToolDirectories(options: ToolDirectoriesOptions) {
     setAside: (directory: string, { isWanted, ...request }: ToolRemoval): Promise<string | null> =>
       whileUnused(lockOf(directory), { ...shared, ...request }, async (lease) => {
         if ((await isWanted?.()) === false) return null;
-        return lease.publish(async () => {
-          await forgetReady(toolchainsDir, ({ platform }) => liesIn(platform, directory));
-          const trashed = await moveToTrash(join(toolchainsDir, directory), trashDir);
-          await stamps.forget(stampOf(directory));
-          return trashed;
-        });
+        return lease.publish(() => discard(directory));
       }),
   };
 }

@@ -21,9 +21,14 @@ import { hashName } from '../paths/segments.js';
 import { addUser, awaitNoUsers } from '../locks/shared-use.js';
 import type { SessionIdentity } from '../process/stop.js';
 
+/** Builds with equal keys use the same tools. */
 export interface ToolchainKey {
   readonly platform: string;
   readonly framework: string;
+  /** See `BuildTarget` in esphome/platforms.ts. */
+  readonly toolchain: string;
+  readonly selection: string;
+  /** Of ESPHome. */
   readonly version: string;
 }
 
@@ -60,6 +65,8 @@ const markSchema = z.object({
   stamp: z.string(),
   platform: z.string(),
   framework: z.string(),
+  toolchain: z.string(),
+  selection: z.string(),
   version: z.string(),
 });
 const markFormat = { maxBytes: 4_096, parse: markSchema.parse };
@@ -67,7 +74,7 @@ const markFormat = { maxBytes: 4_096, parse: markSchema.parse };
 /** Waits until the tools can be used. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export async function enterToolchain(options: GateOptions): Promise<ToolchainGate> {
   const { locksDir, toolsDir, key, broken, deadlineMs = Infinity } = options;
-  const name = hashName('toolchain', key.platform, key.framework, key.version);
+  const name = hashName('toolchain', nameOf(key));
   const directory = join(locksDir, name);
   const mark = join(toolsDir, markPrefix + name);
   const until = performance.now() + deadlineMs;
@@ -80,8 +87,7 @@ export async function enterToolchain(options: GateOptions): Promise<ToolchainGat
       try {
         if (!isReady(await readStamp(mark))) {
           await rm(mark, { force: true });
-          const { signal, timing } = options;
-          await awaitNoUsers(directory, timing, { until, signal });
+          await awaitNoUsers(directory, options.timing, { ...options, until });
           return alone(lease, mark, key);
         }
       } catch (error) {
@@ -93,6 +99,11 @@ export async function enterToolchain(options: GateOptions): Promise<ToolchainGat
   });
 }
 
+/** Equal for equal tools. */
+export function nameOf({ platform, framework, toolchain, selection, version }: ToolchainKey): string {
+  return JSON.stringify([platform, framework, toolchain, selection, version]);
+}
+
 /** The tools that are ready now, in no order. Throws system errors. */
 export async function readyTools(toolsDir: string): Promise<ReadyTools[]> {
   return (await marksIn(toolsDir)).map(({ mark }) => mark);
@@ -101,6 +112,32 @@ export async function readyTools(toolsDir: string): Promise<ReadyTools[]> {
 /** Removes the ready marks of removed tools, so that the next build enters alone. Throws system errors. */
 export async function forgetReady(toolsDir: string, isGone: (key: ToolchainKey) => boolean): Promise<void> {
   for (const { file, mark } of await marksIn(toolsDir)) if (isGone(mark.key)) await rm(file, { force: true });
+}
+
+/**
+ * Puts tools in doubt that are ready: a build that fails with them has them renewed, although it does not say that they
+ * are broken. New tools, and a build that succeeds, end the doubt. Throws system errors.
+ */
+export async function suspectTools(toolsDir: string, isMeant: (key: ToolchainKey) => boolean): Promise<void> {
+  for (const { key, stamp } of await readyTools(toolsDir))
+    if (isMeant(key)) await writeJsonFile(suspicionOf(toolsDir, key), { stamp });
+}
+
+/** Whether the tools with this {@link ToolchainGate.stamp} are in doubt. Never rejects. */
+export async function isSuspect(toolsDir: string, key: ToolchainKey, stamp: string | null): Promise<boolean> {
+  const suspicion = await readJsonFile(suspicionOf(toolsDir, key), suspicionFormat).catch(() => null);
+  return suspicion !== null && suspicion.stamp === stamp;
+}
+
+/** Ends a doubt. Throws system errors. */
+export function trustTools(toolsDir: string, key: ToolchainKey): Promise<void> {
+  return rm(suspicionOf(toolsDir, key), { force: true });
+}
+
+const suspicionFormat = { maxBytes: 4_096, parse: z.object({ stamp: z.string() }).parse };
+
+function suspicionOf(toolsDir: string, key: ToolchainKey): string {
+  return join(toolsDir, `.suspect-${hashName('toolchain', nameOf(key))}`);
 }
 
 async function marksIn(toolsDir: string): Promise<{ readonly file: string; readonly mark: ReadyTools }[]> {
@@ -174,44 +211,4 @@ async function readMark(file: string): Promise<ReadyTools | null> {
   if (mark === null) return null;
   const { stamp, ...key } = mark;
   return { key, stamp };
-}
-
-export interface InstallerOptions extends AcquireOptions {
-  readonly locksDir: string;
-  readonly platforms: readonly string[];
-}
-
-export type Installer = Pick<Lease, 'signal' | 'recordBuild' | 'release'>;
-
-/**
- * Waits for the installer role of each platform, which one holder has at a time. A gate covers one framework and one
- * release of ESPHome; those of another are in the same directories, and two concurrent installations leave half of
- * each. A build that is alone in a gate takes the role before it begins, and so does one that sets tools aside. Gates
- * are always entered first, so no two wait for each other. Throws CANCELLED, LOCK_TIMEOUT, STORAGE; then it holds none.
- */
-export async function becomeInstaller({
-  locksDir,
-  platforms,
-  ...options
-}: InstallerOptions): Promise<Installer> {
-  const leases: Lease[] = [];
-  async function release(): Promise<void> {
-    for (const lease of leases.toReversed()) await lease.release();
-  }
-  try {
-    // In one order for all callers, so that no two wait for each other.
-    for (const platform of new Set(platforms.toSorted())) {
-      leases.push(await acquireAt(join(locksDir, hashName('installer', platform)), options));
-    }
-  } catch (error) {
-    await release();
-    throw error;
-  }
-  return {
-    signal: AbortSignal.any(leases.map(({ signal }) => signal)),
-    async recordBuild(build) {
-      for (const lease of leases) await lease.recordBuild(build);
-    },
-    release,
-  };
 }

@@ -6,20 +6,25 @@
  * aside and runs once more, but not again until a build has succeeded: otherwise a configuration that only looks like
  * broken tools would download gigabytes at every build.
  *
- * A platform that the configuration does not name directly is unknown before the build. Such builds run one at a time,
- * never beside a first build of any platform, and set no tools aside.
+ * A platform that the configuration does not name directly is unknown before the build. Such a build uses all tools
+ * alone, and sets none aside.
  */
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { isReceiverError, ReceiverError } from '../errors.js';
-import { readTarget, platformKey, type PlatformKey, toolDirectories } from '../esphome/platforms.js';
+import {
+  buildDirectories,
+  readTarget,
+  platformKey,
+  type PlatformKey,
+  toolDirectories,
+} from '../esphome/platforms.js';
 import { isReleaseAtLeast } from '../esphome/version.js';
 import type { Log } from '../log.js';
 import {
   enter,
-  nameOf,
   unknown,
   useWithoutGate,
   type Guard,
@@ -28,9 +33,9 @@ import {
   asInstaller,
   asUser,
   reportingWait,
-  type ToolRequest,
 } from './access.js';
-import { type ToolchainGate, type ToolchainKey, readyTools } from './gate.js';
+import type { ToolInstaller } from './directories.js';
+import { isSuspect, nameOf, readyTools, trustTools, type ToolchainGate, type ToolchainKey } from './gate.js';
 
 export type Tools = ReturnType<typeof createTools>;
 
@@ -38,6 +43,7 @@ type Run = (guard: Guard) => Promise<CompileResult>;
 
 export function createTools(deps: ToolsDeps) {
   const renewedWithoutSuccess = new Set<string>();
+  const { toolchainsDir } = deps.paths.layout;
 
   return {
     /**
@@ -50,10 +56,13 @@ export function createTools(deps: ToolsDeps) {
       const name = nameOf(key);
       let gate = await enter(build, key, deps);
       try {
+        const isDoubted = gate.stamp !== null && (await isSuspect(toolchainsDir, key, gate.stamp));
         let result = await runIn(gate, build, run);
-        if (soundsBroken(result) && key.platform !== unknown && !renewedWithoutSuccess.has(name)) {
+        const seemsBroken = soundsBroken(result) || (isDoubted && failedWithoutReason(result));
+        if (seemsBroken && key.platform !== unknown && !renewedWithoutSuccess.has(name)) {
           renewedWithoutSuccess.add(name);
-          build.output(`The tools of ${key.platform} are broken; running the build again with new ones.\n`);
+          const why = soundsBroken(result) ? 'are broken' : 'were reset before this failure';
+          build.output(`The tools of ${key.platform} ${why}; running the build again with new ones.\n`);
           await gate.leave();
           gate = await renew(build, key, gate.stamp, deps);
           result = await runIn(gate, build, run);
@@ -61,6 +70,7 @@ export function createTools(deps: ToolsDeps) {
         if (hasSucceeded(result)) {
           renewedWithoutSuccess.delete(name);
           if (gate.stamp === null && key.platform !== unknown) await markReady(gate, deps.log);
+          if (isDoubted) await trust(key, deps);
         }
         return result;
       } finally {
@@ -76,12 +86,15 @@ export function createTools(deps: ToolsDeps) {
  */
 const maxYamlBytes = 262_144;
 
+const unknownTarget = { platform: unknown, framework: '', toolchain: 'default', selection: '' };
+
 async function keyOf({ configuration, version }: ToolBuild, { paths }: ToolsDeps): Promise<ToolchainKey> {
   // Ignores errors: the compile reports a missing file, and a build can have replaced it with anything.
   const file = paths.resolveConfigPath(configuration);
   const text = await readRegular(file, maxYamlBytes).catch(() => '');
-  const { platform, framework } = readTarget(text.toString());
-  return { platform: platform ?? unknown, framework, version };
+  const { platform, ...target } = readTarget(text.toString());
+  if (platform === null) return { ...unknownTarget, version };
+  return { platform, ...target, version };
 }
 
 /** A host build needs only the machine's own compiler; before 2026.10 PlatformIO ran it. */
@@ -141,10 +154,27 @@ function hasSucceeded(result: CompileResult): boolean {
   return !cancelled && !leaseLost && isSuccess(result);
 }
 
+/** Where no host could be reached, new tools could not be downloaded either. */
 function soundsBroken(result: CompileResult): boolean {
-  const { cancelled, leaseLost, timedOut, silent, marks } = result;
-  const isStopped = cancelled || leaseLost || timedOut || silent;
-  return marks.brokenTools && !isStopped && !isSuccess(result);
+  const { brokenTools, downloadFailed } = result.marks;
+  return brokenTools && !downloadFailed && endedByItself(result) && !isSuccess(result);
+}
+
+/** Whether neither the configuration nor the machine is known to be at fault. */
+function failedWithoutReason(result: CompileResult): boolean {
+  const { killed, outOfMemory, diskFull, downloadFailed, sourceError } = result.marks;
+  const isExplained = killed || outOfMemory || diskFull || downloadFailed || sourceError;
+  return result.exitCode === 1 && !isExplained && endedByItself(result);
+}
+
+function endedByItself({ cancelled, leaseLost, timedOut, silent }: CompileResult): boolean {
+  return !cancelled && !leaseLost && !timedOut && !silent;
+}
+
+async function trust(key: ToolchainKey, { paths, log }: ToolsDeps): Promise<void> {
+  await trustTools(paths.layout.toolchainsDir, key).catch((error: unknown) => {
+    log.warn({ err: error }, 'doubt about tools not removed');
+  });
 }
 
 /**
@@ -169,7 +199,7 @@ async function tryRenew(
   deps: ToolsDeps,
 ): Promise<ToolchainGate | null> {
   const { toolchainsDir } = deps.paths.layout;
-  const directories = toolDirectories(key.platform as PlatformKey);
+  const directories = buildDirectories(key.platform as PlatformKey, key);
   const affected = new Map([[nameOf(key), { key, stamp }]]);
   for (const ready of await readyTools(toolchainsDir)) {
     const name = nameOf(ready.key);
@@ -183,15 +213,12 @@ async function tryRenew(
         gates.set(name, await deps.enterToolchain({ ...request, key: each.key, broken }));
       }
       const isAlone = [...gates.values()].every((gate) => gate.stamp === null);
-      let own = gates.get(nameOf(key)) as ToolchainGate;
-      if (own.stamp === null) {
-        const platforms = [...affected.values()].map((each) => each.key.platform);
-        own = await asInstaller(own, platforms, request, deps);
-        gates.set(nameOf(key), own);
-      }
-      if (isAlone) await setAside(directories, request, deps);
+      const own = gates.get(nameOf(key)) as ToolchainGate;
       gates.delete(nameOf(key));
-      return asUser(own, key, request, deps);
+      if (own.stamp !== null) return asUser(own, key, request, deps);
+      return asInstaller(own, key, request, deps, async (installer) => {
+        if (isAlone) await setAside(directories, installer, deps.log);
+      });
     });
   } finally {
     for (const gate of gates.values()) await gate.leave();
@@ -203,14 +230,9 @@ function sharesAny({ platform }: ToolchainKey, directories: readonly string[]): 
   return known !== null && toolDirectories(known).some((directory) => directories.includes(directory));
 }
 
-/** Also waits for first builds of other platforms, which are in none of these gates. */
-async function setAside(
-  names: readonly string[],
-  request: ToolRequest,
-  { directories, log }: ToolsDeps,
-): Promise<void> {
+async function setAside(names: readonly string[], installer: ToolInstaller, log: Log): Promise<void> {
   for (const directory of names) {
-    const trashed = await directories.setAside(directory, request);
+    const trashed = await installer.setAside(directory);
     if (trashed === null) continue;
     log.warn({ directory }, 'damaged tools set aside, the next build installs them again');
     await removeTree(trashed).catch((error: unknown) => {

@@ -92,7 +92,7 @@ test('A host build of a release that needs PlatformIO for it enters the gate of 
   const ready = await readyTools(here.paths.layout.toolchainsDir);
   assert.deepEqual(
     ready.map(({ key }) => key),
-    [{ platform: 'host', framework: 'host', version }],
+    [{ platform: 'host', framework: 'host', toolchain: 'default', selection: '', version }],
   );
 });
 

@@ -31,7 +31,7 @@ import { createPaths, fileName, type Paths } from '../../src/paths/index.js';
 import { createInstalled } from '../../src/provision/installed.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { createToolDirectories } from '../../src/toolchains/directories.js';
-import { becomeInstaller, enterToolchain } from '../../src/toolchains/gate.js';
+import { enterToolchain } from '../../src/toolchains/gate.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
 import { defaultOptions, defaultTiming } from '../support/options.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
@@ -98,7 +98,6 @@ export async function site(t: Cleanups, base?: string, run: Partial<JobSteps> = 
     copyArtifacts: (from, id) => artifacts.copy(from, id),
     tools: createTools({
       enterToolchain: (wish) => enterToolchain({ ...wish, locksDir, toolsDir: toolchainsDir, timing, log }),
-      becomeInstaller: (wish) => becomeInstaller({ ...wish, locksDir, timing, log }),
       directories: createToolDirectories({ layout, timing, clock, log }),
       ...{ paths, log },
     }),

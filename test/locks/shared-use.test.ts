@@ -1,11 +1,11 @@
 /** Users and removers of a shared resource: one of the two always sees the other. */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { isUsed, showUse, whileUnused, type SharedOptions } from '../../src/locks/shared-use.js';
+import { isUsed, showUse, useAlone, whileUnused, type SharedOptions } from '../../src/locks/shared-use.js';
 import { silentLog as log } from '../../src/log.js';
 import { tempDir } from '../support/temp-dir.js';
 
@@ -87,6 +87,79 @@ test('Many users and removers never overlap, and all of them finish', async (t) 
     }
   });
   await Promise.all([...users, ...takers]);
+});
+
+test('A sole user waits for the others, keeps them out, and counts as a user itself', async (t) => {
+  const here = await place(t);
+  const user = await showUse(['a'], here);
+  const events: string[] = [];
+  const waiting = useAlone(['a', 'b'], { ...here, onBlocked: () => events.push('blocked') });
+  await assert.rejects(useAlone(['a'], { ...here, deadlineMs: 50 }), { code: 'LOCK_TIMEOUT' });
+  const elsewhere = await useAlone(['c'], here);
+  await user.leave();
+  const sole = await waiting;
+  assert.deepEqual([await isUsed('a', here), await isUsed('b', here)], [true, true]);
+  const next = showUse(['b'], here).then((entered) => {
+    events.push('entered');
+    return entered;
+  });
+  await assert.rejects(whileUnused('a', { ...here, deadlineMs: 50 }, nothing), { code: 'LOCK_TIMEOUT' });
+  assert.equal(await sole.publish(async () => 'published'), 'published');
+  events.push('leaves');
+  await sole.leave();
+  await (await next).leave();
+  await elsewhere.leave();
+  assert.deepEqual(events.slice(-2), ['leaves', 'entered']);
+  assert.deepEqual([await isUsed('a', here), await isUsed('b', here)], [false, false]);
+});
+
+test('Those that want several resources alone, in any order, never wait for each other in a circle', async (t) => {
+  const here = await place(t);
+  const holding = new Map<string, number>();
+  const wanted = [
+    ['a', 'b', 'c'],
+    ['c', 'b', 'a'],
+    ['b', 'b', 'a'],
+    ['c', 'a'],
+  ];
+  await Promise.all(
+    wanted.map(async (names) => {
+      const sole = await useAlone(names, here);
+      for (const name of new Set(names)) {
+        assert.equal(holding.get(name) ?? 0, 0, name);
+        holding.set(name, 1);
+      }
+      await sleep(5);
+      for (const name of names) holding.set(name, 0);
+      await sole.leave();
+    }),
+  );
+});
+
+test('A wait for sole use that ends early releases what it held', async (t) => {
+  const here = await place(t);
+  const holder = await useAlone(['b'], here);
+  const stop = new AbortController();
+  const coming = useAlone(['a', 'b'], { ...here, signal: stop.signal, onBlocked: () => stop.abort() });
+  await assert.rejects(coming, { code: 'CANCELLED' });
+  await (await useAlone(['a'], here)).leave();
+  await holder.leave();
+});
+
+test('A build is recorded for each resource that it uses alone until it has ended', async (t) => {
+  const here = await place(t);
+  const sole = await useAlone(['a', 'b'], here);
+  const recorded = async (): Promise<number> => {
+    const names = await readdir(here.locksDir, { recursive: true, withFileTypes: true });
+    const files = names.filter((name) => name.isFile());
+    const texts = files.map(({ parentPath, name }) => readFile(join(parentPath, name), 'utf8'));
+    return (await Promise.all(texts)).filter((text) => text.includes('987654321')).length;
+  };
+  await sole.recordBuild({ pid: 987_654_321, startTime: 1, bootId: '' } as never);
+  assert.equal(await recorded(), 2);
+  await sole.recordBuild(null);
+  assert.equal(await recorded(), 0);
+  await sole.leave();
 });
 
 test('A file in place of the locks directory throws STORAGE', async (t) => {

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { resetDevices } from '../../src/retention/reset.js';
+import { isSuspect, type ToolchainKey } from '../../src/toolchains/gate.js';
+import { keptDevices } from './kept-place.js';
 import { keyOf, mine, other, place } from './place.js';
 
 const rest = ['.config.from', 'config', 'storage'];
@@ -76,4 +78,22 @@ test('A reset stops between two devices when the receiver closes, and reports th
   ]);
   assert.deepEqual(await here.list(mine, 'kitchen'), rest);
   assert.ok((await here.list(mine, 'hall')).includes('build'));
+});
+
+test("A dashboard's reset puts the tools of its own platforms in doubt, and no others", async (t) => {
+  const here = await keptDevices(t);
+  const { toolchainsDir } = here.layout;
+  const readyMark = async (platform: string): Promise<[ToolchainKey, string]> => {
+    const key = { platform, framework: 'arduino', toolchain: 'default', selection: '', version: '2026.10.0' };
+    await writeFile(join(toolchainsDir, `.ready-${platform}`), JSON.stringify({ stamp: platform, ...key }));
+    return [key, platform];
+  };
+  await mkdir(toolchainsDir, { recursive: true });
+  const marks = [await readyMark('rp2'), await readyMark('esp8266')];
+  const sidecar = join(here.layout.subtree(keyOf(mine, 'kitchen')), 'storage', 'kitchen.yaml.json');
+  await mkdir(join(sidecar, '..'), { recursive: true });
+  await writeFile(sidecar, JSON.stringify({ storage_version: 1, name: 'kitchen', esp_platform: 'RP2040' }));
+  await here.retentionService.resetPeers([mine]);
+  const doubts = marks.map(([key, stamp]) => isSuspect(toolchainsDir, key, stamp));
+  assert.deepEqual(await Promise.all(doubts), [true, false]);
 });

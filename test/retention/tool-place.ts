@@ -9,10 +9,10 @@ import { createToolchainStore } from '../../src/retention/tool-store.js';
 import { enter, type ToolBuild, type ToolsDeps } from '../../src/toolchains/access.js';
 import { createToolDirectories, type ToolDirectories } from '../../src/toolchains/directories.js';
 import {
-  becomeInstaller,
   enterToolchain,
   readyTools,
   type ToolchainGate,
+  type ToolchainKey,
 } from '../../src/toolchains/gate.js';
 import { manualClock, type ManualClock } from '../async/manual-clock.js';
 
@@ -55,10 +55,9 @@ export async function toolPlace(base: string): Promise<ToolPlace> {
     ...{ layout, directories, shelf, again, clock },
     tools: {
       enterToolchain: (request) => enterToolchain({ ...request, ...shared, toolsDir: toolchainsDir }),
-      becomeInstaller: (request) => becomeInstaller({ ...request, ...shared }),
       ...{ paths, directories, log },
     },
-    enter: (platform) => enter(buildOf(platform), { platform, framework: 'any', version: '1' }, here.tools),
+    enter: (platform) => enter(buildOf(platform), keyOf(platform), here.tools),
     async build(platform, ...names) {
       const gate = await here.enter(platform);
       await here.fill(...names);
@@ -81,6 +80,10 @@ export async function toolPlace(base: string): Promise<ToolPlace> {
   };
   return here;
 }
+
+const keyOf = (platform: string): ToolchainKey => ({
+  ...{ platform, framework: 'any', toolchain: 'default', selection: '', version: '1' },
+});
 
 function buildOf(id: string): ToolBuild {
   const { signal } = new AbortController();

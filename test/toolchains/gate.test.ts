@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { hashName } from '../../src/paths/segments.js';
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
-import { enterToolchain, type ToolchainGate, type GateOptions } from '../../src/toolchains/gate.js';
+import { enterToolchain, nameOf, type ToolchainGate, type GateOptions } from '../../src/toolchains/gate.js';
 import { silentLog } from '../../src/log.js';
 import { sessionMembers } from '../../src/process/stop.js';
 import type { GateAnswer, GateQuestion } from './gate-worker.js';
@@ -19,12 +19,12 @@ async function freshPlace(t: TestContext): Promise<Place> {
   const root = await freshDir(t);
   return {
     ...{ locksDir: join(root, 'locks'), toolsDir: join(root, 'tools') },
-    ...{ key: { platform: 'esp32', framework: 'esp-idf', version: '5.5' }, reason: 'a test', timing: fast },
+    key: { platform: 'esp32', framework: 'esp-idf', toolchain: 'default', selection: '', version: '5.5' },
+    ...{ reason: 'a test', timing: fast },
   };
 }
 
-const directoryOf = ({ locksDir, key }: Place): string =>
-  join(locksDir, hashName('toolchain', key.platform, key.framework, key.version));
+const directoryOf = ({ locksDir, key }: Place): string => join(locksDir, hashName('toolchain', nameOf(key)));
 
 function enter(t: TestContext, place: Place, options: Partial<GateOptions> = {}): Promise<ToolchainGate> {
   const gate = enterToolchain({ ...place, log: silentLog, ...options });

@@ -3,7 +3,6 @@
  * on real files. That a holder which dies leaves no ready mark is shown where the gate itself is tested.
  */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -12,7 +11,7 @@ import { ReceiverError } from '../../src/errors.js';
 import type { JobRecord } from '../../src/jobs/record.js';
 import type { ToolBuild } from '../../src/toolchains/access.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
-import { readyTools, type ToolchainGate } from '../../src/toolchains/gate.js';
+import { readyTools, suspectTools, type ToolchainGate } from '../../src/toolchains/gate.js';
 import { silentLog as log } from '../../src/log.js';
 import { waitFor } from '../support/wait-for.js';
 import { cleanResult } from '../jobs/harness.js';
@@ -109,37 +108,67 @@ test('A failed first build leaves the tools cold', async (t) => {
 });
 
 test('Broken tools are set aside once, and the build succeeds with new ones', async (t) => {
-  const here = await withBrokenTools(t);
+  const here = await site(t);
   const { toolchainsDir, trashDir } = here.paths.layout;
-  // Of another platform, in a directory that is set aside as well, and of one that lies elsewhere.
-  assertSucceeded(await here.build('esphome:\n  name: k\nbk72xx:\n', { name: 'bk.yaml' }));
+  // The second has other tools in the same directory; those of the third are elsewhere.
+  const others = { c3: esp32('', '  variant: ESP32C3\n'), bk: 'esphome:\n  name: k\nbk72xx:\n' };
+  for (const [name, text] of Object.entries({ first: esp32(''), ...others }))
+    assertSucceeded(await here.build(text, { name: `${name}.yaml`, peerJobId: name }));
   await mkdir(join(toolchainsDir, 'platformio'));
-  await mkdir(join(toolchainsDir, 'sdk-nrf'));
+  await writeFile(join(toolchainsDir, 'idf', 'broken'), '');
   const job = await here.build(esp32(''), { name: 'second.yaml' });
   assertSucceeded(job);
   const text = await here.jobs.readLog(job.id);
   assert.equal(text.split('The tools of esp32 are broken').length, 2);
   assert.match(text, /^stand-in: installs its tools$/m);
-  await assert.rejects(stat(join(toolchainsDir, 'platformio')), { code: 'ENOENT' });
-  assert.ok((await stat(join(toolchainsDir, 'sdk-nrf'))).isDirectory());
-  assert.deepEqual([await ready(here), await readdir(trashDir)], [['esp32 esp-idf'], []]);
+  assert.ok((await stat(join(toolchainsDir, 'platformio'))).isDirectory());
+  assert.deepEqual((await ready(here)).toSorted(), ['bk72xx arduino', 'esp32 esp-idf']);
+  assert.deepEqual(await readdir(trashDir), []);
 });
 
-test('Broken tools are not set aside under a first build of another platform in the same directory', async (t) => {
-  const here = await withBrokenTools(t);
-  const barrier = join(here.base, 'go-on');
-  const installing = here.printed(/^stand-in: installs its tools/);
-  const first = `# stand-in: tools wait=${barrier}\nesphome:\n  name: k\nbk72xx:\n`;
-  const bk = here.ended(await here.submit(first, { name: 'bk.yaml', peerJobId: 'bk' }));
-  await installing;
-  const broken = here.printed(/^The tools of esp32 are broken/);
-  const esp = here.ended(await here.submit(esp32(''), { name: 'second.yaml', peerJobId: 'second' }));
-  await broken;
-  await waitFor(() => !existsSync(join(here.paths.layout.toolchainsDir, 'idf')));
-  assert.ok(existsSync(join(here.paths.layout.toolchainsDir, 'platformio', 'installing')));
-  await writeFile(barrier, '');
-  assertSucceeded(await bk);
-  assertSucceeded(await esp);
+test('A first build waits for running builds of other platforms that share its directory, and keeps later ones out', async (t) => {
+  const here = await site(t);
+  const bk = (knobs: string): string =>
+    `# stand-in: tools ${knobs}\nesphome:\n  name: k\nbk72xx:\n  board: x\n`;
+  const rtl = (knobs: string): string => bk(knobs).replace('bk72xx', 'rtl87xx');
+  assertSucceeded(await here.build(bk(''), { name: 'first.yaml' }));
+  const [one, two] = [join(here.base, 'one'), join(here.base, 'two')];
+  const running = (await start(here, [bk(`wait=${one}`)], 'running'))[0]!;
+  await running.says(/^stand-in: waiting$/m);
+
+  const first = (await start(here, [rtl(`wait=${two}`)], 'first'))[0]!;
+  await first.says(/^Waiting for another build to install the tools of rtl87xx\.$/m);
+  await writeFile(one, '');
+  assertSucceeded(await running.ended);
+  await first.says(/^stand-in: waiting$/m);
+
+  const later = (await start(here, [bk('')], 'later'))[0]!;
+  await later.says(/^Waiting for another build to install the tools of bk72xx\.$/m);
+  await writeFile(two, '');
+  assertSucceeded(await first.ended);
+  assertSucceeded(await later.ended);
+});
+
+test('Tools that a dashboard has reset are renewed if its next build fails without a reason, and only then', async (t) => {
+  const here = await site(t);
+  const { toolchainsDir } = here.paths.layout;
+  assertSucceeded(await here.build(esp32(''), { name: 'first.yaml' }));
+  const renewals = async (knobs: string, name: string): Promise<[string, boolean]> => {
+    const job = await here.build(esp32(knobs), { name: `${name}.yaml`, peerJobId: name });
+    const text = await here.jobs.readLog(job.id);
+    return [job.state, /were reset before this failure; running the build again/.test(text)];
+  };
+  assert.deepEqual(await renewals('exit=1', 'trusted'), ['failed', false]);
+  const doubt = (): Promise<void> => suspectTools(toolchainsDir, ({ platform }) => platform === 'esp32');
+  await doubt();
+  const own = 'print=src/main.cpp:3:1:_error:_x exit=1';
+  assert.deepEqual(await renewals(own, 'own'), ['failed', false]);
+  assert.deepEqual(await renewals('exit=1', 'doubted'), ['failed', true]);
+  assert.deepEqual(await renewals('', 'renewed'), ['completed', false]);
+  assert.deepEqual(await renewals('exit=1', 'again'), ['failed', false]);
+  await doubt();
+  assert.deepEqual(await renewals('', 'success'), ['completed', false]);
+  assert.deepEqual(await renewals('exit=1', 'afterwards'), ['failed', false]);
 });
 
 test('Tools that stay broken are the fault of the server, and are not fetched again for the next build', async (t) => {
@@ -175,10 +204,12 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
   const tools = createTools({
     ...{ paths, log },
     enterToolchain: () => Promise.resolve(gate),
-    becomeInstaller: async () => ({ ...lease, release: async () => void (left += 1) }),
     directories: {
       use: async () => ({ ...lease, leave: async () => void (left += 1) }),
-      setAside: () => assert.fail('nothing is broken'),
+      useAlone: async () => ({
+        ...{ ...lease, leave: async () => void (left += 1) },
+        setAside: () => assert.fail('nothing is broken'),
+      }),
     },
   });
   const lost = { code: 'LOCK_LOST' };
