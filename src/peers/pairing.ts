@@ -100,8 +100,9 @@ export function createPairingService(options: PairingServiceOptions) {
       return { response: 'approved' };
     }
     if (!window.isOpen()) return { response: 'no_pairing_window' };
-    // Even after the key was used, until the window closes, no other request is accepted.
-    if (oneTimeKey) return pairByKey(oneTimeKey, caller);
+    // While only the key holds the window open, no request without it is accepted, even after it was used.
+    const isAsked = window.isOpenBesides(bootstrap) && !(caller.pairingKey && oneTimeKey?.isArmed());
+    if (oneTimeKey && !isAsked) return pairByKey(oneTimeKey, caller);
     if (peers.hasTwin(id) || pending.hasTwin(id)) return { response: 'rejected', reason: 'bad_dashboard_id' };
     const waiting = pending.get(id);
     if (waiting && waiting.pin !== pin) return { response: 'rejected', reason: 'pin_mismatch' };

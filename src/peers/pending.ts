@@ -109,6 +109,9 @@ export function createPairingWindow(
 
   return {
     isOpen: (): boolean => closesInMs() > 0,
+    /** Whether a client other than this one holds a share. */
+    isOpenBesides: (client: string): boolean =>
+      [...deadlines].some(([each, deadline]) => each !== client && deadline > clock.steady()),
     closesInMs,
     /** Sets a client's share to `durationMs` from now. Throws `OPTIONS` for too many clients, or too long a name. */
     open(client: string, durationMs = windowMs): void {

@@ -432,6 +432,30 @@ suite('The one-time key', () => {
     assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
   });
 
+  test('An operator who opens the window beside the key gets requests without it, and the key still pairs', async (t) => {
+    const { pairing, peers, pairingKey } = await armed(t);
+    const stranger = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB });
+    const wrong = { ...stranger, pairingKey: 'ABCD' };
+    pairing.window.open('page');
+    assert.deepEqual(await pairing.pairRequest(stranger), { response: 'pending' });
+    assert.deepEqual(await pairing.pairRequest(wrong), { response: 'no_pairing_window' });
+    assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
+    assert.equal(pairing.window.isOpen(), true, "the operator's share stays");
+    assert.deepEqual(await pairing.pairRequest(wrong), { response: 'pending' }, 'the key is spent');
+    await pairing.approve(stranger.dashboardId, pinOf(keyB));
+    assert.equal(peers.list().length, 2);
+    pairing.window.close('page');
+    assert.equal(pairing.window.isOpen(), false);
+  });
+
+  test("The end of an operator's share leaves the key, and only the key, to pair", async (t) => {
+    const { pairing, pairingKey, clock } = await armed(t);
+    pairing.window.open('page');
+    clock.advance(windowMs);
+    assert.deepEqual(await pairing.pairRequest(caller()), { response: 'no_pairing_window' });
+    assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
+  });
+
   test('Closing the window for all clients deletes the key', async (t) => {
     const { pairing, pairingKey } = await armed(t);
     pairing.window.closeAll();
