@@ -2,6 +2,9 @@
  * The receiver as a mount sees it: its contracts, and the facades over pairing, peers and jobs. The facades check ids and
  * configurations once and expose no other part, so that a mount depends on this contract and not on the wiring.
  */
+import { types } from 'node:util';
+
+import { ReceiverError } from './errors.js';
 import type { Environment } from './esphome/environment.js';
 import type { JobService } from './jobs/job-service.js';
 import type { JobEvent } from './jobs/lifecycle.js';
@@ -62,7 +65,7 @@ export interface ReceiverCore {
   callBackFrom(place: CallingPlace): void;
   /** Reports events of jobs, pairing and sessions. The returned function ends that. */
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
-  /** Ends sessions, builds and timers; resolves when none is running. */
+  /** Ends sessions, builds and timers; resolves when none is running. From its call on, all else throws `STATE`. */
   close(): Promise<void>;
 }
 
@@ -85,7 +88,8 @@ export interface Pairing {
   reject(dashboardId: string, options?: DecisionOptions): boolean;
   /**
    * Opens the window for 15 minutes for exactly one pairing, with a key that is shown once: for a server without a screen.
-   * Throws `STATE` when a dashboard is already paired.
+   * An operator can open the window beside it, for requests without the key. Throws `STATE` when a dashboard is already
+   * paired.
    */
   armOneTimeKey(show: (key: string) => void): void;
 }
@@ -124,6 +128,27 @@ export interface Jobs {
   enqueueLocal(configuration: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<Slot>;
   /** The host's own builds that wait for a slot or hold one, oldest first. */
   local(): readonly LocalJobView[];
+}
+
+/**
+ * The facade, whose functions all fail with `STATE` once the receiver begins to close: an `async` one rejects. After that,
+ * an old answer would look like a current one, and a decision would not be stored.
+ */
+export function whileOpen<F extends object>(facade: F, closing: AbortSignal): F {
+  const members = Object.entries(facade).map(([name, member]) => [
+    name,
+    unlessClosed(member as never, closing),
+  ]);
+  return Object.freeze(Object.fromEntries(members)) as F;
+}
+
+function unlessClosed(member: (...args: unknown[]) => unknown, closing: AbortSignal) {
+  return (...args: unknown[]) => {
+    if (!closing.aborted) return member(...args);
+    const error = new ReceiverError('STATE', 'the receiver is closed');
+    if (types.isAsyncFunction(member)) return Promise.reject(error);
+    throw error;
+  };
 }
 
 type Listen<E> = (listener: (event: E) => void) => () => void;

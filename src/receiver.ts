@@ -22,7 +22,7 @@ import { createPairingService, type PairingService } from './peers/pairing.js';
 import { openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { compilersPerBuild, machineOf } from './process/machine.js';
-import { type ReceiverCore, eventsOf, jobsOf, pairingOf, peersOf } from './receiver-api.js';
+import { type ReceiverCore, eventsOf, jobsOf, pairingOf, peersOf, whileOpen } from './receiver-api.js';
 import { startRecovery } from './recovery.js';
 import { createKeyChangeGuard, forgetJobs, type Owners } from './retention/peer-data.js';
 import { openRetentionService } from './retention/service.js';
@@ -142,21 +142,29 @@ async function assemble(
     options,
     paths,
     pin: identity.pin,
-    pairing: pairingOf(pairing),
-    peers: peersOf(table, pairing, sessions, { ...retentionService.owners, cancelJobs: jobs.cancelAllOf }),
-    jobs: jobsOf(jobs, paths),
-    retention: retentionService.retention,
+    pairing: whileOpen(pairingOf(pairing), closing.signal),
+    peers: whileOpen(
+      peersOf(table, pairing, sessions, { ...retentionService.owners, cancelJobs: jobs.cancelAllOf }),
+      closing.signal,
+    ),
+    jobs: whileOpen(jobsOf(jobs, paths), closing.signal),
+    retention: whileOpen(retentionService.retention, closing.signal),
     esphomeVersion: esphome.version,
-    composeEnvironment,
-    clean: retentionService.clean,
-    removeDevice: retentionService.removeDevice,
+    ...whileOpen(
+      {
+        composeEnvironment,
+        clean: retentionService.clean,
+        removeDevice: retentionService.removeDevice,
+        subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
+      },
+      closing.signal,
+    ),
     accept: server.accept,
     callBackFrom(place) {
       if (!options.connectBack || closing.signal.aborted || isCalling) return;
       isCalling = true;
       ends.add(startConnectBack({ ...place, ...{ identity, table, pairing, sessions, clock, log } }));
     },
-    subscribe: eventsOf(jobs.subscribe, pairing.subscribe, sessions.subscribe),
     async close() {
       const isFirst = !closing.signal.aborted;
       closing.abort();

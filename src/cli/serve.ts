@@ -65,8 +65,8 @@ function pairedInTime(receiver: Receiver, report: ServeReport, ending: AbortSign
     if (receiver.peers.list().length > 0) return;
     receiver.pairing.armOneTimeKey((key) => report.pairingKey(key, oneTimeKeyMs));
     receiver.subscribe((event) => {
-      if (event.type !== 'window' || event.isOpen || receiver.peers.list().length > 0) return;
-      if (ending.aborted) return;
+      if (ending.aborted || event.type !== 'window' || event.isOpen) return;
+      if (receiver.peers.list().length > 0) return;
       report.lapsed();
       resolve(1);
     });

@@ -55,7 +55,10 @@ export interface Receiver extends Shared {
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
   /** Opens the peer link on its own port and resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
   listen(port: number, host?: string): Promise<number>;
-  /** Ends everything that was started: peers are sent `server_shutting_down`, running builds are stopped. */
+  /**
+   * Ends everything that was started: peers are sent `server_shutting_down`, running builds are stopped. From its call on,
+   * every function throws `STATE`, except those that only compute or read paths.
+   */
   close(): Promise<void>;
 }
 
@@ -89,12 +92,23 @@ export async function createTimedReceiver(
   const listeners: Listener[] = [];
   let isClosed = false;
 
+  function assertOpen(): void {
+    if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
+  }
+
   const receiver: Receiver = {
     ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
     ...{ hostPaths, handleUpgrade },
-    routes: () => createRoutes({ core, hostPaths, prefix, authorize }),
-    sockets: ({ peerLink = true } = {}) => hostSockets.middleware(peerLink),
+    routes() {
+      assertOpen();
+      return createRoutes({ core, hostPaths, prefix, authorize });
+    },
+    sockets({ peerLink = true } = {}) {
+      assertOpen();
+      return hostSockets.middleware(peerLink);
+    },
     mount(app, mountOptions = {}) {
+      assertOpen();
       // Calling koa-websocket twice on one app lets any client crash the process.
       const withSockets = 'ws' in app ? (app as websockify.App) : loadWebsockify()(app, websocketOptions);
       app.use(receiver.routes());
@@ -102,14 +116,12 @@ export async function createTimedReceiver(
       hostSockets.guard(withSockets.ws, mountOptions.peerLink ?? true);
     },
     async listen(port, host = '0.0.0.0') {
-      if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
+      assertOpen();
       const { log, connectionLimits } = core.options;
       const listener = await listenForPeers({ port, host, connectionLimits, handleUpgrade, clock, log });
       listeners.push(listener);
-      if (isClosed) {
-        await listener.close();
-        throw new ReceiverError('STATE', 'the receiver is closed');
-      }
+      if (isClosed) await listener.close();
+      assertOpen();
       core.callBackFrom({
         port: listener.port,
         dial: (where, signal) =>

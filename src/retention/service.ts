@@ -147,7 +147,7 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;
       return tracked(resetAll(ids));
     },
-    clean: (configuration: string): Promise<void> => tracked(clean(configuration)),
+    clean: async (configuration: string): Promise<void> => tracked(clean(configuration)),
     /** Removes a device's directory, if it exists. Throws as `clean`. */
     async removeDevice(configuration: string): Promise<void> {
       const key = remoteKeyOf(paths, configuration);

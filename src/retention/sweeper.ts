@@ -195,7 +195,7 @@ export function openSweeper(deps: SweeperDeps) {
       });
       return usageOf(usage.list(), jobs.resultBytes(), toolEntries, await readFreeSpace());
     },
-    sweep: ({ dryRun }: { readonly dryRun?: boolean | undefined } = {}) => sweep(dryRun === true),
+    sweep: async ({ dryRun }: { readonly dryRun?: boolean | undefined } = {}) => sweep(dryRun === true),
     /** Why an upload of this size cannot fit; null when it can. */
     noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null {
       if (clock.steady() - free.at >= freeSpaceTtlMs) void readFreeSpace();
