@@ -1,5 +1,5 @@
 /** The output of the demo: numbered steps, and a build log above a progress bar. */
-import { plainText, readProgress, startOfProgress } from '../../src/esphome/progress.js';
+import { plainText, readProgress, startOfProgress } from '../../src/koa/offloader.js';
 
 const width = 30;
 

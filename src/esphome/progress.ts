@@ -33,11 +33,12 @@ export interface Progress {
   readonly expected: number;
 }
 
+/** Before the first line. `expected`: the `compiled` of the device's build before, if known. */
 export function startOfProgress(expected = 0): Progress {
   return { phase: 'starting', percent: null, compiled: 0, total: 0, expected };
 }
 
-/** Adds one line of output. Returns the same object when the line changes nothing. */
+/** Adds one line of output to {@link startOfProgress}. Returns the same object when the line changes nothing. */
 export function readProgress(progress: Progress, line: string): Progress {
   const text = plainText(line).trim();
   const ninja = ninjaStep.exec(text);
@@ -49,10 +50,17 @@ export function readProgress(progress: Progress, line: string): Progress {
   return phase === null ? progress : enter(progress, phase);
 }
 
-/** A line without terminal codes; `--dashboard` writes the escape character as the four characters `\033`. */
-export function plainText(line: string): string {
-  return line.replace(/(?:\x1b|\\033)\[[0-9;?]*[A-Za-z]/g, '');
+/**
+ * Text without terminal codes: colours, cursor moves, and links with their addresses. ESPHome's `--dashboard` writes the
+ * escape character as the four characters `\033`.
+ */
+export function plainText(text: string): string {
+  return text.replace(terminalLink, '').replace(terminalCode, '');
 }
+
+/** Bounded, because an unfinished one must not hide the text after it. */
+const terminalLink = /(?:\x1b|\\033)\][^\x07\x1b\\\r\n]{0,2000}(?:\x07|\x1b\\|\\033\\)/g;
+const terminalCode = /(?:\x1b|\\033)\[[0-9;:?]*[A-Za-z]/g;
 
 const ninjaStep = /^\[(\d{1,7})\/(\d{1,7})\] ?(.*)$/;
 /** The step names in ESPHome's own ninja files (host, native ESP8266); CMake's differ. */

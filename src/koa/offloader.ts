@@ -3,7 +3,7 @@
  * peer link, ours and Device Builder's. It is in this folder because `dial` needs a socket library, which `client/` does
  * not know.
  */
-export { dial, type DialOptions, type Where } from './ws-transport.js';
+export { dial, type ConnectFailure, type DialOptions, type Where } from './ws-transport.js';
 export { createOffloader, loadOffloaderIdentity } from '../client/client.js';
 export type { Offloader, OffloaderIdentity, OffloaderOptions } from '../client/client.js';
 export { pinOf, pinPictures, pinText, type PinPicture } from '../protocol/fingerprint.js';
@@ -13,6 +13,8 @@ export type { Artifacts, SavedArtifacts } from '../client/downloads.js';
 export { makeBundle, type BundleOptions, type MadeBundle } from '../client/bundle.js';
 export { unpackArtifacts, type UnpackedArtifacts } from '../client/unpack.js';
 export { isReceiverError, ReceiverError, type ErrorCode } from '../errors.js';
+export { plainText, readProgress, startOfProgress } from '../esphome/progress.js';
+export type { CompilePhase, Progress } from '../esphome/progress.js';
 export type { StorageJson } from '../esphome/storage-json.js';
 export type { JobStatus } from '../protocol/constants.js';
 export { memoryTransportPair } from '../protocol/transport.js';

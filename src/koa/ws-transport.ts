@@ -3,15 +3,17 @@
  * alone loses them, and the handshake then waits forever. A socket error closes the connection: unhandled, `ws` throws it,
  * and a stranger's malformed frame would end the host's process.
  */
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { connect as connectTls } from 'node:tls';
 
 import type * as ws from 'ws';
 
 import { onAbort } from '../async/abort.js';
 import { createCondition } from '../async/condition.js';
-import { ReceiverError } from '../errors.js';
+import { quote, ReceiverError, systemCode } from '../errors.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport, TransportEvents } from '../protocol/transport.js';
 
@@ -134,35 +136,152 @@ export interface DialOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Connects to a receiver's peer link. Throws `PROTOCOL` when no receiver answers, `CANCELLED` on abort. */
-export function dial({ host, port }: Where, options: DialOptions = {}): Promise<Transport> {
+/**
+ * Connects to a receiver's peer link. Throws `PROTOCOL` when no receiver answers, with the {@link ConnectFailure} as
+ * `facts.reason`; `OPTIONS` for an impossible host or port; `CANCELLED` on abort.
+ */
+export async function dial(where: Where, options: DialOptions = {}): Promise<Transport> {
   const { timeoutMs = connectTimeoutMs, localAddress, signal } = options;
+  if (isAborted(signal)) throw cancelled();
+  const attempt: Attempt = { isConnected: false, isTimedOut: false, status: undefined };
+  const socket = openSocket(where, localAddress, attempt);
+  const stopListening = onAbort(signal, () => socket.terminate());
+  // The timeout of `ws` restarts with each received byte.
+  const timer = setTimeout(() => {
+    attempt.isTimedOut = true;
+    socket.terminate();
+  }, timeoutMs);
+  try {
+    // Taken over at once, or the first message could be lost.
+    return await new Promise((resolve, reject) => {
+      socket.once('open', () => resolve(wsTransport(socket, where.host)));
+      socket.once('error', reject);
+    });
+  } catch (cause) {
+    if (isAborted(signal)) throw cancelled();
+    const reason = await failureOf(attempt, cause, () => speaksTls(where, options));
+    const code = systemCode(cause);
+    const text = failures[reason]
+      .replace('{status}', String(attempt.status))
+      .replace('{ms}', String(timeoutMs));
+    const message = `no receiver answered at ${quote(`${where.host} port ${where.port}`)}: ${text}`;
+    const { status } = attempt;
+    throw new ReceiverError('PROTOCOL', message, { ...where, reason, code, status }, { cause });
+  } finally {
+    clearTimeout(timer);
+    stopListening();
+  }
+}
+
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
+function cancelled(): ReceiverError {
+  return new ReceiverError('CANCELLED', 'the connection was cancelled');
+}
+
+/** What is known about a connection that is not open yet. */
+interface Attempt {
+  isConnected: boolean;
+  isTimedOut: boolean;
+  /** Of an HTTP answer that is not a WebSocket's. */
+  status: number | undefined;
+}
+
+function openSocket({ host, port }: Where, localAddress: string | undefined, attempt: Attempt): ws.WebSocket {
   const address = host.includes(':') ? `[${host}]` : host;
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted === true) throw new ReceiverError('CANCELLED', 'the connection was cancelled');
-    const socket = new WebSocket(`ws://${address}:${port}${peerLinkPath}`, {
+  try {
+    return new WebSocket(`ws://${address}:${port}${peerLinkPath}`, {
       perMessageDeflate: false,
       maxPayload: maxMessageBytes,
+      finishRequest(request) {
+        request.once('socket', (wire) => wire.once('connect', () => (attempt.isConnected = true)));
+        request.once('response', ({ statusCode }) => (attempt.status = statusCode));
+        request.end();
+      },
       ...(localAddress !== undefined && { localAddress }),
     });
-    const cancel = (): void => socket.terminate();
-    const stopListening = onAbort(signal, cancel);
-    // The timeout of `ws` restarts with each received byte.
-    const timer = setTimeout(cancel, timeoutMs);
-    const stopWaiting = (): void => {
-      clearTimeout(timer);
-      stopListening();
-    };
-    socket.once('open', () => {
-      stopWaiting();
-      resolve(wsTransport(socket, host));
-    });
-    socket.once('error', (cause) => {
-      stopWaiting();
-      if (signal?.aborted === true) reject(new ReceiverError('CANCELLED', 'the connection was cancelled'));
-      else reject(new ReceiverError('PROTOCOL', 'no receiver answered', { host, port }, { cause }));
-    });
-  });
+  } catch (cause) {
+    const message = `invalid address ${quote(`${host}:${port}`)}: expected a host and a port from 1 to 65535`;
+    throw new ReceiverError('OPTIONS', message, { host, port }, { cause });
+  }
+}
+
+/** Why no receiver answered: `facts.reason` of a `PROTOCOL` error of {@link dial}. */
+export type ConnectFailure =
+  | 'refused'
+  | 'unknown_host'
+  | 'unreachable'
+  | 'silent'
+  | 'tls'
+  | 'web_server'
+  | 'other_server'
+  | 'hung_up'
+  | 'failed';
+
+/** What a person can do about each way in which no receiver answers. */
+const failures: Readonly<Record<ConnectFailure, string>> = {
+  refused: 'nothing listens there; check the port, and that the build server runs',
+  unknown_host: 'the name of the host cannot be resolved; check its spelling, or use its address',
+  unreachable: 'the host cannot be reached; check the address, the network and any firewall',
+  silent:
+    'it accepted the connection and then sent nothing for {ms} ms; check the port, or restart the build server',
+  tls: 'it expects TLS, which the peer link does not use; connect to the build server itself and not to a proxy',
+  web_server:
+    'a web server answered with HTTP status {status}; use the port of the peer link, by default 6055',
+  other_server: 'another kind of server answered; check the port',
+  hung_up: 'it closed the connection without an answer; check the port and the log of the build server',
+  failed: 'the connection failed; the cause says why',
+};
+
+const failuresByCode: Readonly<Record<string, ConnectFailure>> = {
+  ...{ ECONNREFUSED: 'refused', ENOTFOUND: 'unknown_host', EAI_AGAIN: 'unknown_host' },
+  ...{
+    EHOSTUNREACH: 'unreachable',
+    ENETUNREACH: 'unreachable',
+    ETIMEDOUT: 'unreachable',
+    EHOSTDOWN: 'unreachable',
+  },
+  ...{ ECONNRESET: 'hung_up', EPIPE: 'hung_up' },
+};
+
+const badRequest = 400;
+
+async function failureOf(
+  { isConnected, isTimedOut, status }: Attempt,
+  cause: unknown,
+  asksForTls: () => Promise<boolean>,
+): Promise<ConnectFailure> {
+  if (isTimedOut) return isConnected ? 'silent' : 'unreachable';
+  const code = systemCode(cause) ?? '';
+  const known = failuresByCode[code];
+  // Some TLS servers answer a plain request with an alert or with "400 Bad Request"; most hang up.
+  if ((known === 'hung_up' || status === badRequest || code.startsWith('HPE_')) && (await asksForTls()))
+    return 'tls';
+  if (known !== undefined) return known;
+  if (status !== undefined) return 'web_server';
+  return isConnected ? 'other_server' : 'failed';
+}
+
+const tlsProbeMs = 2_000;
+
+/** Asks a server that did not understand us, by a second connection. Never rejects. */
+async function speaksTls(
+  { host, port }: Where,
+  { localAddress, signal }: Pick<DialOptions, 'localAddress' | 'signal'>,
+): Promise<boolean> {
+  const probe = connectTls({ host, port, rejectUnauthorized: false, ...(localAddress && { localAddress }) });
+  const signals = [AbortSignal.timeout(tlsProbeMs), ...(signal ? [signal] : [])];
+  try {
+    await once(probe, 'secureConnect', { signal: AbortSignal.any(signals) });
+    return true;
+  } catch (error) {
+    // The alert of a server that wants a certificate or another name.
+    return systemCode(error)?.includes('ALERT') === true;
+  } finally {
+    probe.on('error', () => {}).destroy();
+  }
 }
 
 /**

@@ -179,7 +179,8 @@ export function openInbox(transport: Transport) {
       if (kept.length === 0 && failure === undefined && !ended.signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(() => {
-            fail(new ReceiverError('PROTOCOL', `no message arrived within ${timeoutMs} ms`, { timeoutMs }));
+            const facts = { timeoutMs, reason: 'silent' };
+            fail(new ReceiverError('PROTOCOL', `no message arrived within ${timeoutMs} ms`, facts));
           }, timeoutMs);
           wake = () => {
             clearTimeout(timer);
@@ -191,7 +192,10 @@ export function openInbox(transport: Transport) {
       const message = kept.shift();
       transport.resume();
       if (message === undefined)
-        throw failure ?? new ReceiverError('PROTOCOL', 'the connection ended during the handshake');
+        throw (
+          failure ??
+          new ReceiverError('PROTOCOL', 'the connection ended during the handshake', { reason: 'hung_up' })
+        );
       if (message === 'text')
         throw new ReceiverError('PROTOCOL', 'expected a binary handshake message, got a text message');
       return message;

@@ -106,6 +106,9 @@ test('A line that changes nothing gives the same object', () => {
 test('Both spellings of the escape character are removed, but only in complete codes', () => {
   assert.equal(plainText('\\033[1;31mERROR\\033[0m \x1b[2Kx\x1b[K'), 'ERROR x');
   assert.equal(plainText('\\033[31'), '\\033[31');
+  assert.equal(plainText('see \x1b]8;;https://esphome.io\x07the docs\x1b]8;;\x1b\\ now'), 'see the docs now');
+  assert.equal(plainText('\x1b[38:5:208morange\x1b[0m'), 'orange');
+  assert.equal(plainText('\x1b]0;unfinished\nnext'), '\x1b]0;unfinished\nnext');
 });
 
 test('Whatever a build prints, neither the phase nor its percentage goes back', () => {

@@ -1,15 +1,17 @@
 /** The programs of the README as their reader runs them, with the stand-in for speed: a Koa host, and a client twice. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { createOffloader, dial, loadOffloaderIdentity, pinOf } from '../../src/koa/offloader.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { startChild, type Child } from '../support/child.js';
-import { typescriptBlocks, userProject, type Project } from '../support/code-blocks.js';
+import { codeBlocks, typescriptBlocks, userProject, type Project } from '../support/code-blocks.js';
 import { freePort } from '../support/free-port.js';
-import type { Cleanups } from '../support/temp-dir.js';
+import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { yaml } from '../support/whole.js';
 import { readText } from '../house/sources.js';
@@ -27,6 +29,13 @@ function program(call: string, replaced: Readonly<Record<string, string>>): stri
     assert.ok(code.includes(text), `${text} in the block that calls ${call}`);
     return code.replaceAll(text, other);
   }, block.code);
+}
+
+/** The shell commands of a document that call the admin API, as one script per block. */
+function adminScripts(path: string): string[] {
+  return codeBlocks(path, readText(path), 'sh')
+    .map(({ code }) => code)
+    .filter((code) => code.includes('$API'));
 }
 
 function run(t: Cleanups, { directory, tsconfig }: Project, file: string, ...args: string[]): Promise<Child> {
@@ -88,4 +97,83 @@ test('The host of the README answers its operator and dashboards, and ends with 
   assert.equal(await answer(ports[6052], '/?configuration=kitchen.yaml'), 500);
   host.signal('SIGTERM');
   assert.equal(await host.ended, 0, host.output());
+});
+
+test('The paths of the README are those that its comments show', async (t) => {
+  const project = await userProject(t);
+  const id = 'a'.repeat(32);
+  const checked = program('createPaths', { '<dashboard_id>': id })
+    .replace(/^(paths\..*);\n\/\/ (\/.*)$/gm, "assert.equal($1, '$2');")
+    .replace(/^(paths\..*); \/\/ throws (\w+)$/gm, "assert.throws(() => $1, { code: '$2' });");
+  assert.equal(checked.match(/^assert/gm)?.length, 3, checked);
+  assert.doesNotMatch(checked, /^(?:paths|\/\/)/m);
+  const code = `import assert from 'node:assert/strict';\n${checked}\nconsole.log('as shown');\n`;
+  await writeFile(join(project.directory, 'paths.ts'), code);
+  const child = await run(t, project, 'paths.ts');
+  assert.equal(await child.ended, 0, child.output());
+  assert.match(child.output(), /as shown/);
+});
+
+test('The admin commands of the documents pair, list and revoke a dashboard, and show what their comments say', async (t) => {
+  if (spawnSync('curl', ['--version']).error) return t.skip('needs curl');
+  const directory = await tempDir(t);
+  const adminPort = await freePort();
+  const serving = await startChild(t, [
+    ...[process.execPath, '--import', 'tsx', serveProgram, 'serve', join(directory, 'server'), '--json'],
+    ...[
+      '--port',
+      '0',
+      '--host',
+      '127.0.0.1',
+      '--admin',
+      String(adminPort),
+      '--esphome',
+      standInEsphome.join(' '),
+    ],
+  ] as [string, ...string[]]);
+  const [, listening] = await serving.printed(/"event":"listening".*"port":(\d+)/, { deadlineMs });
+  const port = Number(listening);
+  const [, pairingKey = ''] = await serving.printed(/"key":"([^"]+)"/, { deadlineMs });
+  const connect = () => dial({ host: '127.0.0.1', port });
+  const first = createOffloader({ identity: await loadOffloaderIdentity(join(directory, 'first')), connect });
+  const { pin: serverPin } = await first.preview();
+  await first.requestPairing({ pin: serverPin, pairingKey });
+  const identity = await loadOffloaderIdentity(join(directory, 'identity'));
+  const pin = pinOf(identity.publicKey);
+  const offloader = createOffloader({ identity, connect });
+
+  const [pairing = '', revoking = ''] = adminScripts('docs/OPERATING.md');
+  const [overview = ''] = adminScripts('README.md');
+  const [, api = ''] = /^API=(\S+)$/m.exec(pairing) ?? [];
+  assert.ok(overview.includes(`API=${api}\n`));
+  const admin = api.replace(':6053/', `:${adminPort}/`);
+
+  /** Runs the commands one by one, each with the address of this server, and gives their answers. */
+  const answersOf = async (script: string, between?: () => Promise<unknown>): Promise<string[]> => {
+    const answers: string[] = [];
+    for (const command of script.split('\n').filter((line) => line.startsWith('curl '))) {
+      const filled = command
+        .replace('$API', admin)
+        .replace('DASHBOARD_ID', identity.dashboardId)
+        .replace('"PIN"', JSON.stringify(pin));
+      assert.doesNotMatch(filled, /\$|[A-Z]_[A-Z]/);
+      const curl = spawnSync('sh', ['-c', filled.replace('curl', 'curl -sS --fail-with-body')], {
+        encoding: 'utf8',
+      });
+      assert.equal(curl.status, 0, `${filled}: ${curl.stdout}${curl.stderr}`);
+      answers.push(curl.stdout);
+      await between?.();
+    }
+    return answers;
+  };
+
+  const [, requests = ''] = await answersOf(pairing, () => offloader.requestPairing({ pin: serverPin }));
+  assert.match(requests, new RegExp(pin));
+  const [opened = '', peers = '', swept = ''] = await answersOf(overview);
+  assert.match(opened, /^\{"closesInMs":\d+\}$/);
+  assert.ok(peers.includes(`{"dashboardId":"${identity.dashboardId}","pin":"${pin}"`), peers);
+  assert.ok(overview.includes(`# ${swept}\n`), swept);
+  await answersOf(revoking);
+  await assert.rejects(offloader.openSession({ pin: serverPin }), { code: 'REJECTED' });
+  await serving.stop();
 });

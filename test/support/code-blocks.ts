@@ -20,7 +20,12 @@ export interface CodeBlock {
 }
 
 export function typescriptBlocks(path: string, text: string): CodeBlock[] {
-  return [...text.matchAll(/^```(?:ts|typescript)\n([^]*?)^```$/gm)].map(({ index, 1: code = '' }) => ({
+  return codeBlocks(path, text, 'ts|typescript');
+}
+
+export function codeBlocks(path: string, text: string, language: string): CodeBlock[] {
+  const block = new RegExp(`^\`\`\`(?:${language})\\n([^]*?)^\`\`\`$`, 'gm');
+  return [...text.matchAll(block)].map(({ index, 1: code = '' }) => ({
     path,
     line: text.slice(0, index).split('\n').length + 1,
     code,
