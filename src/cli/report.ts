@@ -9,19 +9,38 @@ import type { Log } from '../log.js';
 import { pinPictures, pinText } from '../protocol/fingerprint.js';
 import type { ReceiverEvent } from '../views.js';
 
+/** What the builds of this machine depend on. */
+export interface MachineFacts {
+  /** The version of its ESPHome; null when that does not run. */
+  readonly esphome: string | null;
+  /** The version of the Python that installs other releases; null when there is none. */
+  readonly python: string | null;
+  readonly slots: number;
+  /** Null when it is unknown. */
+  readonly freeBytes: number | null;
+}
+
+interface ListeningFacts extends MachineFacts {
+  readonly host: string;
+  readonly port: number;
+  readonly pin: string;
+}
+
 export interface ServeReport {
-  listening(at: { readonly host: string; readonly port: number; readonly pin: string }): void;
+  warning(message: string): void;
+  listening(facts: ListeningFacts): void;
   pairingKey(key: string, validMs: number): void;
   /** The key has expired without a pairing. */
   lapsed(): void;
   event(event: ReceiverEvent): void;
 }
 
-/** Each line is an object with `event`: `listening`, `pairing_key`, `pairing_lapsed`, `paired`, `revoked`, `job`. */
+/** Each line is an object with `event`: `warning`, `listening`, `pairing_key`, `pairing_lapsed`, `paired`, `revoked`, `job`. */
 export function jsonReport(out: Writable): ServeReport {
   const line = (object: object): void => void out.write(`${JSON.stringify(object)}\n`);
   return {
-    listening: ({ host, port, pin }) => line({ event: 'listening', host, port, pin }),
+    warning: (message) => line({ event: 'warning', message }),
+    listening: (facts) => line({ event: 'listening', ...facts }),
     pairingKey: (key, validMs) => line({ event: 'pairing_key', key, validMs }),
     lapsed: () => line({ event: 'pairing_lapsed' }),
     event(event) {
@@ -41,9 +60,17 @@ export function jsonReport(out: Writable): ServeReport {
 export function textReport(out: Writable): ServeReport {
   const line = (text: string): void => void out.write(`${text}\n`);
   return {
-    listening({ host, port, pin }) {
+    warning: (message) => line(`Warning: ${message}`),
+    listening({ host, port, pin, esphome, python, slots, freeBytes }) {
       const pictures = pinPictures(pin);
       line(`Listening for dashboards on ${host}:${port}`);
+      const facts = [
+        esphome === null ? 'an ESPHome that does not run' : `ESPHome ${esphome}`,
+        python === null ? 'no Python for other releases' : `Python ${python} for other releases`,
+        slots === 1 ? '1 build at a time' : `${slots} builds at a time`,
+        freeBytes === null ? 'disk space unknown' : `${(freeBytes / 1e9).toFixed(1)} GB free`,
+      ];
+      line(`Builds with: ${facts.join(', ')}`);
       line(`Fingerprint: ${pictures.map(({ emoji }) => emoji).join(' ')}`);
       line(`             ${pictures.map(({ name }) => name).join(', ')}`);
       line(`             ${pinText(pin)}`);

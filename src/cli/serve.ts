@@ -8,13 +8,17 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:http';
 
-import { ReceiverError, quote } from '../errors.js';
-import { findEsphome } from '../esphome/command.js';
+import { freeSpaceBytes } from '../disk/usage.js';
+import { isReceiverError, messageOf, quote, ReceiverError } from '../errors.js';
+import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
+import { probeVersion } from '../esphome/version.js';
 import { bind } from '../koa/listen.js';
 import { createReceiver, type Receiver } from '../koa/plugin.js';
 import { oneTimeKeyMs } from '../peers/one-time-key.js';
+import { defaultSlots, machineOf } from '../process/machine.js';
+import { findPython, pythonOf } from '../provision/python.js';
 import { readFlags } from './flags.js';
-import { jsonReport, textReport, type ServeReport, stderrLog } from './report.js';
+import { jsonReport, textReport, type MachineFacts, type ServeReport, stderrLog } from './report.js';
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
@@ -24,7 +28,8 @@ export async function serve(args: string[]): Promise<number> {
   // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
   if (announce) globalThis.console = new Console(process.stderr);
   await mkdir(directory, { recursive: true });
-  if ((await findEsphome({ esphome, environment: process.env })) === null) {
+  const found = await findEsphome({ esphome, environment: process.env });
+  if (found === null) {
     const command = esphome ?? process.env['ESPHOME_COMMAND'];
     const what = command === undefined ? 'no esphome on the PATH' : `${quote(command)} is not a program`;
     throw new ReceiverError('PROVISION', `ESPHome not found: ${what}; set --esphome to its command`);
@@ -41,17 +46,55 @@ export async function serve(args: string[]): Promise<number> {
   const ending = new AbortController();
   let closeAdmin = async (): Promise<void> => {};
   const report = json ? jsonReport(process.stdout) : textReport(process.stdout);
+  const finding = machineFacts(found, directory, report, ending.signal);
+  const stopped = signalled();
   try {
     const bound = await receiver.listen(port, host);
     if (admin !== undefined) closeAdmin = await serveAdmin(receiver, admin);
-    report.listening({ host, port: bound, pin: receiver.pin });
+    // A program that hangs is asked for 15 s.
+    const facts = await Promise.race([finding, stopped]);
+    if (typeof facts === 'number') return facts;
+    report.listening({ host, port: bound, pin: receiver.pin, ...facts });
     receiver.subscribe(report.event);
-    return await Promise.race([signalled(), pairedInTime(receiver, report, ending.signal)]);
+    return await Promise.race([stopped, pairedInTime(receiver, report, ending.signal)]);
   } finally {
     ending.abort();
     await receiver.close();
     await closeAdmin();
   }
+}
+
+/** What decides which builds succeed here. Warns of an ESPHome that does not run; never rejects. */
+async function machineFacts(
+  command: EsphomeCommand,
+  directory: string,
+  report: ServeReport,
+  signal: AbortSignal,
+): Promise<MachineFacts> {
+  const probeEnv = { PATH: process.env['PATH'] ?? '', HOME: directory, PYTHONNOUSERSITE: '1' };
+  const [esphome, python, freeBytes] = await Promise.all([
+    probeVersion(command, { env: probeEnv, signal }).catch((error: unknown) => {
+      if (!signal.aborted) report.warning(`${messageOf(error)}: ${lastLine(error)}`);
+      return null;
+    }),
+    pythonOf(command)
+      .then((first) => findPython({ first, signal }))
+      .then(({ version }) => version)
+      .catch(() => null),
+    freeSpaceBytes(directory).catch(() => null),
+  ]);
+  return { esphome, python, slots: defaultSlots(machineOf()), freeBytes };
+}
+
+/** The last thing that the program printed, or why it could not be started. */
+function lastLine(error: unknown): string {
+  const { stderr, error: reason } = isReceiverError(error) ? error.facts : {};
+  return quote(
+    String(stderr || reason || 'no output')
+      .trim()
+      .split('\n')
+      .at(-1) ?? '',
+  );
 }
 
 async function signalled(): Promise<number> {

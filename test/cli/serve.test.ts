@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -101,6 +101,55 @@ test('As text, it prints pictures, their names, the full fingerprint and the key
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
   assert.equal(await child.stop(), 0);
   assert.doesNotMatch(child.output(), /in time/);
+});
+
+test('The banner names what builds depend on: ESPHome, Python, the number of builds, and the disk', async (t) => {
+  const { child } = await serve(t);
+  const [, facts = ''] = await child.printed(/^Builds with: (.*)$/m, { deadlineMs: 20_000 });
+  const python = '(?:Python 3\\.1[2-4]\\.\\d+|no Python) for other releases';
+  assert.match(
+    facts,
+    new RegExp(`^ESPHome 2026\\.10\\.0, ${python}, \\d+ builds? at a time, \\d+\\.\\d GB free$`),
+  );
+  const programs = await serve(t, '--json');
+  const { esphome, slots, freeBytes } = await event(programs.child, 'listening');
+  assert.equal(esphome, '2026.10.0');
+  assert.ok(Number(slots) >= 1 && Number(freeBytes) > 0);
+});
+
+test('An ESPHome that does not run is reported before the banner, with its last words', async (t) => {
+  const directory = await tempDir(t);
+  const broken = join(directory, 'esphome');
+  const script = '#!/bin/sh\necho "Traceback" >&2\necho "ModuleNotFoundError: no voluptuous" >&2\nexit 1\n';
+  await writeFile(broken, script, { mode: 0o755 });
+  for (const [flag, warned, banner] of [
+    [
+      '',
+      /^Warning: the installed ESPHome does not run: "ModuleNotFoundError: no voluptuous"$/m,
+      /^Builds with: an ESPHome that does not run, /m,
+    ],
+    [
+      '--json',
+      /^\{"event":"warning","message":".*no voluptuous.*$/m,
+      /^\{"event":"listening".*"esphome":null/m,
+    ],
+  ] as const) {
+    const words = [
+      'serve',
+      join(directory, 'new'),
+      '--port',
+      '0',
+      '--host',
+      '127.0.0.1',
+      '--esphome',
+      broken,
+    ];
+    const child = await start(t, ...words, ...(flag ? [flag] : []));
+    await child.printed(banner, { deadlineMs: 20_000 });
+    assert.match(child.output(), warned);
+    assert.ok(child.output().search(warned) < child.output().search(banner));
+    assert.equal(await child.stop(), 0);
+  }
 });
 
 test('Without a pairing within 15 minutes, it prints a message and exits with 1; the next start has another key', async (t) => {
@@ -210,4 +259,18 @@ test('An invalid --admin port, or one in use, exits with a message', async (t) =
     assert.equal(await child.ended, 1);
     assert.match(child.output(), said);
   }
+});
+
+test('While it asks a program that hangs, SIGTERM still ends it in good order', async (t) => {
+  const directory = await tempDir(t);
+  const hangs = join(directory, 'esphome');
+  const asked = join(directory, 'asked');
+  await writeFile(hangs, `#!/bin/sh\n: > '${asked}'\nexec sleep 600\n`, { mode: 0o755 });
+  const words = ['serve', join(directory, 'new'), '--port', '0', '--host', '127.0.0.1', '--esphome', hangs];
+  const child = await start(t, ...words);
+  await child.printed(/info listening /, { deadlineMs: 20_000 });
+  await waitFor(async () => (await readdir(directory)).includes('asked'), { what: 'the question' });
+  assert.equal(await child.stop(), 0);
+  assert.match(child.output(), /info receiver closed/);
+  assert.doesNotMatch(child.output(), /^Listening/m);
 });
