@@ -14,7 +14,10 @@ const keptLines = 50;
 
 export interface StepOptions {
   readonly what: string;
-  readonly timeoutMs: number;
+  /** Default: unlimited. */
+  readonly timeoutMs?: number;
+  /** Longest time without any output. Default: unlimited. */
+  readonly silenceTimeoutMs?: number;
   readonly cwd: string;
   /** The host's environment, which {@link installerEnvironment} filters for the program. */
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -27,13 +30,23 @@ export interface StepOptions {
 
 /**
  * Returns the last 50 lines of output. Throws PROVISION when the program fails (the facts contain the output) or takes
- * longer than `timeoutMs` (the facts have `timedOut`), CANCELLED on abort, SPAWN, and what `beforeStart` throws.
+ * longer than `timeoutMs`, or prints nothing for `silenceTimeoutMs` (the facts have `timedOut`), CANCELLED on abort, SPAWN, and what `beforeStart` throws.
  */
 export async function runStep(
   command: readonly [string, ...string[]],
   options: StepOptions,
 ): Promise<string> {
-  const { what, timeoutMs, cwd, env, onLine, beforeStart, log = silentLog, signal } = options;
+  const {
+    what,
+    timeoutMs,
+    silenceTimeoutMs,
+    cwd,
+    env,
+    onLine,
+    beforeStart,
+    log = silentLog,
+    signal,
+  } = options;
   const lines: string[] = [];
   const splitter = createLineSplitter({
     maxLineBytes,
@@ -43,28 +56,42 @@ export async function runStep(
       onLine?.(line);
     },
   });
-  const timeout = AbortSignal.timeout(timeoutMs);
-  const giveUp = signal ? AbortSignal.any([signal, timeout]) : timeout;
   if (signal?.aborted) throw new ReceiverError('CANCELLED', `${what} was cancelled`);
 
+  let silence: NodeJS.Timeout | undefined;
   const child = await spawnSession(command, {
     cwd,
     env: installerEnvironment(env),
     log,
-    onOutput: (chunk) => splitter.push(chunk),
+    onOutput(chunk) {
+      silence?.refresh();
+      splitter.push(chunk);
+    },
     ...(beforeStart && { beforeStart }),
   });
-  const stopListening = onAbort(giveUp, () => void child.stop({ graceMs }));
+  let overdue: string | undefined;
+  function limit(ms: number | undefined, message: string): NodeJS.Timeout | undefined {
+    if (ms === undefined) return undefined;
+    return setTimeout(() => {
+      overdue ??= message;
+      void child.stop({ graceMs });
+    }, ms);
+  }
+  const timer = limit(timeoutMs, `${what} took longer than ${(timeoutMs ?? 0) / 1000} s`);
+  silence = limit(silenceTimeoutMs, `${what} printed nothing for ${(silenceTimeoutMs ?? 0) / 1000} s`);
+  const stopListening = signal && onAbort(signal, () => void child.stop({ graceMs }));
   const { code, signal: killer } = await child.exited;
-  stopListening();
+  stopListening?.();
+  clearTimeout(timer);
+  clearTimeout(silence);
+  silence = undefined;
   await child.settled();
   splitter.end();
 
   if (signal?.aborted) throw new ReceiverError('CANCELLED', `${what} was cancelled`);
   const output = lines.join('');
-  const facts = { command, code, signal: killer, output, timedOut: timeout.aborted };
-  if (timeout.aborted)
-    throw new ReceiverError('PROVISION', `${what} took longer than ${timeoutMs / 1000} s`, facts);
+  const facts = { command, code, signal: killer, output, timedOut: overdue !== undefined };
+  if (overdue !== undefined) throw new ReceiverError('PROVISION', overdue, facts);
   if (code !== 0)
     throw new ReceiverError('PROVISION', `${what} failed (${killer ?? `exit code ${code}`})`, facts);
   return output;
@@ -82,6 +109,8 @@ function installerEnvironment(env: StepOptions['env']): Record<string, string> {
     ([name, value]) => value !== undefined && allowed.test(name) && !misdirecting.test(name),
   );
   return {
+    // An index that does not answer ends pip after about a minute.
+    ...{ PIP_TIMEOUT: '20', PIP_RETRIES: '2' },
     ...(Object.fromEntries(seen) as Record<string, string>),
     PIP_DISABLE_PIP_VERSION_CHECK: '1',
     PIP_NO_INPUT: '1',

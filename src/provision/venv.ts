@@ -11,7 +11,7 @@ import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 
 import { removeTree } from '../disk/remove.js';
-import { ReceiverError, isReceiverError } from '../errors.js';
+import { ReceiverError, isReceiverError, systemCode } from '../errors.js';
 import { acquireAt, type Lease, type LockTiming } from '../locks/lease.js';
 import { silentLog, type Log } from '../log.js';
 import { defaultLockStaleMs, lockTiming } from '../options/core.js';
@@ -30,7 +30,8 @@ import {
 
 /** As in Device Builder 1.26. */
 const makeTimeoutMs = 120_000;
-const installTimeoutMs = 900_000;
+/** A slow line may take an hour, and building a package without a wheel prints nothing for minutes. */
+const defaultSilenceMs = 300_000;
 const checkTimeoutMs = 60_000;
 /** A machine that stalls for too long loses its lock; the second attempt finds what another process installed. */
 const maxAttempts = 2;
@@ -47,6 +48,8 @@ export interface PlaceOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Gets pip's output, each line with its terminator. */
   readonly onLine?: (line: string) => void;
+  /** Longest time for which pip prints nothing. Default: 300,000. */
+  readonly silenceTimeoutMs?: number;
   /** Called before an installation starts. */
   readonly onInstall?: () => void;
   readonly log?: Log;
@@ -80,8 +83,22 @@ export async function provisionVenv(options: VenvOptions): Promise<string> {
     }
   } catch (error) {
     if (isReceiverError(error, 'CANCELLED') || isReceiverError(error, 'PROVISION')) throw error;
-    throw new ReceiverError('PROVISION', `${name} could not be installed`, {}, { cause: error });
+    throw new ReceiverError(
+      'PROVISION',
+      `${name} could not be installed: ${reasonOf(error)}`,
+      {},
+      { cause: error },
+    );
   }
+}
+
+/** Without host paths. */
+function reasonOf(error: unknown): string {
+  if (isReceiverError(error, 'SPAWN'))
+    return `${error.message}; is the volume of the installed releases mounted noexec?`;
+  if (isReceiverError(error)) return error.message;
+  const code = systemCode(error);
+  return code === undefined ? 'see the log of the build server' : `a file operation failed (${code})`;
 }
 
 function defaultCacheDir(): string {
@@ -141,7 +158,11 @@ async function install(place: VenvPlace, lease: Lease, options: Settled): Promis
   try {
     const pip = [join(directory, 'bin', 'python'), '-m', 'pip', 'install', '--progress-bar', 'off'] as const;
     await runStep([python, '-m', 'venv', directory], { ...shared, what: 'venv', timeoutMs: makeTimeoutMs });
-    await runStep([...pip, requirement], { ...shared, what: 'pip', timeoutMs: installTimeoutMs });
+    await runStep([...pip, requirement], {
+      ...shared,
+      what: 'pip',
+      silenceTimeoutMs: options.silenceTimeoutMs ?? defaultSilenceMs,
+    });
     await checkVenv(directory, shared);
     await stampUse(place);
     await lease.publish(() => markReady(place, directory));
@@ -156,7 +177,7 @@ async function install(place: VenvPlace, lease: Lease, options: Settled): Promis
 }
 
 type CheckOptions = Pick<VenvOptions, 'check' | 'expect'> &
-  Omit<Parameters<typeof runStep>[1], 'what' | 'timeoutMs' | 'cwd'>;
+  Omit<Parameters<typeof runStep>[1], 'what' | 'timeoutMs' | 'silenceTimeoutMs' | 'cwd'>;
 
 async function checkVenv(directory: string, { check, expect, ...options }: CheckOptions): Promise<void> {
   const [program, ...args] = check;

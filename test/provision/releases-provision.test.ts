@@ -1,5 +1,6 @@
 /** Covers src/esphome/step.ts, src/provision/python.ts and src/provision/venv.ts. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -133,6 +134,44 @@ test('A failed installation names the step, keeps its output, and leaves nothing
     failsWith('PROVISION', (error) => assert.match(error.message, /did not print 2026\.10\.0$/)),
   );
   assert.deepEqual(await readdir(cacheDir), ['locks']);
+});
+
+test('pip is stopped when it prints nothing for too long, however long it takes otherwise', async (t) => {
+  const directory = await tempDir(t);
+  const silent = await fakePython(directory, { pip: 'sleep 1000' });
+  const options = { version, cacheDir: await tempDir(t), silenceTimeoutMs: 2_000 };
+  await assert.rejects(
+    provisionEsphome({ ...options, python: silent.path }),
+    failsWith('PROVISION', (error) => assert.equal(error.message, 'pip printed nothing for 2 s')),
+  );
+  const slow = await fakePython(directory, {
+    name: 'python3.12',
+    pip: 'for n in 1 2 3 4 5 6; do echo $n; sleep 0.5; done',
+  });
+  assert.equal((await provisionEsphome({ ...options, python: slow.path })).length, 1);
+});
+
+test('A volume that is mounted noexec is named as the reason', async (t) => {
+  const cacheDir = await tempDir(t);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m,noexec', 'tmpfs', cacheDir], { stdio: 'ignore' });
+  } catch {
+    return t.skip('this account cannot mount');
+  }
+  try {
+    const python = await fakePython(await tempDir(t));
+    await assert.rejects(
+      provisionEsphome({ version, cacheDir, python: python.path }),
+      failsWith('PROVISION', ({ message }) => {
+        assert.match(
+          message,
+          /could not be installed: the program "\w+" cannot be run; is the volume .* noexec\?$/,
+        );
+      }),
+    );
+  } finally {
+    execFileSync('umount', [cacheDir]);
+  }
 });
 
 test('pip sees the settings for the package index and none of the host’s credentials', async (t) => {
