@@ -40,6 +40,8 @@ const fixed: Environment = {
   PYTHONNOUSERSITE: '1',
   PYTHONUNBUFFERED: '1',
   PYTHONUTF8: '1',
+  // A private repository without credentials is an error, not a question that nobody answers.
+  GIT_TERMINAL_PROMPT: '0',
   // Without it a compile dies where the configuration's directory is read-only.
   ESPHOME_NOGITIGNORE: '1',
 };
@@ -50,6 +52,8 @@ export interface EnvironmentOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Names of further variables that remote builds can see. Default: none. */
   readonly passEnvironment?: readonly string[];
+  /** Absolute. A Git configuration file that remote builds use instead of the account's. Default: none. */
+  readonly gitConfig?: string | undefined;
   /**
    * Limit for a remote build's concurrent compilers, at least 1; null for the build tool's own. Applies to native
    * ESP-IDF builds, the only ones that ESPHome can limit without side effects. The host's own limit takes precedence.
@@ -62,7 +66,7 @@ export interface EnvironmentOptions {
  * It throws `TRAVERSAL` for an invalid configuration and `OPTIONS` for an inherited value with a NUL or a line end.
  */
 export function createEnvironment(options: EnvironmentOptions): (configuration: string) => Environment {
-  const { paths, environment: hostEnvironment, compilers = null } = options;
+  const { paths, environment: hostEnvironment, gitConfig, compilers = null } = options;
   const pass = new Set(options.passEnvironment);
   const names = new Set<string>([...inherited, ...pass]);
 
@@ -75,6 +79,8 @@ export function createEnvironment(options: EnvironmentOptions): (configuration: 
       if (holdsCredentials(name, value) && !pass.has(name)) continue;
       environment.set(name, checked(name, value));
     }
+    if (gitConfig !== undefined)
+      environment.set('GIT_CONFIG_GLOBAL', checked('GIT_CONFIG_GLOBAL', gitConfig));
     if (compilers !== null) environment.set('IDF_PY_BUILD_JOBS', String(compilers));
     for (const name of compilerLimits) {
       const value = hostEnvironment[name] ?? '';

@@ -36,6 +36,12 @@ export interface CoreOptions {
   /** Names of further variables of `environment` that remote builds get. Default: none. */
   readonly passEnvironment?: readonly string[] | undefined;
   /**
+   * Git configuration file for remote builds that fetch from private repositories. With `insteadOf`,
+   * credential helpers or `core.sshCommand`. Every peer's build can read it and what it names. Without it
+   * builds see no configuration of this account. Default: none.
+   */
+  readonly gitConfig?: string | undefined;
+  /**
    * Name of this machine as clients show it. At most 128 characters. Default: the first label of the host
    * name.
    */

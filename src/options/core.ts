@@ -103,6 +103,13 @@ export const coreOptions = {
       expected: 'an array of names of environment variables',
     },
   ),
+  gitConfig: option(path().optional(), {
+    summary: 'Git configuration file for remote builds that fetch from private repositories.',
+    details:
+      "With `insteadOf`, credential helpers or `core.sshCommand`. Every peer's build can read it and what it names. Without it builds see no configuration of this account.",
+    defaultText: 'none',
+    ...isPath,
+  }),
   friendlyName: option(z.string().max(maxNameLength).default(machineName), {
     summary: 'Name of this machine as clients show it.',
     defaultText: 'the first label of the host name',

@@ -80,6 +80,23 @@ test('a variable that the operator names is passed on, even a proxy with credent
   assert.equal(compose(remote)['https_proxy'], 'http://user:secret@proxy:3128');
 });
 
+test("builds use the operator's Git configuration for them, never the account's, and Git asks no questions", () => {
+  const environment = {
+    ...hostEnvironment,
+    GIT_CONFIG_GLOBAL: '/root/.gitconfig',
+    GIT_SSH_COMMAND: 'ssh -i /root/key',
+  };
+  const git = (gitConfig?: string): string[] =>
+    Object.entries(createEnvironment({ paths, environment, gitConfig })(remote))
+      .filter(([name]) => name.startsWith('GIT_') && name !== 'GIT_SSL_CAINFO')
+      .map(([name, value]) => `${name}=${value}`);
+  assert.deepEqual(git(), ['GIT_TERMINAL_PROMPT=0']);
+  assert.deepEqual(git('/etc/receiver/gitconfig'), [
+    'GIT_CONFIG_GLOBAL=/etc/receiver/gitconfig',
+    'GIT_TERMINAL_PROMPT=0',
+  ]);
+});
+
 test("an operator's own limit of compilers wins over ours, and one that would break every build is left out", () => {
   const limits = (host: Record<string, string>, compilers: number | null): string[] =>
     Object.entries(createEnvironment({ paths, environment: host, compilers })(remote))
