@@ -2,13 +2,14 @@
  * Creates the parts of a receiver, connects them and ends them. It knows neither Koa nor a socket library: a mount provides
  * the connections and shows the events.
  */
-import { mkdir } from 'node:fs/promises';
+import { access, constants, mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
 import { systemClock as clock } from './async/clock.js';
 import { createDisposer, type Disposer } from './async/disposer.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { isInside } from './disk/contained.js';
+import { quote, ReceiverError, systemCode } from './errors.js';
 import { createEnvironment } from './esphome/environment.js';
 import { openEsphome } from './jobs/choose-esphome.js';
 import type { JobService } from './jobs/job-service.js';
@@ -59,6 +60,7 @@ async function assemble(
   closing: AbortController,
 ): Promise<ReceiverCore> {
   const { log, stateDir } = options;
+  await checkMachine(options);
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
@@ -172,6 +174,18 @@ async function assemble(
       if (isFirst) log.info({}, 'receiver closed');
     },
   } satisfies ReceiverCore);
+}
+
+/** Throws OPTIONS for a Git configuration that builds could not read: Git ignores a missing one without a word. */
+async function checkMachine({ gitConfig, environment, log }: ResolvedOptions): Promise<void> {
+  if (gitConfig !== undefined)
+    await access(gitConfig, constants.R_OK).catch((error: unknown) => {
+      const message = `invalid gitConfig: expected a readable file, got ${quote(gitConfig)} (${systemCode(error)})`;
+      throw new ReceiverError('OPTIONS', message, { gitConfig }, { cause: error });
+    });
+  const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+  if (!environment['TZ'] && /^(?:Etc\/)?UTC$/.test(timeZone))
+    log.warn({ timeZone }, 'time zone not set: firmware without timezone: will use UTC');
 }
 
 function pathsOf(options: ResolvedOptions): Paths {

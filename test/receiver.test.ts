@@ -16,8 +16,10 @@ import { createOwners } from '../src/retention/peer-data.js';
 import { standInEsphome } from '../src/testing/index.js';
 import { keyOf, mine, other, plant } from './retention/place.js';
 import { defaultTiming as timing } from './support/options.js';
+import { recordingLog } from './support/recording-log.js';
 import { tempDir, type Cleanups } from './support/temp-dir.js';
 import { waitFor } from './support/wait-for.js';
+import { startReceiver } from './support/whole.js';
 
 const key = keyOf(mine, 'kitchen');
 const configuration = `.esphome/.remote_builds/${mine}/kitchen/config/kitchen.yaml`;
@@ -110,4 +112,23 @@ test('A start removes what another key has left under the id of a peer, before i
   const receiver = await openReceiver(options);
   t.after(() => receiver.close());
   await assert.rejects(namesIn(receiver), { code: 'ENOENT' });
+});
+
+test('A Git configuration that builds could not read is refused by name', async (t) => {
+  const gitConfig = join(await tempDir(t), 'missing');
+  await assert.rejects(startReceiver(t, { gitConfig }), {
+    code: 'OPTIONS',
+    message: `invalid gitConfig: expected a readable file, got "${gitConfig}" (ENOENT)`,
+  });
+});
+
+test('A start in a time zone of UTC that nobody chose warns, and one that was chosen does not', async (t) => {
+  const warnings = async (environment: Record<string, string>): Promise<string[]> => {
+    const recorded = recordingLog();
+    await startReceiver(t, { log: recorded, environment: { PATH: '/usr/bin:/bin', ...environment } });
+    return recorded.entries.filter((entry) => entry.startsWith('warn: time zone'));
+  };
+  const isUtc = /^(?:Etc\/)?UTC$/.test(new Intl.DateTimeFormat().resolvedOptions().timeZone);
+  assert.equal((await warnings({})).length, isUtc ? 1 : 0);
+  assert.equal((await warnings({ TZ: 'UTC' })).length, 0);
 });
