@@ -8,7 +8,10 @@ import { dirname, join } from 'node:path';
 import { before, test, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 
+import { runCompile } from '../../src/compile/compile.js';
+import { judge } from '../../src/compile/verdict.js';
 import { createEnvironment } from '../../src/esphome/environment.js';
+import { silentLog } from '../../src/log.js';
 import { createPaths, dashboardId, deviceFromFile } from '../../src/paths/index.js';
 import { exampleId } from '../support/hostile.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -140,4 +143,42 @@ test("a private repository is fetched with the operator's Git configuration for 
   assert.deepEqual(requests, []);
   assert.match(await config(gitConfig), /^hello:/m);
   assert.ok(requests.length > 1);
+});
+
+const platforms = {
+  rp2: 'rp2: {board: rpipicow}',
+  rtl87xx: 'rtl87xx: {board: wr3}',
+  nrf52: 'nrf52: {board: adafruit_feather_nrf52840, bootloader: adafruit_nrf52_sd140_v6}',
+};
+
+test('tools that cannot be downloaded are not the fault of the configuration, on any platform', async (t) => {
+  const offline = ['unshare', '--map-root-user', '--net'] as const;
+  try {
+    execFileSync(offline[0], [...offline.slice(1), 'true'], { stdio: 'ignore' });
+  } catch {
+    return t.skip('this account cannot make a network of its own');
+  }
+  const base = await tempDir(t);
+  const paths = createPaths({ configDir: join(base, 'config') });
+  const compose = createEnvironment({ paths, environment: { PATH: process.env['PATH'] } });
+  const { signal } = new AbortController();
+  const reasons = Object.entries(platforms).map(async ([platform, block]) => {
+    const key = { dashboardId: dashboardId(exampleId), device: deviceFromFile(`${platform}.yaml`) };
+    const configuration = paths.formatConfiguration(key, `${platform}.yaml`);
+    const yaml = paths.resolveConfigPath(configuration);
+    await mkdir(dirname(yaml), { recursive: true });
+    await writeFile(yaml, `esphome: {name: ${platform}}\n${block}\n`);
+    const cwd = paths.resolveDataDir(configuration);
+    await mkdir(cwd, { recursive: true });
+    let output = '';
+    const result = await runCompile({
+      ...{ command: [...offline, esphome, '--dashboard', 'compile', yaml], cwd, env: compose(configuration) },
+      ...{ signal, leaseSignal: signal, timeoutMs: 500_000, log: silentLog },
+      onLine: (line) => (output += line),
+    });
+    const failure = judge(result, { timeoutMs: 500_000 });
+    assert.equal(failure?.reason, 'provision', output.slice(-2_000));
+    assert.equal(result.marks.brokenTools, false);
+  });
+  await Promise.all(reasons);
 });
