@@ -5,6 +5,7 @@ import { provisionEsphome } from '../../src/provision/releases.js';
 import { probeVersion } from '../../src/esphome/version.js';
 
 const version = '2026.10.0';
+const shownLines = 20;
 /** Older releases need a registry to compile a `host:` configuration. */
 const env = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' };
 
@@ -17,13 +18,22 @@ export async function anEsphome(option: string | undefined): Promise<EsphomeComm
   }
   const wish = option ?? process.env['ESPHOME_COMMAND'];
   if (wish) throw new ReceiverError('PROVISION', `${quote(wish)} is not a program`);
-  console.log(
-    `   none found; using ESPHome ${version} from the cache, or installing it from PyPI (1 to 2 minutes)`,
-  );
-  const command = await provisionEsphome({
-    version,
-    onLine: (line) => void process.stdout.write(`   ${line}`),
-  });
-  console.log(`   ${command.join(' ')}`);
+  const command = await install();
+  console.log(`   ${command.join(' ')} (${version})`);
   return command;
+}
+
+/** From the cache, or from PyPI. What pip prints is shown only when it fails. */
+async function install(): Promise<EsphomeCommand> {
+  const lines: string[] = [];
+  try {
+    return await provisionEsphome({
+      version,
+      onInstall: () => console.log(`   none found; installing ESPHome ${version} from PyPI (1 to 2 minutes)`),
+      onLine: (line) => void lines.push(line),
+    });
+  } catch (error) {
+    console.error(lines.slice(-shownLines).join(''));
+    throw error;
+  }
 }

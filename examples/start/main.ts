@@ -2,14 +2,14 @@
  * The demo of `npm start`, on this machine alone: a Koa dashboard with the receiver mounted, a small client that pairs
  * with it, one real compile, and a run of the compiled program.
  *
- *     npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052]
+ *     npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052] [--directory DIR]
  *
- * Everything stays below `.work/start`. The next start reuses the compiler and its build caches.
+ * Everything stays below DIR, by default `.work/start`. The next start reuses the compiler and its build caches.
  */
 import { once } from 'node:events';
 import { cp, mkdir, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -32,25 +32,52 @@ import { say, showBuild } from './screen.js';
 const host = '127.0.0.1';
 const file = 'kitchen.yaml';
 const config = fileURLToPath(new URL(`../configs/${file}`, import.meta.url));
-const work = fileURLToPath(new URL('../../.work/start', import.meta.url));
-const here = {
-  receiver: join(work, 'receiver'),
-  offloader: join(work, 'offloader'),
-  firmware: join(work, 'firmware'),
-};
+const usage = 'npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052] [--directory DIR]';
 
-const { values } = parseArgs({
-  options: {
-    once: { type: 'boolean', default: false },
-    esphome: { type: 'string' },
-    port: { type: 'string', default: '6055' },
-    'dashboard-port': { type: 'string', default: '6052' },
-  },
-});
+const options = {
+  once: { type: 'boolean', default: false },
+  esphome: { type: 'string' },
+  port: { type: 'string', default: '6055' },
+  'dashboard-port': { type: 'string', default: '6052' },
+  directory: { type: 'string', default: fileURLToPath(new URL('../../.work/start', import.meta.url)) },
+} as const;
 
-async function main(): Promise<void> {
+type Flags = ReturnType<typeof readFlags>;
+
+function readFlags() {
+  const { values } = parseArgs({ options });
+  const work = resolve(values.directory);
+  return {
+    ...values,
+    // With `--once`, any free port will do.
+    port: values.once ? 0 : portOf('port', values.port),
+    dashboardPort: values.once ? 0 : portOf('dashboard-port', values['dashboard-port']),
+    here: {
+      receiver: join(work, 'receiver'),
+      offloader: join(work, 'offloader'),
+      firmware: join(work, 'firmware'),
+    },
+  };
+}
+
+function portOf(flag: string, text: string): number {
+  const port = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (port <= 65_535) return port;
+  const message = `invalid --${flag}: expected an integer from 0 to 65535, got ${JSON.stringify(text)}`;
+  throw new ReceiverError('OPTIONS', message);
+}
+
+/** Names the flag in the error for a port that cannot be bound. */
+async function bound<T>(flag: string, listening: Promise<T>): Promise<T> {
+  return listening.catch((cause: Error) => {
+    throw new ReceiverError('STATE', `${cause.message}; --${flag} chooses another port`, {}, { cause });
+  });
+}
+
+async function main(flags: Flags): Promise<void> {
+  const { here } = flags;
   say('1', 'Looking for ESPHome');
-  const esphome = await anEsphome(values.esphome);
+  const esphome = await anEsphome(flags.esphome);
 
   say('2', 'Starting a dashboard with the receiver mounted');
   await mkdir(here.receiver, { recursive: true });
@@ -61,21 +88,19 @@ async function main(): Promise<void> {
   });
   const app = new Koa();
   receiver.mount(app);
-  const dashboard = app.listen(wanted(values['dashboard-port']), host);
+  const dashboard = app.listen(flags.dashboardPort, host);
   try {
-    await once(dashboard, 'listening').catch((cause: Error) => {
-      throw new ReceiverError('STATE', `the dashboard's port cannot be bound: ${cause.message}`);
-    });
-    const port = await receiver.listen(wanted(values.port), host);
+    await bound('dashboard-port', once(dashboard, 'listening'));
+    const port = await bound('port', receiver.listen(flags.port, host));
     console.log(`   peer link on ${host}:${port}, admin routes on http://${urlOf(dashboard.address())}`);
-    const offloader = await pair(receiver, port);
+    const offloader = await pair(receiver, port, here.offloader);
     const session = await offloader.openSession({ pin: receiver.pin });
     try {
-      await buildAndRun(session);
+      await buildAndRun(session, here.firmware);
     } finally {
       await session.close();
     }
-    if (values.once) return;
+    if (flags.once) return;
     explain(receiver, port);
     await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
   } finally {
@@ -86,9 +111,9 @@ async function main(): Promise<void> {
 }
 
 /** What a user does in two browsers: compare the fingerprint, request pairing, approve. */
-async function pair(receiver: Receiver, port: number): Promise<Offloader> {
+async function pair(receiver: Receiver, port: number, directory: string): Promise<Offloader> {
   say('3', 'Pairing a small client with it');
-  const identity = await loadOffloaderIdentity(here.offloader);
+  const identity = await loadOffloaderIdentity(directory);
   const connect = () => dial({ host, port });
   const offloader = createOffloader({ identity, connect, label: 'demo client', friendlyName: 'demo client' });
   const { pin } = await offloader.preview();
@@ -107,11 +132,11 @@ async function pair(receiver: Receiver, port: number): Promise<Offloader> {
   return offloader;
 }
 
-async function buildAndRun(session: OffloaderSession): Promise<void> {
+async function buildAndRun(session: OffloaderSession, directory: string): Promise<void> {
   say('4', `Sending ${file} and compiling it there`);
-  await rm(here.firmware, { recursive: true, force: true });
-  await cp(config, join(here.firmware, 'config', file));
-  const { bytes } = await makeBundle({ configDir: join(here.firmware, 'config'), file });
+  await rm(directory, { recursive: true, force: true });
+  await cp(config, join(directory, 'config', file));
+  const { bytes } = await makeBundle({ configDir: join(directory, 'config'), file });
   const screen = showBuild();
   const result = await session.build({ file, bundle: bytes, onOutput: screen.line });
   screen.end();
@@ -119,9 +144,9 @@ async function buildAndRun(session: OffloaderSession): Promise<void> {
     throw new Error(`the build ended as ${result.status}: ${result.errorMessage}`);
 
   say('5', 'Downloading the firmware');
-  const archive = join(here.firmware, 'artifacts.tar.gz');
+  const archive = join(directory, 'artifacts.tar.gz');
   await session.saveArtifacts(result.jobId, archive);
-  const { firmwarePath, members } = await unpackArtifacts(archive, join(here.firmware, 'artifacts'));
+  const { firmwarePath, members } = await unpackArtifacts(archive, join(directory, 'artifacts'));
   console.log(`   ${members.join(', ')}`);
 
   say('6', 'Running the program for two seconds');
@@ -147,19 +172,15 @@ and send the request. This demo approves it as soon as it arrives. Press Ctrl-C 
   });
 }
 
-/** With `--once`, any free port will do. */
-function wanted(port: string): number {
-  return values.once ? 0 : Number(port);
-}
-
 function urlOf(address: AddressInfo | string | null): string {
   return typeof address === 'object' && address ? `${host}:${address.port}/esphome-receiver/state` : host;
 }
 
 try {
-  await main();
+  await main(readFlags());
 } catch (error) {
-  if (!isReceiverError(error)) throw error;
-  console.error(`\n${error.message}`);
-  process.exitCode = 1;
+  const isMisused = String((error as { code?: unknown }).code).startsWith('ERR_PARSE_ARGS_');
+  if (!isReceiverError(error) && !isMisused) throw error;
+  console.error(`\n${(error as Error).message}${isMisused ? `\nUsage: ${usage}` : ''}`);
+  process.exitCode = isMisused ? 2 : 1;
 }

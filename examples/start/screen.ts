@@ -27,11 +27,7 @@ export function showBuild(): BuildScreen {
     line(text) {
       progress = readProgress(progress, text);
       clearBar();
-      stdout.write(
-        `   ${plainText(text)
-          .trimEnd()
-          .slice(0, (stdout.columns ?? 120) - 4)}\n`,
-      );
+      stdout.write(`   ${plainText(text).trimEnd()}\n`);
       if (!stdout.isTTY) return;
       const percent = progress.percent ?? 0;
       const full = Math.round((percent / 100) * width);

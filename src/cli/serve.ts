@@ -89,12 +89,8 @@ async function machineFacts(
 /** The last thing that the program printed, or why it could not be started. */
 function lastLine(error: unknown): string {
   const { stderr, error: reason } = isReceiverError(error) ? error.facts : {};
-  return quote(
-    String(stderr || reason || 'no output')
-      .trim()
-      .split('\n')
-      .at(-1) ?? '',
-  );
+  const text = [stderr, reason].find((each) => typeof each === 'string' && each.trim() !== '');
+  return quote(typeof text === 'string' ? (text.trim().split('\n').at(-1) ?? '') : 'no output');
 }
 
 async function signalled(): Promise<number> {
