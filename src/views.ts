@@ -85,7 +85,7 @@ export type ReceiverEvent =
     };
 
 export function jobView(record: JobRecord): JobView {
-  const { bundle, interrupted, attempt, requeued, resultKey, ...rest } = record;
+  const { bundle, interrupted, attempt, requeued, resultKey, platform, ...rest } = record;
   // Does not compile while a field of the record is neither removed above nor among the facts to show.
   const facts: { [Key in keyof typeof rest]: Key extends keyof JobFacts ? JobFacts[Key] : never } = rest;
   return { ...facts, waitingText: facts.waiting && waitingText(facts.waiting) };

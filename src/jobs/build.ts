@@ -89,7 +89,17 @@ export async function build(
     const { signal, output } = job;
     const limits = { timeoutMs: deps.compileTimeoutMs, silenceTimeoutMs: deps.silenceTimeoutMs };
     const onWaiting = (waiting: WaitReason | null): void => job.recordFacts({ waiting });
-    const user = { id, configuration, version: compiler.version, lease, signal, output, onWaiting };
+    const onPlatform = (platform: string): void => job.recordFacts({ platform });
+    const user = {
+      id,
+      configuration,
+      version: compiler.version,
+      lease,
+      signal,
+      output,
+      onWaiting,
+      onPlatform,
+    };
     const result = await deps.tools.compile(user, async (guard) => {
       trusted = false;
       const ended = await deps.compile({

@@ -230,7 +230,7 @@ function firstRecord(request: JobRequest, now: number, registry: JobRegistry): J
     ...request,
     ...{ id: randomUUID(), configuration, state: 'receiving', interrupted: false },
     ...{ failureReason: null, errorMessage: '', esphomeVersion: null, attempt: 1, artifacts: null },
-    ...{ cached: false, resultKey: null, bundle: null, requeued: false, waiting: null },
+    ...{ cached: false, resultKey: null, platform: null, bundle: null, requeued: false, waiting: null },
     ...{ createdAt, startedAt: null, finishedAt: null, fetchedAt: null },
     progress: startOfProgress(Math.max(0, ...counts)),
   };

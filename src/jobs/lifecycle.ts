@@ -233,6 +233,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
           .findLast(({ record }) => record.state === 'completed' && record.resultKey === key)?.record,
       recordFacts(facts) {
         job.record = { ...job.record, ...facts };
+        if (facts.platform) job.record = registry.withExpected(job.record);
         if (facts.waiting !== undefined) listeners.emit({ type: 'waiting', job: job.record });
       },
     };

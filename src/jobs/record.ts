@@ -95,6 +95,8 @@ export interface JobRecord extends JobFacts {
   readonly requeued: boolean;
   /** For a compile whose result can be reused: a hash of all its inputs. Null otherwise. */
   readonly resultKey: string | null;
+  /** The platform that is built for; null until the build starts, and if the configuration does not name it. */
+  readonly platform: string | null;
 }
 
 /** A job as those see it who work on it. */
@@ -102,7 +104,7 @@ export interface QueuedJob {
   readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
   readonly signal: AbortSignal;
   output(line: string): void;
-  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting'>>): void;
+  recordFacts(facts: Partial<Pick<JobRecord, 'esphomeVersion' | 'attempt' | 'waiting' | 'platform'>>): void;
 }
 
 export type Outcome =
@@ -205,6 +207,7 @@ const schema = z.object({
     .nullable(),
   cached: z.boolean().default(false),
   resultKey: z.string().nullable().default(null),
+  platform: z.string().nullable().default(null),
   bundle: z
     .object({
       ...{ bytes: count, members: count, contentSha256: z.string(), esphomeVersion: z.string().nullable() },

@@ -112,6 +112,14 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
     /** In milliseconds since 1970; 0 without a job. */
     newestCreatedAt: (): number => newestCreatedAt,
     get: (id: string): Job | undefined => jobs.get(id),
+    /** A device's first build expects as many files as the largest of its platform, of any dashboard. */
+    withExpected(record: JobRecord): JobRecord {
+      if (record.progress.expected > 0) return record;
+      const counts = all()
+        .filter((job) => job.record.platform === record.platform && job.record.state === 'completed')
+        .map((job) => (job.record.progress.total === 0 ? job.record.progress.compiled : 0));
+      return { ...record, progress: { ...record.progress, expected: Math.max(0, ...counts) } };
+    },
     /** See {@link JobService.find}. */
     newest: (dashboardId: DashboardId, peerJobId: string): Job | undefined =>
       of(dashboardId).findLast(({ record }) => record.peerJobId === peerJobId && !record.interrupted),

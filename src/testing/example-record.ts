@@ -19,7 +19,7 @@ export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
     ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
     ...{ createdAt: 1, startedAt: null, finishedAt: null, fetchedAt: null, esphomeVersion: null },
     ...{ progress: startOfProgress(), attempt: 1, artifacts: null, cached: false },
-    ...{ resultKey: null, bundle: null, requeued: false, waiting: null },
+    ...{ resultKey: null, platform: null, bundle: null, requeued: false, waiting: null },
     ...facts,
   };
 }

@@ -39,6 +39,8 @@ export interface ToolBuild {
   output(line: string): void;
   /** Called when the build starts to wait, and with null when it continues. */
   onWaiting(waiting: ToolWait | null): void;
+  /** Called with the platform if the configuration names one. */
+  onPlatform(platform: string): void;
 }
 
 export type Guard = Pick<Lease, 'signal' | 'recordBuild'>;

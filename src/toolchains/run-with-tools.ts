@@ -52,6 +52,7 @@ export function createTools(deps: ToolsDeps) {
      */
     async compile(build: ToolBuild, run: Run): Promise<CompileResult> {
       const key = await keyOf(build, deps);
+      if (key.platform !== unknown) build.onPlatform(key.platform);
       if (usesNoTools(key)) return withoutGate(build, key, run, deps);
       const name = nameOf(key);
       let gate = await enter(build, key, deps);

@@ -436,6 +436,28 @@ test('PlatformIO progress is relative to the largest earlier build of the same d
   assert.deepEqual([again.progress.expected, again.progress.percent], [4, 99]);
 });
 
+test("The first build of a device is measured against the largest of its platform, also another dashboard's", async (t) => {
+  const world = await createWorld({
+    jobsDir: await tempDir(t),
+    run: {
+      async compile({ onLine }) {
+        for (let n = 0; n < 4; n += 1) onLine('Compiling .pioenvs/k/a.o\n');
+        return cleanResult;
+      },
+      tools: {
+        compile({ lease, configuration, onPlatform }, run) {
+          onPlatform(configuration.includes('bath') ? 'rp2' : 'esp8266');
+          return run(lease);
+        },
+      },
+    },
+  });
+  assert.equal((await submitted(world).ended).progress.percent, null);
+  assert.equal((await submitted(world, { name: 'bath.yaml' }).ended).progress.expected, 0);
+  const other = await submitted(world, { name: 'hall.yaml' }).ended;
+  assert.deepEqual([other.progress.expected, other.progress.percent], [4, 99]);
+});
+
 test('No peer can queue too many jobs, or displace the results of others', async (t) => {
   const world = await heldAt(t, 'compile', { deps: { maxJobsPerPeer: 3, maxResultsPerPeer: 2 } });
   const kept = submitted(world, { dashboardId: dashboardId('another_peer') });

@@ -88,5 +88,10 @@ const keyOf = (platform: string): ToolchainKey => ({
 function buildOf(id: string): ToolBuild {
   const { signal } = new AbortController();
   const lease = { signal, recordBuild: async () => {} };
-  return { ...{ id, configuration: '', version: '1', lease, signal }, output() {}, onWaiting() {} };
+  return {
+    ...{ id, configuration: '', version: '1', lease, signal },
+    output() {},
+    onWaiting() {},
+    onPlatform() {},
+  };
 }

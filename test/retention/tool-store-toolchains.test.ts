@@ -293,13 +293,16 @@ test('A build for the host platform enters no gate, and uses the caches but no t
   const lease = { signal, recordBuild: async () => {} };
   const build = { id: 'a', configuration, version: '2026.10.0', lease, signal };
   here.clock.advance(40 * dayMs);
-  await createTools(here.tools).compile({ ...build, output() {}, onWaiting() {} }, async (guard) => {
-    await guard.recordBuild(null);
-    const uses = (await here.shelf.list()).map((entry) => [namesOf([entry])[0], entry.isInUse]);
-    assert.deepEqual(Object.fromEntries(uses), { ccache: true, platformio: false });
-    await assert.rejects(here.shelf.remove(await entryOf(here, 'ccache')), { code: 'LOCK_TIMEOUT' });
-    return { cancelled: true, marks: {} } as CompileResult;
-  });
+  await createTools(here.tools).compile(
+    { ...build, output() {}, onWaiting() {}, onPlatform() {} },
+    async (guard) => {
+      await guard.recordBuild(null);
+      const uses = (await here.shelf.list()).map((entry) => [namesOf([entry])[0], entry.isInUse]);
+      assert.deepEqual(Object.fromEntries(uses), { ccache: true, platformio: false });
+      await assert.rejects(here.shelf.remove(await entryOf(here, 'ccache')), { code: 'LOCK_TIMEOUT' });
+      return { cancelled: true, marks: {} } as CompileResult;
+    },
+  );
   assert.equal((await entryOf(here, 'ccache')).usedAt, here.clock.wall());
   assert.deepEqual(namesOf((await evict(here.shelf, order(here))).removed), ['platformio']);
 });

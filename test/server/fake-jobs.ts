@@ -77,6 +77,7 @@ export function fakeJobs(): FakeJobs {
         failureReason: null,
         errorMessage: '',
         interrupted: false,
+        platform: null,
         createdAt: records.size,
         startedAt: null,
         finishedAt: null,

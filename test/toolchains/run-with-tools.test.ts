@@ -192,7 +192,7 @@ test('A gate that is lost ends the build as a lost lock, whichever way it is tol
   const lease = { signal: new AbortController().signal, recordBuild: async () => {} };
   const build: ToolBuild = {
     ...{ id: 'a', configuration: (await here.build(esp32(''))).configuration, version: '1', lease },
-    ...{ signal: new AbortController().signal, output() {}, onWaiting() {} },
+    ...{ signal: new AbortController().signal, output() {}, onWaiting() {}, onPlatform() {} },
   };
   const gate: ToolchainGate = {
     ...{ stamp: null, signal: AbortSignal.abort(new Error('gone')) },
