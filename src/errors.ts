@@ -96,6 +96,22 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/**
+ * Turns a system error into `STORAGE`, because its message contains a host path; any other error is returned unchanged.
+ * `what` says what failed, such as "a lock cannot be used".
+ */
+export function storageError(what: string, error: unknown, facts: Facts = {}): unknown {
+  if (isReceiverError(error)) return error;
+  const code = systemCode(error) ?? 'unknown error';
+  return new ReceiverError('STORAGE', `${what} (${code})`, facts, { cause: error });
+}
+
+/** Whether a full volume, in bytes, files or quota, is behind the error. */
+export function isDiskFull(error: unknown): boolean {
+  if (['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '')) return true;
+  return error instanceof Error && error.cause !== undefined && isDiskFull(error.cause);
+}
+
 /** The `code` of a system error such as ENOENT, or undefined. */
 export function systemCode(error: unknown): string | undefined {
   const code = typeof error === 'object' && error !== null ? (error as { code?: unknown }).code : undefined;

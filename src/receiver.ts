@@ -2,25 +2,35 @@
  * Creates the parts of a receiver, connects them and ends them. It knows neither Koa nor a socket library: a mount provides
  * the connections and shows the events.
  */
-import { access, constants, mkdir } from 'node:fs/promises';
+import { access, constants, readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
 import { systemClock as clock } from './async/clock.js';
 import { createDisposer, type Disposer } from './async/disposer.js';
 import { openThreadedIntake } from './bundles/threaded-intake.js';
+import { makeDirectory } from './disk/atomic-write.js';
 import { isInside } from './disk/contained.js';
+import { createReserve, type Reserve } from './disk/reserve.js';
 import { quote, ReceiverError, systemCode } from './errors.js';
 import { createEnvironment } from './esphome/environment.js';
 import { openEsphome } from './jobs/choose-esphome.js';
+import { devicesOnDisk } from './jobs/devices-on-disk.js';
 import type { JobService } from './jobs/job-service.js';
 import { openJobService } from './jobs/open-job-service.js';
 import type { LeaseRequest } from './jobs/runner.js';
 import { type Lease, acquireLease } from './locks/lease.js';
 import { lockTiming, type ResolvedOptions } from './options/core.js';
-import { createPaths, explicitDataDir, type DashboardId, type Paths, type RemoteKey } from './paths/index.js';
-import { loadIdentity, type Identity } from './peers/identity.js';
+import {
+  createPaths,
+  explicitDataDir,
+  type DashboardId,
+  type Layout,
+  type Paths,
+  type RemoteKey,
+} from './paths/index.js';
+import { keepIdentity, loadIdentity, type Identity } from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
-import { openPeerTable, type PeerTable } from './peers/peers.js';
+import { hasPeers, openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
 import { compilersPerBuild, machineOf } from './process/machine.js';
 import { type ReceiverCore, eventsOf, jobsOf, pairingOf, peersOf, whileOpen } from './receiver-api.js';
@@ -29,6 +39,7 @@ import { createKeyChangeGuard, forgetJobs, type Owners } from './retention/peer-
 import { openRetentionService } from './retention/service.js';
 import { createToolStore } from './retention/tool-store.js';
 import { startConnectBack } from './server/connect-back-schedule.js';
+import type { Log } from './log.js';
 import { createPathStripper, withRealPaths } from './server/outbox.js';
 import { createPeerServer } from './server/peer-server.js';
 import { createSessions, type Sessions } from './server/sessions.js';
@@ -39,11 +50,17 @@ const leaseDeadlineMs = 30_000;
 
 /** Creates a receiver that is ready for connections. Throws `STATE` and system errors, with no part left running. */
 export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCore> {
+  const { layout } = pathsOf(options);
+  const reserve = createReserve([layout.receiverDir, options.stateDir], options.log);
+  return reserve.spend(() => tryToOpen(options, reserve));
+}
+
+async function tryToOpen(options: ResolvedOptions, reserve: Reserve): Promise<ReceiverCore> {
   const ends = createDisposer();
   /** Aborted before the ends run, which ends all waits for a device's lease. */
   const closing = new AbortController();
   try {
-    return await assemble(options, ends, closing);
+    return await assemble(options, reserve, ends, closing);
   } catch (error) {
     closing.abort();
     await ends.dispose().catch((err: unknown) => {
@@ -56,6 +73,7 @@ export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCo
 /** Each part registers its end as soon as it has started; the ends run in reverse order. */
 async function assemble(
   options: ResolvedOptions,
+  reserve: Reserve,
   ends: Disposer,
   closing: AbortController,
 ): Promise<ReceiverCore> {
@@ -68,7 +86,7 @@ async function assemble(
   const acquire = (request: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...request, locksDir: layout.locksDir, timing, log });
 
-  const { identity, table } = await openTrust(options, ends);
+  const { identity, table } = await openTrust(options, layout, reserve, ends);
   const sessions = createSessions(clock, log);
   const esphome = openEsphome(options, { layout, timing, clock, ends });
   const compilers = compilersPerBuild(options.slots, machineOf());
@@ -81,7 +99,7 @@ async function assemble(
   ends.add(() => jobs.close());
   const retentionService = await openRetentionService({
     ...options,
-    ...{ paths, layout, jobs, underLease, clock },
+    ...{ paths, layout, jobs, underLease, reserve, clock },
     tools: createToolStore({ layout, directories: toolDirectories, timing, clock, log }),
   });
   ends.add(() => retentionService.close());
@@ -127,7 +145,7 @@ async function assemble(
     work: (lease: Lease) => Promise<T>,
     deadlineMs = leaseDeadlineMs,
   ): Promise<T> {
-    const lease = await acquire({ key, reason, signal: closing.signal, deadlineMs });
+    const lease = await reserve.spend(() => acquire({ key, reason, signal: closing.signal, deadlineMs }));
     try {
       await lease.confirm();
       return await work(lease);
@@ -135,6 +153,7 @@ async function assemble(
       await lease.release();
     }
   }
+  await reserve.refill();
   const { buildsDir } = paths;
   const peers = table.list().length;
   log.info({ pin: identity.pin, buildsDir, stateDir, slots: options.slots, peers }, 'receiver started');
@@ -198,18 +217,49 @@ function pathsOf(options: ResolvedOptions): Paths {
 }
 
 async function makeDirectories(directories: readonly string[]): Promise<void> {
-  await Promise.all(directories.map((directory) => mkdir(directory, { recursive: true, mode: 0o700 })));
+  await Promise.all(directories.map((directory) => makeDirectory(directory)));
 }
 
 async function openTrust(
-  { stateDir, takeOver: from, log }: ResolvedOptions,
+  { stateDir, takeOver: from, newIdentity, log }: ResolvedOptions,
+  layout: Layout,
+  { spend }: Reserve,
   ends: Disposer,
 ): Promise<{ identity: Identity; table: PeerTable }> {
-  if (from !== undefined) await takeOver({ from, stateDir, log });
-  const identity = await loadIdentity(stateDir, log);
-  const table = await openPeerTable(stateDir, { clock, log });
+  if (from !== undefined) await takeOver({ from, stateDir, newIdentity, log });
+  const isReliedOn = (): Promise<boolean> => hasBuilds(layout);
+  const identity = await loadIdentity(stateDir, log, {
+    newIdentity,
+    isReliedOn: async () => (await hasPeers(stateDir)) || (await isReliedOn()),
+  });
+  const table = await openPeerTable(stateDir, { clock, log, newIdentity, isReliedOn, spend });
   ends.add(() => table.close());
+  ends.add(keepTrust(stateDir, identity, table, log));
   return { identity, table };
+}
+
+/** Whether builds of dashboards exist, which must have been paired then. */
+async function hasBuilds({ buildsDir, ownersDir }: Layout): Promise<boolean> {
+  const owners = (await readdir(ownersDir)).filter((name) => name.endsWith('.json'));
+  return owners.length > 0 || (await devicesOnDisk(buildsDir)).keys.length > 0;
+}
+
+const keepTrustMs = 60_000;
+
+/** Writes the key and the peers again when somebody has removed them: memory has both. Returns its end. */
+function keepTrust(stateDir: string, identity: Identity, table: PeerTable, log: Log): () => Promise<void> {
+  let checking = Promise.resolve();
+  let cancel = clock.after(keepTrustMs, check);
+  function check(): void {
+    checking = keepIdentity(stateDir, identity, log)
+      .catch((err: unknown) => log.error({ err, stateDir }, 'identity key not written again'))
+      .then(table.reread);
+    cancel = clock.after(keepTrustMs, check);
+  }
+  return async () => {
+    cancel();
+    await checking;
+  };
 }
 
 /** Opens pairing such that the data stored under an id belongs to one key. */

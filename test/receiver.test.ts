@@ -1,14 +1,16 @@
 /** What a receiver does to a peer's device for its host, and what becomes of that when it is closed. */
 import assert from 'node:assert/strict';
-import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { systemClock } from '../src/async/clock.js';
+import { createReserve } from '../src/disk/reserve.js';
 import { acquireLease } from '../src/locks/lease.js';
 import { silentLog as log } from '../src/log.js';
 import { resolveOptions } from '../src/options/core.js';
 import { createPaths } from '../src/paths/index.js';
+import { loadIdentity } from '../src/peers/identity.js';
 import { openPeerTable } from '../src/peers/peers.js';
 import { openReceiver } from '../src/receiver.js';
 import type { ReceiverCore } from '../src/receiver-api.js';
@@ -103,7 +105,9 @@ test('A start removes what another key has left under the id of a peer, before i
   await mkdir(layout.ownersDir, { recursive: true });
   await plant(layout, key);
   const removeData = (): Promise<boolean> => Promise.resolve(true);
-  await createOwners({ ownersDir: layout.ownersDir, removeData, log }).claim(mine, 'ab'.repeat(32));
+  await loadIdentity(options.stateDir, log);
+  const { spend } = createReserve([], log);
+  await createOwners({ ownersDir: layout.ownersDir, removeData, spend, log }).claim(mine, 'ab'.repeat(32));
   const peers = await openPeerTable(options.stateDir, { clock: systemClock, log });
   const nobody = { label: '', labelAuto: false, friendlyName: '', haAddon: false };
   const place = { pairedAt: 0, address: '', connectBackPort: 0 };
@@ -131,4 +135,29 @@ test('A start in a time zone of UTC that nobody chose warns, and one that was ch
   const isUtc = /^(?:Etc\/)?UTC$/.test(new Intl.DateTimeFormat().resolvedOptions().timeZone);
   assert.equal((await warnings({})).length, isUtc ? 1 : 0);
   assert.equal((await warnings({ TZ: 'UTC' })).length, 0);
+});
+
+test('A start without the key or the peers on which builds rely is refused, and changes nothing', async (t) => {
+  const configDir = await tempDir(t);
+  const options = resolveOptions({ configDir, esphome: standInEsphome, provisionVersions: false });
+  const { layout } = createPaths({ configDir });
+  const { stateDir } = options;
+  await (await openReceiver(options)).close();
+  await plant(layout, key);
+  await assert.rejects(openReceiver(options), {
+    code: 'STATE',
+    message: /peers\.json is missing|the file is missing/,
+  });
+  const peers = await openPeerTable(stateDir, { clock: systemClock, log });
+  const nobody = { label: '', labelAuto: false, friendlyName: '', haAddon: false };
+  const place = { pairedAt: 0, address: '', connectBackPort: 0 };
+  await peers.add({ dashboardId: mine, publicKey: Buffer.alloc(32, 1), ...nobody, ...place });
+  await (await openReceiver(options)).close();
+  await rm(join(stateDir, 'identity.key'));
+  const before = (await readdir(stateDir)).toSorted();
+  await assert.rejects(openReceiver(options), { code: 'STATE', message: /identity key .* is missing/ });
+  assert.deepEqual((await readdir(stateDir)).toSorted(), before);
+  const anew = await openReceiver({ ...options, newIdentity: true });
+  assert.equal(anew.peers.list().length, 1, 'the intact file is kept');
+  await anew.close();
 });

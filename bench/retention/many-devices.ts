@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { createReserve } from '../../src/disk/reserve.js';
 import { isTerminal } from '../../src/jobs/record.js';
 import { createJobRegistry, resultBytesOf } from '../../src/jobs/registry.js';
 import { createMemoryStore } from '../../test/jobs/memory-store.js';
@@ -93,6 +94,7 @@ async function open(base: string, time: { readonly aheadMs: number }): Promise<R
     ...{ paths, layout: paths.layout, log, retention: defaultOptions.retention },
     clock: { ...systemClock, wall: () => systemClock.wall() + time.aheadMs },
     jobs: jobsOfAll,
+    reserve: createReserve([], log),
     underLease: realLeases(paths.layout.locksDir),
     ...{ resultTtlMs: 30 * dayMs, minFreeDiskBytes: 0 },
     tools: { list: async () => [], remove: async () => false },

@@ -5,11 +5,12 @@
  * An archive counts only with its facts file beside it, which is written last, so a crash never leaves a false result.
  */
 import { createReadStream } from 'node:fs';
-import { copyFile, link, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, link, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import * as z from 'zod';
 
+import { makeDirectory } from '../disk/atomic-write.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
@@ -64,7 +65,7 @@ export function createArtifactStore(directory: string) {
   return {
     /** Packs a build and stores it under the job's id. Throws `ARTIFACTS` and system errors; it then stores nothing. */
     async put(id: string, build: BuildArtifacts): Promise<ArtifactFacts> {
-      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await makeDirectory(directory);
       return keep(id, (file) => packArtifacts(build, file));
     },
     /**

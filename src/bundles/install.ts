@@ -7,10 +7,10 @@
  * the staging directory of the latest swap; if that directory is gone, it was installed. The caller holds the lock on
  * the subtree.
  */
-import { lstat, mkdir, rename, writeFile } from 'node:fs/promises';
+import { lstat, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
-import { syncDirectory } from '../disk/atomic-write.js';
+import { makeDirectory, syncDirectory } from '../disk/atomic-write.js';
 import { assertInside, assertUnlinked } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
@@ -42,7 +42,7 @@ export async function installBundle(staged: InstallableBundle, options: InstallO
   const { layout, key } = options;
   const subtree = layout.subtree(key);
   await assertInside(layout.buildsDir, subtree, 'the build directory');
-  await mkdir(subtree, { recursive: true });
+  await makeDirectory(subtree, 0o777);
   await repairInstall(options);
   if (await isInstalled(staged.directory, options)) return;
   await removeTree(origin(options));

@@ -6,6 +6,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { makeDirectory } from '../disk/atomic-write.js';
 import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
 import { manifestFile, parseManifest, type Manifest } from '../esphome/manifest.js';
@@ -111,7 +112,7 @@ async function unpack(
 ): Promise<IntakeOutcome> {
   let directory: string | null = null;
   try {
-    await mkdir(uploadsDir, { recursive: true, mode: 0o700 });
+    await makeDirectory(uploadsDir);
     const fresh = join(uploadsDir, name);
     await mkdir(fresh, { mode: 0o700 });
     directory = fresh;

@@ -26,6 +26,7 @@ export const serveOptions = {
   }),
   esphome: coreOptions.esphome,
   takeOver: coreOptions.takeOver,
+  newIdentity: coreOptions.newIdentity,
   connectBack: coreOptions.connectBack,
   announce: mountOptions.announce,
   admin: option(port().optional(), {

@@ -59,6 +59,8 @@ try {
   const misused = code.startsWith('ERR_PARSE_ARGS_');
   const isSystem = error instanceof Error && 'syscall' in error;
   if (!isReceiverError(error) && !misused && !isSystem) throw error;
-  process.stderr.write(`koa-esphome-receiver: ${messageOf(error)}\n`);
+  const file = isReceiverError(error) ? error.facts['file'] : undefined;
+  const where = typeof file === 'string' ? ` (${file})` : '';
+  process.stderr.write(`koa-esphome-receiver: ${messageOf(error)}${where}\n`);
   process.exitCode = misused ? 2 : 1;
 }

@@ -22,7 +22,8 @@ import { jsonReport, textReport, type MachineFacts, type ServeReport, stderrLog 
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, connectBack, announce, json, admin } = readFlags(args);
+  const { directory, port, host, esphome, takeOver, newIdentity, connectBack, announce, json, admin } =
+    readFlags(args);
   // The reader of the output can leave (`| head`); the builds go on without it.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
@@ -38,6 +39,7 @@ export async function serve(args: string[]): Promise<number> {
     configDir: directory,
     esphome,
     takeOver,
+    newIdentity,
     connectBack,
     announce,
     pairingByKey: true,

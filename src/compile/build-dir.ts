@@ -8,9 +8,10 @@
  * while a compile runs. The next compile that finds it (after a killed receiver, a lost lease, a killed compiler)
  * rebuilds everything. The caller holds the lease.
  */
-import { lstat, mkdir, writeFile } from 'node:fs/promises';
+import { lstat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
+import { makeDirectory } from '../disk/atomic-write.js';
 import { assertUnlinked, isBelow, isInside } from '../disk/contained.js';
 import { isThere } from '../disk/open-regular.js';
 import { type PublishGuard, openTrash, removeTree } from '../disk/remove.js';
@@ -38,7 +39,7 @@ export async function openBuildDir(
   const subtree = paths.resolveDataDir(configuration);
   const mark = join(subtree, markName);
   await assertUnlinked(paths.buildsDir, subtree);
-  await mkdir(subtree, { recursive: true });
+  await makeDirectory(subtree, 0o777);
   const isEmptied = await isThere(mark);
   if (isEmptied) await cleanBuildDir(paths, configuration, lease);
   // A build may have planted a link here.
@@ -46,7 +47,7 @@ export async function openBuildDir(
   await writeFile(mark, '', { flag: 'wx' });
   const { HOME: home, TMPDIR: temporary } = env;
   for (const directory of [home, temporary]) {
-    if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
+    if (directory !== undefined) await makeDirectory(directory);
   }
   return {
     /** Whether the build was removed, because the last compile may have damaged it. */

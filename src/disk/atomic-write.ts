@@ -2,7 +2,7 @@
  * Writes a file so that a reader, also after a power cut, sees the old content or the new, never half of it: temporary
  * sibling, sync, rename, sync of the directory. A truncated peers file would cost every pairing.
  */
-import { link, open, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
 import { systemCode } from '../errors.js';
@@ -72,6 +72,21 @@ async function publish(
     throw error;
   }
   await syncDirectory(dirname(file));
+}
+
+/** Creates a directory and its parents; an existing one is left as it is. Throws system errors. */
+export async function makeDirectory(directory: string, mode = 0o700): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode });
+  } catch (error) {
+    const parent = dirname(directory);
+    if (systemCode(error) !== 'ENOENT' || parent === directory) throw error;
+    // So Node reports a volume that can hold no more files (seen with Node 20). The plain call tells the cause.
+    await makeDirectory(parent, mode);
+    await mkdir(directory, { mode }).catch((cause: unknown) => {
+      if (systemCode(cause) !== 'EEXIST') throw cause;
+    });
+  }
 }
 
 /** Makes renames and creations in a directory durable. */

@@ -3,11 +3,12 @@
  * directory under its old name would look complete.
  */
 import { constants, type Dir } from 'node:fs';
-import { access, chmod, lstat, mkdir, opendir, rename, rm, rmdir } from 'node:fs/promises';
+import { access, chmod, lstat, opendir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
+import { makeDirectory } from './atomic-write.js';
 import { temporaryName } from './temporary.js';
 
 const maxTries = 5;
@@ -81,7 +82,7 @@ async function openToEmpty(directory: string): Promise<Dir> {
  * null when `path` did not exist.
  */
 export async function moveToTrash(path: string, trashDir: string): Promise<string | null> {
-  await mkdir(trashDir, { recursive: true, mode: 0o700 });
+  await makeDirectory(trashDir);
   const target = join(trashDir, temporaryName());
   try {
     await moveTo(path, target);

@@ -76,8 +76,12 @@ async function unlessGone(work: Promise<void>): Promise<void> {
 /** Read, write and enter, for the owner. */
 export const ownAll = 0o700;
 
-/** The free space of a volume in bytes, without what is reserved for root. Throws system errors. */
+/** With fewer free files than this, a volume counts as full. */
+const minFreeFiles = 100;
+
+/** The free space of a volume in bytes, without what is reserved for root; 0 when it can hold no more files. Throws system errors. */
 export async function freeSpaceBytes(directory: string): Promise<number> {
-  const { bavail, bsize } = await statfs(directory);
-  return bavail * bsize;
+  const { bavail, bsize, files, ffree } = await statfs(directory);
+  // Some file systems do not count files.
+  return files > 0 && ffree < minFreeFiles ? 0 : bavail * bsize;
 }

@@ -6,11 +6,12 @@
  * that try, one finds nothing to rename, and a crash at any moment leaves the record in place. An unreadable record is
  * renamed and kept for an operator; it is never overwritten.
  */
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import { createKeyedQueue } from '../async/serial-queue.js';
+import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
@@ -46,7 +47,7 @@ interface RecordEntry {
 
 /** Opens or creates a store. Receivers on one disk can share the directory. Throws system errors. */
 export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStoreOptions): Promise<JobStore> {
-  for (const place of [dir, presenceDir]) await mkdir(place, { recursive: true, mode: 0o700 });
+  for (const place of [dir, presenceDir]) await makeDirectory(place);
   const writes = createKeyedQueue();
   const mine = new Set<string>();
   /** File names of ended records written by others. */

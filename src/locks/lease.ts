@@ -15,7 +15,7 @@
  */
 import { join } from 'node:path';
 
-import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
+import { isReceiverError, ReceiverError, storageError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RemoteKey } from '../paths/configuration.js';
 import { hashName } from '../paths/segments.js';
@@ -173,9 +173,7 @@ export async function usable<T>(directory: string, act: () => Promise<T>): Promi
   try {
     return await act();
   } catch (error) {
-    if (isReceiverError(error)) throw error;
-    const code = systemCode(error) ?? 'unknown error';
-    throw new ReceiverError('STORAGE', `a lock cannot be used (${code})`, { directory }, { cause: error });
+    throw storageError('a lock cannot be used', error, { directory });
   }
 }
 

@@ -3,10 +3,11 @@
  * machine. Each receiver keeps one small file and touches it at every heartbeat. It counts as gone not by the clock,
  * which is wrong after a suspend, but only after watching it for as long as a lock can be without a heartbeat.
  */
-import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { makeDirectory } from '../disk/atomic-write.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 
 /** The presence directory of the receivers of one builds directory. */
@@ -16,7 +17,7 @@ export function presenceDirOf(locksDir: string): string {
 
 /** Shows this receiver in `directory`, which is created if missing. Throws system errors. */
 export async function showPresence(directory: string, updateMs: number) {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory);
   const mark = join(directory, temporaryName());
   const touch = (): Promise<void> => writeFile(mark, String(Date.now()), { mode: 0o600 });
   await touch();

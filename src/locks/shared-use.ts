@@ -7,11 +7,12 @@
  * build that it left is ended first: it would read tools while they are replaced.
  */
 import { randomUUID } from 'node:crypto';
-import { readdir, mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { runOnce } from '../async/single-flight.js';
+import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFile } from '../disk/json-file.js';
 import { systemCode } from '../errors.js';
 import { identify, isAlive, isOfThisBoot } from '../process/identity.js';
@@ -161,7 +162,7 @@ const pauseMs = 100;
 
 /** Adds a user of the tools whose lock has this directory. Throws system errors. */
 export async function addUser(directory: string, { updateMs }: LockTiming): Promise<ToolUser> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory);
   const file = join(directory, `user-${randomUUID()}.json`);
   const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
   let build: SessionIdentity | null = null;

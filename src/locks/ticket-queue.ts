@@ -4,11 +4,12 @@
  * a courtesy, not protection: a ticket counts only while its holder keeps touching it, so a suspended waiter is skipped,
  * and nothing breaks when two processes think they are next.
  */
-import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemClock } from '../async/clock.js';
+import { makeDirectory } from '../disk/atomic-write.js';
 import { makerOf, standingOf, temporaryName } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
 import { cancelled, timedOut, type EnterOptions } from './fifo.js';
@@ -69,7 +70,7 @@ async function namesIn(directory: string): Promise<readonly string[]> {
     return await readdir(directory);
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw error;
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory);
     return [];
   }
 }

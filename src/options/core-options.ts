@@ -21,6 +21,12 @@ export interface CoreOptions {
    */
   readonly stateDir?: string | undefined;
   /**
+   * Starts with a new key, or without paired dashboards, where the stored ones are lost or damaged. All
+   * dashboards must then pair again. Without it the receiver refuses to start. Intact files are kept.
+   * Default: `false`.
+   */
+  readonly newIdentity?: boolean | undefined;
+  /**
    * Configuration directory of a Device Builder build server whose key and peers the receiver takes over.
    * Clients notice nothing. Stop the other server first. Once the take-over is done, the option has no
    * effect. Default: none.

@@ -58,6 +58,12 @@ export const coreOptions = {
     defaultText: '`<configDir>/.esphome-receiver`',
     ...isPath,
   }),
+  newIdentity: option(z.boolean().default(false), {
+    summary:
+      'Starts with a new key, or without paired dashboards, where the stored ones are lost or damaged.',
+    details:
+      'All dashboards must then pair again. Without it the receiver refuses to start. Intact files are kept.',
+  }),
   takeOver: option(path().optional(), {
     summary:
       'Configuration directory of a Device Builder build server whose key and peers the receiver takes over.',

@@ -6,11 +6,11 @@
 import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
-import { isReceiverError } from '../errors.js';
+import { isReceiverError, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardId, type DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';
-import { loadOrCreate } from './kept-file.js';
+import { loadOrCreate, restoreIfGone, wayOut } from './kept-file.js';
 
 export interface Identity {
   /** The raw X25519 key, 32 bytes. The only secret of the link. */
@@ -21,21 +21,57 @@ export interface Identity {
   readonly pin: string;
 }
 
-export const keyBytes = 32;
+const keyBytes = 32;
 /** In the state directory, like {@link dashboardIdFile}. */
 export const identityFile = 'identity.key';
 export const dashboardIdFile = 'dashboard-id';
 /** The DER in front of a raw X25519 key in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
-/** Loads the key (32 raw bytes, mode 0600) from the state directory, or creates it. */
-export async function loadIdentity(directory: string, log: Log): Promise<Identity> {
+export interface NewTrust {
+  /** Whether a missing or unusable file is replaced although dashboards rely on it. Default: no. */
+  readonly newIdentity?: boolean | undefined;
+  /** Whether dashboards rely on it, so that a missing file must have been lost. Default: no. */
+  readonly isReliedOn?: (() => Promise<boolean>) | undefined;
+}
+
+/**
+ * Loads the key (32 raw bytes, mode 0600) from the state directory, or creates it. Throws `STATE` for an unusable key, and
+ * for a missing one that dashboards rely on, unless `newIdentity` allows another.
+ */
+export async function loadIdentity(
+  directory: string,
+  log: Log,
+  { newIdentity = false, isReliedOn = async () => false }: NewTrust = {},
+): Promise<Identity> {
+  const file = join(directory, identityFile);
   const kept = {
-    what: 'the identity key',
-    parse: (content: Buffer) => (content.length === keyBytes ? identityOf(content) : undefined),
+    parse: (content: Buffer) => (keyFault(content) === null ? identityOf(content) : undefined),
     create: () => randomBytes(keyBytes),
+    async assertReplaceable(content: Buffer | undefined) {
+      if (newIdentity || (content === undefined && !(await isReliedOn()))) return;
+      const fault = content
+        ? keyFault(content)
+        : 'is missing, although dashboards are paired or builds exist';
+      const message = `the identity key (${identityFile} in the state directory) ${fault}: expected ${keyBytes} random bytes`;
+      const loss = 'all dashboards must then pair again';
+      throw new ReceiverError('STATE', `${message}; ${wayOut(identityFile, loss)}`, { file });
+    },
   };
-  return loadOrCreate(join(directory, identityFile), kept, log);
+  return loadOrCreate(file, kept, log);
+}
+
+/** Writes the key again if it was removed while the receiver runs. Throws system errors. */
+export async function keepIdentity(directory: string, { privateKey }: Identity, log: Log): Promise<void> {
+  await restoreIfGone(join(directory, identityFile), privateKey, log);
+}
+
+/** Null for a usable key. */
+export function keyFault(key: Buffer): string | null {
+  if (key.length === 0) return 'is empty, or a link to a missing file';
+  if (key.length !== keyBytes) return `has ${key.length} bytes`;
+  // What a power cut can leave of a file.
+  return key.every((byte) => byte === 0) ? 'contains only zeros' : null;
 }
 
 /** The identity of a raw private key of 32 bytes. */
@@ -72,9 +108,10 @@ export function idOfSameName(text: string): DashboardId {
 /** Loads the id from the state directory, or creates it. */
 export async function loadDashboardId(directory: string, log: Log): Promise<DashboardId> {
   const kept = {
-    what: 'the dashboard id',
     parse: (content: Buffer) => idOrUndefined(content.toString('latin1').trim()),
     create: () => Buffer.from(`${newDashboardId()}\n`),
+    // Only the announced name changes.
+    assertReplaceable: async () => {},
   };
   return loadOrCreate(join(directory, dashboardIdFile), kept, log);
 }

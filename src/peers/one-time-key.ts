@@ -1,6 +1,6 @@
 /**
  * The key that pairs the first dashboard with a server without a screen: printed once, valid for one pairing, held in
- * memory only. It is deleted in the same step in which it matches, so that two simultaneous requests cannot both use it.
+ * memory only. It is spent in the same step in which it matches, so that two simultaneous requests cannot both use it.
  */
 import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 
@@ -17,20 +17,26 @@ const maxPresented = 256;
 export function createOneTimeKey(clock: Clock, show: (key: string) => void) {
   const key = Array.from({ length: symbols }, () => alphabet[randomInt(alphabet.length)]).join('');
   const deadline = clock.steady() + oneTimeKeyMs;
-  let expected: Buffer | undefined = digest(key);
-  const isArmed = (): boolean => expected !== undefined && clock.steady() < deadline;
+  const expected = digest(key);
+  let isSpent = false;
+  let isDisarmed = false;
+  const isArmed = (): boolean => !isSpent && !isDisarmed && clock.steady() < deadline;
   show(key.replace(/....(?!$)/g, '$&-'));
   return {
     isArmed,
-    /** Compares the text with the key, ignoring case and separators. Deletes the key and returns true on a match. */
+    /** Compares the text with the key, ignoring case and separators. Spends the key and returns true on a match. */
     spend(presented: string): boolean {
-      if (!isArmed() || expected === undefined || presented.length > maxPresented) return false;
+      if (!isArmed() || presented.length > maxPresented) return false;
       if (!timingSafeEqual(digest(presented.toUpperCase().replace(/[^0-9A-Z]/g, '')), expected)) return false;
-      expected = undefined;
+      isSpent = true;
       return true;
     },
+    /** Makes the key valid again, because the pairing that spent it failed. */
+    restore(): void {
+      isSpent = false;
+    },
     disarm(): void {
-      expected = undefined;
+      isDisarmed = true;
     },
   };
 }

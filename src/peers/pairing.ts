@@ -63,6 +63,8 @@ export function createPairingService(options: PairingServiceOptions) {
   const { peers, clock, connectionLimits, beforeApproval = async () => {}, log } = options;
   const pending = createPendingRows(connectionLimits);
   const approving = new Set<DashboardId>();
+  /** Requests whose approval could not be saved. They outlive the window, so that the approval can be repeated. */
+  const undecided = new Set<DashboardId>();
   const events = createEmitter<PairingEvent>('pairing', log);
   let oneTimeKey: OneTimeKey | undefined;
   let wasOpen = false;
@@ -71,7 +73,8 @@ export function createPairingService(options: PairingServiceOptions) {
       oneTimeKey?.disarm();
       oneTimeKey = undefined;
       for (const { dashboardId } of pending.list()) {
-        if (withdraw(dashboardId)) log.info({ dashboardId }, 'pairing request expired');
+        if (!undecided.has(dashboardId) && withdraw(dashboardId))
+          log.info({ dashboardId }, 'pairing request expired');
       }
     }
     if (window.isOpen() !== wasOpen) {
@@ -85,6 +88,7 @@ export function createPairingService(options: PairingServiceOptions) {
   /** A request whose approval is being written can no longer be withdrawn. */
   function withdraw(id: DashboardId): boolean {
     if (approving.has(id) || !pending.remove(id)) return false;
+    undecided.delete(id);
     events.emit({ type: 'withdrawn', dashboardId: id });
     return true;
   }
@@ -120,9 +124,14 @@ export function createPairingService(options: PairingServiceOptions) {
   }
 
   async function pairByKey(key: OneTimeKey, caller: PairingCaller): Promise<PairingAnswer> {
-    // `spend` deletes the key before the write is awaited, so there is exactly one pairing.
+    // The key is spent before the write is awaited, so there is exactly one pairing.
     if (!key.spend(caller.pairingKey ?? '')) return { response: 'no_pairing_window' };
-    await admit(newPeer(caller, clock), 'the one-time key');
+    try {
+      await admit(newPeer(caller, clock), 'the one-time key');
+    } catch (error) {
+      key.restore();
+      throw error;
+    }
     window.close(bootstrap);
     return { response: 'approved' };
   }
@@ -150,7 +159,10 @@ export function createPairingService(options: PairingServiceOptions) {
     }
   }
 
-  /** Approves the request with this pin; resolves when the peer is on disk. Throws `PAIRING`, system errors. */
+  /**
+   * Approves the request with this pin; resolves when the peer is on disk. Throws `PAIRING`, and `STORAGE` when that fails:
+   * the request then waits for a repeated call.
+   */
   async function approve(id: DashboardId, pin: string, by = theHost): Promise<Peer> {
     const request = pending.get(id);
     if (!request || approving.has(id)) {
@@ -164,9 +176,11 @@ export function createPairingService(options: PairingServiceOptions) {
     approving.add(id);
     try {
       return await admit(request, by);
+    } catch (error) {
+      undecided.add(id);
+      throw error;
     } finally {
       approving.delete(id);
-      if (!window.isOpen()) withdraw(id);
     }
   }
 
@@ -174,6 +188,7 @@ export function createPairingService(options: PairingServiceOptions) {
     await beforeApproval(newcomer.dashboardId, pinOf(newcomer.publicKey));
     const peer = await peers.add(newcomer);
     pending.remove(peer.dashboardId);
+    undecided.delete(peer.dashboardId);
     const { dashboardId, label, pin, address } = peer;
     log.info({ dashboardId, label, pin, address, by }, 'dashboard approved');
     events.emit({ type: 'approved', peer });
@@ -202,10 +217,11 @@ export function createPairingService(options: PairingServiceOptions) {
       if (isRejected) log.info({ dashboardId: id, by }, 'pairing request rejected');
       return isRejected;
     },
-    /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. */
+    /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. Throws `STORAGE`. */
     async revoke(id: DashboardId, by = theHost): Promise<boolean> {
       const peer = peers.get(id);
-      if (!peer) return false;
+      // An earlier revocation can still wait for the disk.
+      if (!peer) return peers.remove(id);
       const removal = peers.remove(id);
       log.info({ dashboardId: id, label: peer.label, pin: peer.pin, by }, 'dashboard revoked');
       events.emit({ type: 'revoked', dashboardId: id });

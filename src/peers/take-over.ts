@@ -3,17 +3,17 @@
  * server and need not pair again. Its files are only read. A client that sees another key stops for good, so the takeover
  * is all or nothing: the key is written last, and a receiver that already has a key never gets another.
  */
-import { mkdir, rename, readFile, stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { writeAtomic } from '../disk/atomic-write.js';
+import { makeDirectory, writeAtomic } from '../disk/atomic-write.js';
 import { parseJson } from '../disk/json-file.js';
 import { ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
-import { dashboardIdFile, idOfSameName, identityFile, keyBytes } from './identity.js';
-import { asideName, readIfAny } from './kept-file.js';
+import { dashboardIdFile, idOfSameName, identityFile, keyFault } from './identity.js';
+import { readIfAny, setAside, wayOut } from './kept-file.js';
 import { readPeersFile, type Row, writePeersFile } from './peer-row.js';
-import { peersFile } from './peers.js';
+import { hasPeers, peersFile } from './peers.js';
 
 /** In Device Builder's configuration directory. */
 const deviceBuilder = {
@@ -28,6 +28,8 @@ export interface TakeOverOptions {
   /** Device Builder's configuration directory. */
   readonly from: string;
   readonly stateDir: string;
+  /** See {@link NewTrust}. */
+  readonly newIdentity?: boolean | undefined;
   readonly log: Log;
 }
 
@@ -35,9 +37,12 @@ export interface TakeOverOptions {
  * Does nothing after an earlier takeover, even if Device Builder's files are gone. Throws `STATE`, with nothing changed,
  * when the files are unusable, when Device Builder still runs, or when this receiver has another key; and system errors.
  */
-export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promise<void> {
+export async function takeOver({ from, stateDir, newIdentity, log }: TakeOverOptions): Promise<void> {
   const theirKey = await readIfAny(join(from, deviceBuilder.key));
   const ownKey = await readIfAny(join(stateDir, identityFile));
+  // Loading the identity refuses a key that was damaged or lost here since.
+  const isOursLost = theirKey === undefined && (await hasPeers(stateDir));
+  if (isOursLost || (ownKey && keyFault(ownKey) !== null)) return;
   if (ownKey !== undefined) {
     if (theirKey === undefined || theirKey.equals(ownKey)) return;
     throw takeOverError('this receiver already has a key of its own, which its peers have pinned', {
@@ -45,16 +50,15 @@ export async function takeOver({ from, stateDir, log }: TakeOverOptions): Promis
     });
   }
   if (theirKey === undefined) throw takeOverError('the directory has no key of a Device Builder', { from });
-  if (theirKey.length !== keyBytes) throw takeOverError("Device Builder's key is damaged", { from });
+  if (keyFault(theirKey) !== null) throw takeOverError("Device Builder's key is damaged", { from });
   const rows = await readRows(from, log);
   const theirId = await readId(from, log);
   // Two servers with one key would take each other's clients.
   if (await isFlocked(join(from, deviceBuilder.lock))) {
     throw takeOverError('Device Builder is still running: stop it first', { from });
   }
-  await mkdir(stateDir, { recursive: true, mode: 0o700 });
-  await setAside(join(stateDir, peersFile), log);
-  await writePeersFile(join(stateDir, peersFile), rows);
+  await makeDirectory(stateDir);
+  await replaceOwnPeers(join(stateDir, peersFile), rows, newIdentity === true, log);
   if (theirId !== undefined) {
     await writeAtomic(join(stateDir, dashboardIdFile), `${idOfSameName(theirId)}\n`, { mode: 0o600 });
   }
@@ -100,12 +104,29 @@ function fieldOf(value: unknown, name: string): unknown {
   return isObject ? Reflect.get(value, name) : undefined;
 }
 
-/** A peers file without a key is from an interrupted takeover, or was put there by a person. */
-async function setAside(file: string, log: Log): Promise<void> {
-  if ((await readIfAny(file)) === undefined) return;
-  const aside = asideName(file);
-  await rename(file, aside);
-  log.warn({ file, aside }, 'peers file without a key set aside');
+/**
+ * A peers file without a key is from an interrupted takeover. Any other is one whose key was lost: its peers pinned that key,
+ * and Device Builder's file can name one that was revoked here since.
+ */
+async function replaceOwnPeers(
+  file: string,
+  rows: readonly Row[],
+  newIdentity: boolean,
+  log: Log,
+): Promise<void> {
+  const own = await readIfAny(file);
+  const ownRows = own && readPeersFile(own)?.rows;
+  if (own && JSON.stringify(ownRows) !== JSON.stringify(rows)) {
+    if (!newIdentity) {
+      const loss = "only Device Builder's dashboards are then paired";
+      const way = wayOut(identityFile, loss);
+      throw takeOverError(`${identityFile} is missing beside a ${peersFile} with other dashboards; ${way}`, {
+        file,
+      });
+    }
+    setAside(file, own, log);
+  }
+  await writePeersFile(file, rows);
 }
 
 function takeOverError(message: string, facts: Readonly<Record<string, unknown>>): ReceiverError {

@@ -6,10 +6,11 @@
  * second process waits instead of installing too, and stops the installer of a dead process. An environment that may be
  * in use is not removed; the new one is created beside it.
  */
-import { mkdir, mkdtemp, realpath } from 'node:fs/promises';
+import { mkdtemp, realpath } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 
+import { makeDirectory } from '../disk/atomic-write.js';
 import { removeTree } from '../disk/remove.js';
 import { ReceiverError, isReceiverError, systemCode } from '../errors.js';
 import { acquireAt, type Lease, type LockTiming } from '../locks/lease.js';
@@ -147,7 +148,7 @@ async function install(place: VenvPlace, lease: Lease, options: Settled): Promis
   const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
   const python = options.python ?? (await findPython({ env, signal })).path;
   options.onInstall?.();
-  await mkdir(place.directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(place.directory);
   // Removes the remains of a crash or a broken environment, although a process may still be using the latter.
   if (!(await isInUse(place, timing))) await emptyPlace(place);
   const directory = await mkdtemp(join(place.directory, 'venv-'));

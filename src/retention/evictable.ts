@@ -2,6 +2,7 @@
  * Evicts items that are kept while they are used and fit: job results, installed ESPHome releases, shared toolchains.
  * Each store knows its entries and how to remove one safely; this module decides when.
  */
+import type { Reserve } from '../disk/reserve.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { JobService } from '../jobs/job-service.js';
 import { lastUse } from '../jobs/record.js';
@@ -38,6 +39,7 @@ export interface EvictionOrder {
   readonly now: number;
   readonly dryRun: boolean;
   readonly signal: AbortSignal;
+  readonly reserve: Pick<Reserve, 'spend'>;
   readonly log: Log;
 }
 
@@ -68,14 +70,14 @@ function chooseEvictions(
 export function removeEntries(
   store: EvictableStore,
   entries: readonly EvictableEntry[],
-  { dryRun, signal, log }: Pick<EvictionOrder, 'dryRun' | 'signal' | 'log'>,
+  { dryRun, signal, reserve, log }: Pick<EvictionOrder, 'dryRun' | 'signal' | 'reserve' | 'log'>,
 ): Promise<SweepResult> {
   return removeEach(entries, ({ item }) => item, signal, {
     async remove(entry) {
       const { item, bytes, isInUse } = entry;
       if (isInUse) return 'it is in use';
       if (dryRun) return bytes;
-      if (!(await store.remove(entry))) return 'it was used or removed in the meantime';
+      if (!(await reserve.spend(() => store.remove(entry)))) return 'it was used or removed in the meantime';
       log.info({ item, bytes }, 'unused item removed');
       return bytes;
     },

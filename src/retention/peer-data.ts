@@ -12,6 +12,7 @@ import * as z from 'zod';
 import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { hashName } from '../paths/segments.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
+import type { Reserve } from '../disk/reserve.js';
 import { ReceiverError } from '../errors.js';
 import type { JobService } from '../jobs/job-service.js';
 import type { Log } from '../log.js';
@@ -22,6 +23,8 @@ import { namesIn, removeDevice, type RemovalDeps } from './sweep.js';
 export type Owners = ReturnType<typeof createOwners>;
 
 export interface OwnersOptions {
+  /** Runs a write that has to succeed on a full volume. */
+  readonly spend: Reserve['spend'];
   /** Must exist, and holds owner records only. */
   readonly ownersDir: string;
   /** As `removePeerData`. */
@@ -32,7 +35,7 @@ export interface OwnersOptions {
 const schema = z.object({ dashboardId: z.string().transform(parseId), pin: z.string() });
 const format = { maxBytes: 4_096, parse: schema.parse };
 
-export function createOwners({ ownersDir, removeData, log }: OwnersOptions) {
+export function createOwners({ ownersDir, removeData, spend, log }: OwnersOptions) {
   /** Serializes work per id: a removal must not reach what a new peer builds in the meantime. */
   const queue = createKeyedQueue();
 
@@ -47,7 +50,7 @@ export function createOwners({ ownersDir, removeData, log }: OwnersOptions) {
       const owner = await readOwner(file);
       if (owner?.dashboardId === id && owner.pin === pin) return;
       if (owner !== null || !isKnown) await removeAll(id, owner?.dashboardId ?? id);
-      await writeJsonFile(file, { dashboardId: id, pin });
+      await spend(() => writeJsonFile(file, { dashboardId: id, pin }));
     });
   }
 

@@ -62,14 +62,19 @@ export interface RetentionServiceDeps
 
 /** Reads the records and subscribes to jobs. Throws system errors. */
 export async function openRetentionService(deps: RetentionServiceDeps) {
-  const { paths, jobs, layout, tools, log } = deps;
+  const { paths, jobs, layout, tools, reserve, log } = deps;
   const usage = await openDeviceUsage(deps);
   const sweeper = openSweeper({ ...deps, usage, results: createResultStore(jobs) });
   const stopping = new AbortController();
   const { signal } = stopping;
   const own = { ...deps, usage, signal };
   const removeData = (id: DashboardId): Promise<boolean> => tracked(removePeerData(id, own));
-  const owners = createOwners({ ownersDir: layout.ownersDir, removeData, log });
+  const owners = createOwners({
+    ownersDir: layout.ownersDir,
+    removeData,
+    spend: reserve.spend,
+    log,
+  });
   const working = new Set<Promise<unknown>>();
 
   /** Makes `close` wait for the work. */
@@ -95,7 +100,7 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
     const kind = 'version' in target ? 'version' : 'toolchain';
     const chosen = (await tools.list()).filter(({ item }) => item.kind === kind && nameOf(item) === name);
     if (chosen.length === 0) throw new ReceiverError('NOT_FOUND', `${kind} ${quote(name)} is not installed`);
-    return joinResults(dryRun, [await removeEntries(tools, chosen, { dryRun, signal, log })]);
+    return joinResults(dryRun, [await removeEntries(tools, chosen, { dryRun, signal, reserve, log })]);
   }
 
   const reset: Retention['reset'] = async (target, { dryRun = false } = {}) => {

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
+import type { Reserve } from '../disk/reserve.js';
 import { freeSpaceBytes } from '../disk/usage.js';
 import type { JobService } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
@@ -38,6 +39,7 @@ export interface SweeperDeps
   readonly jobs: Pick<JobService, 'resultBytes' | 'isBusy' | 'subscribe'>;
   readonly results: EvictableStore;
   readonly tools: EvictableStore;
+  readonly reserve: Reserve;
   /** Free bytes on a directory's volume. Default: as the system reports them. */
   readonly freeBytesOf?: (directory: string) => Promise<number>;
   readonly clock: Clock;
@@ -80,11 +82,19 @@ export function openSweeper(deps: SweeperDeps) {
     return undefined;
   });
   let cancelTimer = clock.after(firstSweepMs, tick);
-  void readFreeSpace();
+  inBackground(sweepIfFull());
 
   function tick(): void {
     inBackground(sweep(false));
     cancelTimer = clock.after(sweepEveryMs, tick);
+  }
+
+  async function sweepIfFull(): Promise<void> {
+    const { minFreeDiskBytes } = deps;
+    const freeBytes = await readFreeSpace();
+    if (freeBytes === null || freeBytes >= minFreeDiskBytes || signal.aborted) return;
+    log.warn({ freeBytes, minFreeDiskBytes }, 'volume nearly full, sweeping at once');
+    await sweep(false);
   }
 
   function inBackground(work: Promise<unknown>): void {
@@ -102,6 +112,7 @@ export function openSweeper(deps: SweeperDeps) {
       if (signal.aborted) return;
       await usage.measure(key, signal);
       await trimBuilds(false, 0);
+      await deps.reserve.refill();
     });
     inBackground(work);
   }
@@ -157,6 +168,7 @@ export function openSweeper(deps: SweeperDeps) {
       const tooMuch = await trimBuilds(dryRun, 0, old.removed);
       const report = joinResults(dryRun, [old, tooMuch, ...(await evictTools(dryRun))]);
       if (dryRun) return report;
+      await deps.reserve.refill();
       const ms = Math.round(clock.steady() - startedAt);
       const { removed, left, freedBytes } = report;
       log.info({ removed: removed.length, left: left.length, freedBytes, ms }, 'sweep finished');
@@ -175,7 +187,7 @@ export function openSweeper(deps: SweeperDeps) {
 
   async function evictTools(dryRun: boolean): Promise<SweepResult[]> {
     const { maxResultBytes, toolTtlMs, maxToolBytes } = limits;
-    const order = { now: clock.wall(), dryRun, signal, log };
+    const order = { now: clock.wall(), dryRun, signal, reserve: deps.reserve, log };
     return [
       await evict(deps.results, { ...order, ttlMs: deps.resultTtlMs, maxBytes: maxResultBytes }),
       await evict(deps.tools, { ...order, ttlMs: toolTtlMs, maxBytes: maxToolBytes }),

@@ -8,12 +8,13 @@
  * waits for all current users.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import * as z from 'zod';
 
 import { runOnce } from '../async/single-flight.js';
+import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { ReceiverError } from '../errors.js';
 import { acquireAt, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
@@ -189,7 +190,7 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
     signal: lease.signal,
     recordBuild: lease.recordBuild,
     async markReady() {
-      await mkdir(join(mark, '..'), { recursive: true });
+      await makeDirectory(join(mark, '..'), 0o777);
       try {
         await lease.publish(() => writeJsonFile(mark, { stamp: randomUUID(), ...key }));
       } catch (error) {

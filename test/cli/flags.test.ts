@@ -9,6 +9,7 @@ const flags = [
   '--host',
   '--esphome',
   '--take-over',
+  '--new-identity',
   '--connect-back',
   '--announce',
   '--admin',
@@ -18,16 +19,16 @@ const flags = [
 test('Without flags, `serve` uses the defaults', () => {
   assert.deepEqual(readFlags(['dir']), {
     ...{ directory: 'dir', port: 6055, host: '0.0.0.0', connectBack: false, announce: false, json: false },
-    ...{ esphome: undefined, takeOver: undefined, admin: undefined },
+    ...{ esphome: undefined, takeOver: undefined, newIdentity: false, admin: undefined },
   });
 });
 
 test('Each flag is read as its option, with numbers as numbers', () => {
   const words =
-    '--port 0 --host ::1 --esphome esp --take-over old --connect-back --announce --admin 80 --json dir';
+    '--port 0 --host ::1 --esphome esp --take-over old --new-identity --connect-back --announce --admin 80 --json dir';
   assert.deepEqual(readFlags(words.split(' ')), {
     ...{ directory: 'dir', port: 0, host: '::1', esphome: 'esp', takeOver: 'old' },
-    ...{ connectBack: true, announce: true, admin: 80, json: true },
+    ...{ newIdentity: true, connectBack: true, announce: true, admin: 80, json: true },
   });
 });
 

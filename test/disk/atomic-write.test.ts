@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 
-import { createAtomic, writeAtomic } from '../../src/disk/atomic-write.js';
+import { createAtomic, makeDirectory, writeAtomic } from '../../src/disk/atomic-write.js';
 import { moveToTrash, removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
+import { fillFiles, smallVolume } from '../support/small-volume.js';
 
 let dir = '';
 beforeEach(async () => {
@@ -67,4 +68,15 @@ test('usage counts files and follows no link', async () => {
   assert.equal(usage.files, 3);
   assert.ok(usage.bytes >= 1500 && usage.bytes < 2000);
   assert.deepEqual(await measure(join(dir, 'missing')), { bytes: 0, files: 0, diskBytes: 0 });
+});
+
+test('A directory that a full volume cannot hold is refused as such, and never as missing', async (t) => {
+  const volume = await smallVolume(t, { megabytes: 4, files: 200 });
+  if (volume === null) return;
+  await makeDirectory(join(volume, 'a', 'b'));
+  await fillFiles(volume);
+  for (const path of [['new'], ['a', 'b', 'new'], ['new', 'below', 'new']]) {
+    await assert.rejects(makeDirectory(join(volume, ...path)), { code: 'ENOSPC' });
+  }
+  await makeDirectory(join(volume, 'a', 'b'));
 });

@@ -18,6 +18,7 @@ test('A host that sets nothing gets all defaults, as documented', () => {
   assert.deepEqual(rest, {
     configDir,
     stateDir: `${configDir}/.esphome-receiver`,
+    newIdentity: false,
     takeOver: undefined,
     passEnvironment: [],
     haAddon: false,

@@ -4,12 +4,18 @@
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { silentLog } from '../../src/log.js';
-import { loadDashboardId, newDashboardId, identityOf, loadIdentity } from '../../src/peers/identity.js';
+import {
+  keepIdentity,
+  loadDashboardId,
+  newDashboardId,
+  identityOf,
+  loadIdentity,
+} from '../../src/peers/identity.js';
 import { cleanLabel } from '../../src/peers/peer-row.js';
 import { pictures, pinOf, pinPictures, pinText } from '../../src/protocol/fingerprint.js';
 import { recordingLog } from '../support/recording-log.js';
@@ -93,17 +99,65 @@ test('Receivers that start at the same time in a new directory all use the same 
   assert.deepEqual(await readdir(directory), ['identity.key']);
 });
 
-test('A key file of the wrong length is renamed unchanged and replaced, with a warning', async (t) => {
+const unusableKeys: readonly [what: string, fault: RegExp, plant: (file: string) => Promise<void>][] = [
+  ['truncated', /has 5 bytes: expected 32/, (file) => writeFile(file, 'short')],
+  ['empty', /is empty/, (file) => writeFile(file, '')],
+  ['one byte too long', /has 33 bytes: expected 32/, (file) => writeFile(file, Buffer.alloc(33, 1))],
+  ['all zeros', /contains only zeros/, (file) => writeFile(file, Buffer.alloc(32))],
+  ['a link to a missing file', /link to a missing file/, (file) => symlink('/nonexistent/key', file)],
+];
+
+for (const [what, message, plant] of unusableKeys) {
+  test(`A key that is ${what} is refused by all receivers that start at once, and left as it is`, async (t) => {
+    const directory = await tempDir(t);
+    const file = join(directory, 'identity.key');
+    await plant(file);
+    const starts = Array.from({ length: 8 }, () => loadIdentity(directory, silentLog));
+    for (const { reason } of (await Promise.allSettled(starts)) as PromiseRejectedResult[]) {
+      assert.equal(reason.code, 'STATE');
+      assert.match(reason.message, message);
+      assert.match(reason.message, /identity\.key.*restore identity\.key.*--new-identity/);
+      assert.equal(reason.facts.file, file);
+    }
+    assert.deepEqual(await readdir(directory), ['identity.key']);
+  });
+
+  test(`Where a new start is wanted, a key that is ${what} is renamed, and all receivers use one new key`, async (t) => {
+    const directory = await tempDir(t);
+    await plant(join(directory, 'identity.key'));
+    const log = recordingLog();
+    const starts = Array.from({ length: 8 }, () => loadIdentity(directory, log, { newIdentity: true }));
+    const pins = new Set((await Promise.all(starts)).map(({ pin }) => pin));
+    assert.deepEqual([...pins], [(await loadIdentity(directory, log)).pin]);
+    const aside = (await readdir(directory)).filter((name) => name.startsWith('identity.key.unusable-'));
+    assert.equal(aside.length, 1);
+    assert.deepEqual(log.entries, ['warn: unusable file of the state directory set aside']);
+    assert.equal((await loadIdentity(directory, log, { newIdentity: true })).pin, [...pins][0]);
+  });
+}
+
+test('A missing key on which dashboards rely is refused, unless a new start is wanted', async (t) => {
   const directory = await tempDir(t);
-  await writeFile(join(directory, 'identity.key'), 'short');
+  const isReliedOn = async (): Promise<boolean> => true;
+  const message = /is missing, although dashboards are paired or builds exist.*--new-identity/;
+  await assert.rejects(loadIdentity(directory, silentLog, { isReliedOn }), { code: 'STATE', message });
+  assert.deepEqual(await readdir(directory), []);
+  await loadIdentity(directory, silentLog, { isReliedOn, newIdentity: true });
+  await loadIdentity(directory, silentLog, { isReliedOn });
+});
+
+test('A key that is removed while it is in use is written again, and a changed one is left alone', async (t) => {
+  const directory = join(await tempDir(t), 'receiver');
+  const identity = await loadIdentity(directory, silentLog);
+  await rm(directory, { recursive: true });
   const log = recordingLog();
-  const identity = await loadIdentity(directory, log);
-  assert.equal(identity.privateKey.length, 32);
-  const aside = (await readdir(directory)).find((name) => name.startsWith('identity.key.unusable-'));
-  assert.equal(await readFile(join(directory, aside ?? ''), 'utf8'), 'short');
-  assert.deepEqual(log.entries, [
-    'warn: the identity key was unusable: it is set aside and replaced by a new one',
-  ]);
+  await keepIdentity(directory, identity, log);
+  assert.equal((await loadIdentity(directory, silentLog)).pin, identity.pin);
+  assert.equal((await stat(join(directory, 'identity.key'))).mode & 0o777, 0o600);
+  await writeFile(join(directory, 'identity.key'), Buffer.alloc(32, 9));
+  await keepIdentity(directory, identity, log);
+  assert.deepEqual(await readFile(join(directory, 'identity.key')), Buffer.alloc(32, 9));
+  assert.deepEqual(log.entries, ['warn: removed file of the state directory written again']);
 });
 
 test('An unreadable key file is an error, and no new key is created', async (t) => {
@@ -122,6 +176,10 @@ test('The dashboard id is 32 characters of base64url, created once, and replaced
   await writeFile(join(directory, 'dashboard-id'), '../../etc');
   assert.notEqual(await loadDashboardId(directory, silentLog), id);
   assert.equal((await readdir(directory)).length, 2);
+  await rm(join(directory, 'dashboard-id'));
+  await symlink('/nonexistent/id', join(directory, 'dashboard-id'));
+  const made = await Promise.all(Array.from({ length: 8 }, () => loadDashboardId(directory, silentLog)));
+  assert.equal(new Set(made).size, 1, 'a dangling link is replaced once');
 });
 
 const labels: readonly [title: string, text: unknown, shown: string][] = [

@@ -7,6 +7,7 @@ import { suite, test } from 'node:test';
 
 import * as fc from 'fast-check';
 
+import { ReceiverError } from '../../src/errors.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { createOneTimeKey } from '../../src/peers/one-time-key.js';
@@ -375,6 +376,65 @@ suite('The pairing window', () => {
   });
 });
 
+/** A table that cannot be saved as long as `fails` is set. */
+async function unsaved(t: Cleanups): Promise<Setting & { fails: boolean }> {
+  const clock = manualClock();
+  const peers = await freshPeers(t, clock);
+  const add: PeerTable['add'] = async (peer) => {
+    if (set.fails) throw new ReceiverError('STORAGE', 'the disk is full');
+    return peers.add(peer);
+  };
+  const pairing = createPairingService({
+    ...defaultOptions,
+    ...{ peers: { ...peers, add }, clock, log: silentLog },
+  });
+  const events: PairingEvent[] = [];
+  pairing.subscribe((event) => events.push(event));
+  const set = { pairing, peers, clock, events, types: () => events.map(({ type }) => type), fails: true };
+  return set;
+}
+
+test('An approval that cannot be saved can be repeated, even after the window has closed', async (t) => {
+  const set = await unsaved(t);
+  set.pairing.window.open('page');
+  await set.pairing.pairRequest(caller());
+  await assert.rejects(set.pairing.approve(id, pinA), { code: 'STORAGE' });
+  set.pairing.window.closeAll();
+  await assert.rejects(set.pairing.approve(id, pinA), { code: 'STORAGE' });
+  assert.deepEqual(set.pairing.peerLink(caller()), { response: 'pending', reason: 'pending_not_approved' });
+  set.fails = false;
+  assert.equal((await set.pairing.approve(id, pinA)).pin, pinA);
+  assert.deepEqual(set.pairing.pending(), []);
+});
+
+test('A request whose approval could not be saved can be rejected', async (t) => {
+  const set = await unsaved(t);
+  set.pairing.window.open('page');
+  await set.pairing.pairRequest(caller());
+  await assert.rejects(set.pairing.approve(id, pinA), { code: 'STORAGE' });
+  set.pairing.window.closeAll();
+  assert.equal(set.pairing.reject(id), true);
+  assert.deepEqual(set.pairing.pending(), []);
+});
+
+test('A revocation that could not be saved is repeated by the same call', async (t) => {
+  const set = await setting(t);
+  await prepare(set, 'approved', false);
+  let fails = true;
+  const remove: PeerTable['remove'] = async (each) => {
+    const isRemoved = await set.peers.remove(each);
+    if (fails) throw new ReceiverError('STORAGE', 'the disk is full');
+    return isRemoved || each === id;
+  };
+  const pairing = createPairingService({
+    ...defaultOptions,
+    ...{ peers: { ...set.peers, remove }, clock: set.clock, log: silentLog },
+  });
+  await assert.rejects(pairing.revoke(id), { code: 'STORAGE' });
+  fails = false;
+  assert.equal(await pairing.revoke(id), true);
+});
+
 suite('The one-time key', () => {
   test('It is shown once, in four groups of unambiguous letters and digits', () => {
     const shown: string[] = [];
@@ -454,6 +514,20 @@ suite('The one-time key', () => {
     clock.advance(windowMs);
     assert.deepEqual(await pairing.pairRequest(caller()), { response: 'no_pairing_window' });
     assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
+  });
+
+  test('A key whose pairing cannot be saved stays valid, for one pairing', async (t) => {
+    const set = await unsaved(t);
+    let pairingKey = '';
+    set.pairing.armOneTimeKey((text) => (pairingKey = text));
+    const other = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB, pairingKey });
+    const attempt = set.pairing.pairRequest(caller({ pairingKey }));
+    assert.deepEqual(await set.pairing.pairRequest(other), { response: 'no_pairing_window' }, 'meanwhile');
+    await assert.rejects(attempt, { code: 'STORAGE' });
+    set.fails = false;
+    assert.deepEqual(await set.pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
+    assert.deepEqual(await set.pairing.pairRequest(other), { response: 'no_pairing_window' });
+    assert.equal(set.peers.list().length, 1);
   });
 
   test('Closing the window for all clients deletes the key', async (t) => {

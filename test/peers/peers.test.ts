@@ -1,6 +1,6 @@
 /** The table of approved peers and its file. Covers src/peers/peer-row.ts. */
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
@@ -8,8 +8,10 @@ import { systemClock as clock } from '../../src/async/clock.js';
 import { silentLog } from '../../src/log.js';
 import { dashboardId } from '../../src/paths/index.js';
 import type { NewPeer } from '../../src/peers/peer-row.js';
-import { openPeerTable, type PeerTable } from '../../src/peers/peers.js';
+import { hasPeers, openPeerTable, type PeerTable } from '../../src/peers/peers.js';
 import { pinOf } from '../../src/protocol/fingerprint.js';
+import { manualClock } from '../async/manual-clock.js';
+import { everyFailure, failingDisk } from '../support/failing-disk.js';
 import { tempDir } from '../support/temp-dir.js';
 import { recordingLog } from '../support/recording-log.js';
 
@@ -113,17 +115,146 @@ for (const [what, content] of [
   ['a list', '[]'],
   ['an empty file', ''],
 ] as const) {
-  test(`A peers file that is ${what} is renamed and never overwritten`, async (t) => {
+  test(`A peers file that is ${what} is refused, and set aside only where a new start is wanted`, async (t) => {
     const directory = await tempDir(t);
     await writeFile(join(directory, 'peers.json'), content);
+    const message = /peers\.json.*the file is damaged; restore peers\.json.*--new-identity/;
+    await assert.rejects(openPeerTable(directory, quiet), { code: 'STATE', message });
+    assert.deepEqual(await readdir(directory), ['peers.json']);
     const log = recordingLog();
-    const peers = await openPeerTable(directory, { clock, log });
+    const peers = await openPeerTable(directory, { clock, log, newIdentity: true });
     await peers.add(home);
-    assert.match(log.entries.join(), /^warn: peers file damaged/);
+    assert.deepEqual(log.entries, ['warn: unusable file of the state directory set aside']);
     const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
     assert.equal(await readFile(join(directory, aside), 'utf8'), content);
   });
 }
+
+test('A missing peers file on which builds rely is refused, and so is a link to a missing one', async (t) => {
+  const directory = await tempDir(t);
+  const isReliedOn = async (): Promise<boolean> => true;
+  const message = /is missing, although builds exist; restore peers\.json/;
+  await assert.rejects(openPeerTable(directory, { ...quiet, isReliedOn }), { code: 'STATE', message });
+  await symlink('/nonexistent/peers', join(directory, 'peers.json'));
+  assert.equal(await hasPeers(directory), true);
+  await assert.rejects(openPeerTable(directory, quiet), { code: 'STATE' });
+  const peers = await openPeerTable(directory, { ...quiet, isReliedOn, newIdentity: true });
+  await peers.add(home);
+  await peers.remove(id);
+  assert.equal(await hasPeers(directory), false);
+  assert.deepEqual((await openPeerTable(directory, { ...quiet, isReliedOn })).list(), []);
+});
+
+test('A peers file that is removed or damaged while it is in use is written again from memory', async (t) => {
+  const directory = join(await tempDir(t), 'receiver');
+  const log = recordingLog();
+  const peers = await openPeerTable(directory, { clock, log });
+  await peers.add(home);
+  await rm(directory, { recursive: true });
+  await peers.reread();
+  assert.deepEqual(await read(directory), { version: 1, peers: [row] });
+  await writeFile(join(directory, 'peers.json'), 'half');
+  await peers.reread();
+  assert.deepEqual(await read(directory), { version: 1, peers: [row] });
+  assert.deepEqual(log.entries, [
+    'warn: removed file of the state directory written again',
+    'warn: unusable file of the state directory set aside',
+    'warn: removed file of the state directory written again',
+  ]);
+  assert.deepEqual(peers.list().length, 1);
+});
+
+test('A revocation that cannot be saved is in force, can be repeated, and is saved once the disk works again', async (t) => {
+  const directory = await tempDir(t);
+  const log = recordingLog();
+  const time = manualClock();
+  const peers = await openPeerTable(directory, { clock: time, log });
+  await peers.add(home);
+  const disk = failingDisk(directory);
+  t.after(() => disk[Symbol.dispose]());
+  disk.failAt(1, 'ENOSPC', true);
+  for (const attempt of ['the call', 'its repetition']) {
+    await assert.rejects(peers.remove(id), { code: 'STORAGE', message: /cannot be saved \(ENOSPC\)$/ });
+    assert.equal(peers.get(id), undefined, attempt);
+    await peers.reread();
+    assert.equal(peers.get(id), undefined, 'the file does not bring it back');
+  }
+  disk.heal();
+  time.advance(60_000);
+  await peers.close();
+  assert.deepEqual(await read(directory), { version: 1, peers: [] });
+  assert.equal(await peers.remove(id), false, 'nothing is left to do');
+  assert.deepEqual(log.entries, [
+    'error: peers file not saved, trying again',
+    'info: peers file saved after a failure',
+  ]);
+});
+
+test('A revocation that could not be saved is saved by an orderly stop', async (t) => {
+  const directory = await tempDir(t);
+  const peers = await openPeerTable(directory, quiet);
+  await peers.add(home);
+  const disk = failingDisk(directory);
+  t.after(() => disk[Symbol.dispose]());
+  disk.failAt(1, 'EROFS', true);
+  await assert.rejects(peers.remove(id), { code: 'STORAGE' });
+  disk.heal();
+  await peers.close();
+  assert.deepEqual((await openPeerTable(directory, quiet)).list(), []);
+});
+
+test('Whatever call of the file system fails, an approval is made or not, and can be repeated', async (t) => {
+  const tried = await everyFailure(async () => {
+    const directory = await tempDir(t);
+    const peers = await openPeerTable(directory, quiet);
+    await peers.add({ ...home, dashboardId: dashboardId('another-dashboard') });
+    return {
+      directory,
+      act: () => peers.add(home),
+      async check(outcome, at) {
+        assert.equal(peers.get(id) !== undefined, 'result' in outcome, at);
+        if ('error' in outcome) {
+          assert.equal((outcome.error as { code?: unknown }).code, 'STORAGE', at);
+          await peers.reread();
+          assert.equal(peers.get(id), undefined, `${at}: what is left in the file does not count`);
+          await peers.add(home);
+        }
+        await peers.close();
+        assert.deepEqual(
+          await read(directory),
+          { version: 1, peers: [{ ...row, dashboard_id: 'another-dashboard' }, row] },
+          at,
+        );
+        assert.equal((await openPeerTable(directory, quiet)).list().length, 2, at);
+      },
+    };
+  });
+  assert.ok(tried > 50, `${tried} failures`);
+});
+
+test('Whatever call of the file system fails, a revocation is in force and reaches the disk', async (t) => {
+  const tried = await everyFailure(async () => {
+    const directory = await tempDir(t);
+    const peers = await openPeerTable(directory, quiet);
+    await peers.add({ ...home, dashboardId: dashboardId('another-dashboard') });
+    await peers.add(home);
+    return {
+      directory,
+      act: () => peers.remove(id),
+      async check(outcome, at) {
+        assert.equal(peers.get(id), undefined, at);
+        if ('error' in outcome) {
+          assert.equal((outcome.error as { code?: unknown }).code, 'STORAGE', at);
+          assert.equal(await peers.remove(id), true, `${at}: the call can be repeated`);
+        }
+        await peers.close();
+        const [kept, ...more] = (await openPeerTable(directory, quiet)).list();
+        assert.deepEqual([kept?.dashboardId, more], ['another-dashboard', []], at);
+      },
+    };
+  });
+  assert.ok(tried > 50, `${tried} failures`);
+});
 
 test('A file of a newer release is refused and left unchanged', async (t) => {
   const directory = await tempDir(t);
@@ -176,16 +307,19 @@ test('Concurrent changes all reach the disk, and two approvals of one id give on
   ]);
 });
 
-test('An approval that cannot be written fails', async (t) => {
+test('An approval that cannot be written fails, and one whose directory is gone makes it again', async (t) => {
   const directory = join(await tempDir(t), 'gone');
-  await mkdir(directory);
+  await writeFile(directory, 'a file in the place of the directory');
+  await assert.rejects(openPeerTable(directory, quiet), { code: 'ENOTDIR' });
+  await rm(directory);
   const peers = await openPeerTable(directory, quiet);
-  await rm(directory, { recursive: true });
-  await assert.rejects(peers.add(home), { code: 'ENOENT' });
+  await writeFile(directory, 'a file in the place of the directory');
+  await assert.rejects(peers.add(home), { code: 'STORAGE' });
   assert.equal(peers.get(id), undefined);
-  await mkdir(directory);
+  await rm(directory);
   await peers.add(home);
   assert.equal(peers.get(id)?.label, 'Home');
+  await peers.close();
 });
 
 test("Another receiver's approvals, revocations and new pairings are known after a reread", async (t) => {

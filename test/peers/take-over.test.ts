@@ -128,10 +128,44 @@ test('A server without peers is taken over as well', async (t) => {
 test('A takeover that was interrupted before the key starts again', async (t) => {
   const both = await servers(t, [row('dashboard-one')]);
   await mkdir(both.stateDir);
-  await writeFile(join(both.stateDir, 'peers.json'), '{"version":1,"peers":[]}');
+  await writeFile(
+    join(both.stateDir, 'peers.json'),
+    await readFile(join(both.from, peersName), 'utf8').then((text) => text.replace('{', '{"version":1,')),
+  );
   await both.again();
   assert.equal((await openPeerTable(both.stateDir, { clock, log })).list().length, 1);
-  assert.equal((await stateOf(both)).filter((name) => name.includes('unusable')).length, 1);
+  assert.deepEqual((await stateOf(both)).toSorted(), ['identity.key', 'peers.json']);
+});
+
+test('A key that was lost since the takeover is not fetched again beside other peers, unless a new start is wanted', async (t) => {
+  for (const peers of [[], [row('dashboard-two')], 'damaged']) {
+    const both = await servers(t, [row('dashboard-one'), row('dashboard-two')]);
+    await mkdir(both.stateDir);
+    const own = typeof peers === 'string' ? peers : JSON.stringify({ version: 1, peers });
+    await writeFile(join(both.stateDir, 'peers.json'), own);
+    await assert.rejects(both.again(), {
+      code: 'STATE',
+      message: /identity\.key is missing beside a peers\.json/,
+    });
+    assert.equal(await readFile(join(both.stateDir, 'peers.json'), 'utf8'), own);
+    assert.deepEqual(await stateOf(both), ['peers.json']);
+    await takeOver({ from: both.from, stateDir: both.stateDir, newIdentity: true, log });
+    assert.equal((await openPeerTable(both.stateDir, { clock, log })).list().length, 2);
+    const aside = (await stateOf(both)).find((name) => name.includes('unusable')) ?? '';
+    assert.equal(await readFile(join(both.stateDir, aside), 'utf8'), own);
+  }
+});
+
+test("A damaged or lost key is left to the receiver's own refusal, which says how to restore it", async (t) => {
+  const both = await servers(t, [row('dashboard-one')]);
+  await both.again();
+  await writeFile(join(both.stateDir, 'identity.key'), '');
+  await both.again();
+  await assert.rejects(loadIdentity(both.stateDir, log), { code: 'STATE', message: /restore identity\.key/ });
+  await rm(join(both.stateDir, 'identity.key'));
+  await rm(join(both.from, keyName));
+  await both.again();
+  assert.deepEqual(await stateOf(both), ['peers.json']);
 });
 
 test('Unusable files are reported, and nothing is taken over', async (t) => {

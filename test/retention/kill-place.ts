@@ -1,6 +1,7 @@
 /** The directories shared by the processes of the kill tests, and a retention service on them. */
 import { join } from 'node:path';
 
+import { createReserve } from '../../src/disk/reserve.js';
 import { acquireLease } from '../../src/locks/lease.js';
 import { silentLog as log } from '../../src/log.js';
 import { createPaths } from '../../src/paths/index.js';
@@ -36,7 +37,7 @@ export async function impatientKeeper(base: string): Promise<RetentionService> {
   const paths = pathsIn(base);
   const { layout } = paths;
   return openRetentionService({
-    ...{ paths, layout, log, clock: systemClock, jobs: playedJobs() },
+    ...{ paths, layout, log, clock: systemClock, jobs: playedJobs(), reserve: createReserve([], log) },
     underLease: realLeases(layout.locksDir),
     retention: { ...defaultOptions.retention, buildTtlMs: 0 },
     ...{ resultTtlMs: 2_592_000_000, minFreeDiskBytes: 0 },

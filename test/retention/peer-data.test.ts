@@ -4,10 +4,13 @@ import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { createReserve } from '../../src/disk/reserve.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { createOwners, type Owners } from '../../src/retention/peer-data.js';
 import { tempDir } from '../support/temp-dir.js';
+
+const { spend } = createReserve([], log);
 
 const id = dashboardId('a-dashboard');
 const [pin, otherPin] = ['a'.repeat(64), 'b'.repeat(64)];
@@ -30,6 +33,7 @@ async function world(t: TestContext): Promise<World> {
     open: () =>
       createOwners({
         ownersDir,
+        spend,
         log,
         async removeData(each) {
           here.removed.push(each);
@@ -104,7 +108,7 @@ test('A new peer waits for a running removal, which so cannot reach its builds',
   const done: string[] = [];
   let finish = (): void => {};
   const owners = createOwners({
-    ...{ ownersDir: here.ownersDir, log },
+    ...{ ownersDir: here.ownersDir, spend, log },
     async removeData() {
       done.push('removal begins');
       await new Promise<void>((resolve) => (finish = resolve));

@@ -2,6 +2,7 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { createReserve, type Reserve } from '../../src/disk/reserve.js';
 import { silentLog as log } from '../../src/log.js';
 import { ReceiverError } from '../../src/errors.js';
 import {
@@ -26,6 +27,7 @@ export interface Place {
   readonly usage: DeviceUsageLog;
   readonly log: typeof log;
   readonly underLease: UnderLease;
+  readonly reserve: Reserve;
   /** Devices whose lease was acquired, in order. */
   readonly leased: string[];
   /** Devices whose lease another owner holds. */
@@ -64,7 +66,7 @@ export async function emptyPlace(t: Cleanups): Promise<Place> {
   const leased: string[] = [];
   const held = new Set<string>();
   const here = {
-    ...{ base, layout, leased, held, log },
+    ...{ base, layout, leased, held, log, reserve: createReserve([], log) },
     clock: manualClock(),
     onLease: (_key: RemoteKey): void => {},
     underLease: (async (key, _reason, work) => {

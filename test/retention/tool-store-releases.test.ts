@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { createReserve } from '../../src/disk/reserve.js';
 import { systemClock } from '../../src/async/clock.js';
 import { markReady, placeOf, stampUse, useOf, type VenvPlace } from '../../src/provision/venv-place.js';
 import { acquireAt } from '../../src/locks/lease.js';
@@ -20,6 +21,7 @@ import { createReleaseStore } from '../../src/retention/tool-store.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const timing = { staleMs: 2_000, updateMs: 1_000 };
+const reserve = createReserve([], log);
 const dayMs = 86_400_000;
 const signal = new AbortController().signal;
 
@@ -64,7 +66,7 @@ async function place(t: TestContext): Promise<Here> {
 }
 
 const order = (here: Here, changes: Partial<EvictionOrder> = {}): EvictionOrder => ({
-  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.start, dryRun: false, signal, log },
+  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.start, dryRun: false, signal, reserve, log },
   ...changes,
 });
 

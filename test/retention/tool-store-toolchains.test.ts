@@ -8,6 +8,7 @@ import { mkdir, readdir, readFile, rename, rm, symlink, utimes, writeFile } from
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { createReserve } from '../../src/disk/reserve.js';
 import type { CompileResult } from '../../src/compile/compile.js';
 import { createTools } from '../../src/toolchains/run-with-tools.js';
 import type { ToolchainGate } from '../../src/toolchains/gate.js';
@@ -19,6 +20,7 @@ import { toolPlace, type ToolPlace } from './tool-place.js';
 import type { ToolAnswer, ToolQuestion } from './tool-worker.js';
 
 const minuteMs = 60_000;
+const reserve = createReserve([], log);
 const dayMs = 86_400_000;
 const signal = new AbortController().signal;
 
@@ -27,7 +29,7 @@ async function place(t: TestContext): Promise<ToolPlace> {
 }
 
 const order = (here: ToolPlace, changes: Partial<EvictionOrder> = {}): EvictionOrder => ({
-  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.clock.wall(), dryRun: false, signal, log },
+  ...{ ttlMs: 30 * dayMs, maxBytes: null, now: here.clock.wall(), dryRun: false, signal, reserve, log },
   ...changes,
 });
 

@@ -1,0 +1,85 @@
+/**
+ * Room that is set aside on a volume for what makes room there. On a completely full volume nothing could be removed
+ * otherwise, because a lock, a record and a revocation each need a few bytes and a file first.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdir, readdir, statfs, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { isDiskFull } from '../errors.js';
+import type { Log } from '../log.js';
+import { makeDirectory } from './atomic-write.js';
+import { removeTree } from './remove.js';
+
+export type Reserve = ReturnType<typeof createReserve>;
+
+/** A piece serves one removal: its locks, its records, and the directories that these stand in. */
+const pieceBytes = 65_536;
+const pieceFiles = 12;
+const pieces = 8;
+/** The volume must have this much more than the reserve before something is set aside. */
+const spareBytes = 4_194_304;
+const spareFiles = 1_000;
+
+const reserveName = 'reserve';
+
+/** A reserve below each of these directories, which can be on different volumes. */
+export function createReserve(parents: readonly string[], log: Log) {
+  const directories = parents.map((parent) => join(parent, reserveName));
+
+  /** False when nothing was left. */
+  async function giveUp(): Promise<boolean> {
+    let isGiven = false;
+    for (const directory of directories) {
+      const [piece] = await readdir(directory).catch(() => []);
+      if (piece === undefined) continue;
+      await removeTree(join(directory, piece));
+      isGiven = true;
+      log.warn({ directory }, 'volume full, reserve given up');
+    }
+    return isGiven;
+  }
+
+  return {
+    /** Runs the work, and again with a piece of the reserve given up as long as the volume is too full for it. */
+    async spend<T>(work: () => Promise<T>): Promise<T> {
+      for (;;) {
+        try {
+          return await work();
+        } catch (error) {
+          if (!isDiskFull(error) || !(await giveUp())) throw error;
+        }
+      }
+    },
+    /** Sets aside again what was given up, if there is plenty of room. Never rejects. */
+    async refill(): Promise<void> {
+      for (const directory of directories) {
+        await fill(directory).catch((err: unknown) => log.debug({ err, directory }, 'reserve not filled'));
+      }
+    },
+  };
+}
+
+async function fill(directory: string): Promise<void> {
+  await makeDirectory(directory);
+  const present = (await readdir(directory)).length;
+  for (let count = present; count < pieces; count += 1) {
+    const { bavail, bsize, files, ffree } = await statfs(directory);
+    // Some file systems do not count files.
+    if (bavail * bsize < spareBytes || (files > 0 && ffree < spareFiles)) return;
+    await setAside(directory);
+  }
+}
+
+async function setAside(directory: string): Promise<void> {
+  const piece = join(directory, randomUUID());
+  try {
+    await mkdir(piece, { mode: 0o700 });
+    // Random, because a file system can store zeros in no space at all.
+    await writeFile(join(piece, 'bytes'), randomBytes(pieceBytes));
+    for (let n = 1; n < pieceFiles; n += 1) await writeFile(join(piece, String(n)), '');
+  } catch (error) {
+    await removeTree(piece);
+    throw error;
+  }
+}
