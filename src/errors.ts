@@ -73,12 +73,17 @@ const hidden = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/u;
 
 /**
  * Shows hostile text safely for terminals and log readers: quoted, in one line, at most 80 UTF-16 units, with visible
- * letters of any script and everything else escaped. The limit also bounds its run time.
+ * letters of any script and everything else escaped. A byte of a file's name that is not UTF-8, which is a lone surrogate
+ * from U+DC80 to U+DCFF, is shown as `\xNN`. The limit also bounds its run time.
  */
 export function quote(value: unknown): string {
   if (typeof value !== 'string') return value === null ? 'null' : `(${typeof value})`;
   const cut = value.slice(0, shownLength);
-  const escaped = JSON.stringify(cut).replace(/[^\x20-\x7e]/gu, shownOrEscaped);
+  const escaped = JSON.stringify(cut)
+    .replace(/[^\x20-\x7e]/gu, shownOrEscaped)
+    .replace(/\\(?:\\|udc([89a-f][0-9a-f]))/g, (text, byte?: string) =>
+      byte === undefined ? text : `\\x${byte}`,
+    );
   return value.length > shownLength ? `${escaped}… (${value.length} characters)` : escaped;
 }
 

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 
 import { createArtifactStore } from './artifacts/store.js';
 import { isInstallCut, repairInstall } from './bundles/install.js';
+import { entriesIn } from './disk/names.js';
 import { removeTree } from './disk/remove.js';
 import { makerOf, standingOf } from './disk/temporary.js';
 import { isReceiverError } from './errors.js';
@@ -196,8 +197,8 @@ async function removeLeftovers(options: RecoveryOptions, signal: AbortSignal): P
 async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
   const entries: LockEntry[] = [];
   for (const directory of directories) {
-    const names = await readdir(directory);
-    entries.push(...names.map((name) => ({ name, path: join(directory, name), maker: makerOf(name) })));
+    for await (const { name } of entriesIn(directory))
+      entries.push({ name, path: join(directory, name), maker: makerOf(name) });
   }
   return entries;
 }

@@ -5,9 +5,10 @@
  * (threaded-intake.ts): a trip through the thread pool for each call took three times as long as the writing.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, constants, mkdirSync, openSync, readdirSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { entriesInSync, nameBytes, onDisk } from '../disk/names.js';
 import { ReceiverError, quote } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
 import { createRemoteContentScanner } from './remote-content.js';
@@ -55,7 +56,7 @@ export async function extract(
     }
     checkLength(directory, member.path);
     for (const parent of tree.admit(member.path, member.kind))
-      mkdirSync(join(directory, parent), { mode: 0o755 });
+      mkdirSync(onDisk(join(directory, parent)), { mode: 0o755 });
     addHead(content, member);
     if (member.kind === 'directory') continue;
     const isManifest = member.path === manifestFile;
@@ -88,7 +89,7 @@ export async function extract(
 const maxPathBytes = 4_096 - 256;
 
 function checkLength(directory: string, path: string): void {
-  if (Buffer.byteLength(directory) + Buffer.byteLength(path) < maxPathBytes) return;
+  if (nameBytes(directory) + nameBytes(path) < maxPathBytes) return;
   throw refused(`the member ${quote(path)} has a path that is too long for the build server`);
 }
 
@@ -100,7 +101,7 @@ function addHead(content: Hash, { path, kind, executable, size }: TarMember): vo
 const createOnly = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 async function writeMember(path: string, member: TarMember, read: (piece: Buffer) => void): Promise<void> {
-  const file = openSync(path, createOnly, member.executable ? 0o755 : 0o644);
+  const file = openSync(onDisk(path), createOnly, member.executable ? 0o755 : 0o644);
   try {
     for await (const piece of member.body()) {
       read(piece);
@@ -116,13 +117,18 @@ function writeAll(file: number, bytes: Buffer): void {
 }
 
 /** The final check: the directory holds exactly the admitted members, and only files and directories. */
-function checkTree(directory: string, tree: MemberTree): void {
-  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
-  const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());
-  if (odd !== undefined) throw refused(`the unpacked ${quote(odd.name)} is neither a file nor a directory`);
-  if (entries.length !== tree.size) {
-    throw refused(`the unpacked tree has ${entries.length} entries where ${tree.size} were sent`);
+function checkTree(root: string, tree: MemberTree): void {
+  let count = 0;
+  const waiting = [root];
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    for (const { name, isDirectory, isFile } of entriesInSync(directory)) {
+      count += 1;
+      if (isDirectory) waiting.push(join(directory, name));
+      else if (!isFile) throw refused(`the unpacked ${quote(name)} is neither a file nor a directory`);
+    }
   }
+  if (count !== tree.size)
+    throw refused(`the unpacked tree has ${count} entries where ${tree.size} were sent`);
 }
 
 function refused(message: string): ReceiverError {

@@ -148,6 +148,10 @@ function checkConfiguration({ configFilename }: Manifest, announced: FileName, t
 /** Rewords zlib's errors for the peer. Disk errors stay as they are: a full disk is not the bundle's fault. */
 function toBundleError(cause: unknown): unknown {
   const code = systemCode(cause);
+  if (code === 'EILSEQ') {
+    const message = 'a name in the bundle is not UTF-8, and the disk of the build server takes no other';
+    return new ReceiverError('BUNDLE', message, { code }, { cause });
+  }
   if (isReceiverError(cause) || !code?.startsWith('Z_')) return cause;
   const how = code === 'Z_BUF_ERROR' ? 'truncated' : 'damaged';
   return new ReceiverError('BUNDLE', `the gzip stream is ${how}`, { code }, { cause });

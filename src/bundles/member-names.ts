@@ -7,6 +7,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { nameBytes } from '../disk/names.js';
 import { ReceiverError, quote } from '../errors.js';
 import type { BundleLimits } from '../options/core-options.js';
 
@@ -24,8 +25,8 @@ const reservedAtTop = new Set([
   ...['.remote_builds', '.receiver'],
 ]);
 
-/** Controls, line separators, direction overrides, and what broken UTF-8 decodes to. */
-const refusedCharacters = /[\p{Cc}\p{Cs}\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffd]/u;
+/** Controls, line separators and direction overrides. Bytes that are not UTF-8 are allowed, see disk/names.ts. */
+const refusedCharacters = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/u;
 
 /** Maps a name to what the disk compares. */
 export type FoldName = (path: string) => string;
@@ -94,7 +95,7 @@ export function createMemberTree(limits: BundleLimits, fold: FoldName) {
 }
 
 function nameFault(path: string, limits: BundleLimits): string | null {
-  if (path.length > limits.pathBytes || Buffer.byteLength(path) > limits.pathBytes) {
+  if (path.length > limits.pathBytes || nameBytes(path) > limits.pathBytes) {
     return `its path is over ${limits.pathBytes} bytes`;
   }
   if (refusedCharacters.test(path)) return 'it holds a character that no path may have';
@@ -103,7 +104,7 @@ function nameFault(path: string, limits: BundleLimits): string | null {
   if (path.split(/[/\\]/).includes('..')) return 'its path leads upwards';
   if (segments.some((segment) => segment === '' || segment === '.')) return 'its path is not plain';
   if (segments.length > limits.depth) return `it lies deeper than ${limits.depth} directories`;
-  if (segments.some((segment) => Buffer.byteLength(segment) > limits.segmentBytes)) {
+  if (segments.some((segment) => nameBytes(segment) > limits.segmentBytes)) {
     return `a name in it is over ${limits.segmentBytes} bytes`;
   }
   return null;

@@ -7,10 +7,11 @@
  */
 import { Header } from 'tar';
 
+import { decodeName } from '../disk/names.js';
 import { ReceiverError, quote } from '../errors.js';
 
 export interface TarMember {
-  /** As in the archive, without one trailing slash of a directory. Not checked. */
+  /** As in the archive, read as in disk/names.ts, without one trailing slash of a directory. Not checked. */
   readonly path: string;
   readonly kind: 'file' | 'directory';
   /** In bytes. */
@@ -42,7 +43,7 @@ export async function* readTar(stream: AsyncIterable<Buffer>): AsyncGenerator<Ta
       overrides = extension.forNext ?? overrides;
       continue;
     }
-    const member = toMember(source, header, overrides ?? noOverrides);
+    const member = toMember(source, header, block, overrides ?? noOverrides);
     overrides = null;
     yield member;
     await skip(member.body());
@@ -84,11 +85,11 @@ async function readExtension(
 
 function longName(bytes: Buffer): string {
   const end = bytes.indexOf(0);
-  return bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
+  return decodeName(bytes.subarray(0, end < 0 ? bytes.length : end));
 }
 
-function toMember(source: ByteSource, header: Header, overrides: Overrides): TarMember {
-  const path = overrides.path ?? header.path ?? '';
+function toMember(source: ByteSource, header: Header, block: Buffer, overrides: Overrides): TarMember {
+  const path = overrides.path ?? pathOf(header, block);
   const kind = kindOf(header.type, path);
   if (header.linkpath) throw new ReceiverError('BUNDLE', `the member ${quote(path)} is a link`);
   const size = kind === 'file' ? (overrides.size ?? sizeOf(header.size)) : 0;
@@ -106,6 +107,19 @@ function toMember(source: ByteSource, header: Header, overrides: Overrides): Tar
       }
     },
   };
+}
+
+const nameField = [0, 100] as const;
+const magicField = [257, 265] as const;
+const prefixField = [345, 500] as const;
+
+/** The `tar` package decodes a name that is not UTF-8 with a loss; this reads its bytes. */
+function pathOf({ path = '' }: Header, block: Buffer): string {
+  if (!path.includes('\ufffd')) return path;
+  const name = longName(block.subarray(...nameField));
+  const isUstar = block.toString('latin1', ...magicField) === 'ustar\x0000';
+  const prefix = isUstar ? longName(block.subarray(...prefixField)) : '';
+  return prefix === '' ? name : `${prefix}/${name}`;
 }
 
 function kindOf(type: string, path: string): TarMember['kind'] {
@@ -225,7 +239,7 @@ const newline = 0x0a;
 function parsePax(bytes: Buffer): Overrides {
   let { path, size } = noOverrides;
   for (const [key, value] of records(bytes)) {
-    if (key === 'path') path = value.toString('utf8');
+    if (key === 'path') path = decodeName(value);
     else if (key === 'size') size = paxSize(value);
     else if (key === 'linkpath') throw malformed('it holds a link');
     else if (key.startsWith('GNU.sparse.')) throw malformed('it holds a sparse file');

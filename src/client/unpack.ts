@@ -97,7 +97,12 @@ async function* limited(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
 function checkName({ path, kind }: TarMember): void {
   const parts = path.split('/');
   const isPlain = parts.every((part) => part !== '' && part !== '.' && part !== '..');
-  if (kind === 'file' && isPlain && !/[\p{Cc}\\:]/u.test(path) && Buffer.byteLength(path) <= maxPathBytes)
+  if (
+    kind === 'file' &&
+    isPlain &&
+    !/[\p{Cc}\p{Cs}\\:]/u.test(path) &&
+    Buffer.byteLength(path) <= maxPathBytes
+  )
     return;
   throw refused(`the member ${quote(path)} is not a regular file with a relative path`);
 }

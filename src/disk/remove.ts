@@ -2,13 +2,14 @@
  * Removes trees without following links, and moves them to the trash first where it matters: a half-deleted build
  * directory under its old name would look complete.
  */
-import { constants, type Dir } from 'node:fs';
-import { access, chmod, lstat, opendir, rename, rm, rmdir } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, chmod, lstat, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemCode } from '../errors.js';
 import { makeDirectory } from './atomic-write.js';
+import { entriesIn, onDisk } from './names.js';
 import { temporaryName } from './temporary.js';
 
 const maxTries = 5;
@@ -37,9 +38,9 @@ async function removeBelow(path: string, removal: TreeRemoval): Promise<void> {
     const before = removal.moved;
     try {
       // A link to a directory would be opened as one.
-      if (!(await lstat(path)).isDirectory()) return await rm(path, { force: true });
+      if (!(await lstat(onDisk(path))).isDirectory()) return await rm(onDisk(path), { force: true });
       await removeEntries(path, removal);
-      return await rmdir(path);
+      return await rmdir(onDisk(path));
     } catch (error) {
       const code = systemCode(error);
       if (code === 'ENOENT') return;
@@ -52,11 +53,12 @@ async function removeBelow(path: string, removal: TreeRemoval): Promise<void> {
 }
 
 async function removeEntries(directory: string, removal: TreeRemoval): Promise<void> {
-  for await (const entry of await openToEmpty(directory)) {
+  await unlockToEmpty(directory);
+  for await (const { name, isDirectory } of entriesIn(directory)) {
     removal.signal?.throwIfAborted();
-    const path = join(directory, entry.name);
-    if (!entry.isDirectory()) {
-      await rm(path, { force: true });
+    const path = join(directory, name);
+    if (!isDirectory) {
+      await rm(onDisk(path), { force: true });
     } else if (path.length > removal.root.length + maxPathBelow) {
       await moveTo(path, join(removal.root, temporaryName()));
       removal.moved += 1;
@@ -67,14 +69,13 @@ async function removeEntries(directory: string, removal: TreeRemoval): Promise<v
 }
 
 /** A build can have removed the permission to read its directories. */
-async function openToEmpty(directory: string): Promise<Dir> {
+async function unlockToEmpty(directory: string): Promise<void> {
   try {
-    await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
+    await access(onDisk(directory), constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     if (systemCode(error) !== 'EACCES') throw error;
-    await chmod(directory, 0o700);
+    await chmod(onDisk(directory), 0o700);
   }
-  return opendir(directory);
 }
 
 /**
@@ -125,10 +126,10 @@ export function openTrash(trashDir: string) {
 /** An unwritable directory cannot be moved to another parent, so it is made writable first. */
 async function moveTo(path: string, target: string): Promise<void> {
   try {
-    await rename(path, target);
+    await rename(onDisk(path), target);
   } catch (error) {
-    if (systemCode(error) !== 'EACCES' || !(await lstat(path)).isDirectory()) throw error;
-    await chmod(path, 0o700);
-    await rename(path, target);
+    if (systemCode(error) !== 'EACCES' || !(await lstat(onDisk(path))).isDirectory()) throw error;
+    await chmod(onDisk(path), 0o700);
+    await rename(onDisk(path), target);
   }
 }

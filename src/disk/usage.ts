@@ -2,10 +2,11 @@
  * Measures the size of trees and the free space of volumes. Links are counted as links and not followed, so that a
  * planted one can neither inflate a figure nor lead out of the tree.
  */
-import { chmod, lstat, opendir, statfs } from 'node:fs/promises';
+import { chmod, lstat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { systemCode } from '../errors.js';
+import { entriesIn, onDisk } from './names.js';
 
 export interface Usage {
   /** Sum of the files' sizes, in bytes. */
@@ -41,10 +42,10 @@ export async function measure(path: string, { unlock = false, signal }: MeasureO
 
   async function measureEntry(at: string): Promise<void> {
     signal?.throwIfAborted();
-    const stat = await lstat(at);
+    const stat = await lstat(onDisk(at));
     if (stat.isDirectory()) {
       sum.diskBytes += stat.blocks * blockBytes;
-      if (unlock && (stat.mode & ownAll) !== ownAll) await chmod(at, (stat.mode & 0o777) | ownAll);
+      if (unlock && (stat.mode & ownAll) !== ownAll) await chmod(onDisk(at), (stat.mode & 0o777) | ownAll);
       await measureDirectory(at);
     } else {
       sum.diskBytes += (stat.blocks * blockBytes) / Math.max(1, stat.nlink);
@@ -54,9 +55,9 @@ export async function measure(path: string, { unlock = false, signal }: MeasureO
   }
 
   async function measureDirectory(directory: string): Promise<void> {
-    for await (const entry of await opendir(directory)) {
-      const at = join(directory, entry.name);
-      if (entry.isDirectory()) waiting.push(at);
+    for await (const { name, isDirectory } of entriesIn(directory)) {
+      const at = join(directory, name);
+      if (isDirectory) waiting.push(at);
       else await unlessGone(measureEntry(at));
     }
   }

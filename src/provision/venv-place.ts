@@ -10,6 +10,7 @@ import { readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs
 import { basename, join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
+import { entriesIn } from '../disk/names.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
@@ -92,9 +93,8 @@ export async function removeUnused(place: VenvPlace, lease: Lease, timing: LockT
 
 /** Removes the link first: it must never point to an incomplete environment. */
 export async function emptyPlace({ directory }: VenvPlace): Promise<void> {
-  const names = await readdir(directory);
   await rm(join(directory, 'ready'), { force: true });
-  for (const name of names) await removeTree(join(directory, name));
+  for await (const { name } of entriesIn(directory)) await removeTree(join(directory, name));
 }
 
 export async function removeIfEmpty({ directory }: VenvPlace): Promise<void> {

@@ -2,13 +2,14 @@
  * Records each device's last use and size in one small file, outside the device's own directory, where no build can
  * forge it. Modification times do not serve: uploads and compilers set them, downloads do not, and a build can set any.
  */
-import { readdir, rm, chmod, lstat, opendir } from 'node:fs/promises';
+import { readdir, rm, chmod, lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import * as z from 'zod';
 
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
+import { entriesIn } from '../disk/names.js';
 import { makerOf } from '../disk/temporary.js';
 import { blockBytes, measure, ownAll } from '../disk/usage.js';
 import { systemCode } from '../errors.js';
@@ -94,7 +95,7 @@ export async function sizesOf(subtree: string, signal?: AbortSignal): Promise<Si
     sizes.other = stat.blocks * blockBytes;
     // As in `measure`: a build could hide its files behind missing permissions.
     if ((stat.mode & ownAll) !== ownAll) await chmod(subtree, (stat.mode & 0o777) | ownAll);
-    for await (const { name } of await opendir(subtree)) {
+    for await (const { name } of entriesIn(subtree)) {
       const kind = name === 'config' || name === 'build' ? name : 'other';
       const { diskBytes } = await measure(join(subtree, name), { unlock: true, signal });
       sizes[kind] += diskBytes;

@@ -2,16 +2,18 @@
  * Valid and hostile archives for tests. The hostile headers are made block by
  * block, because every tar library refuses to write some of them.
  */
-import { lstat, readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+
+import { entriesInSync, onDisk } from '../../src/disk/names.js';
 
 export interface HeaderFields {
   readonly name: string | Buffer;
   readonly type?: string;
   readonly mode?: number;
   readonly linkname?: string;
-  readonly prefix?: string;
+  readonly prefix?: string | Buffer;
   /** The raw field, if it differs from the body's length. */
   readonly sizeField?: string | Buffer;
 }
@@ -28,7 +30,7 @@ export function member(fields: HeaderFields, body: string | Buffer = ''): Buffer
   block.write(fields.type ?? '0', 156);
   block.write(fields.linkname ?? '', 157);
   block.write('ustar\x0000', 257);
-  block.write(fields.prefix ?? '', 345);
+  Buffer.from(fields.prefix ?? '').copy(block, 345);
   block.fill(' ', 148, 156);
   block.write(
     `${block
@@ -58,6 +60,16 @@ export function records(values: Readonly<Record<string, string>>): string {
       return `${length} ${key}=${value}\n`;
     })
     .join('');
+}
+
+/** A PAX header whose path is bytes of any kind, as Python writes a name that is not UTF-8. */
+export function paxPath(path: Buffer): Buffer {
+  const record = Buffer.from(records({ path: 'n'.repeat(path.length) }));
+  path.copy(record, record.length - 1 - path.length);
+  return member(
+    { name: 'PaxHeader', type: 'x' },
+    Buffer.concat([Buffer.from(records({ hdrcharset: 'BINARY' })), record]),
+  );
 }
 
 export function pax(values: Readonly<Record<string, string>>, type = 'x'): Buffer {
@@ -90,11 +102,14 @@ export function bundle(...members: readonly Buffer[]): Buffer {
 /** Every file below a directory with its content; directories end in a slash. Sorted. */
 export async function treeOf(root: string): Promise<ReadonlyMap<string, string>> {
   const tree = new Map<string, string>();
-  for (const path of (await readdir(root, { recursive: true })).toSorted()) {
-    const stat = await lstat(join(root, path));
-    if (stat.isDirectory()) tree.set(`${path}/`, '');
-    else if (stat.isFile()) tree.set(path, await readFile(join(root, path), 'latin1'));
-    else tree.set(path, 'neither a file nor a directory');
-  }
-  return tree;
+  const walk = async (below: string): Promise<void> => {
+    for (const { name, isDirectory, isFile } of entriesInSync(join(root, below))) {
+      const path = below + name;
+      tree.set(isDirectory ? `${path}/` : path, isDirectory ? '' : 'neither a file nor a directory');
+      if (isDirectory) await walk(`${path}/`);
+      else if (isFile) tree.set(path, await readFile(onDisk(join(root, path)), 'latin1'));
+    }
+  };
+  await walk('');
+  return new Map([...tree].toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }

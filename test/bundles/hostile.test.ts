@@ -27,6 +27,7 @@ type Case = readonly [title: string, archive: Buffer, message: RegExp, limits?: 
 const long = (bytes: number): string => 'n'.repeat(bytes);
 const link = (type: string, linkname: string): Buffer => member({ name: 'l', type, linkname });
 const valid = bundle();
+const notUtf8 = [file(Buffer.from([0x66, 0xff]))];
 
 const kinds: readonly Case[] = [
   ['a symbolic link', bundle(link('2', '/etc/passwd')), /"l" is a link/],
@@ -64,7 +65,17 @@ const names: readonly Case[] = [
   ['a line feed', bundle(pax({ path: 'a\nb' }), file('f')), /a character that no path may have/],
   ['a terminal escape', bundle(file('\x1b[2J')), /"\\u001b\[2J" is refused/],
   ['a direction override', bundle(file('a\u202egnp.yaml')), /\\u202e/],
-  ['a name that is not UTF-8', bundle(file(Buffer.from([0x66, 0xff]))), /a character that no path may have/],
+  ['a name that is not UTF-8, twice', bundle(...notUtf8, ...notUtf8), /"f\\xff" comes twice/],
+  [
+    'a name that is not UTF-8 in a path that leads upwards',
+    bundle(file(Buffer.from('../\xff', 'latin1'))),
+    /"\.\.\/\\xff" is refused: its path leads upwards/,
+  ],
+  [
+    'a NUL behind a byte that is not UTF-8',
+    bundle(member({ name: 'x', type: 'x' }, Buffer.from('13 path=a\xff\0b\n', 'latin1')), file('f')),
+    /a character that no path may have|malformed/,
+  ],
   ['an empty name', bundle(file('')), /not plain/],
   ['a dot segment', bundle(file('./a')), /not plain/],
   ['an empty segment', bundle(file('a//b')), /not plain/],

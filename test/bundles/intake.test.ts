@@ -1,6 +1,7 @@
 /** Covers src/bundles/extract.ts, src/bundles/inflate.ts and src/bundles/tar-reader.ts. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -11,11 +12,12 @@ import { pack } from 'tar-stream';
 
 import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
+import { measure } from '../../src/disk/usage.js';
 import { isReceiverError } from '../../src/errors.js';
 import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
-import { bundle, config, configName, file, manifest, member, pax, tar, treeOf } from './archives.js';
+import { bundle, config, configName, file, manifest, member, pax, paxPath, tar, treeOf } from './archives.js';
 import { anyCutGivesTheSameTree } from './properties.js';
 import { configurationFilename, send, take } from './send.js';
 import { defaultOptions } from '../support/options.js';
@@ -56,6 +58,35 @@ test('A bundle in ESPHome’s format unpacks to its tree, manifest and dot files
   await staged.discard();
   assert.deepEqual(await readdir(uploadsDir), []);
   await staged.discard();
+});
+
+test('Names that are not UTF-8 get their own bytes on the disk, in every way that a header holds them', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const bytes = (latin1: string): Buffer => Buffer.from(latin1, 'latin1');
+  const archive = gzipSync(
+    tar(
+      manifest(),
+      config,
+      file(bytes('caf\xe9.h'), 'header'),
+      member({ name: bytes('f\xff'), prefix: bytes('folder\xfe') }, 'prefix'),
+      paxPath(bytes('pax\xe9/\xff')),
+      file('f', 'pax'),
+      member({ name: '././@LongLink', type: 'L' }, bytes(`${'\xe9'.repeat(250)}\0`)),
+      file('f', 'long'),
+      file('\ufffd', 'a real replacement character'),
+    ),
+  );
+  const staged = await take(uploadsDir, archive);
+  const contentOf = (latin1: string): string =>
+    readFileSync(Buffer.concat([Buffer.from(`${staged.directory}/`), bytes(latin1)]), 'utf8');
+  assert.equal(contentOf('caf\xe9.h'), 'header');
+  assert.equal(contentOf('folder\xfe/f\xff'), 'prefix');
+  assert.equal(contentOf('pax\xe9/\xff'), 'pax');
+  assert.equal(contentOf('\xe9'.repeat(250)), 'long');
+  assert.equal(contentOf('\xef\xbf\xbd'), 'a real replacement character');
+  assert.equal((await measure(staged.directory)).bytes, staged.bytes);
+  await staged.discard();
+  assert.deepEqual(await readdir(uploadsDir), []);
 });
 
 test('Any cut of a bundle into chunks gives the same tree', (t) => anyCutGivesTheSameTree(t, 40));

@@ -10,6 +10,7 @@ import fc from 'fast-check';
 
 import { createAssembler } from '../../src/protocol/transfer.js';
 import { openThreadedIntake } from '../../src/bundles/threaded-intake.js';
+import { decodeName, encodeName } from '../../src/disk/names.js';
 import { hostileText } from '../support/hostile.js';
 import type { Cleanups } from '../support/temp-dir.js';
 import {
@@ -21,6 +22,7 @@ import {
   manifest,
   member,
   pax,
+  paxPath,
   records,
   tar,
   treeOf,
@@ -35,7 +37,10 @@ const runTimeoutMs = 20_000;
 /** Limit for memory above that at the start of a property, whatever is sent. */
 const maxGrowthBytes = 256 * 1024 * 1024;
 
-const name = fc.constantFrom('a', 'ä.h', 'naïve Ünïcode', `${'größe-'.repeat(18)}ende.ttf`, 'x'.repeat(150));
+const name = fc.oneof(
+  fc.constantFrom('a', 'ä.h', 'naïve Ünïcode', `${'größe-'.repeat(18)}ende.ttf`, 'x'.repeat(150)),
+  fc.uint8Array({ minLength: 1, maxLength: 40, min: 0xa0 }).map((bytes) => decodeName(Buffer.from(bytes))),
+);
 const upload = fc.record({
   files: fc.array(
     fc.record({ folders: fc.array(name, { maxLength: 4 }), name, body: fc.uint8Array({ maxLength: 3_000 }) }),
@@ -44,8 +49,9 @@ const upload = fc.record({
   cuts: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 60 }),
   level: fc.constantFrom(0, 1, 9),
   longNames: fc.constantFrom<(path: string) => Buffer>(
-    (path) => pax({ path, mtime: '1.5' }),
-    (path) => member({ name: '././@LongLink', type: 'L' }, `${path}\0`),
+    (path) => paxPath(encodeName(path)),
+    (path) =>
+      member({ name: '././@LongLink', type: 'L' }, Buffer.concat([encodeName(path), Buffer.alloc(1)])),
   ),
 });
 
