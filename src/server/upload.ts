@@ -86,10 +86,19 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     });
   }
 
+  /** Ends an upload whatever fails, so that no place of the peer is lost. */
+  async function ending({ release }: IncomingUpload, end: () => Promise<void>): Promise<void> {
+    try {
+      await end();
+    } finally {
+      release();
+    }
+  }
+
   function dropUpload(): void {
     const dropped = upload;
     upload = undefined;
-    if (dropped) enqueue(() => dropped.intake.abort().finally(dropped.release));
+    if (dropped) enqueue(() => ending(dropped, async () => dropped.intake.abort()));
   }
 
   function header(frame: FrameOf<'submit_job'>): void {
@@ -112,26 +121,29 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     // A clean frees space, so it is never refused for want of it.
     const noRoom = target === 'compile' ? parts.noRoomFor?.(dashboardId, frame.total_bundle_bytes) : null;
     if (noRoom) return refuse(frame.job_id, noRoom.reason, noRoom.detail);
+    const request: JobRequest = {
+      dashboardId,
+      peerLabel: parts.peerLabel,
+      peerJobId: frame.job_id,
+      file,
+      device: deviceFromFile(file),
+      target,
+      bundleSha256: frame.bundle_sha256,
+      targetVersion: frame.target_esphome_version,
+      skipBootloader: frame.skip_bootloader,
+      deviceName: frame.device_name,
+      deviceFriendlyName: frame.device_friendly_name,
+    };
+    const assembler = createAssembler(announced);
     const release = uploads.begin(dashboardId);
     if (!release) return refuse(frame.job_id, 'duplicate_submit');
-    upload = {
-      request: {
-        dashboardId,
-        peerLabel: parts.peerLabel,
-        peerJobId: frame.job_id,
-        file,
-        device: deviceFromFile(file),
-        target,
-        bundleSha256: frame.bundle_sha256,
-        targetVersion: frame.target_esphome_version,
-        skipBootloader: frame.skip_bootloader,
-        deviceName: frame.device_name,
-        deviceFriendlyName: frame.device_friendly_name,
-      },
-      assembler: createAssembler(announced),
-      intake: parts.openIntake(file),
-      release,
-    };
+    try {
+      upload = { request, assembler, intake: parts.openIntake(file), release };
+    } catch (error) {
+      release();
+      log.error({ err: error, dashboardId }, 'upload not begun');
+      refuse(frame.job_id, 'not_ready', 'the build server cannot unpack bundles now; its log says why');
+    }
   }
 
   function chunk(frame: FrameOf<'submit_job_chunk'>): void {
@@ -149,7 +161,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     if (!result.complete) return;
     const complete = upload;
     upload = undefined;
-    enqueue(() => finishUpload(complete).finally(complete.release));
+    enqueue(() => ending(complete, async () => finishUpload(complete)));
   }
 
   /** Pauses reading only; sending continues. */
