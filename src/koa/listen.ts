@@ -15,7 +15,7 @@ import type { ConnectionLimits } from '../options/core-options.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';
 import { type ReleasePlace, createConnectionPool } from '../server/connection-limits.js';
-import { peerLinkPath, wsTransport, WebSocketServer } from './ws-transport.js';
+import { messageByMessage, peerLinkPath, wsTransport, WebSocketServer } from './ws-transport.js';
 
 /** The address that was bound. */
 export interface Bound {
@@ -134,7 +134,7 @@ export type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buf
 export function createUpgrade(accept: (transport: Transport) => void): HandleUpgrade {
   const server = new WebSocketServer({
     noServer: true,
-    perMessageDeflate: false,
+    ...messageByMessage,
     maxPayload: maxMessageBytes,
     clientTracking: false,
     // By default `ws` accepts the first subprotocol that a client offers; the peer link has none.

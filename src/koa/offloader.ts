@@ -3,7 +3,7 @@
  * peer link, ours and Device Builder's. It is in this folder because `dial` needs a socket library, which `client/` does
  * not know.
  */
-export { dial, type ConnectFailure, type DialOptions, type Where } from './ws-transport.js';
+export { dial, type ConnectFailure, type DialOptions, type Where } from './dial.js';
 export { createOffloader, loadOffloaderIdentity } from '../client/client.js';
 export type { Offloader, OffloaderIdentity, OffloaderOptions } from '../client/client.js';
 export { pinOf, pinPictures, pinText, type PinPicture } from '../protocol/fingerprint.js';

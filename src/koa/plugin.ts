@@ -14,13 +14,13 @@ import { defaultConnectBackTiming, type ConnectBackTiming } from '../server/conn
 import { callStepMs } from '../server/connect-back.js';
 import { createAnnouncer } from './announce.js';
 import { resolveAnnounce } from './bonjour.js';
+import { callFrom, dial } from './dial.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
 import { listenForPeers, type Listener, createUpgrade } from './listen.js';
 import { resolveReceiverOptions } from './options.js';
 import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
 import { createHostSockets, type SocketMiddleware } from './sockets.js';
-import { callFrom, dial } from './ws-transport.js';
 
 // Here and not in routes.ts: a host's compiler reads only what index.d.ts leads to.
 declare module 'koa' {

@@ -18,7 +18,7 @@ import type { ReleasePlace } from '../server/connection-limits.js';
 import { refusal, type Authorize } from './authorize.js';
 import { createHalfOpen, refuseUpgrade, type HandleUpgrade } from './listen.js';
 import { stateOf } from './state.js';
-import { peerLinkPath, WebSocketServer, wsTransport } from './ws-transport.js';
+import { messageByMessage, peerLinkPath, WebSocketServer, wsTransport } from './ws-transport.js';
 
 /** Added to the HTTP status of a refusal: a close code in the private range. */
 const refusedCode = 4000;
@@ -69,7 +69,7 @@ export function createHostSockets({ core, prefix, authorize, handleUpgrade }: Ho
   /** The places of event sockets until somebody has authorized them. */
   const places = new WeakMap<Duplex, ReleasePlace>();
   const server = new WebSocketServer({
-    ...{ noServer: true, perMessageDeflate: false, clientTracking: false },
+    ...{ noServer: true, clientTracking: false, ...messageByMessage },
     maxPayload: maxEventMessageBytes,
   });
   let isClosed = false;

@@ -10,7 +10,7 @@ import { test } from 'node:test';
 import { createUpgrade } from '../../src/koa/listen.js';
 import { createTimedReceiver } from '../../src/koa/plugin.js';
 import type { ReceiverOptions } from '../../src/koa/receiver-options.js';
-import { callFrom, dial } from '../../src/koa/ws-transport.js';
+import { callFrom, dial } from '../../src/koa/dial.js';
 import { newDashboardId, identityOf } from '../../src/peers/identity.js';
 import { initiate, respond, type Responded } from '../../src/protocol/handshake.js';
 import { callStepMs } from '../../src/server/connect-back.js';

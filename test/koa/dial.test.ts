@@ -1,4 +1,4 @@
-/** Covers src/koa/ws-transport.ts: what a person hears when no receiver answers. Real servers on loopback. */
+/** What a person hears when no receiver answers. Real servers on loopback. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';

@@ -16,9 +16,11 @@ import websockify from 'koa-websocket';
 import { WebSocket } from 'ws';
 
 import { createReceiver } from '../../src/index.js';
-import { unpackArtifacts } from '../../src/koa/offloader.js';
+import { dial, unpackArtifacts } from '../../src/koa/offloader.js';
+import { initiate } from '../../src/protocol/handshake.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { fakePython } from '../esphome/fake-python.js';
+import { chunkFrames, headerFrame } from '../server/bundle-frames.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
@@ -310,6 +312,37 @@ test("Another path on the receiver's port is 404, as a page and as a socket", as
   const socket = new WebSocket(`ws://127.0.0.1:${port}/other`);
   const [error] = (await once(socket, 'error')) as [Error];
   assert.match(error.message, /404/);
+});
+
+test('Small bundles sent back to back, without waiting for an answer, are all acknowledged, in order', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  const { channel } = await initiate(await dial({ host: '127.0.0.1', port: whole.port }), client.identity, {
+    intent: 'peer_link',
+    hello: { dashboardId: client.dashboardId },
+  });
+  t.after(() => channel.destroy());
+  const acks: (readonly [string, string | undefined])[] = [];
+  channel.open({
+    frame(parsed) {
+      if (parsed.kind === 'frame' && parsed.frame.type === 'submit_job_ack')
+        acks.push([parsed.frame.job_id, parsed.frame.reason]);
+    },
+    malformed: () => assert.fail('a malformed frame'),
+    closed() {},
+  });
+  const bundle = await client.bundle('kitchen.yaml', yaml('kitchen'));
+  const ids = Array.from({ length: 100 }, (_, index) => `job-${index}`);
+  for (const id of ids) {
+    const names = { job_id: id, target: 'clean', configuration_filename: 'kitchen.yaml' };
+    for (const frame of [headerFrame(bundle, names), ...chunkFrames(bundle, { job_id: id })])
+      channel.send(frame as never);
+  }
+  await waitFor(() => acks.length === ids.length, { deadlineMs: 60_000, what: 'all answers' });
+  assert.deepEqual(
+    acks,
+    ids.map((id) => [id, undefined]),
+  );
 });
 
 test('A stranger that keeps a refused upgrade half open does not keep the receiver from closing', async (t) => {

@@ -1,12 +1,14 @@
 /** The WebSocket transport over real sockets on loopback. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import { WebSocket, WebSocketServer } from 'ws';
 
 import type { Transport } from '../../src/protocol/transport.js';
+import { createUpgrade } from '../../src/koa/listen.js';
 import { wsTransport } from '../../src/koa/ws-transport.js';
 import { waitFor } from '../support/wait-for.js';
 
@@ -136,4 +138,91 @@ test('Closing while paused still reaches the other side', async (t) => {
   const [code] = (await once(client, 'close')) as [number];
   assert.equal(code, 1001);
   await waitFor(() => seen.includes('(closed)') || undefined, { deadlineMs: 5000, what: 'the end' });
+});
+
+/** Small frames of this opcode as a client sends them, masked with zeros: as many as fit into some reads. */
+function frames(opcode: number, count: number): Buffer {
+  const frame = Buffer.from([0x80 | opcode, 0x80 | 2, 0, 0, 0, 0, 0x68, 0x69]);
+  return Buffer.concat(Array.from({ length: count }, () => frame));
+}
+
+/** Counts the turns of the event loop until `isOver`. */
+async function turnsUntil(isOver: () => boolean): Promise<number> {
+  const deadline = performance.now() + 60_000;
+  let turns = 0;
+  for (; !isOver(); turns += 1) {
+    assert.ok(performance.now() < deadline, 'it is over in time');
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return turns;
+}
+
+test('However many small messages arrive in one read, each turn of the event loop delivers one of a connection', async (t) => {
+  const { transport, client } = await pair(t);
+  const count = 20_000;
+  const seen: string[] = [];
+  let [turn, inTurn, most] = [0, 0, 0];
+  let lastTurn = -1;
+  transport.start({
+    message(data) {
+      inTurn = turn === lastTurn ? inTurn + 1 : 1;
+      lastTurn = turn;
+      most = Math.max(most, inTurn);
+      seen.push(data.toString());
+    },
+    text: () => assert.fail('a text'),
+    closed() {},
+  });
+  Reflect.get(client, '_socket').write(frames(0x2, count));
+  await turnsUntil(() => {
+    turn += 1;
+    return seen.length === count;
+  });
+  // A timer of the test and the transport's own can be in either order.
+  assert.ok(most <= 2, `${most} messages in one turn`);
+});
+
+test("A stranger's pings and pongs are read one in each turn too", async (t) => {
+  const accepted: Transport[] = [];
+  const upgrade = createUpgrade((transport) => accepted.push(transport));
+  const server = createServer().on('upgrade', upgrade).listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  for (const opcode of [0x9, 0xa]) {
+    const client = new WebSocket(`ws://127.0.0.1:${port}/remote-build/peer-link`);
+    t.after(() => client.terminate());
+    await once(client, 'open');
+    const seen = record(accepted.at(-1) ?? assert.fail('no transport'));
+    const count = 5_000;
+    Reflect.get(client, '_socket').write(Buffer.concat([frames(opcode, count), frames(0x2, 1)]));
+    const turns = await turnsUntil(() => seen.length > 0);
+    assert.deepEqual(seen, ['hi']);
+    assert.ok(turns >= count / 2, `${count} in ${turns} turns`);
+  }
+});
+
+test('What was read before a pause waits for the resume, and is then delivered in order', async (t) => {
+  const { transport, client } = await pair(t);
+  const seen: string[] = [];
+  transport.start({
+    message(data) {
+      seen.push(data.toString());
+      if (seen.length % 5 === 0) transport.pause();
+    },
+    text: () => assert.fail('a text'),
+    closed: () => seen.push('(closed)'),
+  });
+  const sent = Array.from({ length: 23 }, (_, index) => String(index));
+  for (const text of sent) client.send(Buffer.from(text));
+  for (let length = 5; length <= 20; length += 5) {
+    await waitFor(() => seen.length >= length, { what: `the first ${length}` });
+    for (let n = 0; n < 20; n += 1) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(seen.length, length);
+    transport.resume();
+  }
+  await waitFor(() => seen.length === sent.length, { what: 'all' });
+  client.close();
+  await waitFor(() => seen.includes('(closed)'), { what: 'the end' });
+  assert.deepEqual(seen, [...sent, '(closed)']);
 });

@@ -9,6 +9,7 @@ import {
   loadOffloaderIdentity,
   makeBundle,
   type Offloader,
+  type OffloaderIdentity,
   type OffloaderSession,
   type Transport,
 } from '../../src/koa/offloader.js';
@@ -39,6 +40,7 @@ export async function startReceiver(t: Cleanups, options: Partial<ReceiverOption
 
 export interface Client {
   readonly offloader: Offloader;
+  readonly identity: OffloaderIdentity;
   readonly dashboardId: string;
   /** Its connections, newest last. */
   readonly transports: readonly Transport[];
@@ -67,6 +69,7 @@ export async function newClient(
   const offloader = createOffloader({ identity, connect, label: name });
   return {
     offloader,
+    identity,
     transports,
     dashboardId: identity.dashboardId,
     async openSession() {
