@@ -96,6 +96,49 @@ function shownOrEscaped(character: string): string {
   ).join('');
 }
 
+export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
+
+/**
+ * What a fault of the disk or a lack of descriptors means to the user of another machine, and who can mend it. Their own
+ * messages name host paths and say nothing to that user.
+ */
+const hostFaults: Readonly<Record<string, string>> = {
+  ENOSPC: diskFullMessage,
+  EDQUOT: diskFullMessage,
+  EROFS: 'the disk of the build server is read-only; its operator must make it writable',
+  EIO: 'the disk of the build server reports errors; its operator must check it',
+  EACCES: 'the build server lacks permissions on its own files; its operator must correct them',
+  EPERM: 'the build server lacks permissions on its own files; its operator must correct them',
+  EMFILE: 'the build server has too many open files; build again when it has less to do',
+  ENFILE: 'the build server has too many open files; build again when it has less to do',
+  ENOMEM: 'the build server is out of memory; build again when it has less to do',
+  ENOENT: 'a file or directory of the build server was removed meanwhile; build again',
+};
+/** The codes that tell of too little of something. The other faults need the operator. */
+const shortages: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM']);
+
+export interface HostFault {
+  readonly code: string;
+  /** A sentence without host paths. */
+  readonly message: string;
+  readonly isShortage: boolean;
+}
+
+/**
+ * The host's fault that an error tells of; null for any other error. The cause of a receiver error counts if it is a
+ * shortage, or if the error is about the server's own files: a program that cannot be executed is another matter.
+ */
+export function hostFaultOf(error: unknown): HostFault | null {
+  let cause = error;
+  let isOwnFile = true;
+  for (; isReceiverError(cause); cause = cause.cause) isOwnFile &&= cause.code === 'STORAGE';
+  const code = systemCode(cause) ?? '';
+  const message = Object.hasOwn(hostFaults, code) ? hostFaults[code] : undefined;
+  const isShortage = shortages.has(code);
+  const isMeant = isShortage || (isOwnFile && (code !== 'ENOENT' || cause === error));
+  return message !== undefined && isMeant ? { code, message, isShortage } : null;
+}
+
 /** The message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

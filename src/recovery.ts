@@ -4,12 +4,11 @@
  * configuration on the disk, including its secrets. It runs concurrently with everything else, and touches nothing that
  * another living receiver on the same disk uses.
  */
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createArtifactStore } from './artifacts/store.js';
 import { isInstallCut, repairInstall } from './bundles/install.js';
-import { entriesIn } from './disk/names.js';
+import { namesIn } from './disk/names.js';
 import { removeTree } from './disk/remove.js';
 import { makerOf, standingOf } from './disk/temporary.js';
 import { isReceiverError } from './errors.js';
@@ -127,7 +126,7 @@ async function endOrphanedBuilds(options: RecoveryOptions, signal: AbortSignal):
 }
 
 async function lockDirectories(locksDir: string): Promise<readonly string[]> {
-  const names = (await readdir(locksDir)).filter((name) => lockShape.test(name));
+  const names = (await namesIn(locksDir)).filter((name) => lockShape.test(name));
   return names.map((name) => join(locksDir, name));
 }
 
@@ -152,7 +151,7 @@ async function freeLock(
 
 /** Whether there is a lock or a record whose owner does not run here. It can still run elsewhere. */
 async function isLeft(directory: string): Promise<boolean> {
-  const names = await readdir(directory);
+  const names = await namesIn(directory);
   if (!names.some((name) => name === 'lock' || name.startsWith('owner-'))) return false;
   const holder = readHolder(directory);
   return holder === null || !isAlive(holder.owner);
@@ -197,8 +196,8 @@ async function removeLeftovers(options: RecoveryOptions, signal: AbortSignal): P
 async function entriesOf(directories: readonly string[]): Promise<LockEntry[]> {
   const entries: LockEntry[] = [];
   for (const directory of directories) {
-    for await (const { name } of entriesIn(directory))
-      entries.push({ name, path: join(directory, name), maker: makerOf(name) });
+    const names = await namesIn(directory);
+    entries.push(...names.map((name) => ({ name, path: join(directory, name), maker: makerOf(name) })));
   }
   return entries;
 }

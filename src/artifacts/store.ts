@@ -5,13 +5,14 @@
  * An archive counts only with its facts file beside it, which is written last, so a crash never leaves a false result.
  */
 import { createReadStream } from 'node:fs';
-import { copyFile, link, readdir, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, link, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import * as z from 'zod';
 
 import { makeDirectory } from '../disk/atomic-write.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
+import { namesIn } from '../disk/names.js';
 import { removeTree } from '../disk/remove.js';
 import { makerOf, temporaryName } from '../disk/temporary.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
@@ -43,6 +44,7 @@ export function createArtifactStore(directory: string) {
   async function keep(id: string, make: (file: string) => Promise<ArtifactFacts>): Promise<ArtifactFacts> {
     const [archive, factsFile] = [archiveOf(id), factsOf(id)];
     const unfinished = join(directory, temporaryName());
+    await makeDirectory(directory);
     try {
       const facts = await make(unfinished);
       await rm(factsFile, { force: true });
@@ -64,10 +66,8 @@ export function createArtifactStore(directory: string) {
 
   return {
     /** Packs a build and stores it under the job's id. Throws `ARTIFACTS` and system errors; it then stores nothing. */
-    async put(id: string, build: BuildArtifacts): Promise<ArtifactFacts> {
-      await makeDirectory(directory);
-      return keep(id, (file) => packArtifacts(build, file));
-    },
+    put: (id: string, build: BuildArtifacts): Promise<ArtifactFacts> =>
+      keep(id, (file) => packArtifacts(build, file)),
     /**
      * Stores the result of `from` under another id as well; the two can be removed independently. Uses hard links where
      * possible, and so no space. Throws `NOT_FOUND` as `open`, and system errors.
@@ -97,7 +97,7 @@ export function createArtifactStore(directory: string) {
      * does not remove a result that is stored meanwhile.
      */
     async sweep(known: () => Promise<ReadonlySet<string>>): Promise<void> {
-      const names = (await readdir(directory)).filter((name) => makerOf(name) === null);
+      const names = (await namesIn(directory)).filter((name) => makerOf(name) === null);
       const ids = await known();
       for (const name of names) {
         if (!ids.has(name.replace(/\.(?:tar\.gz|json)$/, ''))) await removeTree(join(directory, name));

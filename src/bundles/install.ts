@@ -14,7 +14,7 @@ import { makeDirectory, syncDirectory } from '../disk/atomic-write.js';
 import { assertInside, assertUnlinked } from '../disk/contained.js';
 import { readRegular } from '../disk/open-regular.js';
 import { moveToTrash, removeTree } from '../disk/remove.js';
-import { isReceiverError, systemCode } from '../errors.js';
+import { isReceiverError, ReceiverError, systemCode } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 
@@ -36,7 +36,8 @@ export interface InstallOptions {
  * Renames the bundle's directory to `<subtree>/config`. On failure the old tree is restored and the bundle stays where
  * it was. The bundle's `discard`, and no compile, waits for the removal of the old tree (0.1 s for some hundred
  * files). Does nothing if the bundle is installed already, by a receiver that stopped afterwards. Throws `TRAVERSAL`
- * when the subtree is reached through a link below the builds directory, and system errors.
+ * when the subtree is reached through a link below the builds directory, `STORAGE` when the bundle is gone, and system
+ * errors.
  */
 export async function installBundle(staged: InstallableBundle, options: InstallOptions): Promise<void> {
   const { layout, key } = options;
@@ -53,10 +54,16 @@ export async function installBundle(staged: InstallableBundle, options: InstallO
   } catch (error) {
     await removeTree(origin(options));
     await repairInstall(options);
-    throw error;
+    throw (await kindOf(staged.directory)) === 'nothing' ? lostBundle(staged.directory, error) : error;
   }
   await syncDirectory(subtree);
   staged.defer(removeTrashed(await settleTrees(options), options));
+}
+
+/** The error for a staged bundle that a person has removed, or a power cut has left incomplete. */
+export function lostBundle(directory: string, cause?: unknown): ReceiverError {
+  const message = 'the uploaded bundle of this job is no longer on the build server; send the job again';
+  return new ReceiverError('STORAGE', message, { directory, isLost: true }, { cause });
 }
 
 /** Whether the device's configuration is the bundle that was staged in `directory`. Throws system errors. */

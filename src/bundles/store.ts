@@ -135,13 +135,16 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
     });
   }
 
-  function discardLater(intake: Promise<StagedBundle>): void {
+  /** Discards a bundle that nobody needs, when it is complete. */
+  function discardLater(intake: Promise<StagedBundle>): Promise<void> {
     const done = intake.then(discard, () => {}).finally(() => late.delete(done));
     late.add(done);
+    return done;
   }
 
   return {
     discard,
+    discardLater,
     /** Returns null after an error. */
     keep: async (id: string, staged: StagedBundle) =>
       kept.keep(id, staged).catch((error: unknown) => {
@@ -157,7 +160,7 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
       try {
         return await raceAbort(intake, signal);
       } catch (error) {
-        discardLater(intake);
+        void discardLater(intake);
         throw error;
       }
     },

@@ -4,6 +4,7 @@
  * It distinguishes a lack of memory or disk space from a bad configuration, because a user who reads "compile error"
  * starts to change a configuration that was never wrong.
  */
+import { diskFullMessage } from '../errors.js';
 import type { CompileRequest, CompileResult } from './compile.js';
 
 export type CompileFailureReason = 'config' | 'toolchain' | 'compile' | 'resource' | 'provision';
@@ -15,8 +16,6 @@ export interface CompileFailure {
 }
 
 export type CompileLimits = Pick<CompileRequest, 'timeoutMs' | 'silenceTimeoutMs'>;
-
-export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
 
 /** Null for a success, see {@link isSuccess}. Meaningless for a cancelled compile or a lost lease; check those first. */
 export function judge(result: CompileResult, limits: CompileLimits): CompileFailure | null {

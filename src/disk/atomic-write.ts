@@ -1,8 +1,9 @@
 /**
  * Writes a file so that a reader, also after a power cut, sees the old content or the new, never half of it: temporary
- * sibling, sync, rename, sync of the directory. A truncated peers file would cost every pairing.
+ * sibling, sync, rename, sync of the directory. A truncated peers file would cost every pairing. A directory that a
+ * person or `esphome clean-all` removed is made again, because what is acknowledged must be on disk.
  */
-import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
 import { systemCode } from '../errors.js';
@@ -12,7 +13,7 @@ interface WriteOptions {
   readonly mode?: number;
 }
 
-/** Replaces `file`. The directory must exist. `mode` is exact, whatever the umask. Throws system errors. */
+/** Replaces `file`, and makes its directory when it is missing. `mode` is exact, whatever the umask. Throws system errors. */
 export async function writeAtomic(
   file: string,
   data: string | Uint8Array,
@@ -58,7 +59,7 @@ async function publish(
 ): Promise<void> {
   const temporary = join(dirname(file), `.${basename(file)}.${temporaryName()}`);
   try {
-    const handle = await open(temporary, 'wx', mode);
+    const handle = await openNew(temporary, mode);
     try {
       await handle.chmod(mode);
       await handle.writeFile(data);
@@ -72,6 +73,16 @@ async function publish(
     throw error;
   }
   await syncDirectory(dirname(file));
+}
+
+async function openNew(file: string, mode: number): Promise<FileHandle> {
+  try {
+    return await open(file, 'wx', mode);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    await makeDirectory(dirname(file));
+    return open(file, 'wx', mode);
+  }
 }
 
 /** Creates a directory and its parents; an existing one is left as it is. Throws system errors. */

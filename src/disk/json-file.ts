@@ -24,7 +24,7 @@ export function readJsonFileSync<T>(file: string, format: JsonFormat<T>): T {
   return parsed(file, readRegularSync(file, format.maxBytes), format);
 }
 
-/** Replaces the record (mode 0600). The directory must exist. Throws system errors. */
+/** Replaces the record (mode 0600), and makes its directory when it is missing. Throws system errors. */
 export async function writeJsonFile(file: string, record: object): Promise<void> {
   await writeAtomic(file, JSON.stringify(record), { mode: 0o600 });
 }

@@ -7,6 +7,8 @@ import { isUtf8 } from 'node:buffer';
 import { readdirSync, type Dirent } from 'node:fs';
 import { opendir } from 'node:fs/promises';
 
+import { systemCode } from '../errors.js';
+
 const escapeBase = 0xdc00;
 /** With the `u` flag: only lone ones, not the second half of an emoji. */
 const escapes = /([\udc80-\udcff]+)/u;
@@ -64,6 +66,17 @@ export async function* entriesIn(directory: string): AsyncGenerator<DirectoryEnt
   // Missing in Node's types.
   const options: object = { encoding: 'buffer' };
   for await (const entry of await opendir(onDisk(directory), options)) yield toEntry(entry);
+}
+
+/** The names in a directory; none when it is missing or a file, as after a person removed one of ours. Throws other system errors. */
+export async function namesIn(directory: string): Promise<string[]> {
+  const names: string[] = [];
+  try {
+    for await (const { name } of entriesIn(directory)) names.push(name);
+  } catch (error) {
+    if (!['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) throw error;
+  }
+  return names;
 }
 
 /** As {@link entriesIn}, at once. */

@@ -6,6 +6,7 @@
  * continued without the lock would write into the next one's tree.
  */
 import type { ArtifactFacts } from '../artifacts/pack.js';
+import { patiently } from '../async/patience.js';
 import type { StagedBundle } from '../bundles/store.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';
@@ -71,6 +72,7 @@ export async function build(
   const { environment: env } = compiler;
   const directory = await deps.openBuildDir(configuration, env, lease);
   if (directory.isEmptied) job.output('The last build of this device was killed; building from scratch.\n');
+  const ending = AbortSignal.any([job.signal, lease.signal]);
   let trusted = true;
   try {
     const common = {
@@ -113,7 +115,7 @@ export async function build(
       return ended;
     });
     // Also distinguishes a compiler that failed from one that the next owner of the lock has stopped.
-    await lease.recordBuild(null);
+    await patiently(() => lease.recordBuild(null), ending, deps.log);
     const failed = outcomeOfRun(result, limits);
     if (failed !== null) return failed;
   } finally {
@@ -122,7 +124,8 @@ export async function build(
   lease.assertHeld();
   await deps.verify(configuration);
   lease.assertHeld();
-  return { to: 'completed', artifacts: await lease.publish(() => deps.storeArtifacts(id, configuration)) };
+  const store = (): Promise<ArtifactFacts> => lease.publish(() => deps.storeArtifacts(id, configuration));
+  return { to: 'completed', artifacts: await patiently(store, ending, deps.log) };
 }
 
 /** Records the build and its job for a successor, in parallel: each write takes milliseconds. */

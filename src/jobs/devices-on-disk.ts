@@ -6,6 +6,7 @@ import type { Dirent } from 'node:fs';
 import { opendir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
+import { isThere } from '../disk/open-regular.js';
 import { messageOf, systemCode } from '../errors.js';
 import { dashboardId, type RemoteKey } from '../paths/index.js';
 import { deviceSegment } from '../paths/segments.js';
@@ -23,7 +24,7 @@ export const maxStrange = 100;
 
 /**
  * Reads one entry at a time, so that a directory with a million entries does not block other work. Throws system
- * errors of the builds directory itself; deeper errors are listed in `strange`, which is kept for an operator to check.
+ * errors of the builds directory itself, unless it is gone; deeper errors are listed in `strange`, which is kept for an operator to check.
  * `peers` includes those without a device.
  */
 export async function devicesOnDisk(buildsDir: string) {
@@ -52,7 +53,8 @@ export async function devicesOnDisk(buildsDir: string) {
     return names;
   }
 
-  const peers = await namesIn(buildsDir, Infinity, dashboardId);
+  const isGone = !(await isThere(buildsDir));
+  const peers = isGone ? [] : await namesIn(buildsDir, Infinity, dashboardId);
   for (const peer of peers) {
     const directory = join(buildsDir, peer);
     try {

@@ -6,13 +6,14 @@
  * that try, one finds nothing to rename, and a crash at any moment leaves the record in place. An unreadable record is
  * renamed and kept for an operator; it is never overwritten.
  */
-import { readdir, rename, rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import { createKeyedQueue } from '../async/serial-queue.js';
 import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
+import { namesIn } from '../disk/names.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
 import { systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
@@ -169,7 +170,7 @@ export async function isLiveOnDisk(dir: string, id: string, log: Log): Promise<b
 }
 
 async function entriesOf(dir: string): Promise<RecordEntry[]> {
-  return (await readdir(dir)).flatMap((name) => {
+  return (await namesIn(dir)).flatMap((name) => {
     const [, id, maker = ''] = nameShape.exec(name) ?? [];
     return id === undefined ? [] : [{ name, id, maker }];
   });

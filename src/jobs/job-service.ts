@@ -17,7 +17,7 @@ import { startOfProgress } from '../esphome/progress.js';
 import type { ResolvedOptions } from '../options/core.js';
 import { formatConfiguration, type DashboardId, type RemoteKey } from '../paths/index.js';
 import { watchAbsentPeers, startJobExpiry } from './expiry.js';
-import { createJobLifecycle, type JobEvent, type JobSteps } from './lifecycle.js';
+import { createJobLifecycle, type Arrival, type JobEvent, type JobSteps } from './lifecycle.js';
 import { createLocalWork, createQueueSummary, type LocalJob } from './local-work.js';
 import { jobLogFile, readJobLog } from './log.js';
 import { isTerminal, type JobRecord, type JobRequest, type Outcome } from './record.js';
@@ -117,13 +117,17 @@ export async function createJobService(deps: JobServiceDeps) {
 
   return {
     /**
-     * Accepts a job while its bundle is still being unpacked. `acknowledge` is called once, before any event of the job,
-     * when the record survives a crash (or the store has failed: the job is then built, and lost with the process). When
+     * Accepts a job while its bundle is still being unpacked. `acknowledge` is called once: before any event of the job,
+     * with null, when the record survives a crash; or with the fault of the store, and then there is no job. When
      * `intake` resolves, the job queues, and every older job of the same peer, device and target is cancelled; when it
      * rejects, the job fails. `intake` must settle: `close()` waits for it. An unused bundle is discarded. Throws `STATE`
      * after `close()`.
      */
-    submit(request: JobRequest, intake: Promise<StagedBundle>, acknowledge = (): void => {}): JobRecord {
+    submit(
+      request: JobRequest,
+      intake: Promise<StagedBundle>,
+      acknowledge: Arrival['acknowledge'] = () => {},
+    ): JobRecord {
       if (closing.signal.aborted) throw new ReceiverError('STATE', 'the build server is stopping');
       const refusal = liveOf(request.dashboardId).length >= maxJobsPerPeer ? tooMany(maxJobsPerPeer) : null;
       const job = registry.add(firstRecord(request, clock.wall(), registry));
@@ -197,6 +201,7 @@ export async function createJobService(deps: JobServiceDeps) {
     async close(): Promise<void> {
       await suspend();
       await kept.stop();
+      await registry.close();
       await store.close();
     },
   };

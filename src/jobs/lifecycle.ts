@@ -9,6 +9,7 @@
 import type { Clock } from '../async/clock.js';
 import type { Emitter } from '../async/emitter.js';
 import { type StagedBundle, factsOf, type BundleStore, createBundleWait } from '../bundles/store.js';
+import { lostBundle } from '../bundles/install.js';
 import { ReceiverError } from '../errors.js';
 import { readProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
@@ -17,10 +18,10 @@ import type { RunningJob } from './build.js';
 import type { ChosenEsphome } from './choose-esphome.js';
 import type { QueueStatus } from './local-work.js';
 import { jobLogFile, openJobLog, type JobLog } from './log.js';
-import { cancelledBy, outcomeOf } from './outcome.js';
+import { cancelledBy, endFactsOf, namesOf, outcomeOf } from './outcome.js';
 import type { JobQueue, Slot } from './queue.js';
 import { advance, isSameWork, isTerminal, type JobRecord, type Outcome, type Step } from './record.js';
-import { type Job, type JobRegistry, afterStop } from './registry.js';
+import { type Job, type JobRegistry, type StoreFault, afterStop } from './registry.js';
 import type { Shortage } from './waiting.js';
 
 /**
@@ -60,10 +61,10 @@ interface JobLifecycleDeps extends JobSteps {
   readonly prune: (dashboardId: DashboardId) => Promise<void>;
 }
 
-interface Arrival {
+export interface Arrival {
   readonly intake: Promise<StagedBundle>;
-  /** Called when the job's record is stored, or the store has failed. */
-  readonly acknowledge: () => void;
+  /** Called with null when the job's record is stored, else with the fault; there is no job then. */
+  readonly acknowledge: (fault: StoreFault | null) => void;
   /** The outcome of a refused job, applied once its bundle is complete. */
   readonly refusal: Outcome | null;
 }
@@ -81,15 +82,19 @@ interface Held {
 /** The abort reason of a job that continues after the restart. */
 const stopping = new ReceiverError('CANCELLED', 'the build server is stopping');
 
-const lostBundle: Outcome = {
-  ...{ to: 'failed', reason: 'internal' },
-  message: 'the bundle of this job was lost when the build server restarted',
-};
-
 export function createJobLifecycle(deps: JobLifecycleDeps) {
   const { registry, listeners, tellQueue, queue, jobsDir, clock, log } = deps;
   const bundles = createBundleWait(deps.bundles, log);
   let isClosing = false;
+
+  /** What is not on disk is not acknowledged, because a crash would lose it. Never rejects. */
+  async function admit(job: Job, arrival: Arrival): Promise<void> {
+    const fault = await registry.persist(job);
+    if (fault === null) return runToEnd(job, arrival);
+    await registry.withdraw(job);
+    arrival.acknowledge(fault);
+    await bundles.discardLater(arrival.intake);
+  }
 
   /** Runs one job from its arrival, or from a restart, to its end. Never rejects. */
   async function runToEnd(job: Job, arrival?: Arrival): Promise<void> {
@@ -106,18 +111,17 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     await finishJob(job, outcome, held);
   }
 
-  /** Resolves when the bundle is complete. The acknowledgement waits only for the record. */
+  /** Resolves when the bundle is complete. */
   async function receiveBundle(
     job: Job,
     { intake, acknowledge, refusal }: Arrival,
     held: Held,
   ): Promise<void> {
-    const isStored = await registry.persist(job);
-    acknowledge();
+    acknowledge(null);
     log.info({ ...namesOf(job.record), peerJobId: job.record.peerJobId }, 'job accepted');
     held.staged = await bundles.receive(intake, job.controller.signal);
     if (refusal) return;
-    const kept = isStored ? await bundles.keep(job.record.id, held.staged) : null;
+    const kept = await bundles.keep(job.record.id, held.staged);
     held.staged = kept ?? held.staged;
     recordStep(job, { to: 'queued', bundle: kept && factsOf(kept) });
     // Not awaited: the awaited write of the next step comes after it.
@@ -135,10 +139,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     const onShort = (shortage: Shortage): void => showShortage(running, shortage);
     held.slot = await queue.enter(id, { peer, target, signal, onShort });
     held.staged ??= await deps.bundles.find(job.record);
-    if (held.staged === null) {
-      job.record = { ...job.record, interrupted: true };
-      return lostBundle;
-    }
+    if (held.staged === null) throw lostBundle(id);
     recordStep(job, { to: 'running' });
     const { createdAt, startedAt, esphomeVersion } = job.record;
     const waitedMs = (startedAt ?? createdAt) - createdAt;
@@ -160,7 +161,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     await recordAndRelease(job, held);
     job.shown = null;
     if (job.record.state === before) return;
-    if (isTerminal(job.record)) logEnd(job.record);
+    if (isTerminal(job.record)) log.info(endFactsOf(job.record), 'job ended');
     else log.info(namesOf(job.record), 'job queued again');
     tellState(job);
     await deps.prune(job.record.dashboardId);
@@ -171,23 +172,13 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     const hasEnded = isTerminal(job.record);
     if (hasEnded && state !== 'completed') await deps.removeArtifacts(id);
     // Before the bundle is removed: a crash in between must not leave a queued job without a bundle.
-    await registry.persist(job);
-    if (!hasEnded) await staged?.settled();
-    else if (staged) await bundles.discard(staged);
-    else await bundles.remove(id);
+    const fault = await registry.persist(job);
+    const discard = (): Promise<void> => (staged ? bundles.discard(staged) : bundles.remove(id));
+    if (!hasEnded || fault !== null) await staged?.settled();
+    else await discard();
+    if (hasEnded && fault !== null) void registry.saved(job).then(discard);
     await chosen?.release();
     slot?.release();
-  }
-
-  function logEnd(record: JobRecord): void {
-    const { state, failureReason, errorMessage, cached, createdAt, startedAt, finishedAt } = record;
-    const endedAt = finishedAt ?? clock.wall();
-    const durations = {
-      waitedMs: (startedAt ?? endedAt) - createdAt,
-      ranMs: startedAt === null ? 0 : endedAt - startedAt,
-    };
-    const why = errorMessage === '' ? {} : { reason: failureReason, message: errorMessage };
-    log.info({ ...namesOf(record), state, ...why, cached, ...durations }, 'job ended');
   }
 
   function recordStep(job: Job, step: Step): void {
@@ -259,7 +250,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     begin(job: Job, arrival: Arrival): void {
       // Handled once the record is stored.
       arrival.intake.catch(() => {});
-      job.ended = runToEnd(job, arrival);
+      job.ended = admit(job, arrival);
     },
     /** Continues a job from before a restart; one that the restart ended is only cleaned up. */
     resume(job: Job): void {
@@ -279,11 +270,6 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
       await bundles.settled();
     },
   };
-}
-
-/** The facts in every log line about a job. */
-function namesOf({ id, dashboardId, peerLabel, file, target }: JobRecord): Readonly<Record<string, string>> {
-  return { jobId: id, dashboardId, label: peerLabel, file, target };
 }
 
 /** The peer learns which resource is short, but no figures. */

@@ -5,9 +5,9 @@
  * once; of the rest only the last lines, at the end, since those say why it failed. A disk error must not fail the
  * build: the log stops, and the build continues.
  */
-import { createWriteStream, type WriteStream } from 'node:fs';
+import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
@@ -43,6 +43,12 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
   let isWritable = true;
 
   function open(): WriteStream {
+    try {
+      // A person can have removed it since the record of the job was stored.
+      mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    } catch {
+      // The stream reports what is wrong.
+    }
     const opened = createWriteStream(file, { mode: 0o600 });
     done = finished(opened).catch((error: unknown) => {
       isWritable = false;
@@ -122,7 +128,7 @@ export async function readJobLog(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return '';
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return '';
     throw error;
   }
 }

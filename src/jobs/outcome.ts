@@ -1,13 +1,12 @@
 /**
  * Maps a thrown error to a job's outcome: a state, a reason code, and a message for the peer's user.
  *
- * Only messages of receiver errors are sent, since those contain no host path; any other error becomes one general
- * message and is logged in full.
+ * Only messages of receiver errors are sent, since those contain no host path. A fault of the host's disk becomes a
+ * sentence that says whom it concerns, any other error one general message; both are logged in full.
  */
-import { diskFullMessage } from '../compile/verdict.js';
-import { isReceiverError, systemCode, type ErrorCode, type ReceiverError } from '../errors.js';
+import { hostFaultOf, isReceiverError, type ErrorCode, type Facts, type ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
-import type { FailureReason, Outcome } from './record.js';
+import type { FailureReason, JobRecord, Outcome } from './record.js';
 
 const reasons: Partial<Record<ErrorCode, FailureReason>> = {
   BUNDLE: 'bundle',
@@ -22,8 +21,6 @@ const reasons: Partial<Record<ErrorCode, FailureReason>> = {
   RESOURCE: 'resource',
 };
 
-const fullDisk = new Set(['ENOSPC', 'EDQUOT']);
-
 /** A cancelled job is cancelled, even if something else failed afterwards. */
 export function outcomeOf(
   error: unknown,
@@ -31,8 +28,12 @@ export function outcomeOf(
   log: Log,
 ): Outcome {
   if (signal.aborted) return cancelledBy(signal);
-  if (isReceiverError(error)) log.warn({ jobId: id, err: error }, 'job failed');
-  if (isFullDisk(error)) return { to: 'failed', reason: 'resource', message: diskFullMessage };
+  const fault = hostFaultOf(error);
+  if (fault !== null || isReceiverError(error)) log.warn({ jobId: id, err: error }, 'job failed');
+  if (isReceiverError(error, 'STORAGE') && error.facts['isLost'] === true)
+    return { to: 'failed', reason: 'internal', message: error.message, facts: { interrupted: true } };
+  if (fault !== null)
+    return { to: 'failed', reason: fault.isShortage ? 'resource' : 'internal', message: fault.message };
   const reason = isReceiverError(error) && reasons[error.code];
   if (reason) return { to: 'failed', reason, message: error.message };
   if (isReceiverError(error, 'STORAGE')) {
@@ -44,14 +45,24 @@ export function outcomeOf(
   return { to: 'failed', reason: 'internal', message: 'internal error of the build server; see its log' };
 }
 
-/** Also finds a full disk as the cause of a receiver error, however deep. */
-function isFullDisk(error: unknown): boolean {
-  for (let cause = error; ; cause = cause.cause) {
-    if (!isReceiverError(cause)) return fullDisk.has(systemCode(cause) ?? '');
-  }
-}
-
 /** The outcome of a job whose signal was aborted, with the reason's message. */
 export function cancelledBy(signal: AbortSignal): Outcome {
   return { to: 'cancelled', message: (signal.reason as ReceiverError).message };
+}
+
+/** The facts in every log line about a job. */
+export function namesOf({ id, dashboardId, peerLabel, file, target }: JobRecord): Facts {
+  return { jobId: id, dashboardId, label: peerLabel, file, target };
+}
+
+/** The facts in the log line about its end. */
+export function endFactsOf(record: JobRecord): Facts {
+  const { state, failureReason, errorMessage, cached, createdAt, startedAt, finishedAt } = record;
+  const endedAt = finishedAt ?? createdAt;
+  const durations = {
+    waitedMs: (startedAt ?? endedAt) - createdAt,
+    ranMs: startedAt === null ? 0 : endedAt - startedAt,
+  };
+  const why = errorMessage === '' ? {} : { reason: failureReason, message: errorMessage };
+  return { ...namesOf(record), state, ...why, cached, ...durations };
 }

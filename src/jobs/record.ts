@@ -87,7 +87,7 @@ export interface JobFacts extends JobRequest {
 export interface JobRecord extends JobFacts {
   /** Set once the bundle is kept through a restart; null before. */
   readonly bundle: BundleFacts | null;
-  /** Ended by a stop or crash of this server that lost its bundle: the peer can submit it again under the same id. */
+  /** Ended because this server lost its bundle: the peer can submit it again under the same id. */
   readonly interrupted: boolean;
   /** 2 after an automatic rerun because its lock was lost. */
   readonly attempt: number;
@@ -113,7 +113,12 @@ export type Outcome =
       readonly artifacts: ArtifactFacts | null;
       readonly facts?: Partial<Pick<JobRecord, 'cached' | 'resultKey' | 'progress'>>;
     }
-  | { readonly to: 'failed'; readonly reason: FailureReason; readonly message: string }
+  | {
+      readonly to: 'failed';
+      readonly reason: FailureReason;
+      readonly message: string;
+      readonly facts?: Partial<Pick<JobRecord, 'interrupted'>>;
+    }
   | { readonly to: 'cancelled'; readonly message: string };
 
 export type Step =
@@ -138,8 +143,8 @@ function factsOf(step: Step, now: number): Partial<JobRecord> {
   if (step.to === 'queued') return { bundle: step.bundle };
   if (step.to === 'running') return { startedAt: now };
   if (step.to === 'completed') return { finishedAt: now, artifacts: step.artifacts, ...step.facts };
-  const failureReason = step.to === 'failed' ? step.reason : null;
-  return { finishedAt: now, failureReason, errorMessage: step.message };
+  const ended = { finishedAt: now, errorMessage: step.message };
+  return step.to === 'failed' ? { ...ended, failureReason: step.reason, ...step.facts } : ended;
 }
 
 export function isTerminal({ state }: Pick<JobRecord, 'state'>): boolean {

@@ -1,6 +1,6 @@
 /**
  * The jobs that this server knows, in memory, backed by a store that can be slow or fail. Memory is authoritative: a
- * store that fails costs what a restart would have found, never a running build.
+ * store that fails never costs a running build, and a record that could not be stored is tried again until it is.
  *
  * Also decides what becomes of jobs whose receiver ended. A crash and an orderly stop are treated alike, so that a
  * restart costs no job its place in the queue.
@@ -8,6 +8,7 @@
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import type { Clock } from '../async/clock.js';
+import { createCondition } from '../async/condition.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
@@ -25,7 +26,14 @@ export interface Job {
   /** Resolves after the job's last event. */
   ended: Promise<void>;
   /** The next write of the record, until it begins. */
-  writing: Promise<boolean> | undefined;
+  writing: Promise<StoreFault | null> | undefined;
+}
+
+const firstRetryMs = 500;
+const longestRetryMs = 10_000;
+
+export interface StoreFault {
+  readonly error: unknown;
 }
 
 export type JobRegistry = ReturnType<typeof createJobRegistry>;
@@ -44,6 +52,11 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
   const byPeer = new Map<DashboardId, Set<Job>>();
   /** Can include jobs that have ended since the last call of `live`. */
   const live = new Set<Job>();
+  /** Those whose newest record is not on disk. */
+  const unsaved = new Set<Job>();
+  const { until, wake } = createCondition();
+  let retryMs = firstRetryMs;
+  let cancelRetry: (() => void) | undefined;
   let newestCreatedAt = 0;
   /** Oldest first. */
   const all = (): Job[] => [...jobs.values()];
@@ -59,30 +72,53 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
     newestCreatedAt = Math.max(newestCreatedAt, createdAt);
   }
 
-  function drop(id: string): void {
+  function drop(id: string): Job | undefined {
     const job = jobs.get(id);
-    if (job === undefined) return;
+    if (job === undefined) return undefined;
     jobs.delete(id);
     live.delete(job);
+    unsaved.delete(job);
+    wake();
     const { dashboardId } = job.record;
     const own = byPeer.get(dashboardId);
     own?.delete(job);
     if (own?.size === 0) byPeer.delete(dashboardId);
+    return job;
   }
 
-  async function write(job: Job): Promise<boolean> {
+  /** Adds jobs so that all are in the order of their creation. */
+  function enterInOrder(more: readonly Job[]): void {
+    const inOrder = [...all(), ...more].toSorted((a, b) => a.record.createdAt - b.record.createdAt);
+    for (const index of [jobs, byPeer, live]) index.clear();
+    for (const job of inOrder) enter(job);
+  }
+
+  async function write(job: Job): Promise<StoreFault | null> {
     await yieldToOthers();
     job.writing = undefined;
     const { record } = job;
     // It was removed in the meantime, and must not reappear.
-    if (jobs.get(record.id) !== job) return false;
+    if (jobs.get(record.id) !== job) return null;
     try {
       await store.put(record);
-      return true;
     } catch (error) {
-      log.error({ id: record.id, err: error }, 'job record not stored');
-      return false;
+      if (!unsaved.has(job)) log.error({ id: record.id, err: error }, 'job record not stored, trying again');
+      if (jobs.get(record.id) === job) unsaved.add(job);
+      cancelRetry ??= clock.after(retryMs, () => void saveAgain());
+      return { error };
     }
+    if (unsaved.delete(job)) log.info({ id: record.id }, 'job record stored at last');
+    wake();
+    return null;
+  }
+
+  async function saveAgain(): Promise<void> {
+    cancelRetry?.();
+    // The writes below must not begin another round.
+    cancelRetry = (): void => {};
+    for (const job of unsaved) if ((await persist(job)) !== null) break;
+    retryMs = unsaved.size > 0 ? Math.min(2 * retryMs, longestRetryMs) : firstRetryMs;
+    cancelRetry = unsaved.size > 0 ? clock.after(retryMs, () => void saveAgain()) : undefined;
   }
 
   function add(record: JobRecord): Job {
@@ -94,9 +130,9 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
 
   /**
    * Stores the record as it is now or a moment later, so that two steps in a row cost one write of some milliseconds.
-   * False when the store fails. Never rejects.
+   * Resolves with the fault of a store that fails, which is then tried again. Never rejects.
    */
-  function persist(job: Job): Promise<boolean> {
+  function persist(job: Job): Promise<StoreFault | null> {
     return (job.writing ??= write(job));
   }
 
@@ -136,16 +172,34 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
         if (record !== records[n]) void persist(job);
         return job;
       });
-      const inOrder = [...known, ...adopted].toSorted((a, b) => a.record.createdAt - b.record.createdAt);
-      for (const index of [jobs, byPeer, live]) index.clear();
-      for (const job of inOrder) enter(job);
+      enterInOrder([]);
       return adopted.filter((_, n) => !isTerminal(records[n] as JobRecord));
     },
-    /** Removes an ended job with all its files. Throws system errors. */
+    /** Resolves when the newest record of the job is on disk, or the job was removed. */
+    saved: (job: Job): Promise<void> => until(() => !unsaved.has(job)),
+    /** Removes an ended job with all its files. Throws system errors; the job is then still known. */
     async forget(id: string): Promise<void> {
+      const job = drop(id);
+      try {
+        await removeRest(id);
+        await store.remove(id);
+      } catch (error) {
+        if (job !== undefined) enterInOrder([job]);
+        throw error;
+      }
+    },
+    /** Takes back a job that could not be stored and was not acknowledged. Never rejects. */
+    async withdraw({ record: { id } }: Job): Promise<void> {
       drop(id);
-      await removeRest(id);
-      await store.remove(id);
+      await store.remove(id).catch((error: unknown) => {
+        log.warn({ id, err: error }, 'record of a refused job not removed');
+      });
+    },
+    /** Tries once more to store what is not on disk, and then no longer. Never rejects. */
+    async close(): Promise<void> {
+      await saveAgain();
+      cancelRetry?.();
+      if (unsaved.size > 0) log.error({ jobs: unsaved.size }, 'job records lost: the disk did not take them');
     },
   };
 }

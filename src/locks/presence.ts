@@ -17,9 +17,12 @@ export function presenceDirOf(locksDir: string): string {
 
 /** Shows this receiver in `directory`, which is created if missing. Throws system errors. */
 export async function showPresence(directory: string, updateMs: number) {
-  await makeDirectory(directory);
   const mark = join(directory, temporaryName());
-  const touch = (): Promise<void> => writeFile(mark, String(Date.now()), { mode: 0o600 });
+  async function touch(): Promise<void> {
+    // A person can remove it while the receiver runs, which others must not take for its end.
+    await makeDirectory(directory);
+    await writeFile(mark, String(Date.now()), { mode: 0o600 });
+  }
   await touch();
   // The next touch makes up for a failed one.
   let touching = Promise.resolve();

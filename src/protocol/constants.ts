@@ -73,7 +73,7 @@ export const ackReasons = {
   empty_bundle: 'the announced size is zero',
   quota_exceeded: 'running builds use the whole quota; with a message for the user',
   disk_full: 'the disk of the receiver is full; with a message for the user',
-  not_ready: 'the receiver cannot unpack bundles now; with a message for the user',
+  not_ready: 'the receiver cannot take jobs now; with a message for the user',
 } as const;
 
 /** Why a reset of the build environment was refused. */

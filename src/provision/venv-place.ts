@@ -6,11 +6,11 @@
  * An environment takes 220 MB, and anyone who can request versions could fill the disk, so a sweep removes the least
  * recently used ones and the remains of interrupted installations. It keeps those in use and those whose lock is held.
  */
-import { readdir, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
+import { lstat, readlink, realpath, rename, rm, rmdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
 import { writeAtomic } from '../disk/atomic-write.js';
-import { entriesIn } from '../disk/names.js';
+import { namesIn } from '../disk/names.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
 import { temporaryName } from '../disk/temporary.js';
@@ -93,8 +93,9 @@ export async function removeUnused(place: VenvPlace, lease: Lease, timing: LockT
 
 /** Removes the link first: it must never point to an incomplete environment. */
 export async function emptyPlace({ directory }: VenvPlace): Promise<void> {
+  const names = await namesIn(directory);
   await rm(join(directory, 'ready'), { force: true });
-  for await (const { name } of entriesIn(directory)) await removeTree(join(directory, name));
+  for (const name of names) await removeTree(join(directory, name));
 }
 
 export async function removeIfEmpty({ directory }: VenvPlace): Promise<void> {
@@ -162,9 +163,9 @@ export async function findVenvs({
   locksDir,
   timing,
 }: Pick<SweepOptions, 'venvsDir' | 'locksDir' | 'timing'>): Promise<FoundVenv[]> {
-  const entries = await readdir(venvsDir, { withFileTypes: true });
   const found: FoundVenv[] = [];
-  for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+  for (const name of await namesIn(venvsDir)) {
+    if (!(await lstat(join(venvsDir, name)).catch(nullIfMissing))?.isDirectory()) continue;
     const place = placeOf({ venvsDir, locksDir, name });
     const isUsed = await isInUse(place, timing);
     const ready = await readyIn(place);

@@ -2,14 +2,14 @@
  * Records each device's last use and size in one small file, outside the device's own directory, where no build can
  * forge it. Modification times do not serve: uploads and compilers set them, downloads do not, and a build can set any.
  */
-import { readdir, rm, chmod, lstat } from 'node:fs/promises';
+import { rm, chmod, lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import * as z from 'zod';
 
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
-import { entriesIn } from '../disk/names.js';
+import { entriesIn, namesIn } from '../disk/names.js';
 import { makerOf } from '../disk/temporary.js';
 import { blockBytes, measure, ownAll } from '../disk/usage.js';
 import { systemCode } from '../errors.js';
@@ -49,7 +49,7 @@ const format = { maxBytes: 16_384, parse: schema.parse };
  */
 export async function readRecords(devicesDir: string): Promise<DeviceRecord[]> {
   const records: DeviceRecord[] = [];
-  for (const name of await readdir(devicesDir)) {
+  for (const name of await namesIn(devicesDir)) {
     if (makerOf(name) !== null) continue;
     const record = readFile(join(devicesDir, name));
     if (record !== null && fileOf(devicesDir, record) === join(devicesDir, name)) records.push(record);

@@ -12,13 +12,14 @@ import * as z from 'zod';
 import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
 import { hashName } from '../paths/segments.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
+import { namesIn } from '../disk/names.js';
 import type { Reserve } from '../disk/reserve.js';
 import { ReceiverError } from '../errors.js';
 import type { JobService } from '../jobs/job-service.js';
 import type { Log } from '../log.js';
 import { dashboardId as parseId, type DashboardId, type DeviceSegment, type Layout } from '../paths/index.js';
 import { foldId } from '../peers/identity.js';
-import { namesIn, removeDevice, type RemovalDeps } from './sweep.js';
+import { removeDevice, type RemovalDeps } from './sweep.js';
 
 export type Owners = ReturnType<typeof createOwners>;
 

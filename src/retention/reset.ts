@@ -10,7 +10,8 @@ import { isReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Layout, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog } from './device-usage.js';
-import { removeFromDevice, type UnderLease, itemOf, namesIn, removeEach, type SweepResult } from './sweep.js';
+import { namesIn } from '../disk/names.js';
+import { removeFromDevice, type UnderLease, itemOf, removeEach, type SweepResult } from './sweep.js';
 
 /** Entries of a device's directory that do not belong to its build. */
 const kept = new Set(['config', '.config.from', 'storage']);

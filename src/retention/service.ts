@@ -7,6 +7,7 @@
 import { join } from 'node:path';
 
 import { setAsideBuild } from '../compile/build-dir.js';
+import { namesIn } from '../disk/names.js';
 import { ReceiverError, quote } from '../errors.js';
 import { platformKey } from '../esphome/platforms.js';
 import { loadStorage } from '../esphome/storage-json.js';
@@ -19,7 +20,7 @@ import { openDeviceUsage } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
 import { createOwners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
 import { resetDevices } from './reset.js';
-import { joinResults, namesIn, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
+import { joinResults, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
 import { openSweeper, type SweeperDeps } from './sweeper.js';
 import { suspectTools } from '../toolchains/gate.js';
 import type { UsageReport } from './usage.js';

@@ -3,12 +3,12 @@
  * have to guess why a tree is still there. Candidates are checked again under each device's lease, so that a build that
  * began in the meantime keeps its files.
  */
-import { readdir, rmdir } from 'node:fs/promises';
+import { rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { type PublishGuard, openTrash } from '../disk/remove.js';
-import { isReceiverError, systemCode } from '../errors.js';
+import { isReceiverError } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
@@ -219,12 +219,4 @@ export function joinResults(dryRun: boolean, parts: readonly SweepResult[]): Swe
 
 export function bytesOfAll(removed: readonly Removed[]): number {
   return removed.reduce((sum, { bytes }) => sum + bytes, 0);
-}
-
-/** Entries of a directory; none if it is missing or a file. Throws other system errors. */
-export async function namesIn(directory: string): Promise<string[]> {
-  return readdir(directory).catch((error: unknown) => {
-    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return [];
-    throw error;
-  });
 }

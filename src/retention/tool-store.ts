@@ -5,7 +5,7 @@
  * it again. It has a hundred thousand files, so walks are rare, and sizes are recorded on disk for the next start and for
  * other receivers.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join, relative, basename } from 'node:path';
 
 import * as z from 'zod';
@@ -13,6 +13,7 @@ import * as z from 'zod';
 import type { Clock } from '../async/clock.js';
 import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { removeTree } from '../disk/remove.js';
+import { namesIn } from '../disk/names.js';
 import { makerOf } from '../disk/temporary.js';
 import { measure } from '../disk/usage.js';
 import { createUseStamps } from '../disk/use-stamps.js';
@@ -64,7 +65,7 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
   const sizeFile = (directory: string): string => join(toolchainsDir, sizePrefix + directory);
 
   async function present(): Promise<(readonly [toolchain: string, directory: string])[]> {
-    const names = new Set(await readdir(toolchainsDir));
+    const names = new Set(await namesIn(toolchainsDir));
     return [...toolchains].filter(([, directory]) => names.has(directory));
   }
 
@@ -95,7 +96,7 @@ export function createToolchainStore(deps: ToolchainStoreDeps): EvictableStore {
     async strange() {
       const known = new Set(toolchains.values());
       const strange: Strange[] = [];
-      for (const name of await readdir(toolchainsDir)) {
+      for (const name of await namesIn(toolchainsDir)) {
         const isOwn = ownPrefixes.some((prefix) => name.startsWith(prefix)) || makerOf(name) !== null;
         const path = join(toolchainsDir, name);
         if (isOwn || known.has(name)) continue;

@@ -1,14 +1,14 @@
 /**
  * Receives one peer's bundles: the header, its chunks, and the submission of the job (Device Builder 1.26, its checks in
  * its order). The acknowledgement is sent as soon as the bytes are complete and the job is recorded, because the client
- * waits only 60 s for it and unpacking can take longer. If the record cannot be stored, the job is built anyway, and lost
- * if the process ends. A bundle without acknowledgement leaves no file. A job that is submitted again under its old id, as
- * clients do after a lost connection, is found and not built twice.
+ * waits only 60 s for it and unpacking can take longer. A job that cannot be recorded is refused, because a crash would
+ * lose it. A bundle without acknowledgement leaves no file. A job that is submitted again under its old id, as clients do
+ * after a lost connection, is found and not built twice.
  */
 import { createSerialQueue } from '../async/serial-queue.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/store.js';
-import { TraversalError, quote } from '../errors.js';
+import { hostFaultOf, isDiskFull, TraversalError, quote } from '../errors.js';
 import { isTerminal, type JobRecord, type JobRequest } from '../jobs/record.js';
 import { createRefusalLog } from '../log.js';
 import { deviceFromFile, fileName, type FileName } from '../paths/index.js';
@@ -207,10 +207,14 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     }
   }
 
-  /** An acknowledged job always ends in a state that is sent to the peer. */
+  /** An accepted job always ends in a state that is sent to the peer. */
   function submit(request: JobRequest, staged: Promise<StagedBundle>): void {
     try {
-      jobs.submit(request, staged, () => accept(request.peerJobId));
+      jobs.submit(request, staged, (fault) => {
+        if (fault === null) return accept(request.peerJobId);
+        const detail = hostFaultOf(fault.error)?.message ?? 'the build server could not store the job';
+        return refuse(request.peerJobId, isDiskFull(fault.error) ? 'disk_full' : 'not_ready', detail);
+      });
     } catch (error) {
       log.error({ err: error, dashboardId }, 'job not queued');
       staged.then((bundle) => bundle.discard()).catch(() => {});

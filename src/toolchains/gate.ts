@@ -8,14 +8,14 @@
  * waits for all current users.
  */
 import { randomUUID } from 'node:crypto';
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import * as z from 'zod';
 
 import { runOnce } from '../async/single-flight.js';
-import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
+import { namesIn } from '../disk/names.js';
 import { ReceiverError } from '../errors.js';
 import { acquireAt, usable, type AcquireOptions, type Lease } from '../locks/lease.js';
 import { hashName } from '../paths/segments.js';
@@ -142,7 +142,7 @@ function suspicionOf(toolsDir: string, key: ToolchainKey): string {
 }
 
 async function marksIn(toolsDir: string): Promise<{ readonly file: string; readonly mark: ReadyTools }[]> {
-  const files = (await readdir(toolsDir)).filter((name) => name.startsWith(markPrefix));
+  const files = (await namesIn(toolsDir)).filter((name) => name.startsWith(markPrefix));
   const marks = files.map(async (name) => {
     const file = join(toolsDir, name);
     const mark = await readMark(file);
@@ -190,7 +190,6 @@ function alone(lease: Lease, mark: string, key: ToolchainKey): ToolchainGate {
     signal: lease.signal,
     recordBuild: lease.recordBuild,
     async markReady() {
-      await makeDirectory(join(mark, '..'), 0o777);
       try {
         await lease.publish(() => writeJsonFile(mark, { stamp: randomUUID(), ...key }));
       } catch (error) {

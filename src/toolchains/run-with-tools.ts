@@ -9,6 +9,7 @@
  * A platform that the configuration does not name directly is unknown before the build. Such a build uses all tools
  * alone, and sets none aside.
  */
+import { patiently } from '../async/patience.js';
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
 import { readRegular } from '../disk/open-regular.js';
@@ -58,7 +59,7 @@ export function createTools(deps: ToolsDeps) {
       let gate = await enter(build, key, deps);
       try {
         const isDoubted = gate.stamp !== null && (await isSuspect(toolchainsDir, key, gate.stamp));
-        let result = await runIn(gate, build, run);
+        let result = await runIn(gate, build, run, deps.log);
         const seemsBroken = soundsBroken(result) || (isDoubted && failedWithoutReason(result));
         if (seemsBroken && key.platform !== unknown && !renewedWithoutSuccess.has(name)) {
           renewedWithoutSuccess.add(name);
@@ -66,7 +67,7 @@ export function createTools(deps: ToolsDeps) {
           build.output(`The tools of ${key.platform} ${why}; running the build again with new ones.\n`);
           await gate.leave();
           gate = await renew(build, key, gate.stamp, deps);
-          result = await runIn(gate, build, run);
+          result = await runIn(gate, build, run, deps.log);
         }
         if (hasSucceeded(result)) {
           renewedWithoutSuccess.delete(name);
@@ -125,7 +126,12 @@ async function withoutGate(
 }
 
 /** Runs one compile in the gate. Throws `LOCK_LOST` when another build took over the tools. */
-async function runIn(gate: ToolchainGate, { lease }: ToolBuild, run: Run): Promise<CompileResult> {
+async function runIn(
+  gate: ToolchainGate,
+  { lease, signal }: ToolBuild,
+  run: Run,
+  log: Log,
+): Promise<CompileResult> {
   const result = await run({
     signal: AbortSignal.any([lease.signal, gate.signal]),
     async recordBuild(session) {
@@ -134,7 +140,7 @@ async function runIn(gate: ToolchainGate, { lease }: ToolBuild, run: Run): Promi
     },
   });
   // Distinguishes a compiler that failed from one that a successor stopped. Users of ready tools have no successor.
-  if (gate.stamp === null) await gate.recordBuild(null).catch(rethrowAsLost);
+  if (gate.stamp === null) await patiently(() => gate.recordBuild(null), signal, log).catch(rethrowAsLost);
   return result;
 }
 

@@ -73,7 +73,10 @@ test('When the new tree cannot be moved in, the old one is restored', async (t) 
   await installBundle(await stage(layout, 'old.h'), { layout, key });
   const staged = await stage(layout, 'new.h');
   await staged.discard();
-  await assert.rejects(installBundle(staged, { layout, key }), { code: 'ENOENT' });
+  await assert.rejects(installBundle(staged, { layout, key }), {
+    code: 'STORAGE',
+    message: 'the uploaded bundle of this job is no longer on the build server; send the job again',
+  });
   assert.ok((await treeOf(layout.configTree(key))).has('old.h'));
 });
 
@@ -207,7 +210,7 @@ test('An installed bundle is not installed again, but any other one is, whatever
   await installBundle(other, { layout, key });
   assert.equal(await readFile(canary, 'utf8'), basename(first.directory), 'no link is written through');
   assert.equal(await isInstalled(other.directory, { layout, key }), true);
-  await assert.rejects(installBundle(first, { layout, key }), { code: 'ENOENT' });
+  await assert.rejects(installBundle(first, { layout, key }), { code: 'STORAGE' });
   assert.ok((await treeOf(layout.configTree(key))).has('other.h'));
   assert.equal(await isInstalled(first.directory, { layout, key }), false, 'after a swap that failed');
 });

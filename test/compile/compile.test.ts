@@ -9,8 +9,8 @@ import { test, type TestContext } from 'node:test';
 
 import { runCompile, type CompileRequest, type CompileResult } from '../../src/compile/compile.js';
 import { noMarks, readMarks } from '../../src/compile/output.js';
-import { diskFullMessage, judge, leavesDamage } from '../../src/compile/verdict.js';
-import { isReceiverError } from '../../src/errors.js';
+import { judge, leavesDamage } from '../../src/compile/verdict.js';
+import { diskFullMessage, isReceiverError } from '../../src/errors.js';
 import { silentLog } from '../../src/log.js';
 import { spawnSession } from '../../src/process/session.js';
 import { standInEsphome } from '../../src/testing/index.js';

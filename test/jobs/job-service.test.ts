@@ -3,7 +3,7 @@
  * src/jobs/local-work.ts.
  */
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
@@ -406,9 +406,12 @@ test('Output is emitted with its job and kept in a bounded log; progress is emit
 
 test('A listener that fails, a log and a store that cannot be written do not fail the job', async (t) => {
   const refuse = (): Promise<never> => Promise.reject(new Error('the disk is gone'));
+  const file = `${await tempDir(t)}/file`;
+  await writeFile(file, '');
+  const memory = createMemoryStore();
   const world = await createWorld({
-    jobsDir: `${await tempDir(t)}/missing`,
-    store: { ...createMemoryStore(), put: refuse },
+    jobsDir: `${file}/below`,
+    store: { ...memory, put: (record) => (record.state === 'receiving' ? memory.put(record) : refuse()) },
     deps: { removeArtifacts: refuse },
   });
   const stop = world.jobs.subscribe(() => assert.fail('a bad listener'));
@@ -418,6 +421,29 @@ test('A listener that fails, a log and a store that cannot be written do not fai
   stop();
   assert.equal(world.jobs.cancel(submitted(world, { name: 'bath.yaml' }).id), true);
   await world.jobs.close();
+});
+
+test('A job that cannot be removed is still known, in its place, and can be removed later', async (t) => {
+  const memory = createMemoryStore();
+  let isReadOnly = true;
+  const world = await createWorld({
+    jobsDir: await tempDir(t),
+    store: {
+      ...memory,
+      remove: (id) => (isReadOnly ? Promise.reject(new Error('read-only')) : memory.remove(id)),
+    },
+  });
+  const ids = [];
+  for (const name of ['a.yaml', 'b.yaml', 'c.yaml']) ids.push((await submitted(world, { name }).ended).id);
+  const [, second = ''] = ids;
+  await assert.rejects(world.jobs.remove(second), /read-only/);
+  assert.deepEqual(
+    world.jobs.list().map(({ id }) => id),
+    ids,
+  );
+  isReadOnly = false;
+  assert.equal(await world.jobs.remove(second), true);
+  assert.equal(world.jobs.get(second), undefined);
 });
 
 test('PlatformIO progress is relative to the largest earlier build of the same device', async (t) => {

@@ -63,7 +63,7 @@ describe('A receiver that is killed', { concurrency: 2 }, () => {
       const [cut, gone, whole] = (await reopened(t, losing)).jobs;
       for (const job of [cut, gone]) {
         assert.deepEqual([job?.state, job?.failureReason, job?.interrupted], ['failed', 'internal', true]);
-        assert.match(job?.errorMessage ?? '', /bundle of this job was lost/);
+        assert.match(job?.errorMessage ?? '', /bundle of this job is no longer on the build server/);
       }
       assertSucceeded(whole ?? assert.fail());
     };

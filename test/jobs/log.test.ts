@@ -9,8 +9,7 @@ import { after, before, test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { diskFullMessage } from '../../src/compile/verdict.js';
-import { ReceiverError } from '../../src/errors.js';
+import { diskFullMessage, ReceiverError } from '../../src/errors.js';
 import { openJobLog } from '../../src/jobs/log.js';
 import { outcomeOf } from '../../src/jobs/outcome.js';
 import { silentLog as log } from '../../src/log.js';

@@ -200,7 +200,7 @@ test('A bundle that is lost with the restart fails its job, which may be sent ag
   const next = await after(t, world);
   const { failureReason, errorMessage, interrupted } = await next.ended(id);
   assert.deepEqual([failureReason, interrupted], ['internal', true]);
-  assert.match(errorMessage, /was lost when the build server restarted/);
+  assert.match(errorMessage, /is no longer on the build server/);
   assert.equal(next.jobs.find(peer, 'job-1'), undefined);
   assert.equal((await submitted(next).ended).state, 'completed');
   next.assertAtRest();
@@ -227,25 +227,76 @@ test('The acknowledgement comes once the record is stored, whatever the unpackin
   world.jobs.cancel(never.id);
 });
 
-test('A failing store delays no job: it is acknowledged and built, and unknown after a restart', async (t) => {
+test('A job whose record cannot be stored is not acknowledged, and nothing of it is left', async (t) => {
   const disk = emptyDisk();
-  const refuse = (): Promise<never> => Promise.reject(new Error('the disk is gone'));
-  const store = { ...createMemoryStore(disk.place), put: refuse };
-  const world = await heldAt(t, 'compile', { disk, store });
-  let isAcknowledged = false;
-  const acknowledge = (): void => void (isAcknowledged = true);
-  const { id } = world.jobs.submit(exampleRequest(), Promise.resolve(bundleIn(world)), acknowledge);
-  await world.reached;
-  assert.ok(isAcknowledged);
-  assert.ok(!world.steps.includes('keep'), 'other receivers would take it for a left one');
-  const waiting = submitted(world, { name: 'b.yaml', peerJobId: 'job-2' });
-  const closing = world.jobs.close();
-  await closing;
-  for (const one of [id, waiting.id]) {
-    const { state, interrupted } = world.jobs.get(one) ?? assert.fail();
-    assert.deepEqual([state, interrupted], ['failed', true], 'no restart would find it');
-  }
+  const full = Object.assign(new Error('write'), { code: 'ENOSPC' });
+  let isFull = true;
+  const memory = createMemoryStore(disk.place);
+  const put = (record: JobRecord): Promise<void> => (isFull ? Promise.reject(full) : memory.put(record));
+  const world = await createWorld({ jobsDir: await tempDir(t), disk, store: { ...memory, put } });
+  const answer = deferred<unknown>();
+  world.jobs.submit(exampleRequest(), Promise.resolve(bundleIn(world)), (fault) =>
+    answer.resolve(fault?.error),
+  );
+  assert.equal(await answer.promise, full);
+  assert.deepEqual([world.jobs.list(), world.events], [[], []]);
+  const never = deferred<StagedBundle>();
+  const refused = deferred();
+  world.jobs.submit(exampleRequest(), never.promise, () => refused.resolve());
+  await refused.promise;
+  isFull = false;
+  assert.equal((await submitted(world).ended).state, 'completed', 'the same job is taken afterwards');
+  never.resolve(bundleIn(world));
+  await world.jobs.close();
+  assert.equal(disk.place.records.size, 1);
   world.assertAtRest();
+});
+
+test('An end that cannot be stored is told, frees its slot, and is stored as soon as the disk takes it', async (t) => {
+  const disk = emptyDisk();
+  const clock = manualClock();
+  const memory = createMemoryStore(disk.place);
+  let isReadOnly = false;
+  const refusal = Object.assign(new Error('open'), { code: 'EROFS' });
+  const put = (record: JobRecord): Promise<void> =>
+    isReadOnly ? Promise.reject(refusal) : memory.put(record);
+  const world = await heldAt(t, 'storeArtifacts', { disk, store: { ...memory, put }, deps: { clock } });
+  const { id, ended } = submitted(world);
+  await world.reached;
+  isReadOnly = true;
+  world.letGo();
+  assert.equal((await ended).state, 'completed');
+  assert.deepEqual([world.jobs.queueStatus().idle, world.leases.size], [true, 0]);
+  assert.equal(disk.place.records.get(id)?.state, 'running');
+  assert.ok(!world.steps.includes('discard'), 'a restart now would need the bundle');
+  clock.advance(60_000);
+  await turn();
+  isReadOnly = false;
+  while (disk.place.records.get(id)?.state !== 'completed') {
+    clock.advance(60_000);
+    await turn();
+  }
+  await waitForStep(world, 'discard');
+  await world.jobs.close();
+  world.assertAtRest();
+});
+
+test('What could not be stored is stored when the receiver closes', async (t) => {
+  const disk = emptyDisk();
+  const memory = createMemoryStore(disk.place);
+  let isReadOnly = false;
+  const put = (record: JobRecord): Promise<void> =>
+    isReadOnly ? Promise.reject(new Error('read-only')) : memory.put(record);
+  const clock = manualClock();
+  const world = await heldAt(t, 'storeArtifacts', { disk, store: { ...memory, put }, deps: { clock } });
+  const { id, ended } = submitted(world);
+  await world.reached;
+  isReadOnly = true;
+  world.letGo();
+  await ended;
+  isReadOnly = false;
+  await world.jobs.close();
+  assert.equal(disk.place.records.get(id)?.state, 'completed');
 });
 
 test('Only the jobs of a peer that stays offline are cancelled after the grace time', async (t) => {

@@ -430,9 +430,11 @@ test('A receiver that starts in 1970 removes nothing, then or when it learns the
   // Records cannot be written, so only those in memory remain.
   const { devicesDir } = here.layout;
   await rename(devicesDir, `${devicesDir}.away`);
+  await writeFile(devicesDir, 'in the way');
   here.jobs.end(here.jobs.begin(mineKitchen).id);
   // Waits for the measurement, and so for all writes.
   await here.retentionService.retention.setLimits({}).catch(() => {});
+  await rm(devicesDir);
   await mkdir(devicesDir);
   here.clock.jump(today + hourMs - here.clock.wall());
   assert.deepEqual(removedIn(await here.retentionService.retention.sweep()), []);

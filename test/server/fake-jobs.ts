@@ -93,7 +93,7 @@ export function fakeJobs(): FakeJobs {
         waiting: null,
       };
       records.set(job.id, job);
-      jobs.store(acknowledge);
+      jobs.store(() => acknowledge(null));
       staged.then(
         () => change(job.id, { state: 'queued' }),
         (error: unknown) =>
