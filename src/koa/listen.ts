@@ -14,7 +14,7 @@ import type { Log } from '../log.js';
 import type { ConnectionLimits } from '../options/core-options.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';
-import { type ReleasePlace, createConnectionPool } from '../server/connection-limits.js';
+import { createFairPool, type ReleasePlace } from '../async/fair-pool.js';
 import { messageByMessage, peerLinkPath, wsTransport, WebSocketServer } from './ws-transport.js';
 
 /** The address that was bound. */
@@ -106,7 +106,7 @@ export type HalfOpenLimits = Pick<ConnectionLimits, 'sockets' | 'handshakeTimeou
 
 /** Sockets that are not upgraded yet, whether they have sent nothing, half a request or endless requests. */
 export function createHalfOpen({ sockets, handshakeTimeoutMs }: HalfOpenLimits, clock: Clock) {
-  const places = createConnectionPool({ most: sockets });
+  const places = createFairPool({ most: sockets });
   return {
     /** Adds a socket; `end` is called once, on timeout or when its place is needed. Release it on upgrade or close. */
     enter(address: string, end: () => void): ReleasePlace {

@@ -14,7 +14,7 @@ import { systemClock } from '../async/clock.js';
 import { createRefusalLog } from '../log.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { ReceiverCore } from '../receiver-api.js';
-import type { ReleasePlace } from '../server/connection-limits.js';
+import type { ReleasePlace } from '../async/fair-pool.js';
 import { refusal, type Authorize } from './authorize.js';
 import { createHalfOpen, refuseUpgrade, type HandleUpgrade } from './listen.js';
 import { stateOf } from './state.js';

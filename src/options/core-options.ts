@@ -217,7 +217,10 @@ export interface ConnectionLimits {
    * a handshake. From 1,000 (1 second) to 60,000 (1 minute). Default: 10,000 (10 seconds).
    */
   readonly handshakeTimeoutMs: number;
-  /** Number of pairing requests that wait for a decision. From 1 to 1,000. Default: 32. */
+  /**
+   * Number of pairing requests that wait for a decision; one network can have a quarter of them. A further
+   * one replaces the oldest of the network with the most. From 1 to 1,000. Default: 32.
+   */
   readonly pairingRequests: number;
   /**
    * Number of connections that wait for the answer to one pairing request. A further one replaces the oldest,

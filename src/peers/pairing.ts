@@ -113,10 +113,9 @@ export function createPairingService(options: PairingServiceOptions) {
     if (approving.has(id)) return { response: 'pending' };
     const request = { ...newPeer(caller, clock), pin };
     const isNew = waiting === undefined;
-    if (!pending.put(request)) {
-      log.warn({ address: caller.address }, 'pairing request refused: too many requests are waiting');
-      return { response: 'no_pairing_window' };
-    }
+    pending.put(request, () => {
+      if (withdraw(id)) log.warn({ dashboardId: id, address: request.address }, 'pairing request displaced');
+    });
     const { label, address } = request;
     if (isNew) log.info({ dashboardId: id, label, pin, address }, 'pairing requested');
     events.emit({ type: 'requested', request });

@@ -5,6 +5,7 @@
  */
 import { onAbort } from '../async/abort.js';
 import type { Clock } from '../async/clock.js';
+import { createFairPool, type ReleasePlace } from '../async/fair-pool.js';
 import { ReceiverError } from '../errors.js';
 import type { ConnectionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
@@ -17,8 +18,16 @@ export interface PendingPeer extends NewPeer {
 
 export type PairingLimits = Pick<ConnectionLimits, 'pairingRequests' | 'waitersPerRequest'>;
 
+/** As many networks fill the table; one alone has a fraction of it, which an operator can still read. */
+const leastNetworks = 4;
+
 export function createPendingRows({ pairingRequests, waitersPerRequest }: PairingLimits) {
   const rows = new Map<DashboardId, PendingPeer>();
+  const places = createFairPool({
+    most: pairingRequests,
+    mostOfNetwork: Math.ceil(pairingRequests / leastNetworks),
+  });
+  const releases = new Map<DashboardId, ReleasePlace>();
   const waiters = new Map<DashboardId, Set<(removed: boolean) => void>>();
 
   return {
@@ -27,15 +36,17 @@ export function createPendingRows({ pairingRequests, waitersPerRequest }: Pairin
     /** Whether another row's id differs only in letter case. */
     hasTwin: (id: DashboardId): boolean =>
       [...rows.keys()].some((other) => other !== id && foldId(other) === foldId(id)),
-    /** Adds or replaces a row. False when it is new and there are too many. */
-    put(row: PendingPeer): boolean {
-      if (!rows.has(row.dashboardId) && rows.size >= pairingRequests) return false;
-      rows.set(row.dashboardId, row);
-      return true;
+    /** Adds or replaces a row. For a new one, `evict` is called when a newcomer needs its place. */
+    put(row: PendingPeer, evict: () => void): void {
+      const { dashboardId, address } = row;
+      if (!rows.has(dashboardId)) releases.set(dashboardId, places.enter(address, evict));
+      rows.set(dashboardId, row);
     },
     /** Removes the row and wakes its watchers. False when there is none. */
     remove(id: DashboardId): boolean {
       if (!rows.delete(id)) return false;
+      releases.get(id)?.();
+      releases.delete(id);
       for (const settle of [...(waiters.get(id) ?? [])]) settle(true);
       return true;
     },

@@ -4,6 +4,7 @@
  */
 import { setMaxListeners } from 'node:events';
 
+import type { ReleasePlace } from '../async/fair-pool.js';
 import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
@@ -15,12 +16,7 @@ import type { IntentResponse } from '../protocol/constants.js';
 import { respond } from '../protocol/handshake.js';
 import { closeGraceMs, waitForClose } from '../protocol/heartbeat.js';
 import type { Transport } from '../protocol/transport.js';
-import {
-  createStrangerPool,
-  createUploads,
-  type ReleasePlace,
-  type StrangerLimits,
-} from './connection-limits.js';
+import { createStrangerPool, createUploads, type StrangerLimits } from './connection-limits.js';
 import { answerOf, decide, type ReceiverFacts } from './intents.js';
 import { type PathStripper, queueStatusFrame, stateFrame } from './outbox.js';
 import type { SessionJobs, SessionPorts } from './ports.js';

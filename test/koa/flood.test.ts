@@ -103,7 +103,7 @@ test('Paired dashboards connect, build and fetch during a flood of strangers, wh
   const [early, late] = [await pairedClient(t, whole, 'early'), await pairedClient(t, whole, 'late')];
   const session = await early.openSession();
   const strange = flood(t, whole.port);
-  await waitFor(() => strange.ended > strangers, { what: 'a full receiver' });
+  await waitFor(() => strange.ended > strangers, { deadlineMs: 30_000, what: 'a full receiver' });
 
   const result = await session.build({
     file: 'kitchen.yaml',

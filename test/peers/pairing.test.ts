@@ -145,16 +145,37 @@ suite('pair_request', () => {
     );
   });
 
-  test('Pending requests are limited, and one more gets the same answer as with a closed window', async (t) => {
+  test('Pending requests are limited, a stranger displaces only its own, and a newcomer always gets in', async (t) => {
+    const { pairing, types } = await setting(t);
+    const from = (host: number, n: number): PairingCaller =>
+      caller({ dashboardId: dashboardId(`stranger-${host}-${n}`), address: `192.0.2.${host}` });
+    pairing.window.open('page');
+    assert.deepEqual(await pairing.pairRequest(caller()), { response: 'pending' });
+    for (let n = 0; n < 200; n += 1) {
+      assert.deepEqual(await pairing.pairRequest(from(99, n)), { response: 'pending' });
+    }
+    assert.equal(pairing.pending().length, 1 + pairingRequests / 4);
+    assert.equal(types().filter((type) => type === 'withdrawn').length, 200 - pairingRequests / 4);
+    for (let host = 100; host < 120; host += 1) {
+      for (let n = 0; n < 20; n += 1) await pairing.pairRequest(from(host, n));
+    }
+    assert.equal(pairing.pending().length, pairingRequests);
+    const late = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB, address: '192.0.2.20' });
+    assert.deepEqual(await pairing.pairRequest(late), { response: 'pending' });
+    const ids = pairing.pending().map(({ dashboardId: each }) => each);
+    assert.ok(ids.includes(id) && ids.includes(late.dashboardId), 'both dashboards can be approved');
+  });
+
+  test('A displaced request is answered like one that was rejected, and can be made again', async (t) => {
     const { pairing } = await setting(t);
     pairing.window.open('page');
-    for (let n = 0; n < pairingRequests; n += 1) {
-      await pairing.pairRequest(caller({ dashboardId: dashboardId(`stranger-${n}`) }));
+    await pairing.pairRequest(caller());
+    const waiting = pairing.pairStatus(caller(), new AbortController().signal);
+    for (let n = 0; n < pairingRequests / 4; n += 1) {
+      await pairing.pairRequest(caller({ dashboardId: dashboardId(`another-${n}`) }));
     }
-    assert.deepEqual(await pairing.pairRequest(caller()), { response: 'no_pairing_window' });
-    assert.equal(pairing.pending().length, pairingRequests);
-    const known = await pairing.pairRequest(caller({ dashboardId: dashboardId('stranger-0') }));
-    assert.deepEqual(known, { response: 'pending' });
+    assert.deepEqual(await waiting, { response: 'rejected', reason: 'no_approved_peer' });
+    assert.deepEqual(await pairing.pairRequest(caller()), { response: 'pending' });
   });
 });
 

@@ -1,64 +1,40 @@
-/** Which connections a full pool keeps, and which it evicts. */
+/** How many handshakes a network can begin. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { createConnectionPool } from '../../src/server/connection-limits.js';
+import { createRateLimiter } from '../../src/server/connection-limits.js';
+import { manualClock } from '../async/manual-clock.js';
 
-interface Taken {
-  readonly id: number;
-  readonly network: string;
-}
-
-test('A new connection always gets a place, the limits always hold, and the oldest of the largest network is evicted', () => {
-  const step = fc.record({
-    network: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
-    leaves: fc.option(fc.nat(20)),
+test('Over any longer time, no network begins more than its share plus one burst, and networks do not affect each other', () => {
+  const steps = fc.array(fc.record({ afterMs: fc.nat(400), of: fc.constantFrom('a', 'b') }), {
+    maxLength: 300,
   });
-  const limits = fc.record({ most: fc.integer({ min: 1, max: 8 }), share: fc.integer({ min: 1, max: 8 }) });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 100 }), limits, (steps, { most, share }) => {
-      const places = createConnectionPool({ most, mostOfNetwork: share });
-      let taken: Taken[] = [];
-      const leave: (() => void)[] = [];
-      const count = (network: string): number => taken.filter((one) => one.network === network).length;
-
-      function evicted(id: number, newcomer: string): void {
-        const loser = taken.find((one) => one.id === id);
-        assert.ok(loser, 'one who has a place');
-        assert.equal(
-          taken.find(({ network }) => network === loser.network)?.id,
-          id,
-          'the oldest of his network',
-        );
-        if (count(newcomer) >= share) assert.equal(loser.network, newcomer);
-        else {
-          assert.equal(taken.length, most, 'there was no room');
-          const withHim = (network: string): number => count(network) + (network === newcomer ? 1 : 0);
-          assert.equal(withHim(loser.network), Math.max(...taken.map(({ network: of }) => withHim(of))));
-        }
-        taken = taken.filter((one) => one !== loser);
+    fc.property(steps, fc.integer({ min: 1, max: 20 }), (asked, perSecond) => {
+      const clock = manualClock();
+      const rate = createRateLimiter({ perSecond, clock });
+      const begin = clock.steady();
+      const taken = { a: 0, b: 0 };
+      for (const { afterMs, of } of asked) {
+        clock.advance(afterMs);
+        if (rate.take(of)) taken[of as 'a'] += 1;
+        const most = 4 * perSecond + ((clock.steady() - begin) / 1_000) * perSecond;
+        assert.ok(taken[of as 'a'] <= most + 1e-6);
       }
-
-      for (const [id, { network, leaves }] of steps.entries()) {
-        leave.push(places.enter(network, () => evicted(id, steps[leave.length]?.network ?? '')));
-        taken.push({ id, network });
-        assert.ok(taken.length <= most && count(network) <= share);
-        if (leaves === null) continue;
-        leave[leaves]?.();
-        taken = taken.filter((one) => one.id !== leaves);
-      }
+      const one = createRateLimiter({ perSecond, clock });
+      for (let n = 0; n < 4 * perSecond; n += 1) assert.ok(one.take('a'));
+      assert.equal(one.take('a'), false);
+      assert.ok(one.take('b'));
     }),
   );
 });
 
-test('A connection alone at its address keeps its place in a flood from fewer addresses than places', () => {
-  const places = createConnectionPool({ most: 16 });
-  const flood = (count: number): void => {
-    for (let n = 0; n < count; n += 1) places.enter(`192.0.2.${n % 15}`, () => {});
-  };
-  flood(100);
-  places.enter('192.0.2.99', () => assert.fail('he lost it'));
-  flood(10_000);
+test('A flood from countless networks takes little memory, and does not reset a network that has used up its share', () => {
+  const clock = manualClock();
+  const rate = createRateLimiter({ perSecond: 1, clock });
+  for (let n = 0; n < 4; n += 1) rate.take('busy');
+  for (let n = 0; n < 4_000; n += 1) rate.take(`192.0.2.${n}`);
+  assert.equal(rate.take('busy'), false);
 });
