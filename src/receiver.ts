@@ -18,7 +18,7 @@ import { devicesOnDisk } from './jobs/devices-on-disk.js';
 import type { JobService } from './jobs/job-service.js';
 import { openJobService } from './jobs/open-job-service.js';
 import type { LeaseRequest } from './jobs/runner.js';
-import { type Lease, acquireLease } from './locks/lease.js';
+import { type Lease, acquireLease, forgetLease } from './locks/lease.js';
 import { lockTiming, type ResolvedOptions } from './options/core.js';
 import {
   createPaths,
@@ -100,6 +100,7 @@ async function assemble(
   const retentionService = await openRetentionService({
     ...options,
     ...{ paths, layout, jobs, underLease, reserve, clock },
+    forgetLock: (key) => forgetLease({ key, locksDir: layout.locksDir, timing, log }),
     tools: createToolStore({ layout, directories: toolDirectories, timing, clock, log }),
   });
   ends.add(() => retentionService.close());

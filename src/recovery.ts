@@ -174,7 +174,16 @@ async function removeLeftovers(options: RecoveryOptions, signal: AbortSignal): P
   const { uploadsDir, trashDir, jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, locksDir } =
     layout;
   const presenceDir = presenceDirOf(locksDir);
-  const mixed = [jobsDir, devicesDir, ownersDir, artifactsDir, toolchainsDir, presenceDir, stateDir];
+  const mixed = [
+    jobsDir,
+    devicesDir,
+    ownersDir,
+    artifactsDir,
+    toolchainsDir,
+    presenceDir,
+    stateDir,
+    locksDir,
+  ];
   const inMixed = await entriesOf([...mixed, ...(await lockDirectories(locksDir))]);
   const unknown: LockEntry[] = [];
   for (const entry of [

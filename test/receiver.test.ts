@@ -161,3 +161,22 @@ test('A start without the key or the peers on which builds rely is refused, and 
   assert.equal(anew.peers.list().length, 1, 'the intact file is kept');
   await anew.close();
 });
+
+test('The lock of a device is removed with the device, also by a sweep after somebody else removed it', async (t) => {
+  const receiver = await receiverWithBuilds(t);
+  const { layout } = receiver.paths;
+  const locks = async (): Promise<string[]> =>
+    (await readdir(layout.locksDir)).filter((name) => /^[0-9a-f]{40}$/.test(name));
+  for (const name of ['kitchen', 'attic', 'hall']) {
+    await plant(layout, keyOf(mine, name));
+    await receiver.removeDevice(configuration.replaceAll('kitchen', name));
+  }
+  assert.deepEqual(await locks(), []);
+  await plant(layout, keyOf(mine, 'porch'));
+  await receiver.retention.sweep();
+  await receiver.clean(configuration.replaceAll('kitchen', 'porch'));
+  assert.equal((await locks()).length, 1);
+  await rm(layout.subtree(keyOf(mine, 'porch')), { recursive: true });
+  await receiver.retention.sweep();
+  assert.deepEqual(await locks(), []);
+});

@@ -1,14 +1,16 @@
 /**
  * Fourth layer of the lock: a number for each acquisition, higher than all before. Two owners never hold the same
  * number, so every reader can tell an owner that was suspended from its successor, however wrong clocks and locks were.
- * A number is a file made by exclusive creation; the newest is never removed.
+ * A number is a file made by exclusive creation. The newest is never removed, unless the parent directory has one that is
+ * higher: there the numbers of removed directories go on.
  */
 import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { ReceiverError, systemCode } from '../errors.js';
 
 const keptNumbers = 4;
+const retiredGap = 1_000;
 /** Far more than concurrent owners; a planted number too large to exceed must not cause an endless loop. */
 const maxTries = 1_000;
 const pattern = /^fence-(\d{1,15})$/;
@@ -20,7 +22,7 @@ export function openFence(directory: string) {
     next(): number {
       for (let tries = 0; tries < maxTries; tries += 1) {
         const taken = numbersIn(directory);
-        const number = (taken.at(-1) ?? 0) + 1;
+        const number = (taken.at(-1) ?? numbersIn(dirname(directory)).at(-1) ?? 0) + 1;
         const mine = join(directory, `fence-${number}`);
         if (!create(mine)) continue;
         // Between the read and the creation others can have taken this number, continued and removed it.
@@ -38,6 +40,18 @@ export function openFence(directory: string) {
     /** The highest number taken so far; 0 when there is none. */
     newest(): number {
       return numbersIn(directory).at(-1) ?? 0;
+    },
+
+    /**
+     * Lets the numbers go on in the parent, so that the directory can be removed. With a gap: an owner that came while the
+     * remover was suspended must not have the number of the next one.
+     */
+    retire(): void {
+      const parent = dirname(directory);
+      const last = fence.newest() + retiredGap;
+      const older = numbersIn(parent);
+      if ((older.at(-1) ?? 0) < last) create(join(parent, `fence-${last}`));
+      for (const old of older) if (old < last) rmSync(join(parent, `fence-${old}`), { force: true });
     },
 
     /**
@@ -67,10 +81,20 @@ export function openFence(directory: string) {
 }
 
 function numbersIn(directory: string): number[] {
-  return readdirSync(directory)
+  return namesIn(directory)
     .map((name) => Number(pattern.exec(name)?.[1] ?? Number.NaN))
     .filter((number) => Number.isSafeInteger(number))
     .toSorted((a, b) => a - b);
+}
+
+/** None in a directory that was removed: its numbers are older than any that follow. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 function create(file: string): boolean {

@@ -12,12 +12,13 @@
  */
 import type { Stats } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import lockfile from 'proper-lockfile';
 
 import type { Clock } from '../async/clock.js';
 import { systemCode } from '../errors.js';
-import { guardedFs, type GuardOptions } from './guarded-fs.js';
+import { guardedFs, type GuardOptions, type LockFs } from './guarded-fs.js';
 
 export interface FileLockOptions {
   /** The age at which a lock counts as abandoned. The library's minimum is 2 s. */
@@ -32,13 +33,16 @@ export interface FileLockOptions {
 export interface FileLock {
   /** Checks now whether the lock is ours, without waiting for the next heartbeat. */
   isHeld(): boolean;
-  /** Idempotent. Does not touch a lost lock. Throws system errors; the lock then goes stale. */
+  /**
+   * Ends the heartbeat and removes the lock, unless it is lost. Idempotent. Throws system errors; the removal is then tried
+   * again until the lock is stale.
+   */
   release(): Promise<void>;
 }
 
 /**
  * Tries once to lock an absolute, existing directory, by creating `lock` in it. Null when it is already locked. Throws
- * system errors. Never write into `lock` itself: it could not be removed then.
+ * system errors.
  */
 export async function tryFileLock(
   directory: string,
@@ -68,12 +72,27 @@ export async function tryFileLock(
   return {
     isHeld: () => fs.isOurs(path),
     release() {
+      if (!releasing) fs.end();
       releasing ??= unlock().catch((error: unknown) => {
-        if (!lostCodes.has(systemCode(error))) throw error;
+        if (lostCodes.has(systemCode(error))) return;
+        void removeLater(fs, path, staleMs);
+        throw error;
       });
       return releasing;
     },
   };
+}
+
+const retryMs = 250;
+
+/** A read-only volume can become writable again, and waiters need not wait until the lock is stale. */
+async function removeLater(fs: LockFs, path: string, staleMs: number): Promise<void> {
+  const until = performance.now() + staleMs;
+  while (performance.now() < until) {
+    await sleep(retryMs, undefined, { ref: false });
+    const error = await new Promise<Error | null>((resolve) => fs.rmdir(path, resolve));
+    if (error === null || lostCodes.has(systemCode(error))) return;
+  }
 }
 
 /** The library's codes for a lock that was no longer ours to release. */

@@ -7,11 +7,12 @@
  * processes (moxystudio/node-proper-lockfile#121). In the same way a late `release` removes the lock of the successor,
  * and a late heartbeat keeps the successor's lock alive in the old owner's name.
  *
- * Here a directory is identified by its inode and its last seen modification time. A removal happens under a
- * short-lived guard directory and after a fresh check, synchronously. The remaining race needs a process that is
+ * Here a directory is identified by its inode and its last seen modification time, our own also by its time of birth:
+ * file managers and NAS systems write into any directory. A removal happens under a short-lived guard directory and
+ * after a fresh check, synchronously. The remaining race needs a process that is
  * suspended between two system calls for longer than a guard lives; the fence and the owner record cover that.
  */
-import { mkdir, mkdirSync, rmdirSync, stat, statSync, utimesSync, type Stats } from 'node:fs';
+import { mkdir, mkdirSync, rmdirSync, rmSync, stat, statSync, utimesSync, type Stats } from 'node:fs';
 
 import { systemCode } from '../errors.js';
 
@@ -25,8 +26,10 @@ export interface LockFs {
   utimes(path: string, accessed: Date, modified: Date, done: Done): void;
   rmdir(path: string, done: Done): void;
   rmdirSync(path: string): void;
-  /** Whether the directory at `path` is the one that we made, with our last heartbeat. */
+  /** Whether the directory at `path` is the one that we made. */
   isOurs(path: string): boolean;
+  /** Ends the heartbeat, even if the library has just begun one. */
+  end(): void;
 }
 
 /** A guard is held for a few system calls. One that is unchanged for this long was left by a crash. */
@@ -47,11 +50,9 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
   let mine: Stats | undefined;
   /** The directory whose age the library checked last. */
   let judged: Stats | undefined;
-  const isOurs = (path: string): boolean =>
-    same(
-      mine,
-      attempt(() => statSync(path)),
-    );
+  let isEnded = false;
+  const isMine = (now: Stats | undefined): boolean => same(mine, now) || isSameBirth(mine, now);
+  const isOurs = (path: string): boolean => isMine(attempt(() => statSync(path)));
 
   return {
     mkdir(path, done) {
@@ -69,13 +70,16 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
     stat(path, found) {
       stat(path, (error, stats) => {
         judged = stats;
+        // After an error the library would begin the next heartbeat of a lock that it no longer knows, and throw.
+        if (isEnded) return found(lost());
+        if (mine && isMine(stats)) return found(null, mine);
         if (!stats || mine || !ageOf) return found(error, stats);
         found(null, { mtime: ageOf(stats) });
       });
     },
 
     utimes(path, accessed, modified, done) {
-      if (!mine || !isOurs(path)) return done(lost());
+      if (isEnded || !mine || !isOurs(path)) return done(lost());
       try {
         utimesSync(path, accessed, modified);
         const now = statSync(path);
@@ -92,7 +96,7 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
       const meant = mine ?? judged;
       const remove = (): void => {
         const now = statSync(path);
-        if (same(meant, now)) rmdirSync(path);
+        if (mine ? isMine(now) : same(meant, now)) removeLock(path);
         else if (mine) throw lost();
         // Otherwise another process took over the stale lock; the library's next mkdir reports that.
       };
@@ -102,15 +106,34 @@ export function guardedFs({ staleMs, ageOf }: GuardOptions): LockFs {
     },
 
     rmdirSync(path) {
-      if (isOurs(path)) rmdirSync(path);
+      if (isOurs(path)) removeLock(path);
     },
 
     isOurs,
+
+    end() {
+      isEnded = true;
+    },
   };
 }
 
 function same(a: Stats | undefined, b: Stats | undefined): boolean {
   return a !== undefined && b !== undefined && a.ino === b.ino && a.mtimeMs === b.mtimeMs;
+}
+
+/** A file system without times of birth reports 0, or the time of the last change. */
+function isSameBirth(a: Stats | undefined, b: Stats | undefined): boolean {
+  return a !== undefined && a.ino === b?.ino && a.birthtimeMs > 0 && a.birthtimeMs === b.birthtimeMs;
+}
+
+/** Removes a lock, also one into which another program has written, such as `.DS_Store` or `@eaDir`. */
+function removeLock(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'EEXIST'].includes(systemCode(error) ?? '')) throw error;
+    rmSync(path, { recursive: true });
+  }
 }
 
 /** The code with which the library ends the lock at once instead of trying again. */
@@ -132,12 +155,12 @@ function underGuard(guard: string, done: Done, act: () => void): void {
       const there = attempt(() => statSync(guard));
       if (!same(seen, there)) since = now;
       seen = there;
-      if (now - since > guardStaleMs) attempt(() => rmdirSync(guard));
+      if (now - since > guardStaleMs) attempt(() => removeLock(guard));
       setTimeout(enter, guardPauseMs * (0.5 + Math.random()));
       return;
     }
     attemptTo((error) => {
-      if (performance.now() - now < guardStaleMs) attempt(() => rmdirSync(guard));
+      if (performance.now() - now < guardStaleMs) attempt(() => removeLock(guard));
       done(error);
     }, act);
   };

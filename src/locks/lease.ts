@@ -13,8 +13,12 @@
  * suspended for any time at any point. The lock alone cannot guarantee that; steps 3 and 4 do. A lease can be lost: its
  * signal aborts, and the holder then ends its build and releases.
  */
+import { renameSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { isThere } from '../disk/open-regular.js';
+import { removeTree } from '../disk/remove.js';
+import { temporaryName } from '../disk/temporary.js';
 import { isReceiverError, ReceiverError, storageError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RemoteKey } from '../paths/configuration.js';
@@ -115,7 +119,7 @@ async function acquireOnce(
     await fence.publish(number, async () => writeRecord(directory, record));
     loss.signal.throwIfAborted();
   } catch (error) {
-    await lock.release();
+    await lock.release().catch(() => {});
     if (isReceiverError(error, 'FENCED') || isReceiverError(error, 'LOCK_LOST')) return null;
     throw error;
   }
@@ -137,12 +141,14 @@ async function acquireOnce(
       // With survivors the record stays: the next owner must end them first.
       if (survivors > 0) log.error({ directory, survivors }, 'lock released before its build had ended');
       else removeRecord(directory, record.fence);
-      await lock.release();
     } catch (error) {
-      log.warn({ directory, err: error }, 'lock release failed, it expires when stale');
-    } finally {
-      place.leave();
+      log.warn({ directory, err: error }, 'owner record of a lock not removed, its next owner removes it');
     }
+    // Whatever failed before, the heartbeat must end, or the directory stays locked as long as this process lives.
+    await lock.release().catch((error: unknown) => {
+      log.warn({ directory, err: error }, 'lock release failed, it expires when stale');
+    });
+    place.leave();
   }
 
   return {
@@ -178,12 +184,45 @@ export async function usable<T>(directory: string, act: () => Promise<T>): Promi
 }
 
 export interface LeaseOptions extends AcquireOptions {
-  /** Absolute. Contains one small directory for each key that was ever locked; they are never removed. */
+  /** Absolute. Contains one small directory for each key. */
   readonly locksDir: string;
   readonly key: Pick<RemoteKey, 'dashboardId' | 'device'>;
 }
 
 /** Waits for the lease of a build directory. Throws CANCELLED, LOCK_TIMEOUT, STORAGE. */
 export function acquireLease({ locksDir, key, ...options }: LeaseOptions): Promise<Lease> {
-  return acquireAt(join(locksDir, hashName('subtree', key.dashboardId, key.device)), options);
+  return acquireAt(directoryOf(locksDir, key), options);
+}
+
+function directoryOf(locksDir: string, { dashboardId, device }: LeaseOptions['key']): string {
+  return join(locksDir, hashName('subtree', dashboardId, device));
+}
+
+/**
+ * Removes the lock of a device that is gone, unless it is in use. The next owner makes a new one, with a higher number.
+ * Never rejects.
+ */
+export async function forgetLease(
+  options: Pick<LeaseOptions, 'locksDir' | 'key' | 'timing' | 'log'>,
+): Promise<void> {
+  const { locksDir, key, log } = options;
+  const directory = directoryOf(locksDir, key);
+  const aside = join(locksDir, temporaryName());
+  try {
+    if (!(await isThere(directory))) return;
+    const lease = await acquireLease({ ...options, reason: 'removing the lock', deadlineMs: 0 });
+    try {
+      await lease.confirm();
+      // In one turn, and out of sight at once: others then find no lock and make one.
+      openFence(directory).retire();
+      renameSync(directory, aside);
+      // Another owner came while this process was suspended.
+      if (openFence(aside).newest() !== lease.fence) renameSync(aside, directory);
+    } finally {
+      await lease.release();
+    }
+    await removeTree(aside);
+  } catch (error) {
+    log.debug({ directory, err: error }, 'unused lock not removed');
+  }
 }

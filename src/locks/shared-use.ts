@@ -34,7 +34,8 @@ export interface SharedOptions extends AcquireOptions {
 export async function showUse(names: readonly string[], options: SharedOptions): Promise<ToolUser> {
   const users: ToolUser[] = [];
   async function leave(): Promise<void> {
-    for (const user of users.toReversed()) await user.leave();
+    const left = await Promise.allSettled(users.toReversed().map((user) => user.leave()));
+    for (const result of left) if (result.status === 'rejected') throw result.reason;
   }
   try {
     // In one order for all callers, so that no two wait for each other.
@@ -153,7 +154,10 @@ function directoryOf(locksDir: string, name: string): string {
 export interface ToolUser {
   /** Records the build that is about to begin, or null after it has ended. */
   recordBuild(build: SessionIdentity | null): Promise<void>;
-  /** Ends a recorded build that still runs, and removes the file unless the build cannot be ended. */
+  /**
+   * Ends a recorded build that still runs, and removes the file unless the build cannot be ended. Throws system errors; the
+   * removal is then tried again until it succeeds.
+   */
   leave(): Promise<void>;
 }
 
@@ -185,9 +189,26 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
     async leave() {
       clearInterval(heartbeat);
       const survivors = build ? (await endSession(build)).survivors : 0;
-      if (survivors === 0) await rm(file, { force: true });
+      if (survivors > 0) return;
+      await rm(file, { force: true }).catch((error: unknown) => {
+        void removeLater(file);
+        throw error;
+      });
     },
   };
+}
+
+const retryMs = 1_000;
+
+/** As long as this process lives, its file counts as a user. */
+async function removeLater(file: string): Promise<void> {
+  for (let isGone = false; !isGone;) {
+    await sleep(retryMs, undefined, { ref: false });
+    isGone = await rm(file, { force: true }).then(
+      () => true,
+      () => false,
+    );
+  }
 }
 
 /** Resolves when the tools have no users. Throws CANCELLED, LOCK_TIMEOUT and system errors. */

@@ -90,6 +90,7 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
   const { signal, until, timing, onLost, onBlocked } = options;
   const lockOptions = { ...timing, onLost, ageOf: createAgeJudge({ ...timing, clock: systemClock }) };
   let ticket: Awaited<ReturnType<typeof takeTicket>> | undefined;
+  let wasBlocked = false;
   let place = -1;
   let placeSince = 0;
   try {
@@ -100,23 +101,26 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       const lock = isNext ? await tryLock(directory, lockOptions) : null;
       if (lock) return lock;
 
+      // Without a ticket, on a full disk for instance, it waits behind all others.
       if (ticket) {
-        await ticket.touch();
+        await ticket.touch().catch(() => {});
       } else {
-        const holder = onBlocked && readHolder(directory);
-        ticket = await takeTicket(directory);
-        if (holder) onBlocked({ reason: holder.reason });
+        const holder = onBlocked && !wasBlocked ? readHolder(directory) : null;
+        ticket = await takeTicket(directory).catch(() => undefined);
+        if (holder) onBlocked?.({ reason: holder.reason });
+        wasBlocked = true;
       }
       const now = performance.now();
       if (now >= until) throw timedOut(readHolder(directory));
-      const before = order.indexOf(ticket.name);
+      const before = ticket ? order.indexOf(ticket.name) : order.length;
       if (before !== place) placeSince = now;
       place = before;
       const pause = Math.min(pauseMs * (Math.abs(place) + 1) + (now - placeSince) / 20, longestPauseMs);
       await pauseFor(Math.min(pause * (0.75 + Math.random() / 2), until - now), signal);
     }
   } finally {
-    await ticket?.drop();
+    // Not touched any longer, it stops counting.
+    await ticket?.drop().catch(() => {});
   }
 }
 

@@ -25,12 +25,14 @@ export type DeviceUsageLog = Awaited<ReturnType<typeof openDeviceUsage>>;
 export interface DeviceUsageLogOptions {
   readonly layout: Pick<Layout, 'buildsDir' | 'devicesDir' | 'subtree'>;
   readonly clock: Pick<Clock, 'wall' | 'steady'>;
+  /** Removes the lock of a device that is gone. Never rejects. Default: it stays. */
+  readonly forgetLock?: ((key: RemoteKey) => Promise<void>) | undefined;
   readonly log: Log;
 }
 
 /** Reads the existing records. Throws system errors. */
 export async function openDeviceUsage(options: DeviceUsageLogOptions) {
-  const { layout, clock, log } = options;
+  const { layout, clock, log, forgetLock = async () => {} } = options;
   const now = clock.wall;
   const { buildsDir, devicesDir } = layout;
   const jumps = watchWallClock(clock);
@@ -100,6 +102,12 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions) {
     return record;
   }
 
+  async function forgetGone(key: RemoteKey): Promise<void> {
+    // First: without a record nothing leads to the lock.
+    await forgetLock(key);
+    await usage.forget(key);
+  }
+
   const usage = {
     list: (): readonly DeviceRecord[] => [...records.values()],
     get: (key: RemoteKey): DeviceRecord | undefined => records.get(nameOf(key)),
@@ -117,7 +125,7 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions) {
       try {
         const wasKnown = records.has(nameOf(key));
         const sizes = await sizesOf(layout.subtree(key), signal);
-        if (sizes === null) return await usage.forget(key);
+        if (sizes === null) return await forgetGone(key);
         // The device was removed during the walk.
         if (wasKnown && !records.has(nameOf(key))) return;
         const record = corrected(known(key));
@@ -150,10 +158,10 @@ export async function openDeviceUsage(options: DeviceUsageLogOptions) {
       const here = new Set(keys.map(nameOf));
       for (const record of await readRecords(devicesDir)) {
         if (here.has(nameOf(record))) saved.set(nameOf(record), mergeRecord(record).usedAt);
-        else if (!(await isThere(layout.subtree(record)))) await usage.forget(record);
+        else if (!(await isThere(layout.subtree(record)))) await forgetGone(record);
       }
       for (const record of [...records.values()]) {
-        if (!here.has(nameOf(record)) && !(await isThere(layout.subtree(record)))) await usage.forget(record);
+        if (!here.has(nameOf(record)) && !(await isThere(layout.subtree(record)))) await forgetGone(record);
       }
       for (const key of keys) {
         const own = records.get(nameOf(key));

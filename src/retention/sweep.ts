@@ -12,7 +12,12 @@ import { isReceiverError } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
-import { bytesOf, type DeviceUsageLog, type DeviceRecord } from './device-usage.js';
+import {
+  bytesOf,
+  type DeviceUsageLog,
+  type DeviceUsageLogOptions,
+  type DeviceRecord,
+} from './device-usage.js';
 
 export interface SweepDeps extends RemovalDeps {
   readonly usage: DeviceUsageLog;
@@ -126,6 +131,8 @@ export interface RemovalDeps {
   readonly layout: Layout;
   readonly usage: Pick<DeviceUsageLog, 'forget'>;
   readonly underLease: UnderLease;
+  /** See {@link DeviceUsageLogOptions.forgetLock}. */
+  readonly forgetLock?: DeviceUsageLogOptions['forgetLock'];
   /** On abort, files already moved to the trash stay there until the next start empties it. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -158,6 +165,7 @@ export async function removeDevice(
     await usage.forget(key);
     await rmdir(dirname(subtree)).catch(() => {});
   });
+  if (isGone) await deps.forgetLock?.(key);
   return isGone;
 }
 

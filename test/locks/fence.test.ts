@@ -106,3 +106,25 @@ test('A planted number beyond all others is an error, not an endless search', as
   await writeFile(join(directory, 'fence-999999999999999'), '');
   assert.throws(() => openFence(directory).next(), { code: 'STORAGE' });
 });
+
+test('After the directory was removed, the numbers go on above all that were taken in it', async (t) => {
+  const parent = await freshDir(t);
+  const [one, two] = [join(parent, 'one'), join(parent, 'two')];
+  const fence = openFence(one);
+  let newest = 0;
+  for (let round = 0; round < 3; round += 1) {
+    for (const directory of [one, two]) await mkdir(directory);
+    const other = openFence(two);
+    other.next();
+    const number = fence.next();
+    assert.ok(number > newest);
+    newest = fence.next();
+    for (const each of [fence, other]) each.retire();
+    for (const directory of [one, two]) await rm(directory, { recursive: true });
+    await assert.rejects(
+      fence.publish(newest, async () => {}),
+      isFenced,
+    );
+  }
+  assert.equal((await readdir(parent)).length, 1);
+});

@@ -37,6 +37,11 @@ export async function smallVolume(t: TestContext, { megabytes, files }: VolumeSi
   return place;
 }
 
+/** Makes the volume read-only, or writable again. */
+export function remount(place: string, mode: 'ro' | 'rw'): void {
+  execFileSync('mount', ['-o', `remount,${mode}`, place], { stdio: 'pipe' });
+}
+
 /** Leaves not one free byte. The filler lies below `filler` in the volume. */
 export async function fillVolume(place: string): Promise<void> {
   await mkdir(join(place, 'filler'), { recursive: true });
