@@ -1,8 +1,10 @@
 /**
  * Child processes that cannot outlive their test: each gets its own session, its end is registered when it starts,
- * and all its output is kept from the first byte on, so no line can be missed.
+ * and all its output is kept from the first byte on, so no line can be missed. A guard ends it if the process of the
+ * test is ended itself, as by the time limit of a file.
  */
 import { spawn } from 'node:child_process';
+import { Socket } from 'node:net';
 
 import type { Cleanups } from './temp-dir.js';
 import { waitFor } from './wait-for.js';
@@ -44,6 +46,8 @@ export async function startChild(
   });
   await new Promise((resolve, reject) => child.once('spawn', () => resolve(null)).once('error', reject));
   const pid = child.pid as number;
+  const dismiss = guard(pid);
+  void ended.then(dismiss);
   const signal = (name: NodeJS.Signals): void => signalGroup(pid, name);
   t.after(async () => {
     signal('SIGKILL');
@@ -71,6 +75,25 @@ export async function startChild(
     signal,
     ended,
   };
+}
+
+/** Kills the group when its stdin ends without the line: then the process of the test is gone. */
+const guardScript = `
+trap '' HUP INT TERM
+IFS= read -r line
+[ "$line" = ended ] || kill -s KILL -- "-$1" 2>/dev/null`;
+
+/** Watches over a process group. The returned function ends that. */
+function guard(pid: number): () => void {
+  const watcher = spawn('/bin/sh', ['-c', guardScript, 'sh', String(pid)], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  watcher.on('error', () => {}).unref();
+  const { stdin } = watcher;
+  stdin.on('error', () => {});
+  if (stdin instanceof Socket) stdin.unref();
+  return () => void stdin.end('ended\n');
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals): void {
