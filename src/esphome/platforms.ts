@@ -26,7 +26,7 @@ const inEnvironment = (...files: readonly string[]): readonly string[] =>
   files.map((file) => `.pioenvs/{name}/${file}`);
 
 const libreTiny: PlatformRow = {
-  files: inEnvironment('firmware.uf2', 'firmware.bin', 'firmware.elf', 'firmware.json'),
+  files: inEnvironment('firmware.uf2', 'firmware.bin', 'raw_firmware.elf', 'firmware.json'),
   downloads: ['firmware.uf2'],
   downloadList: 'firmware.json',
 };
@@ -61,6 +61,8 @@ export const platformRows = {
         'zephyr/zephyr.hex',
         'zephyr/merged.hex',
         'zephyr/app_update.bin',
+        // The first of these that exists is sent. The decoding of crashes needs it; SDK 2.9.2 writes the deeper one.
+        'zephyr/zephyr/zephyr.elf',
         'zephyr/zephyr.elf',
       ),
     ],
@@ -99,8 +101,8 @@ export function firmwareOffset(espPlatform: string | null): FirmwareOffset {
 }
 
 /**
- * `required`: the client requires it and ESPHome writes it. `optional`: sent if it exists. `supplied`: the client
- * requires it and ESPHome does not write it, so the receiver sends an empty one.
+ * `required`: the client requires it and ESPHome writes it. `optional`: sent if it exists. `supplied`: a client (Device
+ * Builder 1.26.0; 1.26.1 no longer) requires it and not every ESPHome writes it, so a missing one is sent empty.
  */
 export type Need = 'required' | 'optional' | 'supplied';
 
@@ -115,7 +117,7 @@ const toolchainRows: ReadonlyMap<string, ToolchainRow> = new Map<string, Toolcha
   ['platformio', platformio],
   ['esp-idf', { idedata: 'optional', platformioIni: 'optional' }],
   ['arduino', { idedata: 'required', platformioIni: 'optional' }],
-  ['sdk-nrf', { idedata: 'supplied', platformioIni: 'required' }],
+  ['sdk-nrf', { idedata: 'supplied', platformioIni: 'supplied' }],
   ['host', { idedata: 'supplied', platformioIni: 'supplied' }],
 ]);
 

@@ -11,7 +11,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 
 import { isTrue } from './stand-in-node.js';
 import { fail, info, print } from './stand-in-output.js';
-import { commonProject, idedata, storageJson, version } from './stand-in-tree.js';
+import { commonProject, contentOf, idedata, storageJson, version } from './stand-in-tree.js';
 import { withTools } from './stand-in-tools.js';
 
 /** @typedef {import('./stand-in-node.js').Node} Node */
@@ -94,7 +94,9 @@ async function generateAndBuild(node, dataDir, build, skipBootloader) {
   const failed = await withTools(node, () => runSteps(node, isFresh));
   if (failed !== 0) return failed;
   const outputs = target.outputs.filter((file) => !skipBootloader || !/factory|\/bootloader\//.test(file));
-  for (const file of isFresh ? [] : outputs) write(path.join(build, place(file, name)), `${file} ${hash}\n`);
+  for (const file of isFresh ? [] : outputs) {
+    write(path.join(build, place(file, name)), contentOf(target, file) ?? `${file} ${hash}\n`);
+  }
   if (!isFresh) writeFirmware(firmware, node);
   const suffix = target.toolchain === 'arduino' ? '.arduino.json' : '.json';
   const facts = JSON.stringify(idedata(target, name, build), null, 2);

@@ -48,7 +48,13 @@ const hostOutputs = [
     'obj/src/main.cpp.o',
   ],
 ].map(inEnv);
-const tinyOutputs = ['firmware.bin', 'firmware.elf', 'firmware.json'].map(inEnv);
+const tinyOutputs = ['firmware.bin', 'raw_firmware.elf', 'firmware.json'].map(inEnv);
+/** @type {Readonly<Record<string, readonly string[]>>} what each family of LibreTiny offers for its own updates */
+const tinyImages = {
+  bk72xx: ['bk7231n_app.ota.rbl', 'bk7231n_app.ota.ug.bin'],
+  rtl87xx: ['image_ota1.0x00B000.bin', 'image_ota2.0x0D0000.bin'],
+  ln882x: ['image_ota.bin'],
+};
 
 /** @type {ReadonlyMap<string, Platform>} by the platform's key in the YAML */
 export const platforms = new Map(
@@ -75,35 +81,11 @@ export const platforms = new Map(
       'platformio',
       'firmware.bin',
       ['platformio.ini'],
-      [...['firmware.uf2', 'firmware.ota.bin', 'firmware.elf'].map(inEnv)],
+      [...['firmware.uf2', 'firmware.factory.uf2', 'firmware.ota.bin', 'firmware.elf'].map(inEnv)],
     ),
-    bk72xx: platform(
-      'BK72XX',
-      'bk72xx',
-      'arduino',
-      'platformio',
-      'firmware.uf2',
-      ['platformio.ini'],
-      tinyOutputs,
-    ),
-    rtl87xx: platform(
-      'RTL87XX',
-      'rtl87xx',
-      'arduino',
-      'platformio',
-      'firmware.uf2',
-      ['platformio.ini'],
-      tinyOutputs,
-    ),
-    ln882x: platform(
-      'LN882X',
-      'ln882x',
-      'arduino',
-      'platformio',
-      'firmware.uf2',
-      ['platformio.ini'],
-      tinyOutputs,
-    ),
+    bk72xx: libreTiny('bk72xx'),
+    rtl87xx: libreTiny('rtl87xx'),
+    ln882x: libreTiny('ln882x'),
     nrf52: {
       ...platform(
         'NRF52',
@@ -112,13 +94,30 @@ export const platforms = new Map(
         'sdk-nrf',
         'firmware.bin',
         ['platformio.ini'],
-        [...['zephyr/zephyr.hex', 'zephyr/merged.hex', 'zephyr/zephyr/zephyr.bin'].map(inEnv)],
+        [
+          ...['zephyr/zephyr.hex', 'zephyr/merged.hex', 'zephyr/zephyr/zephyr.bin'],
+          'zephyr/zephyr/zephyr.elf',
+        ].map(inEnv),
       ),
       image: inEnv('zephyr/app_update.bin'),
       frameworkVersion: '2.9.2',
     },
   }),
 );
+
+/**
+ * The content of an output that is read by others: LibreTiny's list of what can be downloaded. Null for any other file.
+ * @param {Platform} target
+ * @param {string} file
+ */
+export function contentOf({ core }, file) {
+  const images = tinyImages[core];
+  if (images === undefined || !file.endsWith('/firmware.json')) return null;
+  const entry = (/** @type {string} */ filename, /** @type {boolean} */ isPublic) => ({
+    ...{ title: filename, description: 'of the stand-in', filename, offset: null, public: isPublic },
+  });
+  return JSON.stringify([...images.map((image) => entry(image, true)), entry('raw_firmware.bin', false)]);
+}
 
 /** Written for every platform before the build. */
 export const commonProject = ['README.txt', 'src/esphome.h', 'src/esphome/core/application.cpp'];
@@ -141,6 +140,20 @@ function platform(espPlatform, core, framework, toolchain, firmware, project, ou
     loads: [...loads, 'preferences'],
     frameworkVersion: null,
   };
+}
+
+/** @param {string} core @returns {Platform} */
+function libreTiny(core) {
+  const outputs = [...tinyOutputs, ...(tinyImages[core] ?? []).map(inEnv)];
+  return platform(
+    core.toUpperCase(),
+    core,
+    'arduino',
+    'platformio',
+    'firmware.uf2',
+    ['platformio.ini'],
+    outputs,
+  );
 }
 
 /** @param {string} leaf */
@@ -185,9 +198,19 @@ export function storageJson(node, target, buildPath) {
  * @param {string} buildPath
  */
 export function idedata(target, name, buildPath) {
-  const program = `${buildPath}/.pioenvs/${name}/${target.core === 'host' ? 'program' : 'firmware.elf'}`;
+  const elf = target.core in tinyImages ? 'raw_firmware.elf' : 'firmware.elf';
+  const program = `${buildPath}/.pioenvs/${name}/${target.core === 'host' ? 'program' : elf}`;
   if (target.toolchain === 'platformio') {
-    return { prog_path: program, cc_path: '/usr/bin/gcc', defines: [], extra: { flash_images: [] } };
+    return {
+      ...{ build_type: 'release', env_name: name, libsource_dirs: [], defines: [] },
+      ...{
+        includes: { build: [`${buildPath}/src`], compatlib: [], toolchain: [] },
+        cc_flags: [],
+        cxx_flags: [],
+      },
+      ...{ cc_path: '/usr/bin/gcc', cxx_path: '/usr/bin/g++', gdb_path: '/usr/bin/gdb', prog_path: program },
+      ...{ svd_path: null, compiler_type: 'gcc', targets: [], extra: { flash_images: [] } },
+    };
   }
   return {
     ...{ cc_path: '/usr/bin/gcc', cxx_path: '/usr/bin/g++', cxx_flags: ['-std=gnu++20'], defines: [] },

@@ -41,6 +41,8 @@ interface Shipment extends BuildFacts {
   readonly outputs: readonly string[];
   readonly idedata?: string;
   readonly hasIni: boolean;
+  /** LibreTiny's list of what can be downloaded. */
+  readonly list?: readonly unknown[];
   /** All members after storage.json, in order. */
   readonly members: readonly string[];
 }
@@ -48,12 +50,16 @@ interface Shipment extends BuildFacts {
 const libreTiny: Omit<Shipment, 'title' | 'espPlatform'> = {
   toolchain: 'platformio',
   firmware: `.pioenvs/${node}/firmware.uf2`,
-  outputs: env('firmware.elf', 'firmware.bin', 'firmware.uf2', 'firmware.json', 'raw_firmware_ota1.bin'),
+  outputs: env('raw_firmware.elf', 'firmware.bin', 'firmware.uf2', 'raw_firmware.ota1.elf', 'image.ota.rbl'),
+  list: [
+    { title: 'OTA', description: 'for updates', filename: 'image.ota.rbl', offset: null, public: true },
+    { title: 'Raw', description: 'for tools', filename: 'raw_firmware.ota1.elf', offset: 0, public: false },
+  ],
   idedata: `idedata/${node}.json`,
   hasIni: true,
   members: [
     ...['idedata.json', 'platformio.ini', 'build_info.json'],
-    ...env('firmware.uf2', 'firmware.bin', 'firmware.elf', 'firmware.json'),
+    ...env('firmware.uf2', 'firmware.bin', 'raw_firmware.elf', 'firmware.json', 'image.ota.rbl'),
   ],
 };
 
@@ -143,11 +149,26 @@ const shipments: readonly Shipment[] = [
     espPlatform: 'NRF52',
     toolchain: 'sdk-nrf',
     firmware: `.pioenvs/${node}/firmware.bin`,
-    outputs: env('zephyr/zephyr.hex', 'zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin'),
+    outputs: env(
+      ...['zephyr/zephyr.hex', 'zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin'],
+      ...['zephyr/zephyr/zephyr.elf', 'zephyr/zephyr.elf'],
+    ),
     hasIni: true,
     members: [
       ...['idedata.json', 'platformio.ini', 'build_info.json'],
-      ...env('zephyr/zephyr.hex', 'zephyr/app_update.bin', 'firmware.bin'),
+      ...env('zephyr/zephyr.hex', 'zephyr/app_update.bin', 'zephyr/zephyr/zephyr.elf', 'firmware.bin'),
+    ],
+  },
+  {
+    title: 'nrf52 with its own toolchain of a release that writes no platformio.ini',
+    espPlatform: 'NRF52',
+    toolchain: 'sdk-nrf',
+    firmware: `.pioenvs/${node}/firmware.bin`,
+    outputs: env('zephyr/app_update.bin'),
+    hasIni: false,
+    members: [
+      ...['idedata.json', 'platformio.ini', 'build_info.json'],
+      ...env('zephyr/app_update.bin', 'firmware.bin'),
     ],
   },
   {
@@ -166,6 +187,9 @@ for (const shipment of shipments) {
     const tree = await buildTree(t, shipment);
     await tree.add(...built(...shipment.outputs, 'build_info.json', 'src/main.cpp', 'README.txt'));
     if (shipment.idedata !== undefined) await tree.add([shipment.idedata, '{}']);
+    if (shipment.list !== undefined) {
+      await tree.add([`build/${node}/.pioenvs/${node}/firmware.json`, JSON.stringify(shipment.list)]);
+    }
     if (shipment.hasIni) await tree.add(...built('platformio.ini'));
     await verifyBuild(tree.paths, tree.configuration);
     const { members, firmwareOffset } = await collectArtifacts(tree);

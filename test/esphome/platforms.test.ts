@@ -49,6 +49,6 @@ test('A toolchain determines what the client requires; an unknown or missing one
   assert.equal(needs('toString'), 'required required');
   assert.equal(needs('esp-idf'), 'optional optional');
   assert.equal(needs('arduino'), 'required optional');
-  assert.equal(needs('sdk-nrf'), 'supplied required');
+  assert.equal(needs('sdk-nrf'), 'supplied supplied');
   assert.equal(needs('host'), 'supplied supplied');
 });

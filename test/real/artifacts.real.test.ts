@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 
@@ -62,7 +62,7 @@ before(async () => {
 
 for (const build of crossBuilds) {
   test(`Device Builder unpacks a build of ${build.node} and finds its firmware`, async () => {
-    const { node, firmware, image, idedata, downloads } = build;
+    const { node, firmware, image, idedata, downloads, program: elf = 'firmware.elf' } = build;
     assert.deepEqual(verdicts.get(node), { refusal: null, downloads });
 
     const there = join(dashboardOf(node), '.esphome');
@@ -79,7 +79,8 @@ for (const build of crossBuilds) {
     }
     if (idedata !== undefined) {
       const { prog_path: program } = await readJson(join(there, 'idedata', `${node}${idedata}`));
-      assert.equal(program, join(buildPath, output('firmware.elf')));
+      assert.equal(program, join(buildPath, output(elf)));
+      await access(join(buildPath, output(elf)));
     }
     const validated = join('storage', `${fileOf(build)}.validated.json`);
     const dataDir = paths.resolveDataDir(configurationOf(build));
@@ -108,7 +109,7 @@ async function generate(build: CrossBuild): Promise<void> {
 
 /** Does what no compiler here can: leaves the outputs of a build and its idedata. */
 async function compile(build: CrossBuild): Promise<void> {
-  const { node, noted, sidecar, firmware, outputs, idedata } = build;
+  const { node, noted, sidecar, firmware, outputs, idedata, program = 'firmware.elf' } = build;
   const dataDir = paths.resolveDataDir(configurationOf(build));
   const storagePath = join(dataDir, 'storage', `${fileOf(build)}.json`);
   const storage = await readJson(storagePath);
@@ -125,7 +126,7 @@ async function compile(build: CrossBuild): Promise<void> {
   await mkdir(join(dataDir, 'idedata'), { recursive: true });
   await writeFile(
     join(dataDir, 'idedata', `${node}${idedata}`),
-    JSON.stringify({ prog_path: join(directory, 'firmware.elf') }),
+    JSON.stringify({ prog_path: join(directory, program) }),
   );
 }
 

@@ -9,6 +9,8 @@ interface Leavings {
   readonly outputs: readonly string[];
   /** The output that must arrive as the firmware, for a compiler that makes none of that name. */
   readonly image?: string;
+  /** What the idedata name as the program. Default: `firmware.elf`. */
+  readonly program?: string;
   /** The ending of the idedata's name; without one there are none. */
   readonly idedata?: '.json' | '.arduino.json';
   /** Of ESPHome's components the one that lists downloads. */
@@ -83,16 +85,17 @@ const rp2 = (node: string): Leavings => ({
 
 const libreTiny = (node: string): Leavings => ({
   firmware: environment(node, 'firmware.uf2'),
-  outputs: ['firmware.uf2', 'firmware.bin', 'firmware.elf', 'firmware.json', 'ota.rbl', 'raw.bin'],
+  outputs: ['firmware.uf2', 'firmware.bin', 'raw_firmware.elf', 'firmware.json', 'ota.rbl', 'raw.bin'],
   idedata: '.json',
+  program: 'raw_firmware.elf',
   component: 'libretiny',
   downloads: ['firmware.uf2', 'ota.rbl'],
 });
 
 /** What LibreTiny writes into `firmware.json`: one output to offer, one to keep. */
 export const libreTinyList = JSON.stringify([
-  { filename: 'ota.rbl', title: 'OTA', description: 'for updates', public: true },
-  { filename: 'raw.bin', title: 'Raw', description: 'for the toolchain', public: false },
+  { title: 'OTA', description: 'for updates', filename: 'ota.rbl', offset: null, public: true },
+  { title: 'Raw', description: 'for the toolchain', filename: 'raw.bin', offset: 0, public: false },
 ]);
 
 const nrf52 = (node: string): Leavings => ({
@@ -105,7 +108,10 @@ const nrf52 = (node: string): Leavings => ({
 
 const nativeNrf52 = (node: string): Leavings => ({
   firmware: environment(node),
-  outputs: ['zephyr/zephyr.hex', 'zephyr/merged.hex', 'zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin'],
+  outputs: [
+    ...['zephyr/zephyr.hex', 'zephyr/merged.hex', 'zephyr/app_update.bin', 'zephyr/zephyr/zephyr.bin'],
+    'zephyr/zephyr/zephyr.elf',
+  ],
   image: 'zephyr/app_update.bin',
   component: 'nrf52',
   downloads: ['zephyr/merged.hex', 'zephyr/app_update.bin'],

@@ -191,6 +191,31 @@ test("The trees of the other platforms have their firmware at the sidecar's path
   }
 });
 
+test("The ELF is where the idedata or the tools look for it, and LibreTiny's list names files that can be downloaded", async (t) => {
+  const { run, yaml, dataDir } = await bench(t);
+  const buildOf = async (platform: string): Promise<string> => {
+    await rm(dataDir, { recursive: true, force: true });
+    const file = await yaml(`# stand-in: platform=${platform}\nesphome:\n  name: n\nhost:\n`);
+    assert.equal((await run(['compile', file])).code, 0, platform);
+    return join(dataDir, 'build/n/.pioenvs/n');
+  };
+  for (const platform of ['rp2', 'bk72xx', 'rtl87xx', 'ln882x']) {
+    const build = await buildOf(platform);
+    const { prog_path: program } = JSON.parse(await readFile(join(dataDir, 'idedata/n.json'), 'utf8'));
+    assert.ok((await lstat(program)).isFile(), program);
+    if (platform === 'rp2') continue;
+    const list = JSON.parse(await readFile(join(build, 'firmware.json'), 'utf8')) as Record<
+      string,
+      unknown
+    >[];
+    assert.deepEqual(Object.keys(list[0] ?? {}), ['title', 'description', 'filename', 'offset', 'public']);
+    const offered = list.filter((output) => output['public']).map((output) => String(output['filename']));
+    assert.ok(offered.length > 0 && offered.length < list.length);
+    for (const name of offered) assert.ok((await lstat(join(build, name))).isFile(), name);
+  }
+  assert.ok((await lstat(join(await buildOf('nrf52'), 'zephyr/zephyr/zephyr.elf'))).isFile());
+});
+
 test('A build without bootloader has neither a bootloader nor a factory image', async (t) => {
   const { run, yaml, dataDir } = await bench(t);
   const file = await yaml('esphome:\n  name: n\nesp32:\n');
