@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 
+import type { EsphomeCommand } from '../../src/esphome/command.js';
 import { type Child, startChild } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
 import { type Cleanups, tempDir } from '../support/temp-dir.js';
@@ -14,7 +15,7 @@ import {
   type DashboardJob,
   type Pairing,
 } from './device-builder-client.js';
-import { realDeviceBuilder } from './support.js';
+import { otherDeviceBuilder, realDeviceBuilder, type OtherDeviceBuilder } from './support.js';
 
 const startDeadlineMs = 60_000;
 const stopDeadlineMs = 20_000;
@@ -54,22 +55,29 @@ export interface Offloader extends DashboardClient {
 }
 
 /** A dashboard over `configDir`, which the caller has filled with YAMLs. Ready for commands when it resolves. */
-export async function startOffloader(t: Cleanups, configDir: string): Promise<Offloader> {
+export async function startOffloader(
+  t: Cleanups,
+  configDir: string,
+  version?: OtherDeviceBuilder,
+): Promise<Offloader> {
   const port = await freePort();
-  const child = await start(t, ['--host', host, '--port', String(port), ...(await remoteBuild()), configDir]);
+  const command = await (version === undefined ? realDeviceBuilder() : otherDeviceBuilder(version));
+  const child = await start(t, command, [
+    ...['--host', host, '--port', String(port), ...(await remoteBuild()), configDir],
+  ]);
   await child.printed(/Running on http:/, { deadlineMs: startDeadlineMs });
   const client = await connectDashboard(t, port);
-  const { command } = client;
-  const job = (jobId: string): Promise<DashboardJob> => command('firmware/get_job', { job_id: jobId });
+  const { command: ask } = client;
+  const job = (jobId: string): Promise<DashboardJob> => ask('firmware/get_job', { job_id: jobId });
   const pairings = async (): Promise<readonly Pairing[]> =>
-    (await command<{ pairings: readonly Pairing[] }>('remote_build/get_offloader_settings')).pairings;
+    (await ask<{ pairings: readonly Pairing[] }>('remote_build/get_offloader_settings')).pairings;
   return {
     ...client,
     configDir,
     log: child.output,
-    previewPair: (receiver) => command('remote_build/preview_pair', { hostname: host, port: receiver }),
+    previewPair: (receiver) => ask('remote_build/preview_pair', { hostname: host, port: receiver }),
     requestPair: (request) =>
-      command('remote_build/request_pair', {
+      ask('remote_build/request_pair', {
         hostname: host,
         port: request.port,
         pin_sha256: request.pin,
@@ -86,12 +94,11 @@ export async function startOffloader(t: Cleanups, configDir: string): Promise<Of
           what: 'the connection to the receiver',
         },
       ),
-    unpair: (pin) => command('remote_build/unpair', { pin_sha256: pin }),
-    compile: async (configuration) =>
-      (await command<DashboardJob>('firmware/compile', { configuration })).job_id,
-    compileBulk: (configurations) => command('firmware/compile_bulk', { configurations }),
-    clean: (configuration) => command('firmware/clean', { configuration }),
-    cancel: (jobId) => command('firmware/cancel', { job_id: jobId }),
+    unpair: (pin) => ask('remote_build/unpair', { pin_sha256: pin }),
+    compile: async (configuration) => (await ask<DashboardJob>('firmware/compile', { configuration })).job_id,
+    compileBulk: (configurations) => ask('firmware/compile_bulk', { configurations }),
+    clean: (configuration) => ask('firmware/clean', { configuration }),
+    cancel: (jobId) => ask('firmware/cancel', { job_id: jobId }),
     job,
     waitOutput: (jobId, pattern) =>
       waitFor(() => pattern.exec(client.outputOf(jobId)), {
@@ -123,7 +130,7 @@ export interface OriginalReceiver {
 /** The receiver that Device Builder itself brings, on an empty directory, with its pairing window open. */
 export async function startOriginalReceiver(t: Cleanups): Promise<OriginalReceiver> {
   const configDir = await tempDir(t);
-  const child = await start(t, [
+  const child = await start(t, await realDeviceBuilder(), [
     '--remote-build-only',
     ...(await remoteBuild()),
     '--allow-any-pairing-source',
@@ -150,10 +157,9 @@ async function remoteBuild(): Promise<string[]> {
 }
 
 /** In a home of its own, so that neither settings nor caches of this machine's user take part. */
-async function start(t: Cleanups, args: readonly string[]): Promise<Child> {
-  const [program] = await realDeviceBuilder();
+async function start(t: Cleanups, command: EsphomeCommand, args: readonly string[]): Promise<Child> {
   const home = await tempDir(t);
-  return startChild(t, [program, ...args], {
+  return startChild(t, [...command, ...args], {
     env: { ...process.env, HOME: home, XDG_CACHE_HOME: join(home, '.cache') },
   });
 }

@@ -1,5 +1,6 @@
 /** A receiver on one port that can be stopped and started again, and dashboards that are paired with it. */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,7 +13,7 @@ import { assertNothingLeft } from '../support/killed/leftovers.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { startOffloader, type Offloader } from './device-builder.js';
-import { realEsphome } from './support.js';
+import { realEsphome, type OtherDeviceBuilder } from './support.js';
 
 const host = '127.0.0.1';
 const lockStaleMs = 2_000;
@@ -78,6 +79,7 @@ async function startProgram(t: Cleanups, configDir: string, port: number): Promi
 export async function openDashboard(
   t: Cleanups,
   files: Readonly<Record<string, string>>,
+  version?: OtherDeviceBuilder,
 ): Promise<Offloader> {
   const configDir = join(await tempDir(t), 'dashboard');
   for (const [name, text] of Object.entries(files)) {
@@ -85,7 +87,7 @@ export async function openDashboard(
     await mkdir(dirname(file), { recursive: true });
     await writeFile(file, text);
   }
-  return startOffloader(t, configDir);
+  return startOffloader(t, configDir, version);
 }
 
 /** Asks to pair, is approved by a person who looks at the fingerprint, and is connected. */
@@ -108,6 +110,11 @@ export async function pairingsOf(dashboard: Offloader): Promise<string[]> {
   return (await dashboard.pairings()).map(({ status, connected, last_connect_error: error }) =>
     [status, connected ? 'connected' : 'away', error].join(' ').trim(),
   );
+}
+
+/** Waits until nothing is at that path any more. */
+export async function waitGone(path: string, what: string): Promise<void> {
+  await waitFor(() => !existsSync(path), { deadlineMs: 60_000, what });
 }
 
 /** What the build of a device says when it runs. */
