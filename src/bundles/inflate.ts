@@ -5,6 +5,8 @@
  * It inflates in the calling thread, which costs a third of the trip through the thread pool. Node's gunzip
  * concatenates several gzip streams and drops zeros after the last; a bundle is exactly one stream, so both are refused.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
@@ -13,6 +15,11 @@ import type { BundleLimits } from '../options/core-options.js';
 
 export type Inflater = ReturnType<typeof createInflater>;
 
+/**
+ * How long an upload works before the others of the thread get their turn: a few packed bytes can hold 20,000 files, whose
+ * writing takes seconds.
+ */
+const turnMs = 10;
 /** Inflated at a time. Deflate expands a byte to at most 1,032, so at most 33 MiB come before the limits apply. */
 const sliceBytes = 32 * 1024;
 /** Missing in minizlib's types, but passed on to zlib. */
@@ -31,6 +38,7 @@ export function createInflater(limits: BundleLimits) {
   let packed = 0;
   let unpacked = 0;
   let tail: Buffer = Buffer.alloc(0);
+  let turnBegan = performance.now();
   const { until, wake } = createCondition();
   gunzip.on('data', (piece: Buffer) => void output.push(piece));
   gunzip.on('error', (error) => void (failure ??= error));
@@ -56,6 +64,17 @@ export function createInflater(limits: BundleLimits) {
     return pieces;
   }
 
+  /** Gives each of them to the reader, and from time to time the thread to other uploads. */
+  async function* inTurns(pieces: readonly Buffer[]): AsyncGenerator<Buffer, void> {
+    for (const piece of pieces) {
+      if (isOver) return;
+      yield piece;
+      if (performance.now() - turnBegan < turnMs) continue;
+      await nextTurn();
+      turnBegan = performance.now();
+    }
+  }
+
   async function* inflated(): AsyncGenerator<Buffer, void> {
     for (;;) {
       await until(() => queued.length > 0 || isEnded || isOver);
@@ -67,9 +86,10 @@ export function createInflater(limits: BundleLimits) {
         packed += slice.length;
         tail = Buffer.concat([tail, slice.subarray(-lengthBytes)]).subarray(-lengthBytes);
         gunzip.write(slice);
-        yield* takeOutput();
-        // `bytesWritten` counts what zlib consumed of this one write.
-        if (gunzip.handle?.bytesWritten !== slice.length)
+        // What zlib consumed of this one write.
+        const consumed = gunzip.handle?.bytesWritten;
+        yield* inTurns(takeOutput());
+        if (!isOver && consumed !== slice.length)
           throw refused('the archive is damaged: there are bytes after its gzip stream');
       }
       queued.shift();
@@ -77,7 +97,7 @@ export function createInflater(limits: BundleLimits) {
     }
     if (isOver) throw refused('unpacking stopped before the end of the archive');
     gunzip.end();
-    yield* takeOutput();
+    yield* inTurns(takeOutput());
   }
 
   return {

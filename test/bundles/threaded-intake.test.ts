@@ -13,7 +13,7 @@ import { openThreadedIntake, unpackThread } from '../../src/bundles/threaded-int
 import type { ToThread } from '../../src/bundles/unpack-messages.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
-import { bundle, config, file, manifest, tar, treeOf } from './archives.js';
+import { bundle, config, directory as directoryMember, file, manifest, tar, treeOf } from './archives.js';
 import { configurationFilename, send } from './send.js';
 import { defaultOptions } from '../support/options.js';
 
@@ -178,4 +178,43 @@ test('When the thread dies its uploads fail and leave nothing, and the next bund
   assert.deepEqual(await readdir(uploadsDir), []);
   const next = await send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), pieces);
   assert.equal((await treeOf(next.directory)).size, 3);
+});
+
+test('A small bundle overtakes bundles of many files, which arrived before it', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const many = Array.from({ length: 5_000 }, (_, index) => file(`many/${index % 50}/${index}`, 'x'));
+  const directories = Array.from({ length: 50 }, (_, index) => directoryMember(`many/${index}`));
+  const large = gzipSync(tar(manifest(), config, directoryMember('many'), ...directories, ...many), {
+    level: 1,
+  });
+  const small = gzipSync(tar(manifest(), config));
+  const ended: string[] = [];
+  const unpack = async (name: string, bytes: Buffer): Promise<void> => {
+    const staged = await send(openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits }), [
+      bytes,
+    ]);
+    ended.push(name);
+    await staged.discard();
+  };
+  const larges = Array.from({ length: 3 }, () => unpack('large', large));
+  // They have begun, and all their bytes are with the thread.
+  await waitFor(async () => (await readdir(uploadsDir)).length === 3, { what: 'the large bundles' });
+  await unpack('small', small);
+  assert.deepEqual(ended, ['small']);
+  await Promise.all(larges);
+});
+
+test('An upload that is cancelled between its turns stops, and leaves nothing', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const many = Array.from({ length: 15_000 }, (_, index) => file(`${index}`, 'x'));
+  const large = gzipSync(tar(manifest(), config, ...many), { level: 1 });
+  const intake = openThreadedIntake({ uploadsDir, configurationFilename, bundleLimits });
+  const sending = assert.rejects(send(intake, [large]), { code: 'CANCELLED' });
+  await waitFor(async () => (await readdir(uploadsDir)).length === 1, { what: 'its beginning' });
+  const began = performance.now();
+  await intake.abort();
+  const ms = performance.now() - began;
+  await sending;
+  assert.deepEqual(await readdir(uploadsDir), []);
+  t.diagnostic(`${Math.round(ms)} ms`);
 });
