@@ -110,10 +110,19 @@ async function assemble(
   const server = createPeerServer({
     ...options,
     ...{ identity, pairing, jobs, sessions, clock, about: options },
-    openIntake(configurationFilename) {
+    openIntake(request, onRefused) {
       esphome.installed.prepare();
       const { bundleLimits } = options;
-      return openThreadedIntake({ uploadsDir: layout.uploadsDir, configurationFilename, bundleLimits, log });
+      return openThreadedIntake({
+        ...{
+          uploadsDir: layout.uploadsDir,
+          configurationFilename: request.file,
+          bundleLimits,
+          onRefused,
+          log,
+        },
+        room: retentionService.openRoom(request),
+      });
     },
     isPlaceSafe: (key) => isInside(layout.buildsDir, layout.subtree(key)),
     noRoomFor: retentionService.noRoomFor,

@@ -14,8 +14,11 @@ import { manifestFile } from '../esphome/manifest.js';
 import { createRemoteContentScanner } from './remote-content.js';
 import type { BundleLimits } from '../options/core-options.js';
 import { createMemberTree, foldOf, type MemberTree } from './member-names.js';
-import type { ContentFacts } from './store.js';
+import { spaceOf, type ContentFacts } from './store.js';
 import { readTar, type TarMember } from './tar-reader.js';
+
+/** Called before a member is written: grants at least so many more bytes on the disk, or throws `RESOURCE`. */
+export type TakeRoom = (neededBytes: number) => Promise<number>;
 
 export interface Extracted {
   /** The root's `manifest.json`. */
@@ -25,13 +28,14 @@ export interface Extracted {
 }
 
 /**
- * Unpacks into `directory`, which must be empty, and verifies the result. Throws `BUNDLE` for a faulty archive and
- * system errors from the disk; the directory's state is then undefined.
+ * Unpacks into `directory`, which must be empty, and verifies the result. Throws `BUNDLE` for a faulty archive, what
+ * `takeRoom` throws, and system errors from the disk; the directory's state is then undefined.
  */
 export async function extract(
   stream: AsyncIterable<Buffer>,
   directory: string,
   limits: BundleLimits,
+  takeRoom: TakeRoom = async () => Infinity,
 ): Promise<Extracted> {
   const tree = createMemberTree(limits, foldOf(directory));
   const leftOut = new Map<string, number>();
@@ -41,6 +45,7 @@ export async function extract(
   let bytes = 0;
   let bytesLeftOut = 0;
   let members = 0;
+  let [reservedBytes, usedBytes] = [0, 0];
   for await (const member of readTar(stream)) {
     members += 1;
     if (members > limits.members) throw refused(`the bundle has more than ${limits.members} members`);
@@ -54,6 +59,8 @@ export async function extract(
       for await (const _ of member.body()) continue;
       continue;
     }
+    usedBytes += spaceOf({ bytes: member.size, members: 1 });
+    if (usedBytes > reservedBytes) reservedBytes += await takeRoom(usedBytes - reservedBytes);
     checkLength(directory, member.path);
     for (const parent of tree.admit(member.path, member.kind))
       mkdirSync(onDisk(join(directory, parent)), { mode: 0o755 });

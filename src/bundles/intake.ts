@@ -14,7 +14,7 @@ import { silentLog, type Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
 import type { FileName } from '../paths/index.js';
 import type { Clock } from '../async/clock.js';
-import { extract } from './extract.js';
+import { extract, type TakeRoom } from './extract.js';
 import { createInflater, type Inflater } from './inflate.js';
 import type { MemberTree } from './member-names.js';
 import { removeOrWarn } from './unpack-messages.js';
@@ -28,6 +28,8 @@ export interface IntakeOptions {
   /** The YAML that the upload announced; the manifest must name the same. */
   readonly configurationFilename: FileName;
   readonly bundleLimits: BundleLimits;
+  /** Default: there is always room. */
+  readonly takeRoom?: TakeRoom | undefined;
   readonly log?: Log | undefined;
   readonly clock: Clock;
 }
@@ -42,8 +44,8 @@ export interface BundleIntake {
   /** Resolves when there is room again, or when the intake is over. Never rejects. */
   drain(): Promise<void>;
   /**
-   * Call it once, after the last bytes. Throws `BUNDLE`, also after the time limit, `CANCELLED` after an abort, and
-   * system errors when the disk cannot hold the bundle; the directory is gone by then.
+   * Call it once, after the last bytes. Throws `BUNDLE`, also after the time limit, `RESOURCE` when the peer has no room
+   * left, `CANCELLED` after an abort, and system errors when the disk cannot hold the bundle; the directory is gone by then.
    */
   finish(): Promise<StagedBundle>;
   /** Gives up and removes the staging directory, unless `finish` has returned it. Never rejects. */
@@ -108,7 +110,7 @@ async function unpack(
   inflater: Inflater,
   limits: BundleLimits,
   log: Log,
-  { uploadsDir, name = temporaryName(), configurationFilename }: IntakeOptions,
+  { uploadsDir, name = temporaryName(), configurationFilename, takeRoom }: IntakeOptions,
 ): Promise<IntakeOutcome> {
   let directory: string | null = null;
   try {
@@ -116,7 +118,7 @@ async function unpack(
     const fresh = join(uploadsDir, name);
     await mkdir(fresh, { mode: 0o700 });
     directory = fresh;
-    const { tree, facts, ...extracted } = await extract(inflater.pieces(), directory, limits);
+    const { tree, facts, ...extracted } = await extract(inflater.pieces(), directory, limits, takeRoom);
     const manifest = parseManifest(extracted.manifest);
     checkConfiguration(manifest, configurationFilename, tree);
     return { staged: stagedBundle({ directory, manifest, ...facts }) };

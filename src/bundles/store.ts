@@ -35,10 +35,33 @@ export interface ContentFacts {
   readonly leftOut: readonly LeftOut[];
 }
 
+/** The part of its peer's share that a bundle takes until a job's record counts it. */
+export interface StagingRoom {
+  /** Takes more bytes, or says why there is no room for them. */
+  take(bytes: number): NoRoom | null;
+  /** Gives all of it back. Idempotent. */
+  release(): void;
+}
+
+/** Why there is no room: a code of the wire, and a sentence for the peer's user. */
+export interface NoRoom {
+  readonly reason: 'quota_exceeded' | 'disk_full';
+  readonly detail: string;
+}
+
+/** Each file takes whole blocks, and an entry in a directory. */
+const memberBytes = 4_096;
+
+/** What an unpacked bundle takes on the disk at most, in bytes. */
+export function spaceOf({ bytes, members }: Pick<ContentFacts, 'bytes' | 'members'>): number {
+  return bytes + members * memberBytes;
+}
+
 export interface StagedFacts extends ContentFacts {
   /** Absolute; mode 0700, because a bundle holds secrets in clear text. */
   readonly directory: string;
   readonly manifest: Manifest;
+  readonly room?: StagingRoom | undefined;
 }
 
 /** The part of a bundle that its job's record stores, to find it again after a restart. */
@@ -68,6 +91,7 @@ export function stagedBundle(facts: StagedFacts): StagedBundle {
     configFile: facts.manifest.configFilename,
     async discard() {
       await removeTree(facts.directory);
+      facts.room?.release();
       await settled();
     },
     settled,

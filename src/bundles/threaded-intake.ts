@@ -13,24 +13,34 @@ import { temporaryName } from '../disk/temporary.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
 import type { BundleIntake, IntakeOptions } from './intake.js';
-import { stagedBundle, type StagedBundle } from './store.js';
+import { stagedBundle, type NoRoom, type StagedBundle, type StagingRoom } from './store.js';
 import { removeOrWarn, unpackError, type FromThread, type ToThread } from './unpack-messages.js';
 
 /** Large enough to make transfers cheap, small enough to unpack the last one quickly. */
 const bufferBytes = 128 * 1024;
 /** Buffers of one upload in transit while another one is being filled. */
 const maxOut = 2;
+/** The room that is asked for at once. */
+const roomStepBytes = 1_048_576;
 
 type Ending =
   | { readonly kind: 'staged'; readonly staged: StagedBundle }
   | { readonly kind: 'failed'; readonly error: Error }
   | { readonly kind: 'aborted' };
 
+export interface ThreadedIntakeOptions extends Pick<
+  IntakeOptions,
+  'uploadsDir' | 'configurationFilename' | 'bundleLimits' | 'log'
+> {
+  /** Where the bundle takes its room, until it is discarded. Default: there is always room. */
+  readonly room?: StagingRoom | undefined;
+  /** Called at once when there is no more room; `finish` then throws `RESOURCE`. */
+  readonly onRefused?: ((why: NoRoom) => void) | undefined;
+}
+
 /** Like `openIntake`, with the same guarantees. */
-export function openThreadedIntake(
-  options: Pick<IntakeOptions, 'uploadsDir' | 'configurationFilename' | 'bundleLimits' | 'log'>,
-): BundleIntake {
-  const { uploadsDir, configurationFilename, bundleLimits, log = silentLog } = options;
+export function openThreadedIntake(options: ThreadedIntakeOptions): BundleIntake {
+  const { uploadsDir, configurationFilename, bundleLimits, room, log = silentLog } = options;
   const name = temporaryName();
   const thread = unpackThread();
   const free: ArrayBuffer[] = [];
@@ -51,16 +61,30 @@ export function openThreadedIntake(
     if (message.type === 'taken') {
       out -= 1;
       free.push(message.buffer);
+    } else if (message.type === 'room') {
+      return giveRoom(message.neededBytes);
     } else if (message.type === 'finished') {
-      ending = { kind: 'staged', staged: stagedBundle(message.facts) };
+      ending = { kind: 'staged', staged: stagedBundle({ ...message.facts, room }) };
     } else if (message.type === 'failed') {
       ending = { kind: 'failed', error: unpackError(message.error) };
     } else {
       isAnswered = true;
       ending ??= { kind: 'aborted' };
     }
+    if (ending !== null && ending.kind !== 'staged') room?.release();
     if (ending !== null && (aborting === null || isAnswered)) thread.close(upload);
     wake();
+  }
+
+  /** Many members share one question, unless the room is almost used up. */
+  function giveRoom(neededBytes: number): void {
+    const wanted = Math.max(neededBytes, roomStepBytes);
+    if (room === undefined || room.take(wanted) === null)
+      return thread.tell({ type: 'granted', upload, bytes: wanted });
+    const refusal = room.take(neededBytes);
+    if (refusal === null) return thread.tell({ type: 'granted', upload, bytes: neededBytes });
+    thread.tell({ type: 'refused', upload, message: `${refusal.reason}: ${refusal.detail}` });
+    options.onRefused?.(refusal);
   }
 
   /** Does the cleanup that the dead thread no longer can. */
@@ -68,6 +92,7 @@ export function openThreadedIntake(
     const directory = join(uploadsDir, name);
     log.error({ directory, err: error.cause }, 'unpacking thread died');
     await removeOrWarn(directory, log);
+    room?.release();
     ending = { kind: 'failed', error };
     isAnswered = true;
     wake();

@@ -32,10 +32,15 @@ export type ToThread =
   /** The end of the bytes. Answered by `finished` or `failed`. */
   | { readonly type: 'finish'; readonly upload: number }
   /** Answered by `aborted`. */
-  | { readonly type: 'abort'; readonly upload: number };
+  | { readonly type: 'abort'; readonly upload: number }
+  /** The answer to `room`. */
+  | { readonly type: 'granted'; readonly upload: number; readonly bytes: number }
+  | { readonly type: 'refused'; readonly upload: number; readonly message: string };
 
 export type FromThread =
   | { readonly type: 'taken'; readonly upload: number; readonly buffer: ArrayBuffer }
+  /** Asks for room on the disk. One question at a time. */
+  | { readonly type: 'room'; readonly upload: number; readonly neededBytes: number }
   | { readonly type: 'finished'; readonly upload: number; readonly facts: StagedFacts }
   | { readonly type: 'failed'; readonly upload: number; readonly error: SentError }
   | { readonly type: 'aborted'; readonly upload: number }

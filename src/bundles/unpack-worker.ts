@@ -6,14 +6,17 @@ import { parentPort, type MessagePort } from 'node:worker_threads';
 
 import { systemClock as clock } from '../async/clock.js';
 import { createSerialQueue, type SerialQueue } from '../async/serial-queue.js';
+import { ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
-import { openIntake, type BundleIntake } from './intake.js';
+import { openIntake, type BundleIntake, type IntakeOptions } from './intake.js';
 import { packError, plain, type FromThread, type ToThread } from './unpack-messages.js';
 
 interface ThreadUpload {
   readonly intake: BundleIntake;
   /** Keeps the buffers and the end in order. */
   readonly queue: SerialQueue;
+  /** The question for room that is not answered yet. */
+  asked: { grant(bytes: number): void; refuse(error: ReceiverError): void } | undefined;
 }
 
 const port = parentPort as MessagePort;
@@ -28,12 +31,22 @@ port.on('message', (message: ToThread) => {
     const { upload, uploadsDir, name, configurationFilename, bundleLimits } = message;
     const warn: Log['warn'] = (facts, text) => tell({ type: 'warning', upload, facts: plain(facts), text });
     const log = { ...silentLog, warn };
-    const intake = openIntake({ uploadsDir, name, configurationFilename, bundleLimits, clock, log });
-    uploads.set(upload, { intake, queue: createSerialQueue() });
+    const takeRoom: IntakeOptions['takeRoom'] = (neededBytes) =>
+      new Promise((grant, refuse) => {
+        opened.asked = { grant, refuse };
+        tell({ type: 'room', upload, neededBytes });
+      });
+    const intake = openIntake({
+      ...{ uploadsDir, name, configurationFilename, bundleLimits, takeRoom, clock, log },
+    });
+    const opened: ThreadUpload = { intake, queue: createSerialQueue(), asked: undefined };
+    uploads.set(upload, opened);
     return;
   }
   const upload = uploads.get(message.upload);
-  if (message.type === 'abort') void abortUpload(message.upload, upload);
+  if (message.type === 'granted') upload?.asked?.grant(message.bytes);
+  else if (message.type === 'refused') upload?.asked?.refuse(new ReceiverError('RESOURCE', message.message));
+  else if (message.type === 'abort') void abortUpload(message.upload, upload);
   else if (message.type === 'bytes') void upload?.queue.run(() => writeBytes(upload.intake, message));
   else void upload?.queue.run(() => finishUpload(message.upload, upload.intake));
 });
@@ -49,7 +62,7 @@ async function writeBytes(
 async function finishUpload(number: number, intake: BundleIntake): Promise<void> {
   try {
     // A message carries no functions.
-    const { discard: _, settled: _settled, defer: _defer, ...facts } = await intake.finish();
+    const { discard: _, settled: _settled, defer: _defer, room: _room, ...facts } = await intake.finish();
     tell({ type: 'finished', upload: number, facts });
   } catch (error) {
     tell({ type: 'failed', upload: number, error: packError(error) });

@@ -10,7 +10,7 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
-import type { StagedBundle } from '../bundles/store.js';
+import { spaceOf, type StagedBundle } from '../bundles/store.js';
 import { createEmitter } from '../async/emitter.js';
 import { ReceiverError, quote } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
@@ -162,6 +162,14 @@ export async function createJobService(deps: JobServiceDeps) {
         .filter((record) => isTerminal(record) && record.artifacts !== null),
     /** The size of each peer's packed results, in bytes. Far cheaper than a walk through the list. */
     resultBytes: (): ReadonlyMap<DashboardId, number> => resultBytesOf(registry.all()),
+    /** The space of each peer's bundles that wait or are built, in bytes. */
+    stagedBytes(): ReadonlyMap<DashboardId, number> {
+      const sums = new Map<DashboardId, number>();
+      for (const { dashboardId, bundle } of registry.live().map(({ record }) => record)) {
+        if (bundle !== null) sums.set(dashboardId, (sums.get(dashboardId) ?? 0) + spaceOf(bundle));
+      }
+      return sums;
+    },
     /** Whether a job of the device waits or runs. Unlike `list`, its cost does not grow with the jobs of other peers. */
     isBusy: ({ dashboardId, device }: RemoteKey): boolean =>
       registry.of(dashboardId).some((job) => job.record.device === device && !isTerminal(shownOf(job))),

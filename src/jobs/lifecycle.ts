@@ -124,6 +124,8 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     const kept = await bundles.keep(job.record.id, held.staged);
     held.staged = kept ?? held.staged;
     recordStep(job, { to: 'queued', bundle: kept && factsOf(kept) });
+    // From now on the record counts it.
+    kept?.room?.release();
     // Not awaited: the awaited write of the next step comes after it.
     void registry.persist(job);
     tellState(job);

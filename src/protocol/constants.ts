@@ -71,7 +71,7 @@ export const ackReasons = {
   hash_mismatch: 'the SHA-256 of the bundle differs from the announced one',
   chunk_count_mismatch: 'the last chunk came too early or too late',
   empty_bundle: 'the announced size is zero',
-  quota_exceeded: 'running builds use the whole quota; with a message for the user',
+  quota_exceeded: 'waiting and running builds use the whole quota; with a message for the user',
   disk_full: 'the disk of the receiver is full; with a message for the user',
   not_ready: 'the receiver cannot take jobs now; with a message for the user',
 } as const;

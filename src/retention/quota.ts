@@ -4,6 +4,7 @@
  * The least recently used devices go first, as few as suffice, and none in use. Peers above an equal share of the
  * remaining space lose theirs first: otherwise one peer that builds a lot at once would evict everyone else's builds.
  */
+import type { NoRoom } from '../bundles/store.js';
 import type { RetentionLimits } from '../options/core-options.js';
 import type { DashboardId } from '../paths/index.js';
 import { bytesOf, type DeviceRecord } from './device-usage.js';
@@ -79,16 +80,10 @@ function sumOf(records: readonly DeviceRecord[]): number {
   return records.reduce((sum, record) => sum + bytesOf(record), 0);
 }
 
-/** Why an upload is refused: a code and a sentence, as the dashboard shows them. */
-export interface NoRoom {
-  readonly reason: 'quota_exceeded' | 'disk_full';
-  readonly detail: string;
-}
-
-/** Disk usage of the builds in bytes. */
+/** Disk usage of the builds and of staged bundles, in bytes. */
 export interface Taken {
   readonly all: number;
-  /** Used by devices with a queued or running job. */
+  /** Used by devices with a queued or running job, and by bundles. */
   readonly busy: number;
   readonly busyOf: ReadonlyMap<DashboardId, number>;
 }
@@ -101,9 +96,14 @@ export interface RoomFacts {
   readonly minFreeDiskBytes: number;
 }
 
-export function takenBy(records: readonly DeviceRecord[], isBusy: (record: DeviceRecord) => boolean): Taken {
-  let [all, busy] = [0, 0];
-  const busyOf = new Map<DashboardId, number>();
+export function takenBy(
+  records: readonly DeviceRecord[],
+  isBusy: (record: DeviceRecord) => boolean,
+  staged: ReadonlyMap<DashboardId, number> = new Map(),
+): Taken {
+  const busyOf = new Map(staged);
+  let all = [...staged.values()].reduce((sum, bytes) => sum + bytes, 0);
+  let busy = all;
   for (const record of records) {
     const bytes = bytesOf(record);
     all += bytes;
@@ -138,6 +138,6 @@ export function noRoomFor(dashboardId: DashboardId, bytes: number, facts: RoomFa
 
 function exceeded(whose: string, bytes: number): NoRoom {
   const limit = `the builds ${whose} are limited to ${(bytes / 1e9).toFixed(1)} GB`;
-  const detail = `${limit}, and queued or running builds leave no room for this one; try again when they finish`;
+  const detail = `${limit}, and waiting or running builds leave no room for this one; try again when they finish`;
   return { reason: 'quota_exceeded', detail };
 }

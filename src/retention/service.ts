@@ -148,6 +148,7 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
       reset,
     }),
     noRoomFor: sweeper.noRoomFor,
+    openRoom: sweeper.openRoom,
     /** Resets these peers' devices. Null while they have unfinished jobs. Rejects when something is left. */
     resetPeers(ids: readonly DashboardId[]): Promise<void> | null {
       if (jobs.list().some((job) => !isTerminal(job) && ids.includes(job.dashboardId))) return null;

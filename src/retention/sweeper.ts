@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
+import type { NoRoom, StagingRoom } from '../bundles/store.js';
 import type { Reserve } from '../disk/reserve.js';
 import { freeSpaceBytes } from '../disk/usage.js';
 import type { JobService } from '../jobs/job-service.js';
@@ -14,7 +15,7 @@ import { changeRetention, type ResolvedOptions } from '../options/core.js';
 import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { DeviceUsageLog, DeviceRecord } from './device-usage.js';
 import { evict, type EvictableStore, type EvictableEntry } from './evictable.js';
-import { noRoomFor, takenBy, type NoRoom, type Taken, overQuota } from './quota.js';
+import { noRoomFor, takenBy, type Taken, overQuota } from './quota.js';
 import {
   type RemovalDeps,
   bytesOfAll,
@@ -36,7 +37,7 @@ export interface SweeperDeps
     Omit<RemovalDeps, 'usage'>,
     Pick<ResolvedOptions, 'retention' | 'resultTtlMs' | 'minFreeDiskBytes'> {
   readonly usage: DeviceUsageLog;
-  readonly jobs: Pick<JobService, 'resultBytes' | 'isBusy' | 'subscribe'>;
+  readonly jobs: Pick<JobService, 'resultBytes' | 'stagedBytes' | 'isBusy' | 'subscribe'>;
   readonly results: EvictableStore;
   readonly tools: EvictableStore;
   readonly reserve: Reserve;
@@ -73,6 +74,8 @@ export function openSweeper(deps: SweeperDeps) {
   /** Directories of devices with a queued measurement. */
   const toMeasure = new Set<string>();
   let taken: Taken | null = null;
+  /** The bytes of bundles that no job's record counts yet. */
+  const arriving = new Map<DashboardId, number>();
 
   const stopFollowing = jobs.subscribe((event) => {
     if (event.type === 'fetched') return usage.touch(event.job);
@@ -120,8 +123,34 @@ export function openSweeper(deps: SweeperDeps) {
   /** Computed once per turn of the event loop: a peer can announce hundreds of uploads in one. */
   function takenNow(): Taken {
     if (taken === null) setImmediate(() => (taken = null));
-    taken ??= takenBy(usage.list(), isBusy);
+    taken ??= takenBy(usage.list(), isBusy, stagedNow());
     return taken;
+  }
+
+  /** The bytes of bundles that arrive, and of those that jobs hold, by peer. */
+  function stagedNow(): Map<DashboardId, number> {
+    const staged = new Map(jobs.stagedBytes());
+    for (const [id, bytes] of arriving) staged.set(id, (staged.get(id) ?? 0) + bytes);
+    return staged;
+  }
+
+  function noRoom(dashboardId: DashboardId, bytes: number): NoRoom | null {
+    if (clock.steady() - free.at >= freeSpaceTtlMs) void readFreeSpace();
+    const { minFreeDiskBytes } = deps;
+    const facts = { taken: takenNow(), limits, freeBytes: free.bytes, minFreeDiskBytes };
+    const none = noRoomFor(dashboardId, bytes, facts);
+    const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
+    if (none === null && isShort && !isTrimming && !signal.aborted) {
+      isTrimming = true;
+      inBackground(queue.run(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false)));
+    }
+    return none;
+  }
+
+  /** A clean makes room, so its bundle is refused only beside other bundles. */
+  function noRoomToClean(dashboardId: DashboardId, bytes: number): NoRoom | null {
+    const staged = takenBy([], isBusy, stagedNow());
+    return noRoomFor(dashboardId, bytes, { taken: staged, limits, freeBytes: null, minFreeDiskBytes: 0 });
   }
 
   async function readFreeSpace(): Promise<number | null> {
@@ -205,21 +234,29 @@ export function openSweeper(deps: SweeperDeps) {
         log.warn({ err: error }, 'tool usage unknown');
         return toolEntries;
       });
-      return usageOf(usage.list(), jobs.resultBytes(), toolEntries, await readFreeSpace());
+      return usageOf(usage.list(), jobs.resultBytes(), stagedNow(), toolEntries, await readFreeSpace());
     },
     sweep: async ({ dryRun }: { readonly dryRun?: boolean | undefined } = {}) => sweep(dryRun === true),
     /** Why an upload of this size cannot fit; null when it can. */
-    noRoomFor(dashboardId: DashboardId, bytes: number): NoRoom | null {
-      if (clock.steady() - free.at >= freeSpaceTtlMs) void readFreeSpace();
-      const { minFreeDiskBytes } = deps;
-      const facts = { taken: takenNow(), limits, freeBytes: free.bytes, minFreeDiskBytes };
-      const none = noRoomFor(dashboardId, bytes, facts);
-      const isShort = free.bytes !== null && free.bytes < minFreeDiskBytes + bytes;
-      if (none === null && isShort && !isTrimming && !signal.aborted) {
-        isTrimming = true;
-        inBackground(queue.run(() => trimBuilds(false, bytes)).finally(() => (isTrimming = false)));
-      }
-      return none;
+    noRoomFor: noRoom,
+    /** Counts a bundle while it is unpacked: a small archive can hold what fills the disk. */
+    openRoom({ dashboardId, target }: Pick<JobRecord, 'dashboardId' | 'target'>): StagingRoom {
+      let held = 0;
+      const hold = (bytes: number): void => {
+        held += bytes;
+        const sum = (arriving.get(dashboardId) ?? 0) + bytes;
+        if (sum > 0) arriving.set(dashboardId, sum);
+        else arriving.delete(dashboardId);
+        taken = null;
+      };
+      return {
+        take(bytes) {
+          const why = target === 'clean' ? noRoomToClean(dashboardId, bytes) : noRoom(dashboardId, bytes);
+          if (why === null) hold(bytes);
+          return why;
+        },
+        release: () => hold(-held),
+      };
     },
     /** Stops sweeps; resolves when all removals have ended. */
     async close(): Promise<void> {

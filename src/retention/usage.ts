@@ -10,6 +10,8 @@ import type { EvictableEntry } from './evictable.js';
 export interface UsageReport {
   readonly builds: number;
   readonly results: number;
+  /** Bundles that arrive, wait or are built. */
+  readonly staged: number;
   readonly tools: number;
   /** Free space for this account; null if the system does not report it. */
   readonly free: number | null;
@@ -23,6 +25,7 @@ export interface PeerUsage {
   readonly dashboardId: DashboardId;
   readonly builds: number;
   readonly results: number;
+  readonly staged: number;
   readonly devices: readonly DeviceUsage[];
 }
 
@@ -38,12 +41,13 @@ export interface DeviceUsage {
 export function usageOf(
   records: readonly DeviceRecord[],
   resultBytes: ReadonlyMap<DashboardId, number>,
+  stagedBytes: ReadonlyMap<DashboardId, number>,
   toolEntries: readonly EvictableEntry[],
   free: number | null,
 ): UsageReport {
-  const peers = new Map<DashboardId, { results: number; devices: DeviceUsage[] }>();
-  const of = (id: DashboardId): { results: number; devices: DeviceUsage[] } => {
-    const peer = peers.get(id) ?? { results: 0, devices: [] };
+  const peers = new Map<DashboardId, { results: number; staged: number; devices: DeviceUsage[] }>();
+  const of = (id: DashboardId): { results: number; staged: number; devices: DeviceUsage[] } => {
+    const peer = peers.get(id) ?? { results: 0, staged: 0, devices: [] };
     peers.set(id, peer);
     return peer;
   };
@@ -52,17 +56,23 @@ export function usageOf(
     of(record.dashboardId).devices.push({ device, bytes: bytesOf(record), sizes, usedAt });
   }
   for (const [dashboardId, bytes] of resultBytes) of(dashboardId).results = bytes;
-  const listed = [...peers].map(([dashboardId, { results, devices }]) => ({
-    ...{ dashboardId, results, builds: sum(devices, ({ bytes }) => bytes) },
+  for (const [dashboardId, bytes] of stagedBytes) of(dashboardId).staged = bytes;
+  const listed = [...peers].map(([dashboardId, { results, staged, devices }]) => ({
+    ...{ dashboardId, results, staged, builds: sum(devices, ({ bytes }) => bytes) },
     devices: devices.toSorted((a, b) => b.bytes - a.bytes),
   }));
   return Object.freeze({
     builds: sum(listed, ({ builds }) => builds),
     results: sum(listed, ({ results }) => results),
+    staged: sum(listed, ({ staged }) => staged),
     tools: sum(toolEntries, ({ bytes }) => bytes),
     ...{ free, toolEntries },
-    peers: listed.toSorted((a, b) => b.builds + b.results - (a.builds + a.results)),
+    peers: listed.toSorted((a, b) => totalOf(b) - totalOf(a)),
   });
+}
+
+function totalOf({ builds, results, staged }: Omit<PeerUsage, 'devices'>): number {
+  return builds + results + staged;
 }
 
 function sum<T>(list: readonly T[], of: (each: T) => number): number {

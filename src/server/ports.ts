@@ -4,12 +4,13 @@
  */
 import type { Clock } from '../async/clock.js';
 import type { BundleIntake } from '../bundles/intake.js';
+import type { NoRoom } from '../bundles/store.js';
 import type { JobService } from '../jobs/job-service.js';
+import type { JobRequest } from '../jobs/record.js';
 import type { Log } from '../log.js';
 import type { BundleLimits } from '../options/core-options.js';
-import type { DashboardId, FileName, RemoteKey } from '../paths/index.js';
+import type { DashboardId, RemoteKey } from '../paths/index.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
-import type { AckReason } from '../protocol/constants.js';
 import type { Uploads } from './connection-limits.js';
 
 export type SessionJobs = Pick<
@@ -17,14 +18,14 @@ export type SessionJobs = Pick<
   'submit' | 'cancel' | 'cancelByPeer' | 'find' | 'queueStatus' | 'subscribe' | 'openArtifacts'
 >;
 
-/** Begins to unpack a bundle. */
-export type OpenIntake = (configurationFilename: FileName) => BundleIntake;
+/** Begins to unpack a bundle. `onRefused` is called when its peer has no more room for it. */
+export type OpenIntake = (
+  request: Pick<JobRequest, 'dashboardId' | 'target' | 'file'>,
+  onRefused: (why: NoRoom) => void,
+) => BundleIntake;
 
 /** Why an upload of this size is refused before its first byte; null when there is room. */
-export type NoRoomFor = (
-  dashboardId: DashboardId,
-  bytes: number,
-) => { readonly reason: AckReason; readonly detail: string } | null;
+export type NoRoomFor = (dashboardId: DashboardId, bytes: number) => NoRoom | null;
 
 /** Removes the builds of the peer, or of all peers if the host allows it. Null while affected jobs are running. */
 export type ResetBuilds = (dashboardId: DashboardId) => Promise<void> | null;

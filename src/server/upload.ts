@@ -42,6 +42,8 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
   const warnRefused = createRefusalLog(log, clock);
   const maxUnfinished = Math.min(mostUnfinished, uploads.maxUploadsPerPeer - 1);
   let upload: IncomingUpload | undefined;
+  /** The upload that was refused half-way: its other chunks are already on the way. */
+  let refusedId: string | undefined;
   /** The reasons to pause reading: a full intake, too many unfinished uploads. */
   let pauses = 0;
   let unfinished = 0;
@@ -136,9 +138,17 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     };
     const assembler = createAssembler(announced);
     const release = uploads.begin(dashboardId);
+    refusedId = undefined;
     if (!release) return refuse(frame.job_id, 'duplicate_submit');
     try {
-      upload = { request, assembler, intake: parts.openIntake(file), release };
+      const intake = parts.openIntake(request, ({ reason, detail }) => {
+        // A job that was submitted meanwhile fails with the same words.
+        if (upload?.intake !== intake) return;
+        dropUpload();
+        refusedId = frame.job_id;
+        refuse(frame.job_id, reason, detail);
+      });
+      upload = { request, assembler, intake, release };
     } catch (error) {
       release();
       log.error({ err: error, dashboardId }, 'upload not begun');
@@ -147,6 +157,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
   }
 
   function chunk(frame: FrameOf<'submit_job_chunk'>): void {
+    if (!upload && frame.job_id === refusedId) return;
     if (!upload) return refuse(frame.job_id, 'no_inflight_submit');
     if (frame.job_id !== upload.request.peerJobId) return refuse(frame.job_id, 'job_id_mismatch');
     const { chunk_index: index, data_b64: dataBase64, is_last: isLast } = frame;

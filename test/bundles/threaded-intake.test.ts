@@ -9,6 +9,7 @@ import { gzipSync } from 'node:zlib';
 
 import { systemClock } from '../../src/async/clock.js';
 import { openIntake, type BundleIntake } from '../../src/bundles/intake.js';
+import { spaceOf, type StagingRoom } from '../../src/bundles/store.js';
 import { openThreadedIntake, unpackThread } from '../../src/bundles/threaded-intake.js';
 import type { ToThread } from '../../src/bundles/unpack-messages.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
@@ -69,6 +70,55 @@ test('The content’s hash does not depend on the packing, and changes with ever
   const hashes = new Set([first]);
   for (const change of changes) hashes.add(await hashOf(gzipSync(change)));
   assert.equal(hashes.size, changes.length + 1);
+});
+
+/** A share of so many bytes. */
+function roomOf(bytes: number): StagingRoom & { held: number } {
+  return {
+    held: 0,
+    take(more) {
+      if (this.held + more > bytes) return { reason: 'quota_exceeded', detail: 'it is used up' };
+      this.held += more;
+      return null;
+    },
+    release() {
+      this.held = 0;
+    },
+  };
+}
+
+test('What a bundle takes on the disk is counted before it is written, until the bundle is discarded', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const members = Array.from({ length: 300 }, (_, n) => file(`f${n}`, 'x'));
+  const bytes = gzipSync(tar(manifest(), config, ...members, file('zeros', Buffer.alloc(3 << 20))));
+  const room = roomOf(5 << 20);
+  const options = { uploadsDir, configurationFilename, bundleLimits };
+  const staged = await send(openThreadedIntake({ ...options, room }), [bytes]);
+  assert.ok(room.held >= spaceOf(staged) && room.held <= 5 << 20, `${room.held} for ${spaceOf(staged)}`);
+  assert.ok(spaceOf(staged) > (3 << 20) + 300 * 4_096, 'a small file takes a block');
+  await staged.discard();
+  assert.equal(room.held, 0);
+});
+
+test('A bundle without room is refused while it is unpacked, and leaves neither a file nor a share', async (t) => {
+  const uploadsDir = await tempDir(t);
+  const options = { uploadsDir, configurationFilename, bundleLimits };
+  const room = roomOf(2 << 20);
+  const zeros = (n: number): Buffer => file(`zeros${n}`, Buffer.alloc(1 << 20));
+  const bomb = gzipSync(tar(manifest(), config, ...Array.from({ length: 60 }, (_, n) => zeros(n))));
+  const why: string[] = [];
+  const onRefused = ({ reason }: { reason: string }): void => void why.push(reason);
+  const intake = openThreadedIntake({ ...options, room, onRefused });
+  intake.write(bomb.subarray(0, -8));
+  const ending = intake.finish();
+  await assert.rejects(ending, { code: 'RESOURCE', message: 'quota_exceeded: it is used up' });
+  assert.deepEqual([why, room.held, await readdir(uploadsDir)], [['quota_exceeded'], 0, []]);
+  const aborted = openThreadedIntake({ ...options, room });
+  aborted.write(bomb);
+  await aborted.abort();
+  assert.deepEqual([room.held, await readdir(uploadsDir)], [0, []]);
+  const exact = await send(openThreadedIntake({ ...options, room: roomOf(12_500) }), [bundle()]);
+  await exact.discard();
 });
 
 test('A refusal keeps its code on the way from the thread, and so does a disk error', async (t) => {

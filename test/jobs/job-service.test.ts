@@ -7,7 +7,7 @@ import { readdir, writeFile } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import type { StagedBundle } from '../../src/bundles/store.js';
+import { spaceOf, type StagedBundle } from '../../src/bundles/store.js';
 import { ReceiverError, isReceiverError } from '../../src/errors.js';
 import { createMemoryStore } from './memory-store.js';
 import { dashboardId } from '../../src/paths/index.js';
@@ -444,6 +444,19 @@ test('A job that cannot be removed is still known, in its place, and can be remo
   isReadOnly = false;
   assert.equal(await world.jobs.remove(second), true);
   assert.equal(world.jobs.get(second), undefined);
+});
+
+test('The bundle of a job counts while the job waits or runs', async (t) => {
+  const world = await heldAt(t, 'compile');
+  const { ended } = submitted(world);
+  await world.reached;
+  const waiting = submitted(world, { name: 'bath.yaml' });
+  await waitForStep(world, 'put:queued');
+  assert.deepEqual([...world.jobs.stagedBytes().values()], [2 * spaceOf({ bytes: 1, members: 1 })]);
+  world.letGo();
+  await ended;
+  await waiting.ended;
+  assert.equal(world.jobs.stagedBytes().size, 0);
 });
 
 test('PlatformIO progress is relative to the largest earlier build of the same device', async (t) => {

@@ -35,6 +35,7 @@ export function playedJobs(): PlayedJobs {
       ),
     results: () => [...records.values()].filter((job) => isTerminal(job) && job.artifacts !== null),
     resultBytes: () => new Map(),
+    stagedBytes: () => new Map(),
     begin: ({ dashboardId, device }) => enter(exampleRecord({ dashboardId, device, state: 'queued' })),
     end(id) {
       const job = records.get(id);

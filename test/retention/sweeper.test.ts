@@ -5,8 +5,10 @@ import { test, type TestContext } from 'node:test';
 import { exampleRecord } from '../../src/testing/example-record.js';
 import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
+import type { RetentionLimits } from '../../src/options/core-options.js';
+import type { DashboardId } from '../../src/paths/index.js';
 import { manualClock } from '../async/manual-clock.js';
-import { keyOf, mine, place } from './place.js';
+import { keyOf, mine, other, place } from './place.js';
 import { defaultOptions } from '../support/options.js';
 
 interface Played {
@@ -18,7 +20,13 @@ interface Played {
   readonly asked: () => number;
 }
 
-async function play(t: TestContext): Promise<Played> {
+async function play(
+  t: TestContext,
+  {
+    staged = new Map(),
+    limits = {},
+  }: { staged?: Map<DashboardId, number>; limits?: Partial<RetentionLimits> } = {},
+): Promise<Played> {
   const here = await place(t);
   const measured: string[] = [];
   let asked = 0;
@@ -26,6 +34,7 @@ async function play(t: TestContext): Promise<Played> {
   const nothing = { list: async () => [], remove: async () => false };
   const jobs: SweeperDeps['jobs'] = {
     resultBytes: () => new Map(),
+    stagedBytes: () => staged,
     isBusy: () => false,
     subscribe(listener) {
       tell = listener;
@@ -49,7 +58,7 @@ async function play(t: TestContext): Promise<Played> {
     ...{
       results: nothing,
       tools: nothing,
-      retention: defaultOptions.retention,
+      retention: { ...defaultOptions.retention, ...limits },
       resultTtlMs: 1_000,
       minFreeDiskBytes: 0,
     },
@@ -82,4 +91,42 @@ test('Hundreds of uploads announced at once add up the disk usage only once', as
   await new Promise(setImmediate);
   sweeper.noRoomFor(mine, 1_000);
   assert.equal(asked(), before + 2);
+});
+
+test('Bundles that arrive or wait count in the share of their peer, and usage shows them', async (t) => {
+  const staged = new Map([[mine, 600]]);
+  const { sweeper } = await play(t, { staged, limits: { maxBuildBytesPerPeer: 1_000 } });
+  assert.equal(sweeper.noRoomFor(mine, 400), null);
+  assert.equal(sweeper.noRoomFor(mine, 401)?.reason, 'quota_exceeded');
+  const room = sweeper.openRoom({ dashboardId: mine, target: 'compile' });
+  const second = sweeper.openRoom({ dashboardId: mine, target: 'compile' });
+  assert.equal(room.take(300), null);
+  assert.equal(second.take(101)?.reason, 'quota_exceeded', 'two uploads share what is left');
+  assert.equal(second.take(100), null);
+  assert.equal(sweeper.noRoomFor(mine, 1)?.reason, 'quota_exceeded');
+  assert.equal(sweeper.openRoom({ dashboardId: other, target: 'compile' }).take(999), null);
+  const { staged: all, peers } = await sweeper.usage();
+  assert.deepEqual(
+    [all, peers.map((peer) => [peer.dashboardId, peer.staged])],
+    [
+      1_999,
+      [
+        [mine, 1_000],
+        [other, 999],
+      ],
+    ],
+  );
+  room.release();
+  room.release();
+  assert.equal(second.take(300), null);
+});
+
+test('The bundle of a clean is refused beside other bundles only', async (t) => {
+  const { sweeper } = await play(t, {
+    staged: new Map([[mine, 900]]),
+    limits: { maxBuildBytesPerPeer: 1_000 },
+  });
+  const room = sweeper.openRoom({ dashboardId: mine, target: 'clean' });
+  assert.equal(room.take(100), null);
+  assert.equal(room.take(1)?.reason, 'quota_exceeded');
 });

@@ -7,6 +7,8 @@ import type { OpenIntake } from '../../src/server/ports.js';
 export interface FakeIntake {
   readonly file: string;
   readonly bytes: Buffer[];
+  /** What the upload hears when there is no more room. */
+  readonly onRefused: Parameters<OpenIntake>[1];
   ending: 'open' | 'finished' | 'aborted';
 }
 
@@ -48,8 +50,8 @@ export function fakeIntakes(): FakeIntakes {
       full = value;
       if (!full) drain();
     },
-    open(file) {
-      const intake: FakeIntake = { file, bytes: [], ending: 'open' };
+    open({ file }, onRefused) {
+      const intake: FakeIntake = { file, bytes: [], ending: 'open', onRefused };
       all.push(intake);
       return {
         write(bytes) {

@@ -130,9 +130,9 @@ test('While bundles cannot be unpacked, each is refused with a sentence, and aft
   const intakes = fakeIntakes();
   let isBroken = true;
   const setting = await linkSetting(t, {
-    openIntake(file) {
+    openIntake(request, onRefused) {
       if (isBroken) throw new Error('ERR_WORKER_INIT_FAILED');
-      return intakes.open(file);
+      return intakes.open(request, onRefused);
     },
   });
   const client = await setting.session();

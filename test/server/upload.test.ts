@@ -282,6 +282,24 @@ suite('submit_job_chunk', () => {
     await assertRefused(client, 'no_inflight_submit', false);
   });
 
+  test('An upload whose room is used up while it arrives is refused at once, once, and can be sent again', async (t) => {
+    const { client, jobs, intakes } = await open(t);
+    const [first, ...rest] = chunkFrames(bundle);
+    client.send(headerFrame(bundle));
+    client.send(first ?? {});
+    await until(() => (intakes.all[0]?.bytes.length ?? 0) > 0, 'the first chunk');
+    intakes.all[0]?.onRefused({ reason: 'quota_exceeded', detail: 'wait until a build has ended' });
+    await assertRefused(client, 'quota_exceeded: wait until a build has ended', false);
+    for (const frame of rest) client.send(frame);
+    client.send({ type: 'ping', nonce: 2 });
+    await client.next('pong');
+    assert.equal(client.frames.filter(({ type }) => type === 'submit_job_ack').length, 1);
+    await until(() => intakes.all[0]?.ending === 'aborted', 'the end of the intake');
+    upload(client, bundle);
+    assert.equal((await client.next('submit_job_ack')).accepted, true);
+    assert.equal(jobs.records().length, 1);
+  });
+
   test('Empty chunks and unused bits in the last base64 character are allowed', async (t) => {
     const { client, intakes } = await open(t);
     const one = Buffer.from('A');
