@@ -20,7 +20,7 @@ function functionsOf(object: object): [string, Member][] {
 
 test('After close, every function of the receiver fails with STATE, from the call of close on', async (t) => {
   const log = recordingLog();
-  const { receiver } = await startReceiver(t, { log });
+  const { receiver } = await startReceiver(t, { log, environment: { ...process.env, TZ: 'Europe/Berlin' } });
   const { pairing, peers, jobs, retention, hostPaths } = receiver;
   receiver.subscribe(() => {});
   const closing = receiver.close();
