@@ -291,7 +291,7 @@ async function openPairing(
     peers: { ...table, reread: async () => table.reread().then(keys.check) },
     async beforeApproval(id, pin) {
       await owners.claim(id, pin);
-      keys.note(id, pin);
+      keys.recordKey(id, pin);
     },
   });
 }

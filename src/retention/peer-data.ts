@@ -121,7 +121,7 @@ export function createKeyChangeGuard({
 
   return {
     /** Records that the jobs of the id here belong to this key, or were just removed. */
-    note: (id: DashboardId, pin: string) => void pins.set(id, pin),
+    recordKey: (id: DashboardId, pin: string) => void pins.set(id, pin),
     /** Forgets the jobs of each id whose key has changed. Rejects when some remain; the next call tries again. */
     check: () => checks.run(checkNow),
   };

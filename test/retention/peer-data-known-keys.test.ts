@@ -33,7 +33,7 @@ test('Jobs are forgotten once after a key change, again after a failure, and nev
   await Promise.all([keys.check(), keys.check()]);
   assert.deepEqual(forgotten, [mine]);
 
-  keys.note(other, 'd');
+  keys.recordKey(other, 'd');
   table = [{ dashboardId: other, pin: 'd' }];
   await keys.check();
   assert.deepEqual(forgotten, [mine]);
