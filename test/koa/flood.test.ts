@@ -4,8 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import { connect, type AddressInfo, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
+
+import Koa from 'koa';
+import websockify from 'koa-websocket';
 
 import { createInitiator } from '../../src/protocol/noise.js';
 import { encodeIntent } from '../../src/protocol/intent.js';
@@ -139,5 +142,38 @@ test('A stranger is closed in time, whatever it sent before it went silent', asy
       socket.resume();
       await waitFor(() => socket.closed, { deadlineMs: goneWithinMs, what: `the end of who sent ${state}` });
     }),
+  );
+});
+
+test("On a host's port too, a stranger is closed in time once it asks for one of our paths, or for a path of nobody", async (t) => {
+  const { receiver } = await startReceiver(t, {
+    connectionLimits: limits,
+    authorize: () => new Promise(() => {}),
+  });
+  const app = websockify(new Koa());
+  receiver.mount(app);
+  const server = app.listen(0, '127.0.0.1');
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const ours = Object.entries(states).filter(([, text]) => text.toString('latin1').startsWith(upgrade));
+  const paths = ['/esphome-receiver/events', '/esphome-receiver/other', '/other'];
+  const elsewhere = paths.map((path) => [path, upgrade.replace('/remote-build/peer-link', path)] as const);
+  assert.equal(ours.length, 5);
+  const counts = Array.from({ length: 20 }, (_, n) => n);
+  await Promise.all(
+    [...ours, ...elsewhere].flatMap(([state, text]) =>
+      counts.map(async (n) => {
+        const localAddress = `127.0.0.${2 + (n % 8)}`;
+        const socket = connect({ port, host: '127.0.0.1', localAddress }).on('error', () => {});
+        t.after(() => socket.destroy());
+        socket.write(text);
+        socket.resume();
+        await waitFor(() => socket.closed, { deadlineMs: 30_000, what: `the end of who sent ${state}` });
+      }),
+    ),
   );
 });
