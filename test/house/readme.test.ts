@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { typescriptBlocks, userProject, type CodeBlock } from '../support/code-blocks.js';
+import { changedBlocks, typescriptBlocks, userProject, type CodeBlock } from '../support/code-blocks.js';
 import { readText } from './sources.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -15,11 +15,16 @@ const maxWords = 2_000;
 
 /** What a block calls and leaves to its reader. */
 const leftToTheReader: Readonly<Record<string, string>> = {
+  'router.get':
+    "import type Router from '@koa/router';\nimport type {} from 'koa-esphome-receiver';\ndeclare const router: Router;\n",
   isAdmin: "declare function isAdmin(ctx: import('koa').Context): boolean;\n",
 };
 
 test('Every TypeScript block of the documents compiles against the package, and a planted fault is found', async (t) => {
-  const blocks = documents().flatMap((path) => typescriptBlocks(path, readText(path)));
+  const blocks = documents().flatMap((path) =>
+    [typescriptBlocks, changedBlocks].flatMap((blocksOf) => blocksOf(path, readText(path))),
+  );
+  assert.ok(blocks.some(({ path }) => path === 'examples/dashboard/README.md'));
   assert.ok(blocks.filter(({ path }) => path === 'README.md').length >= 3);
   const planted = typescriptBlocks(
     'planted.md',

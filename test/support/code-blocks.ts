@@ -23,6 +23,14 @@ export function typescriptBlocks(path: string, text: string): CodeBlock[] {
   return codeBlocks(path, text, 'ts|typescript');
 }
 
+/** What a change in TypeScript, shown as a diff, leads to; what it removes becomes empty lines. */
+export function changedBlocks(path: string, text: string): CodeBlock[] {
+  return codeBlocks(path, text, 'diff').map((block) => ({
+    ...block,
+    code: block.code.replace(/^-.*$/gm, '').replace(/^[+ ]/gm, ''),
+  }));
+}
+
 export function codeBlocks(path: string, text: string, language: string): CodeBlock[] {
   const block = new RegExp(`^\`\`\`(?:${language})\\n([^]*?)^\`\`\`$`, 'gm');
   return [...text.matchAll(block)].map(({ index, 1: code = '' }) => ({
