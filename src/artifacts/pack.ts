@@ -7,6 +7,9 @@ import { open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 
+import type { Header as TarHeader } from 'tar';
+
+import { encodeName } from '../disk/names.js';
 import { openRegular } from '../disk/open-regular.js';
 import { quote } from '../errors.js';
 import type { FirmwareOffset } from '../esphome/platforms.js';
@@ -72,8 +75,33 @@ async function headerOf({ name, size, executable }: ArtifactMember, extended: bo
   });
   const block = Buffer.alloc(blockBytes);
   if (!header.encode(block)) return block;
-  if (extended) return Buffer.concat([new Pax({ path: name }).encode(), block]);
+  if (extended) {
+    const encoded = encodeName(name);
+    const isText = encoded.toString() === name;
+    return Buffer.concat([isText ? new Pax({ path: name }).encode() : binaryPax(encoded, Header), block]);
+  }
   throw artifactsError('pack_failed', `the name ${quote(name)} is too long for a tar header`);
+}
+
+/** The extended header for a path that is not UTF-8, as Python writes it. */
+function binaryPax(path: Buffer, Header: typeof TarHeader): Buffer {
+  const records = Buffer.concat([paxRecord('hdrcharset', Buffer.from('BINARY')), paxRecord('path', path)]);
+  const header = new Header({ path: 'PaxHeader', type: 'ExtendedHeader', size: records.length, mode: 0o644 });
+  const block = Buffer.alloc(blockBytes);
+  header.encode(block);
+  return Buffer.concat([
+    block,
+    records,
+    Buffer.alloc((blockBytes - (records.length % blockBytes)) % blockBytes),
+  ]);
+}
+
+/** A record begins with its own length, which counts the digits of the length too. */
+function paxRecord(key: string, value: Buffer): Buffer {
+  const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from('\n')]);
+  let length = rest.length;
+  while (`${length}`.length + rest.length !== length) length = `${length}`.length + rest.length;
+  return Buffer.concat([Buffer.from(`${length}`), rest]);
 }
 
 /** Yields exactly the number of bytes in the header. */

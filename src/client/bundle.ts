@@ -4,7 +4,7 @@
  * of the configuration directory and nothing behind a link.
  */
 import { createHash } from 'node:crypto';
-import { readdir, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
@@ -13,6 +13,7 @@ import { gzip } from 'node:zlib';
 import { bytesMember } from '../artifacts/collect.js';
 import { tarOf } from '../artifacts/pack.js';
 import { isBelow } from '../disk/contained.js';
+import { decodeName, entriesIn, onDisk, type DirectoryEntry } from '../disk/names.js';
 import { readRegular } from '../disk/open-regular.js';
 import { quote, ReceiverError, systemCode } from '../errors.js';
 import { manifestFile } from '../esphome/manifest.js';
@@ -122,9 +123,7 @@ function isAllowed(path: string): boolean {
 async function readPlain(root: string, path: string): Promise<Buffer | undefined> {
   const absolute = join(root, path);
   try {
-    return (await realpath(absolute)) === absolute
-      ? await readRegular(absolute, maxUnpackedBytes)
-      : undefined;
+    return (await isUnlinked(absolute)) ? await readRegular(absolute, maxUnpackedBytes) : undefined;
   } catch (error) {
     if (isAbsence(error)) return undefined;
     throw error;
@@ -136,16 +135,36 @@ async function plainFilesOf(root: string, path: string): Promise<readonly string
   const absolute = join(root, path);
   if (!isAllowed(`${path}/`) || !isBelow(root, absolute)) return [];
   try {
-    if ((await realpath(absolute)) !== absolute) return [];
-    const entries = await readdir(absolute, { recursive: true, withFileTypes: true });
-    return entries
-      .filter((entry) => entry.isFile() && !entry.parentPath.includes('__pycache__'))
-      .map((entry) => posix.join(path, entry.parentPath.slice(absolute.length), entry.name))
-      .toSorted();
+    if (!(await isUnlinked(absolute))) return [];
   } catch (error) {
     if (isAbsence(error)) return [];
     throw error;
   }
+  const files: string[] = [];
+  const waiting = [path];
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    for (const { name, isDirectory, isFile } of await listed(join(root, directory))) {
+      if (isFile) files.push(posix.join(directory, name));
+      if (isDirectory && name !== '__pycache__') waiting.push(posix.join(directory, name));
+    }
+  }
+  return files.toSorted();
+}
+
+/** The entries of a directory; none if it is something else. */
+async function listed(directory: string): Promise<readonly DirectoryEntry[]> {
+  const entries: DirectoryEntry[] = [];
+  try {
+    for await (const entry of entriesIn(directory)) entries.push(entry);
+  } catch (error) {
+    if (!isAbsence(error)) throw error;
+  }
+  return entries;
+}
+
+/** Whether no part of an existing path is a link. */
+async function isUnlinked(absolute: string): Promise<boolean> {
+  return decodeName(await realpath(onDisk(absolute), 'buffer')) === absolute;
 }
 
 function isAbsence(error: unknown): boolean {

@@ -6,6 +6,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs
 import { open, type FileHandle, lstat } from 'node:fs/promises';
 
 import { ReceiverError, systemCode } from '../errors.js';
+import { onDisk } from './names.js';
 
 const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
@@ -13,7 +14,7 @@ const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 export async function openRegular(
   path: string,
 ): Promise<{ readonly handle: FileHandle; readonly size: number }> {
-  const handle = await open(path, flags);
+  const handle = await open(onDisk(path), flags);
   try {
     const stat = await handle.stat();
     if (stat.isFile()) return { handle, size: stat.size };

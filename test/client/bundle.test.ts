@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
@@ -7,9 +8,11 @@ import * as fc from 'fast-check';
 
 import { systemClock } from '../../src/async/clock.js';
 import { openIntake } from '../../src/bundles/intake.js';
+import { decodeName, onDisk } from '../../src/disk/names.js';
 import { isReceiverError, type ErrorCode } from '../../src/errors.js';
 import { makeBundle } from '../../src/koa/offloader.js';
 import { reduceSecrets, referencesOf } from '../../src/client/bundle.js';
+import { treeOf } from '../bundles/archives.js';
 import { tempDir, type Cleanups } from '../support/temp-dir.js';
 import { defaultOptions } from '../support/options.js';
 
@@ -39,11 +42,7 @@ async function received(t: Cleanups, bundle: Awaited<ReturnType<typeof makeBundl
   });
   intake.write(bundle.bytes);
   const { directory } = await intake.finish();
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
-  const files = entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1))
-    .toSorted();
+  const files = [...(await treeOf(directory)).keys()].filter((path) => !path.endsWith('/'));
   const read = (path: string): Promise<string> => readFile(join(directory, path), 'utf8');
   return { files, read };
 }
@@ -184,4 +183,25 @@ test('Any text can be searched, and a secret is found before any closing bracket
   const { text, missing } = reduceSecrets('a: 1\r\nb: "#x"\r\n  more\r\nc:\n- 1\nd: 2', ['b', 'd', 'e']);
   assert.equal(text, 'b: "#x"\r\n  more\r\nd: 2');
   assert.deepEqual(missing, ['e']);
+});
+
+test('Files below a directory whose names are not UTF-8 arrive under the same bytes, however long', async (t) => {
+  const root = await configDir(t, {
+    'other.yaml': 'external_components:\n  - source: parts\n',
+    'parts/lamp/__init__.py': '',
+    'parts/lamp/__pycache__/x.pyc': 'x',
+  });
+  const names = ['caf\xe9.h', '\xff\xfe/\xe9', `${'\xe9'.repeat(200)}/${'n'.repeat(150)}`].map((name) =>
+    decodeName(Buffer.from(name, 'latin1')),
+  );
+  for (const name of names) {
+    const file = onDisk(join(root, 'parts/lamp', name));
+    mkdirSync(onDisk(dirname(join(root, 'parts/lamp', name))), { recursive: true });
+    writeFileSync(file, `this is ${name.length}`);
+  }
+  const bundle = await makeBundle({ configDir: root, file: 'other.yaml' });
+  const sent = ['__init__.py', ...names].map((name) => `parts/lamp/${name}`);
+  assert.deepEqual([...bundle.members].toSorted(), [...sent, 'other.yaml'].toSorted());
+  const tree = await received(t, bundle);
+  assert.deepEqual(tree.files.toSorted(), [...sent, 'manifest.json', 'other.yaml'].toSorted());
 });

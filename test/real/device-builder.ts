@@ -21,7 +21,7 @@ const startDeadlineMs = 60_000;
 const stopDeadlineMs = 20_000;
 const connectDeadlineMs = 60_000;
 /** The first remote compile after a start is held for 20 s, so that build servers can reconnect. */
-const jobDeadlineMs = 180_000;
+const jobDeadlineMs = 400_000;
 const host = '127.0.0.1';
 
 export interface Offloader extends DashboardClient {
