@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createWebServer } from 'node:http';
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { createServer as createTlsServer } from 'node:tls';
 
 import { WebSocketServer } from 'ws';
@@ -13,6 +14,7 @@ import { isReceiverError } from '../../src/errors.js';
 import { createOffloader, dial, type ConnectFailure } from '../../src/koa/offloader.js';
 import type { DashboardId } from '../../src/paths/index.js';
 import { generateKeyPair } from '../../src/protocol/x25519.js';
+import { startChild } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
 import type { Cleanups } from '../support/temp-dir.js';
 
@@ -91,6 +93,26 @@ test('A refused port, and a name that does not exist, are recognised as that, wi
   assert.deepEqual([refused.facts['reason'], refused.facts['code']], ['refused', 'ECONNREFUSED']);
   const unknown = await failureOf({ host: 'no-such-host.invalid', port: 6055 });
   assert.equal(unknown.facts['reason'], 'unknown_host');
+});
+
+test('A host that takes no connection in time is unreachable, which is not the same as silent', async (t) => {
+  // Nobody accepts, so the kernel takes as many connections as it queues, and then leaves the next ones unanswered.
+  const stopped = await startChild(t, [
+    process.execPath,
+    '-e',
+    `const server = require('net').createServer();
+     server.listen({ port: 0, host: '${host}', backlog: 1 }, () => console.log('on ' + server.address().port + '.'));`,
+  ]);
+  const [, text] = await stopped.printed(/on (\d+)\./, { deadlineMs: 60_000 });
+  stopped.signal('SIGSTOP');
+  const port = Number(text);
+  for (let queued = 0; queued < 16; queued += 1) {
+    const socket = connect(port, host).on('error', () => {});
+    t.after(() => void socket.destroy());
+    await Promise.race([once(socket, 'connect'), pause(50)]);
+  }
+  const { facts, message } = await failureOf({ host, port }, 500);
+  assert.equal(facts['reason'], 'unreachable', message);
 });
 
 test('A host or port that cannot exist is an invalid option, not a network failure', async () => {
