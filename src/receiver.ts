@@ -28,7 +28,7 @@ import {
   type Paths,
   type RemoteKey,
 } from './paths/index.js';
-import { keepIdentity, loadIdentity, type Identity } from './peers/identity.js';
+import { keepTrust, loadIdentity, type Identity } from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
 import { hasPeers, openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
@@ -39,7 +39,6 @@ import { createKeyChangeGuard, forgetJobs, type Owners } from './retention/peer-
 import { openRetentionService } from './retention/service.js';
 import { createToolStore } from './retention/tool-store.js';
 import { startConnectBack } from './server/connect-back-schedule.js';
-import type { Log } from './log.js';
 import { createPathStripper, withRealPaths } from './server/outbox.js';
 import { createPeerServer } from './server/peer-server.js';
 import { createSessions, type Sessions } from './server/sessions.js';
@@ -111,6 +110,7 @@ async function assemble(
     ...options,
     ...{ identity, pairing, jobs, sessions, clock, about: options },
     openIntake(request, onRefused) {
+      if (request.target === 'clean') reserve.makeRoom();
       esphome.installed.prepare();
       const { bundleLimits } = options;
       return openThreadedIntake({
@@ -244,7 +244,7 @@ async function openTrust(
   });
   const table = await openPeerTable(stateDir, { clock, log, newIdentity, isReliedOn, spend });
   ends.add(() => table.close());
-  ends.add(keepTrust(stateDir, identity, table, log));
+  ends.add(keepTrust(stateDir, identity, { reread: table.reread, clock, log }));
   return { identity, table };
 }
 
@@ -254,31 +254,16 @@ async function hasBuilds({ buildsDir, ownersDir }: Layout): Promise<boolean> {
   return owners.length > 0 || (await devicesOnDisk(buildsDir)).keys.length > 0;
 }
 
-const keepTrustMs = 60_000;
-
-/** Writes the key and the peers again when somebody has removed them: memory has both. Returns its end. */
-function keepTrust(stateDir: string, identity: Identity, table: PeerTable, log: Log): () => Promise<void> {
-  let checking = Promise.resolve();
-  let cancel = clock.after(keepTrustMs, check);
-  function check(): void {
-    checking = keepIdentity(stateDir, identity, log)
-      .catch((err: unknown) => log.error({ err, stateDir }, 'identity key not written again'))
-      .then(table.reread);
-    cancel = clock.after(keepTrustMs, check);
-  }
-  return async () => {
-    cancel();
-    await checking;
-  };
-}
-
 /** Opens pairing such that the data stored under an id belongs to one key. */
 async function openPairing(
   { connectionLimits, log }: ResolvedOptions,
   parts: { table: PeerTable; jobs: JobService; sessions: Sessions; owners: Owners },
 ): Promise<PairingService> {
   const { table, jobs, sessions, owners } = parts;
-  for (const { dashboardId: id, pin } of table.list()) await owners.adopt(id, pin);
+  /** Peers whose data could not be claimed at the start. */
+  const unclaimed = new Map<DashboardId, string>();
+  for (const { dashboardId: id, pin } of table.list())
+    if (!(await owners.adopt(id, pin))) unclaimed.set(id, pin);
   const keys = createKeyChangeGuard({
     peers: table.list,
     async forgetJobs(id) {
@@ -289,6 +274,13 @@ async function openPairing(
   return createPairingService({
     ...{ clock, connectionLimits, log },
     peers: { ...table, reread: async () => table.reread().then(keys.check) },
+    async assertReady(id) {
+      const pin = unclaimed.get(id);
+      if (pin === undefined || table.get(id)?.pin !== pin) return;
+      if (await owners.adopt(id, pin)) unclaimed.delete(id);
+      else if (await owners.isForeign(id, pin))
+        throw new ReceiverError('STATE', 'the data of another key under this id is not removed yet');
+    },
     async beforeApproval(id, pin) {
       await owners.claim(id, pin);
       keys.recordKey(id, pin);

@@ -3,6 +3,7 @@
  * otherwise, because a lock, a record and a revocation each need a few bytes and a file first.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync as isThere, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { mkdir, readdir, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -51,6 +52,16 @@ export function createReserve(parents: readonly string[], log: Log) {
         }
       }
     },
+    /** Gives up what the record, the log and the lock of one job need, if the volume is too full for them. */
+    makeRoom(): void {
+      for (const directory of directories) {
+        for (const piece of isThere(directory) ? readdirSync(directory) : []) {
+          if (!isFull(directory)) break;
+          rmSync(join(directory, piece), { recursive: true, force: true });
+          log.warn({ directory }, 'volume full, reserve given up');
+        }
+      }
+    },
     /** Sets aside again what was given up, if there is plenty of room. Never rejects. */
     async refill(): Promise<void> {
       for (const directory of directories) {
@@ -58,6 +69,11 @@ export function createReserve(parents: readonly string[], log: Log) {
       }
     },
   };
+}
+
+function isFull(directory: string): boolean {
+  const { bavail, bsize, files, ffree } = statfsSync(directory);
+  return bavail * bsize < 2 * pieceBytes || (files > 0 && ffree < 2 * pieceFiles);
 }
 
 async function fill(directory: string): Promise<void> {

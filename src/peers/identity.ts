@@ -6,6 +6,7 @@
 import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
+import type { Clock } from '../async/clock.js';
 import { isReceiverError, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardId, type DashboardId } from '../paths/index.js';
@@ -64,6 +65,29 @@ export async function loadIdentity(
 /** Writes the key again if it was removed while the receiver runs. Throws system errors. */
 export async function keepIdentity(directory: string, { privateKey }: Identity, log: Log): Promise<void> {
   await restoreIfGone(join(directory, identityFile), privateKey, log);
+}
+
+const keepTrustMs = 60_000;
+
+/** Writes the key and the peers again when somebody has removed them: memory has both. Returns its end. */
+export function keepTrust(
+  directory: string,
+  identity: Identity,
+  parts: { reread(): Promise<void>; readonly clock: Pick<Clock, 'after'>; readonly log: Log },
+): () => Promise<void> {
+  const { reread, clock, log } = parts;
+  let checking = Promise.resolve();
+  let cancel = clock.after(keepTrustMs, check);
+  function check(): void {
+    checking = keepIdentity(directory, identity, log)
+      .catch((err: unknown) => log.error({ err, directory }, 'identity key not written again'))
+      .then(reread);
+    cancel = clock.after(keepTrustMs, check);
+  }
+  return async () => {
+    cancel();
+    await checking;
+  };
 }
 
 /** Null for a usable key. */

@@ -49,6 +49,8 @@ export interface PairingServiceOptions {
   readonly peers: PeerTable;
   readonly clock: Clock;
   readonly connectionLimits: PairingLimits;
+  /** Runs before a caller with this id is answered. A rejection prevents the answer, and the caller tries again. */
+  readonly assertReady?: ((id: DashboardId) => Promise<void>) | undefined;
   /** Runs before this key is approved under this id. A rejection prevents the approval. */
   readonly beforeApproval?: ((id: DashboardId, pin: string) => Promise<void>) | undefined;
   readonly log: Log;
@@ -60,7 +62,8 @@ type OneTimeKey = ReturnType<typeof createOneTimeKey>;
 const theHost = 'the host';
 
 export function createPairingService(options: PairingServiceOptions) {
-  const { peers, clock, connectionLimits, beforeApproval = async () => {}, log } = options;
+  const { peers, clock, connectionLimits, log } = options;
+  const { assertReady = async () => {}, beforeApproval = async () => {} } = options;
   const pending = createPendingRows(connectionLimits);
   const approving = new Set<DashboardId>();
   /** Requests whose approval could not be saved. They outlive the window, so that the approval can be repeated. */
@@ -197,7 +200,10 @@ export function createPairingService(options: PairingServiceOptions) {
   return {
     window,
     /** Reads the decisions of another receiver on this directory. Await it before answering a caller. */
-    reread: (): Promise<void> => peers.reread(),
+    async reread(id: DashboardId): Promise<void> {
+      await peers.reread();
+      await assertReady(id);
+    },
     pairRequest,
     /** Whether the caller can open a session now. */
     peerLink: lookUp,

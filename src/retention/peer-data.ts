@@ -14,7 +14,7 @@ import { hashName } from '../paths/segments.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';
 import type { Reserve } from '../disk/reserve.js';
-import { ReceiverError } from '../errors.js';
+import { ReceiverError, storageError } from '../errors.js';
 import type { JobService } from '../jobs/job-service.js';
 import type { Log } from '../log.js';
 import { dashboardId as parseId, type DashboardId, type DeviceSegment, type Layout } from '../paths/index.js';
@@ -47,11 +47,14 @@ export function createOwners({ ownersDir, removeData, spend, log }: OwnersOption
 
   /** `isKnown`: data without an owner is kept for this key. */
   function setOwner(id: DashboardId, pin: string, isKnown: boolean): Promise<void> {
-    return enqueue(id, async (file) => {
+    const work = async (file: string): Promise<void> => {
       const owner = await readOwner(file);
       if (owner?.dashboardId === id && owner.pin === pin) return;
       if (owner !== null || !isKnown) await removeAll(id, owner?.dashboardId ?? id);
       await spend(() => writeJsonFile(file, { dashboardId: id, pin }));
+    };
+    return enqueue(id, work).catch((error: unknown) => {
+      throw storageError('the owner of stored data cannot be recorded', error, { dashboardId: id });
     });
   }
 
@@ -64,13 +67,26 @@ export function createOwners({ ownersDir, removeData, spend, log }: OwnersOption
   }
 
   return {
-    /** For a peer approved earlier: removes another key's data and adopts unowned data. Never rejects; logs failures. */
-    async adopt(id: DashboardId, pin: string): Promise<void> {
-      await setOwner(id, pin, true).catch((err: unknown) => {
-        log.error({ dashboardId: id, err }, 'stored data for this dashboard id belongs to a different key');
-      });
+    /**
+     * For a peer approved earlier: removes another key's data and adopts unowned data. Never rejects; false after a failure,
+     * and then it must be repeated.
+     */
+    async adopt(id: DashboardId, pin: string): Promise<boolean> {
+      try {
+        await setOwner(id, pin, true);
+        return true;
+      } catch (error) {
+        log.error({ dashboardId: id, err: error }, 'owner of stored data not recorded, trying again');
+        return false;
+      }
     },
-    /** Makes the key the owner; removes other and unowned data. Throws `PAIRING` if that fails, and system errors. */
+    /** Whether stored data belongs to another key, as far as can be read. Never rejects. */
+    isForeign: (id: DashboardId, pin: string): Promise<boolean> =>
+      enqueue(id, async (file) => {
+        const owner = await readOwner(file);
+        return owner !== null && !(owner.dashboardId === id && owner.pin === pin);
+      }).catch(() => true),
+    /** Makes the key the owner; removes other and unowned data. Throws `PAIRING` if that fails, and `STORAGE`. */
     claim: (id: DashboardId, pin: string): Promise<void> => setOwner(id, pin, false),
     /** Whether an owner is recorded for this id, even of a former peer. */
     has: (id: DashboardId): Promise<boolean> =>

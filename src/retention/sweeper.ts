@@ -50,6 +50,7 @@ export interface SweeperDeps
 const sweepEveryMs = 3_600_000;
 /** The first sweep comes after the work of a start. */
 const firstSweepMs = 60_000;
+const firstSweepIfFullMs = 500;
 /** Sizes older than this are measured again, in case something else changed the directory. */
 const remeasureMs = 86_400_000;
 /** Frees more than the minimum, so that the next build does not trigger another trim. */
@@ -96,8 +97,11 @@ export function openSweeper(deps: SweeperDeps) {
     const { minFreeDiskBytes } = deps;
     const freeBytes = await readFreeSpace();
     if (freeBytes === null || freeBytes >= minFreeDiskBytes || signal.aborted) return;
-    log.warn({ freeBytes, minFreeDiskBytes }, 'volume nearly full, sweeping at once');
-    await sweep(false);
+    cancelTimer();
+    cancelTimer = clock.after(firstSweepIfFullMs, () => {
+      log.warn({ freeBytes, minFreeDiskBytes }, 'volume nearly full, sweeping at once');
+      tick();
+    });
   }
 
   function inBackground(work: Promise<unknown>): void {

@@ -42,7 +42,7 @@ export async function decide(
   const caller = callerOf(responded);
   if (!caller) return { response: 'rejected', reason: 'bad_dashboard_id' };
   // A wrong `no_approved_peer` is final, so it must not come from a table that another receiver has changed since.
-  await pairing.reread();
+  await pairing.reread(caller.dashboardId);
   if (intent === 'pair_request') return pairing.pairRequest(caller);
   if (intent === 'pair_status') return pairing.pairStatus(caller, channel.signal);
   const answer = pairing.peerLink(caller);

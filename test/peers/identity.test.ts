@@ -19,7 +19,9 @@ import {
 import { cleanLabel } from '../../src/peers/peer-row.js';
 import { pictures, pinOf, pinPictures, pinText } from '../../src/protocol/fingerprint.js';
 import { recordingLog } from '../support/recording-log.js';
+import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
+import { waitFor } from '../support/wait-for.js';
 
 const ramp = (first: number): Buffer => Buffer.from(Array.from({ length: 32 }, (_, n) => first + n));
 
@@ -144,6 +146,27 @@ test('A missing key on which dashboards rely is refused, unless a new start is w
   assert.deepEqual(await readdir(directory), []);
   await loadIdentity(directory, silentLog, { isReliedOn, newIdentity: true });
   await loadIdentity(directory, silentLog, { isReliedOn });
+});
+
+test('While a receiver runs, it looks every minute whether its key is still there', async (t) => {
+  const directory = join(await tempDir(t), 'receiver');
+  const identity = await loadIdentity(directory, silentLog);
+  const time = manualClock();
+  let rereads = 0;
+  const end = keepTrust(directory, identity, {
+    ...{ clock: time, log: silentLog },
+    async reread() {
+      rereads += 1;
+    },
+  });
+  for (let minute = 1; minute <= 2; minute += 1) {
+    await rm(directory, { recursive: true });
+    time.advance(60_000);
+    await waitFor(() => rereads === minute);
+    assert.deepEqual(await readdir(directory), ['identity.key']);
+  }
+  await end();
+  assert.equal(time.waiting, 0);
 });
 
 test('A key that is removed while it is in use is written again, and a changed one is left alone', async (t) => {

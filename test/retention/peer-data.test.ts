@@ -8,6 +8,7 @@ import { createReserve } from '../../src/disk/reserve.js';
 import { silentLog as log } from '../../src/log.js';
 import { dashboardId, type DashboardId } from '../../src/paths/index.js';
 import { createOwners, type Owners } from '../../src/retention/peer-data.js';
+import { everyFailure } from '../support/failing-disk.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const { spend } = createReserve([], log);
@@ -91,6 +92,39 @@ test('A peer approved before owner records existed keeps its data, unless anothe
   assert.deepEqual(here.removed, []);
   await here.open().adopt(id, otherPin);
   assert.deepEqual(here.removed, [id]);
+});
+
+test('Whatever call of the file system fails, a claim is made or not, and can be repeated', async (t) => {
+  const tried = await everyFailure(async () => {
+    const here = await world(t);
+    const owners = here.open();
+    await owners.claim(id, pin);
+    return {
+      directory: here.ownersDir,
+      act: () => owners.claim(id, otherPin),
+      async check(outcome, at) {
+        if ('error' in outcome) assert.equal((outcome.error as { code?: unknown }).code, 'STORAGE', at);
+        assert.ok(here.removed.length > 1 || 'error' in outcome, at);
+        await owners.claim(id, otherPin);
+        here.removed.length = 0;
+        assert.equal(await here.open().adopt(id, otherPin), true, at);
+        assert.deepEqual(here.removed, [], at);
+      },
+    };
+  });
+  assert.ok(tried > 30, `${tried} failures`);
+});
+
+test('Data of another key that cannot be removed is known as such, until it is', async (t) => {
+  const here = await world(t);
+  await here.open().claim(id, pin);
+  const owners = here.open();
+  here.isGone = false;
+  assert.equal(await owners.adopt(id, otherPin), false);
+  assert.equal(await owners.isForeign(id, otherPin), true);
+  here.isGone = true;
+  assert.equal(await owners.adopt(id, otherPin), true);
+  assert.equal(await owners.isForeign(id, otherPin), false);
 });
 
 test('A damaged record has no owner, and its data is removed', async (t) => {
