@@ -11,6 +11,7 @@ import { test } from 'node:test';
 import { silentLog } from '../../src/log.js';
 import {
   keepIdentity,
+  keepTrust,
   loadDashboardId,
   newDashboardId,
   identityOf,
