@@ -47,8 +47,12 @@ export async function listenForPeers({
   clock,
   log,
 }: ListenOptions): Promise<Listener> {
-  const server = createServer((_request, response) => {
-    response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found\n');
+  const answered = new WeakSet<Duplex>();
+  const server = createServer(({ socket }, response) => {
+    // One page for each connection: a read holds thousands of requests, which would all be answered in one turn.
+    if (answered.has(socket)) return void socket.destroy();
+    answered.add(socket);
+    response.writeHead(404, { 'content-type': 'text/plain', connection: 'close' }).end('Not found\n');
   });
   const halfOpen = createHalfOpen(connectionLimits, clock);
   // `server.close()` waits for upgraded sockets but cannot end them.

@@ -137,3 +137,21 @@ test('A client that keeps sending other requests or invalid upgrades is closed i
   );
   assert.equal(upgraded.readyState, WebSocket.OPEN);
 });
+
+test('A connection gets one page, so that thousands of requests in one read cost little', async (t) => {
+  const { port } = await listening(t);
+  const socket = connect(port, '127.0.0.1').on('error', () => {});
+  t.after(() => socket.destroy());
+  let answers = 0;
+  socket.on('data', (data: Buffer) => (answers += data.toString().split('HTTP/1.1 404').length - 1));
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
+  await once(socket, 'close');
+  assert.equal(answers, 1);
+  const flood = connect(port, '127.0.0.1').on('error', () => {});
+  t.after(() => flood.destroy());
+  flood.on('data', (data: Buffer) => (answers += data.toString().split('HTTP/1.1 404').length - 1));
+  flood.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(50_000));
+  await once(flood.resume(), 'close');
+  assert.ok(answers <= 2, `${answers} answers`);
+  assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
+});
