@@ -69,7 +69,8 @@ async function publish(
     }
     await place(temporary);
   } catch (error) {
-    await rm(temporary, { force: true });
+    // The next start removes what is left; the first error says more.
+    await rm(temporary, { force: true }).catch(() => {});
     throw error;
   }
   await syncDirectory(dirname(file));

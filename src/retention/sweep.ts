@@ -8,7 +8,7 @@ import { dirname } from 'node:path';
 
 import { assertUnlinked } from '../disk/contained.js';
 import { type PublishGuard, openTrash } from '../disk/remove.js';
-import { isReceiverError } from '../errors.js';
+import { isReceiverError, storageError } from '../errors.js';
 import type { Strange } from '../jobs/devices-on-disk.js';
 import type { Log } from '../log.js';
 import type { RemoteKey, Layout, DashboardId } from '../paths/index.js';
@@ -182,10 +182,16 @@ export async function removeFromDevice(
 ): Promise<void> {
   const trash = openTrash(layout.trashDir);
   try {
-    await underLease(key, reason, (lease) => work((path) => trash.move(path, lease)), deadlineMs);
-  } finally {
-    // Also after a failure: nothing else empties this trash while the process lives.
-    await trash.empty(signal);
+    try {
+      await underLease(key, reason, (lease) => work((path) => trash.move(path, lease)), deadlineMs);
+    } finally {
+      // Also after a failure: nothing else empties this trash while the process lives.
+      await trash.empty(signal);
+    }
+  } catch (error) {
+    throw signal?.aborted === true
+      ? error
+      : storageError('files of a device cannot be removed', error, { ...key });
   }
 }
 

@@ -19,6 +19,7 @@ import {
 } from '../../src/peers/identity.js';
 import { cleanLabel } from '../../src/peers/peer-row.js';
 import { pictures, pinOf, pinPictures, pinText } from '../../src/protocol/fingerprint.js';
+import { everyFailure } from '../support/failing-disk.js';
 import { recordingLog } from '../support/recording-log.js';
 import { manualClock } from '../async/manual-clock.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -221,3 +222,37 @@ const labels: readonly [title: string, text: unknown, shown: string][] = [
 for (const [title, text, shown] of labels) {
   test(`In labels, ${title}`, () => assert.equal(cleanLabel(text), shown));
 }
+
+test('Whatever call of the file system fails, a key is made once and never changes', async (t) => {
+  const tried = await everyFailure(async () => {
+    const directory = await tempDir(t);
+    return {
+      directory,
+      act: () => loadIdentity(directory, silentLog),
+      async check(outcome, at) {
+        const { pin } = await loadIdentity(directory, silentLog);
+        if ('result' in outcome) assert.equal(outcome.result.pin, pin, at);
+        const left = (await readdir(directory)).filter((name) => !name.endsWith('.tmp'));
+        assert.deepEqual(left, ['identity.key'], at);
+      },
+    };
+  });
+  assert.ok(tried > 20, `${tried} failures`);
+});
+
+test('Whatever call of the file system fails, a stored key is read or the start fails, and it stays as it is', async (t) => {
+  const tried = await everyFailure(async () => {
+    const directory = await tempDir(t);
+    const { pin } = await loadIdentity(directory, silentLog);
+    return {
+      directory,
+      act: () => loadIdentity(directory, silentLog, { newIdentity: true }),
+      async check(outcome, at) {
+        if ('result' in outcome) assert.equal(outcome.result.pin, pin, at);
+        assert.equal((await loadIdentity(directory, silentLog)).pin, pin, at);
+        assert.deepEqual(await readdir(directory), ['identity.key'], at);
+      },
+    };
+  });
+  assert.ok(tried >= 4, `${tried} failures`);
+});

@@ -250,7 +250,7 @@ for (const code of ['ENOSPC', 'EXDEV', 'EIO']) {
     const before = await readdir(here.layout.subtree(theirHall));
     const report = await sweepNextDay(here);
     assert.deepEqual(removedIn(report), [`${mine}/kitchen`, `${other}/kitchen`]);
-    const why = 'the removal failed; see the log for the cause';
+    const why = `files of a device cannot be removed (${code})`;
     assert.deepEqual(leftIn(report), { [`${mine}/hall`]: why, [`${other}/hall`]: why });
     assert.deepEqual(await readdir(here.layout.subtree(theirHall)), before);
 

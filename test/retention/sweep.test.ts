@@ -6,8 +6,10 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
 import { openDeviceUsage, type DeviceRecord } from '../../src/retention/device-usage.js';
-import { sweepDevices, type SweepDeps, type SweepResult } from '../../src/retention/sweep.js';
+import { removeDevice, sweepDevices, type SweepDeps, type SweepResult } from '../../src/retention/sweep.js';
+import { everyFailure } from '../support/failing-disk.js';
 import { recordingLog } from '../support/recording-log.js';
+import { realLeases } from './kill-place.js';
 import { keyOf, mine, other, place, type Place } from './place.js';
 
 const dayMs = 86_400_000;
@@ -184,4 +186,33 @@ test('A device whose measurement is aborted keeps its previous sizes', async (t)
   await writeFile(join(here.layout.subtree(key), 'build', 'more'), Buffer.alloc(1_000_000, 1));
   await here.usage.measure(key, AbortSignal.abort());
   assert.deepEqual(here.usage.get(key), before);
+});
+
+test('Whatever call of the file system fails, a device is there as a whole or gone, and the next removal succeeds', async (t) => {
+  const tried = await everyFailure(
+    async () => {
+      const here = await place(t);
+      const { layout } = here;
+      await mkdir(layout.locksDir, { recursive: true });
+      const key = keyOf(mine, 'kitchen');
+      const subtree = layout.subtree(key);
+      const before = await readdir(subtree, { recursive: true });
+      const remove = (): Promise<boolean> =>
+        removeDevice(key, { reason: 'a test' }, { ...here, underLease: realLeases(layout.locksDir) });
+      return {
+        directory: here.base,
+        act: remove,
+        async check(outcome, at) {
+          const left = await readdir(subtree, { recursive: true }).catch(() => null);
+          if (left !== null) assert.deepEqual(left, before, at);
+          if ('error' in outcome) assert.equal((outcome.error as { code?: unknown }).code, 'STORAGE', at);
+          await remove();
+          assert.equal(existsSync(subtree), false, at);
+          assert.deepEqual(await here.list(mine, ''), ['hall'], at);
+        },
+      };
+    },
+    { codes: ['ENOSPC', 'EIO'], lasting: [false] },
+  );
+  assert.ok(tried > 50, `${tried} failures`);
 });
