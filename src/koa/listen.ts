@@ -50,7 +50,10 @@ export async function listenForPeers({
   const answered = new WeakSet<Duplex>();
   const server = createServer(({ socket }, response) => {
     // One page for each connection: a read holds thousands of requests, which would all be answered in one turn.
-    if (answered.has(socket)) return void socket.destroy();
+    if (answered.has(socket)) {
+      socket.destroy();
+      return;
+    }
     answered.add(socket);
     response.writeHead(404, { 'content-type': 'text/plain', connection: 'close' }).end('Not found\n');
   });

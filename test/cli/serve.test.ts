@@ -5,34 +5,17 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 
 import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/koa/offloader.js';
-import { standInEsphome } from '../../src/testing/index.js';
-import { startChild, type Child } from '../support/child.js';
+import { startChild } from '../support/child.js';
 import { freePort } from '../support/free-port.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { yaml } from '../support/whole.js';
-
-const main = new URL('../../src/cli/main.ts', import.meta.url).pathname;
-
-async function start(t: TestContext, ...args: string[]): Promise<Child> {
-  return startChild(t, [process.execPath, '--import', 'tsx', main, ...args]);
-}
-
-async function serve(t: TestContext, ...more: string[]): Promise<{ child: Child; directory: string }> {
-  const directory = join(await tempDir(t), 'new');
-  return { child: await start(t, ...serveWords(directory), ...more), directory };
-}
-
-function serveWords(directory: string): string[] {
-  const esphome = standInEsphome.join(' ');
-  return ['serve', directory, '--port', '0', '--host', '127.0.0.1', '--esphome', esphome];
-}
+import { event, main, serve, serveWords } from './serve-child.js';
 
 /** A preloaded module: timers of 15 minutes fire after half a second. */
 const hurry = `data:text/javascript;base64,${Buffer.from(
@@ -41,12 +24,6 @@ const hurry = `data:text/javascript;base64,${Buffer.from(
   globalThis.setTimeout = (act, ms, ...rest) => real(act, ms > 890_000 && ms <= 900_000 ? 500 : ms, ...rest);
 `,
 ).toString('base64')}`;
-
-/** Waits for the object of one event in the output. */
-async function event(child: Child, name: string): Promise<Record<string, unknown>> {
-  const [line] = await child.printed(new RegExp(`^\\{"event":"${name}".*\\}$`, 'm'), { deadlineMs: 20_000 });
-  return JSON.parse(line) as Record<string, unknown>;
-}
 
 test('With --json, every event is one object: listening, the key, the pairing, the jobs; SIGTERM ends with 0', async (t) => {
   const { child } = await serve(t, '--json');
@@ -101,55 +78,6 @@ test('As text, it prints pictures, their names, the full fingerprint and the key
   assert.match(child.output(), /(?:[0-9a-f]{2} ){31}[0-9a-f]{2}/);
   assert.equal(await child.stop(), 0);
   assert.doesNotMatch(child.output(), /in time/);
-});
-
-test('The banner names what builds depend on: ESPHome, Python, the number of builds, and the disk', async (t) => {
-  const { child } = await serve(t);
-  const [, facts = ''] = await child.printed(/^Builds with: (.*)$/m, { deadlineMs: 20_000 });
-  const python = '(?:Python 3\\.1[2-4]\\.\\d+|no Python) for other releases';
-  assert.match(
-    facts,
-    new RegExp(`^ESPHome 2026\\.10\\.0, ${python}, \\d+ builds? at a time, \\d+\\.\\d GB free$`),
-  );
-  const programs = await serve(t, '--json');
-  const { esphome, slots, freeBytes } = await event(programs.child, 'listening');
-  assert.equal(esphome, '2026.10.0');
-  assert.ok(Number(slots) >= 1 && Number(freeBytes) > 0);
-});
-
-test('An ESPHome that does not run is reported before the banner, with its last words', async (t) => {
-  const directory = await tempDir(t);
-  const broken = join(directory, 'esphome');
-  const script = '#!/bin/sh\necho "Traceback" >&2\necho "ModuleNotFoundError: no voluptuous" >&2\nexit 1\n';
-  await writeFile(broken, script, { mode: 0o755 });
-  for (const [flag, warned, banner] of [
-    [
-      '',
-      /^Warning: the installed ESPHome does not run: "ModuleNotFoundError: no voluptuous"$/m,
-      /^Builds with: an ESPHome that does not run, /m,
-    ],
-    [
-      '--json',
-      /^\{"event":"warning","message":".*no voluptuous.*$/m,
-      /^\{"event":"listening".*"esphome":null/m,
-    ],
-  ] as const) {
-    const words = [
-      'serve',
-      join(directory, 'new'),
-      '--port',
-      '0',
-      '--host',
-      '127.0.0.1',
-      '--esphome',
-      broken,
-    ];
-    const child = await start(t, ...words, ...(flag ? [flag] : []));
-    await child.printed(banner, { deadlineMs: 20_000 });
-    assert.match(child.output(), warned);
-    assert.ok(child.output().search(warned) < child.output().search(banner));
-    assert.equal(await child.stop(), 0);
-  }
 });
 
 test('Without a pairing within 15 minutes, it prints a message and exits with 1; the next start has another key', async (t) => {
@@ -217,21 +145,6 @@ test('A reader of the output that leaves ends neither the server nor its work', 
   assert.deepEqual(await ended, [0, null]);
 });
 
-test('An invalid command line exits with 2 and a message, an invalid value with 1', async (t) => {
-  for (const [words, code, text] of [
-    [['serve', 'dir', '--colour'], 2, /--colour/],
-    [['dance'], 2, /Usage/],
-    [['serve'], 1, /one directory/],
-    [['serve', 'dir', '--port', '70000'], 1, /invalid --port: .* got 70000/],
-    [['serve', 'dir', '--esphome', '/nope'], 1, /not a program/],
-    [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
-  ] as const) {
-    const child = await start(t, ...words);
-    assert.equal(await child.ended, code, words.join(' '));
-    assert.match(child.output(), text);
-  }
-});
-
 test('With --admin, an operator on this machine opens the window for a second dashboard, and sees the state', async (t) => {
   const admin = await freePort();
   const { child } = await serve(t, '--json', '--admin', String(admin));
@@ -244,33 +157,4 @@ test('With --admin, an operator on this machine opens the window for a second da
   assert.equal((await fetch(`${at}/usage`)).status, 200);
   assert.equal((await fetch(`http://127.0.0.1:${admin}/remote-build/peer-link`)).status, 404);
   assert.equal(await child.stop(), 0);
-});
-
-test('An invalid --admin port, or one in use, exits with a message', async (t) => {
-  const server = createServer().listen(0, '127.0.0.1');
-  t.after(() => server.close());
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  for (const [wish, said] of [
-    ['70000', /invalid --admin: expected an integer from 0 to 65535, got 70000/],
-    [String(port), /cannot listen on 127\.0\.0\.1/],
-  ] as const) {
-    const { child } = await serve(t, '--admin', wish);
-    assert.equal(await child.ended, 1);
-    assert.match(child.output(), said);
-  }
-});
-
-test('While it asks a program that hangs, SIGTERM still ends it in good order', async (t) => {
-  const directory = await tempDir(t);
-  const hangs = join(directory, 'esphome');
-  const asked = join(directory, 'asked');
-  await writeFile(hangs, `#!/bin/sh\n: > '${asked}'\nexec sleep 600\n`, { mode: 0o755 });
-  const words = ['serve', join(directory, 'new'), '--port', '0', '--host', '127.0.0.1', '--esphome', hangs];
-  const child = await start(t, ...words);
-  await child.printed(/info listening /, { deadlineMs: 20_000 });
-  await waitFor(async () => (await readdir(directory)).includes('asked'), { what: 'the question' });
-  assert.equal(await child.stop(), 0);
-  assert.match(child.output(), /info receiver closed/);
-  assert.doesNotMatch(child.output(), /^Listening/m);
 });
