@@ -38,6 +38,8 @@ export interface BuildDeps extends Pick<ResolvedOptions, 'compileTimeoutMs' | 's
   /** Collects, packs and keeps the result under the job's id. */
   readonly storeArtifacts: (id: string, configuration: string) => Promise<ArtifactFacts>;
   readonly tools: Tools;
+  /** See {@link patiently}. */
+  readonly pausesMs?: readonly number[];
   readonly log: Log;
 }
 
@@ -115,7 +117,7 @@ export async function build(
       return ended;
     });
     // Also distinguishes a compiler that failed from one that the next owner of the lock has stopped.
-    await patiently(() => lease.recordBuild(null), ending, deps.log);
+    await patiently(() => lease.recordBuild(null), ending, deps.log, deps.pausesMs);
     const failed = outcomeOfRun(result, limits);
     if (failed !== null) return failed;
   } finally {
@@ -125,7 +127,7 @@ export async function build(
   await deps.verify(configuration);
   lease.assertHeld();
   const store = (): Promise<ArtifactFacts> => lease.publish(() => deps.storeArtifacts(id, configuration));
-  return { to: 'completed', artifacts: await patiently(store, ending, deps.log) };
+  return { to: 'completed', artifacts: await patiently(store, ending, deps.log, deps.pausesMs) };
 }
 
 /** Records the build and its job for a successor, in parallel: each write takes milliseconds. */

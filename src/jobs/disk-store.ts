@@ -15,7 +15,7 @@ import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';
 import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
-import { systemCode } from '../errors.js';
+import { hostFaultOf, systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
 import type { Log } from '../log.js';
 import { isTerminal, type JobRecord, parseRecord } from './record.js';
@@ -87,7 +87,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
 
   /** The record if it has ended or now belongs to this store. */
   async function loadEntry(entry: RecordEntry, standing: Standing | 'silent'): Promise<JobRecord | null> {
-    const record = await readRecord(dir, entry, log);
+    const record = await readIfReadable(dir, entry, log);
     if (record === null) return null;
     if (isTerminal(record)) {
       if (!mine.has(entry.id)) foreign.set(entry.id, entry.name);
@@ -97,7 +97,7 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
     const isLeft = standing === 'gone' || standing === 'silent';
     if (!isLeft || !(await claim(entry))) return null;
     // A silent owner can have written it since.
-    return standing === 'gone' ? record : readRecord(dir, { ...entry, name: nameOf(entry.id) }, log);
+    return standing === 'gone' ? record : readIfReadable(dir, { ...entry, name: nameOf(entry.id) }, log);
   }
 
   /** A few at a time: one after the other, thousands of records take longer than peers wait. */
@@ -113,7 +113,13 @@ export async function openDiskStore({ dir, presenceDir, watchMs, log }: DiskStor
         if (record !== null) records.push(record);
       }
     }
-    await Promise.all(Array.from({ length: readsAtOnce }, loadNext));
+    const ends = await Promise.allSettled(Array.from({ length: readsAtOnce }, loadNext));
+    const failed = ends.find((end) => end.status === 'rejected');
+    if (failed) {
+      // A later store in this process must find them again.
+      for (const id of mine) releaseJob(id);
+      throw failed.reason;
+    }
     return records.toSorted((a, b) => a.createdAt - b.createdAt);
   }
 
@@ -169,6 +175,17 @@ export async function isLiveOnDisk(dir: string, id: string, log: Log): Promise<b
   return false;
 }
 
+/** A record that cannot be read now stays where it is, and does not keep the others from their jobs. */
+async function readIfReadable(dir: string, entry: RecordEntry, log: Log): Promise<JobRecord | null> {
+  try {
+    return await readRecord(dir, entry, log);
+  } catch (error) {
+    if (!['EIO', 'EACCES', 'EPERM'].includes(systemCode(error) ?? '')) throw error;
+    log.error({ file: join(dir, entry.name), err: error }, 'job record unreadable, left for the next start');
+    return null;
+  }
+}
+
 async function entriesOf(dir: string): Promise<RecordEntry[]> {
   return (await namesIn(dir)).flatMap((name) => {
     const [, id, maker = ''] = nameShape.exec(name) ?? [];
@@ -186,6 +203,7 @@ function ownerStanding(maker: string): Standing | 'silent' {
   return maker === '' ? 'gone' : standingOf(maker);
 }
 
+/** Null for a record that is gone or damaged. Throws other system errors. */
 async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Promise<JobRecord | null> {
   const file = join(dir, name);
   // A synchronous read, because the asynchronous one takes ten times as long; other work runs between two reads.
@@ -197,8 +215,11 @@ async function readRecord(dir: string, { name, id }: RecordEntry, log: Log): Pro
   } catch (error) {
     // Another receiver removed it or took it over in the meantime.
     if (systemCode(error) === 'ENOENT') return null;
-    log.warn({ file, err: error }, 'job record unreadable, set aside');
-    await rename(file, `${file}.damaged`);
+    if (hostFaultOf(error) !== null) throw error;
+    log.warn({ file, err: error }, 'job record damaged, set aside');
+    await rename(file, `${file}.damaged`).catch((err: unknown) => {
+      log.warn({ file, err }, 'damaged job record not set aside');
+    });
     return null;
   }
 }

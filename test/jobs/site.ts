@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { collectArtifacts } from '../../src/artifacts/collect.js';
 import { verifyBuild } from '../../src/artifacts/firmware.js';
 import { createArtifactStore } from '../../src/artifacts/store.js';
-import { systemClock as clock } from '../../src/async/clock.js';
+import { systemClock as clock, type Clock } from '../../src/async/clock.js';
 import { installBundle } from '../../src/bundles/install.js';
 import { stagedBundle, type StagedBundle, createBundleStore } from '../../src/bundles/store.js';
 import { cleanBuildDir, openBuildDir } from '../../src/compile/build-dir.js';
@@ -64,7 +64,12 @@ export function quickLocks(base: string): Pick<RunnerDeps, 'acquireLease'> {
   return { acquireLease: (wish) => acquireLease({ ...wish, locksDir, timing, log }) };
 }
 
-export async function site(t: Cleanups, base?: string, run: Partial<JobSteps> = {}): Promise<Site> {
+export async function site(
+  t: Cleanups,
+  base?: string,
+  run: Partial<JobSteps> = {},
+  jobClock: Clock = clock,
+): Promise<Site> {
   const root = base ?? (await tempDir(t));
   const paths = createPaths({ configDir: join(root, 'config') });
   const { layout } = paths;
@@ -114,7 +119,7 @@ export async function site(t: Cleanups, base?: string, run: Partial<JobSteps> = 
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
     removeArtifacts: (id) => artifacts.remove(id),
-    ...{ jobsDir: layout.jobsDir, clock, log },
+    ...{ jobsDir: layout.jobsDir, clock: jobClock, log },
   });
   t.after(() => jobs.close());
   const submit = async (text: string, facts: Parameters<Site['submit']>[1] = {}): Promise<string> => {
@@ -143,7 +148,8 @@ export async function site(t: Cleanups, base?: string, run: Partial<JobSteps> = 
   };
 }
 
-async function stage(uploadsDir: string, file: string, text: string): Promise<StagedBundle> {
+export async function stage(uploadsDir: string, file: string, text: string): Promise<StagedBundle> {
+  await mkdir(uploadsDir, { recursive: true });
   const directory = await mkdtemp(join(uploadsDir, 'bundle-'));
   await writeFile(join(directory, file), text);
   return stagedBundle({
