@@ -17,20 +17,32 @@ const escapes = /([\udc80-\udcff]+)/u;
 export function decodeName(bytes: Buffer): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
   let text = '';
+  let start = 0;
   for (let at = 0; at < bytes.length;) {
     const length = characterLength(bytes, at);
-    if (length === 0) text += String.fromCharCode(escapeBase + (bytes[at] ?? 0));
-    else text += bytes.toString('utf8', at, at + length);
-    at += length || 1;
+    at += length;
+    if (length > 0) continue;
+    if (start < at) text += bytes.toString('utf8', start, at);
+    text += String.fromCharCode(escapeBase + bytes.readUInt8(at));
+    at += 1;
+    start = at;
   }
-  return text;
+  return text + bytes.toString('utf8', start);
 }
 
-/** The length of the UTF-8 character there; 0 if it is not one. */
+/** The length of the UTF-8 character there (Unicode 16, table 3-7); 0 if it is not one. Cheap: names can be hostile. */
 function characterLength(bytes: Buffer, at: number): number {
-  return (
-    [1, 2, 3, 4].find((length) => at + length <= bytes.length && isUtf8(bytes.subarray(at, at + length))) ?? 0
-  );
+  const [lead = 0, second = 0] = [bytes[at], bytes[at + 1]];
+  if (lead < 0x80) return 1;
+  const length = lead < 0xc2 || lead > 0xf4 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  const least = lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+  const most = lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+  if (second < least || second > most) return 0;
+  for (let next = at + 2; next < at + length; next += 1) {
+    const byte = bytes[next] ?? 0;
+    if (byte < 0x80 || byte > 0xbf) return 0;
+  }
+  return length;
 }
 
 /** A path for a system call. */

@@ -173,9 +173,9 @@ export interface BundleLimits {
   readonly members: number;
   /** Number of names in one path. At least 1. Default: 64. */
   readonly depth: number;
-  /** Length of one name in UTF-8. From 1 to 255. Default: 255. */
+  /** Length of one name in bytes. From 1 to 255. Default: 255. */
   readonly segmentBytes: number;
-  /** Length of one path in UTF-8. At least 1. Default: 4,096 (4 KiB). */
+  /** Length of one path in bytes. At least 1. Default: 4,096 (4 KiB). */
   readonly pathBytes: number;
   /** Unpacked bytes per packed byte, once more than `ratioFreeBytes` are unpacked. At least 1. Default: 200. */
   readonly ratio: number;

@@ -34,10 +34,10 @@ export const bundleLimits = {
     summary: 'Number of names in one path.',
   }),
   segmentBytes: option(atLeastOne.max(255).default(255), {
-    summary: 'Length of one name in UTF-8.',
+    summary: 'Length of one name in bytes.',
   }),
   pathBytes: option(atLeastOne.default(4 * kibibyte), {
-    summary: 'Length of one path in UTF-8.',
+    summary: 'Length of one path in bytes.',
   }),
   ratio: option(atLeastOne.default(200), {
     summary: 'Unpacked bytes per packed byte, once more than `ratioFreeBytes` are unpacked.',

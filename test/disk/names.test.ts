@@ -1,5 +1,6 @@
 /** Names of files that are not UTF-8: read, measured and removed without loss. */
 import assert from 'node:assert/strict';
+import { isUtf8 } from 'node:buffer';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { decodeName, encodeName, entriesIn, entriesInSync, nameBytes, onDisk } f
 import { removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
 import { quote } from '../../src/errors.js';
+import { assertLinear } from '../support/linear.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const bytes = (latin1: string): Buffer => Buffer.from(latin1, 'latin1');
@@ -41,6 +43,32 @@ test('Any bytes come back from their text, different bytes have different texts,
       assert.equal(onDisk(text), text, 'system calls get a string whenever possible');
     }),
   );
+});
+
+test('Exactly the characters that are UTF-8 keep their letters, one by one', () => {
+  // Every second byte decides at the edges of Unicode's table; the others are the same for all leads.
+  const last = [0x00, 0x7f, 0x80, 0xbf, 0xc0, 0xff];
+  for (let lead = 0; lead < 256; lead += 1) {
+    for (let second = 0; second < 256; second += 1) {
+      for (const third of last) {
+        const sequences = [
+          [lead, second, third],
+          [lead, second, third, 0x80],
+          [lead, second],
+        ];
+        for (const sequence of sequences.map((values) => Buffer.from(values))) {
+          const text = decodeName(Buffer.concat([bytes('\xff'), sequence]));
+          if (isUtf8(sequence)) assert.equal(text, `\udcff${sequence.toString()}`);
+          else assert.ok(/\p{Surrogate}/u.test(text.slice(1)), sequence.toString('hex'));
+        }
+      }
+    }
+  }
+});
+
+test('The time to read a name grows with its length only, whatever it holds', () => {
+  const work = (size: number): void => void encodeName(decodeName(Buffer.alloc(size, 0xff)));
+  assertLinear(work, 1 << 20, 'a name');
 });
 
 test('The text of bytes never holds a separator, a dot or a NUL that the bytes do not hold', () => {
