@@ -252,8 +252,8 @@ test('A receiver that fails to start leaves nothing running, and the next one re
 
   // A late step of the start fails, when the job has already resumed.
   const { devicesDir } = whole.receiver.paths.layout;
-  const { readdir: real } = promises;
-  const failing = t.mock.method(promises, 'readdir', async (...args: unknown[]) => {
+  const { opendir: real } = promises;
+  const failing = t.mock.method(promises, 'opendir', async (...args: unknown[]) => {
     if (args[0] === devicesDir) throw new Error('the disk has a fault');
     return Reflect.apply(real, promises, args) as never;
   });
