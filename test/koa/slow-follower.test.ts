@@ -42,7 +42,10 @@ test('A follower that stops reading delays neither the compile nor other followe
       onOutput: (line) => void shown.push(line),
     })
     .finally(() => (isDone = true));
-  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running');
+  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'running', {
+    deadlineMs: 30_000,
+    what: 'the build of who stops reading',
+  });
 
   let read = 0;
   const other = await sessions[1].build({
@@ -51,7 +54,7 @@ test('A follower that stops reading delays neither the compile nor other followe
     onOutput: (line) => void (line.startsWith('xxx') && (read += 1)),
   });
   assert.deepEqual([other.status, read], ['completed', fewLines]);
-  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'completed', { deadlineMs: 20_000 });
+  await waitFor(() => whole.receiver.jobs.list()[0]?.state === 'completed', { deadlineMs: 60_000 });
   assert.equal(isDone, false, 'the follower has not read');
 
   stuck.transports.at(-1)?.resume();
