@@ -4,11 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 
 import { measure } from '../../src/disk/usage.js';
+import { messageOf } from '../../src/errors.js';
+import { createReceiver } from '../../src/index.js';
+import { file as memberFile, manifest, tar } from '../bundles/archives.js';
 import { waitFor } from '../support/wait-for.js';
 import { newClient, pairedClient, startReceiver, yaml, type Client, type Whole } from '../support/whole.js';
 
@@ -72,6 +76,57 @@ test('An upload without enough room is refused before its first byte, with a mes
   });
   assert.deepEqual(whole.receiver.jobs.list(), []);
   assert.deepEqual(await readdir(whole.receiver.paths.layout.uploadsDir), []);
+});
+
+test('Bundles that unpack to more than their dashboard’s share are refused, and usage shows those that wait', async (t) => {
+  const whole = await startReceiver(t, { slots: 1, retention: { maxBuildBytesPerPeer: 50_000_000 } });
+  const { receiver } = whole;
+  const client = await pairedClient(t, whole);
+  const slot = await receiver.jobs.enqueueLocal('own.yaml');
+  const session = await client.openSession();
+  const waiting = [];
+  for (const n of [1, 2, 3]) {
+    const name = `bomb${n}.yaml`;
+    const members = [memberFile(name, yaml(`bomb${n}`)), memberFile('zeros', Buffer.alloc(20_000_000))];
+    const bundle = gzipSync(tar(manifest({ config_filename: name }), ...members));
+    assert.ok(bundle.length < 50_000);
+    const ended = session.build({ file: name, bundle }).then(
+      ({ status, errorMessage }) => `${status} ${errorMessage}`,
+      (error: unknown) => messageOf(error),
+    );
+    waiting.push(ended);
+    if (n < 3)
+      await waitFor(() => receiver.jobs.list().filter(({ state }) => state === 'queued').length === n);
+  }
+  // Unpacking can be slower than the acknowledgement, so it is the upload or the job that is refused.
+  assert.match(
+    (await waiting[2]) ?? '',
+    /quota_exceeded: the builds of this dashboard are limited to 0\.1 GB/,
+  );
+  const { staged, peers } = await receiver.retention.usage();
+  assert.ok(staged > 40_000_000 && staged < 50_000_000, `${staged}`);
+  assert.equal(peers[0]?.staged, staged);
+  assert.equal((await readdir(receiver.paths.layout.uploadsDir)).length, 2);
+  slot.release();
+  for (const ended of waiting.slice(0, 2)) assert.match(await ended, /^completed/);
+  assert.equal((await receiver.retention.usage()).staged, 0);
+});
+
+test('A receiver whose directories are removed while it runs goes on, and forgets no job that comes later', async (t) => {
+  const whole = await startReceiver(t);
+  const client = await pairedClient(t, whole);
+  await build(client, 'kitchen');
+  await rm(whole.receiver.paths.layout.receiverDir, { recursive: true, maxRetries: 20 });
+  assert.deepEqual(await build(client, 'hall').then(({ status }) => status), 'completed');
+  await usageOf(whole, client, 2);
+  await whole.receiver.retention.sweep();
+  const [own] = await readdir(whole.receiver.paths.layout.devicesDir);
+  assert.ok(own, 'the use of the device is on record');
+  await whole.receiver.close();
+  const again = await createReceiver(whole.options);
+  t.after(() => again.close());
+  const [job, ...others] = again.jobs.list();
+  assert.deepEqual([job?.file, job?.state, others], ['hall.yaml', 'completed', []]);
 });
 
 test('A clean removes the build and keeps configuration and sidecar; a reset reports what it frees', async (t) => {
