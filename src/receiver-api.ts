@@ -25,6 +25,7 @@ import {
   peerView,
   requestView,
   type JobView,
+  type LaneFacts,
   type LocalJobView,
   type PeerView,
   type ReceiverEvent,
@@ -56,8 +57,10 @@ export interface ReceiverCore {
   clean(configuration: string): Promise<void>;
   /** Removes all data of a peer's device, if there is any, once no build of it runs. Throws like `clean`. */
   removeDevice(configuration: string): Promise<void>;
-  /** Takes over a connection of the peer link. */
-  accept(transport: Transport): void;
+  /** The build servers as which the receiver shows itself; the first has its key and name. */
+  readonly lanes: readonly LaneFacts[];
+  /** Takes over a connection of the peer link, to the lane with this number. Default: the first. */
+  accept(transport: Transport, lane?: number): void;
   /**
    * Starts to connect back to absent peers, if the option is on, and tells them this port. Only the first call has an
    * effect.
@@ -197,11 +200,11 @@ export function jobsOf(jobs: JobService, paths: Paths): Jobs {
 export function peersOf(
   table: PeerTable,
   pairing: PairingService,
-  sessions: Pick<Sessions, 'get'>,
+  sessions: Pick<Sessions, 'isConnected'>,
   data: { cancelJobs(id: DashboardId): Promise<void> } & Pick<Owners, 'has' | 'remove'>,
 ): Peers {
   return Object.freeze({
-    list: () => table.list().map((peer) => peerView(peer, sessions.get(peer.dashboardId) !== undefined)),
+    list: () => table.list().map((peer) => peerView(peer, sessions.isConnected(peer.dashboardId))),
     async revoke(text: string, { data: choice = 'delete', by }: Parameters<Peers['revoke']>[1] = {}) {
       const id = dashboardId(text);
       // The data of both can be in the same directory.

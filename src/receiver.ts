@@ -28,7 +28,7 @@ import {
   type Paths,
   type RemoteKey,
 } from './paths/index.js';
-import { keepTrust, loadIdentity, type Identity } from './peers/identity.js';
+import { keepTrust, loadFurtherLanes, loadIdentity, type Identity } from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
 import { hasPeers, openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
@@ -43,6 +43,7 @@ import { createPathStripper, withRealPaths } from './server/outbox.js';
 import { createPeerServer } from './server/peer-server.js';
 import { createSessions, type Sessions } from './server/sessions.js';
 import { createToolDirectories } from './toolchains/directories.js';
+import { laneFacts } from './views.js';
 
 /** How long operations of the host wait for a build to end. */
 const leaseDeadlineMs = 30_000;
@@ -86,6 +87,8 @@ async function assemble(
     acquireLease({ ...request, locksDir: layout.locksDir, timing, log });
 
   const { identity, table } = await openTrust(options, layout, reserve, ends);
+  const further = await loadFurtherLanes(options);
+  const first = { number: 1, identity, friendlyName: options.friendlyName };
   const sessions = createSessions(clock, log);
   const esphome = openEsphome(options, { layout, timing, clock, ends });
   const compilers = compilersPerBuild(options.slots, machineOf());
@@ -108,7 +111,8 @@ async function assemble(
   const pairing = await openPairing(options, { table, jobs, sessions, owners: retentionService.owners });
   const server = createPeerServer({
     ...options,
-    ...{ identity, pairing, jobs, sessions, clock, about: options },
+    ...{ pairing, jobs, sessions, clock, about: options },
+    lanes: [first, ...further.filter((lane) => 'identity' in lane)],
     openIntake(request, onRefused) {
       if (request.target === 'clean') reserve.makeRoom();
       esphome.installed.prepare();
@@ -166,13 +170,17 @@ async function assemble(
   await reserve.refill();
   const { buildsDir } = paths;
   const peers = table.list().length;
-  log.info({ pin: identity.pin, buildsDir, stateDir, slots: options.slots, peers }, 'receiver started');
+  const { slots, lanes } = options;
+  log.info({ pin: identity.pin, buildsDir, stateDir, slots, lanes, peers }, 'receiver started');
+  if (lanes === 1 && slots > 1)
+    log.info({ slots }, 'one dashboard uses one slot at a time: more lanes let it use more');
   let isCalling = false;
 
   return Object.freeze({
     options,
     paths,
     pin: identity.pin,
+    lanes: [first, ...further].map(laneFacts),
     pairing: whileOpen(pairingOf(pairing), closing.signal),
     peers: whileOpen(
       peersOf(table, pairing, sessions, { ...retentionService.owners, cancelJobs: jobs.cancelAllOf }),

@@ -59,14 +59,14 @@ async function startLink(): Promise<{ readonly port: number; readonly print: Pri
   const { layout } = createPaths({ configDir: directory });
   const link = createPeerServer({
     ...defaultOptions,
-    identity: await loadIdentity(directory, silentLog),
+    lanes: [{ number: 1, identity: await loadIdentity(directory, silentLog), friendlyName: 'bench' }],
     pairing: createPairingService({ ...defaultOptions, peers, clock: systemClock, log: silentLog }),
     jobs: { ...noJobs, subscribe: (listener) => ((tell = listener), () => {}) },
     openIntake: () => {
       throw new Error('nothing is uploaded here');
     },
     isPlaceSafe: async () => true,
-    about: { friendlyName: 'printer', haAddon: false, pairingByKey: false },
+    about: { haAddon: false, pairingByKey: false },
     stripPaths: createPathStripper(layout, [layout.buildsDir, directory, '/home/bench']),
     esphomeVersion: async () => '',
     ...{ sessions: createSessions(systemClock, silentLog), clock: systemClock, log: silentLog },
@@ -112,7 +112,7 @@ const noJobs: SessionJobs = {
   cancel: () => false,
   cancelByPeer: () => false,
   find: () => undefined,
-  queueStatus: () => ({ idle: true, running: false, queueDepth: 0 }),
+  queueStatus: () => ({ idle: true, running: false, queueDepth: 0, freeSlots: 1 }),
   subscribe: () => () => {},
   openArtifacts: async () => {
     throw new Error('there are no artifacts');

@@ -93,6 +93,7 @@ function requestOf(n: number): JobRequest {
   const peer = Math.floor(n / jobsOfPeer);
   return {
     ...{ dashboardId: dashboardId(`bench-peer-${peer}`), peerLabel: `Peer ${peer}`, peerJobId: `job-${n}` },
+    lane: 1,
     ...{ file, device: deviceFromFile(file), target: 'compile', bundleSha256: 'ab'.repeat(32) },
     ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
   };

@@ -56,12 +56,12 @@ async function startSink(): Promise<ServerAddress> {
   const pairing = createPairingService({ ...defaultOptions, peers, clock: systemClock, log: silentLog });
   const link = createPeerServer({
     ...defaultOptions,
-    identity,
+    lanes: [{ number: 1, identity, friendlyName: 'bench' }],
     pairing,
     jobs: noJobs,
     openIntake: () => sink,
     isPlaceSafe: async () => true,
-    about: { friendlyName: 'sink', haAddon: false, pairingByKey: true },
+    about: { haAddon: false, pairingByKey: true },
     esphomeVersion: async () => '',
     ...{ sessions: createSessions(systemClock, silentLog), clock: systemClock, log: silentLog },
   });
@@ -97,7 +97,7 @@ const noJobs: SessionJobs = {
   cancel: () => false,
   cancelByPeer: () => false,
   find: () => undefined,
-  queueStatus: () => ({ idle: true, running: false, queueDepth: 0 }),
+  queueStatus: () => ({ idle: true, running: false, queueDepth: 0, freeSlots: 1 }),
   subscribe: () => () => {},
   openArtifacts: async () => {
     throw new Error('the sink has no artifacts');

@@ -27,6 +27,7 @@ export const serveOptions = {
   esphome: coreOptions.esphome,
   takeOver: coreOptions.takeOver,
   newIdentity: coreOptions.newIdentity,
+  lanes: coreOptions.lanes,
   connectBack: coreOptions.connectBack,
   announce: mountOptions.announce,
   admin: option(port().optional(), {
@@ -50,6 +51,7 @@ export const flagValues: Readonly<Partial<Record<FlagName, string>>> = {
   host: 'ADDRESS',
   esphome: 'COMMAND',
   takeOver: 'DIR',
+  lanes: 'NUMBER',
   admin: 'PORT',
 };
 

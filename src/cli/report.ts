@@ -7,7 +7,7 @@ import type { Writable } from 'node:stream';
 import { quote, isReceiverError, messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { pinPictures, pinText } from '../protocol/fingerprint.js';
-import type { ReceiverEvent } from '../views.js';
+import type { LaneView, ReceiverEvent } from '../views.js';
 
 /** What the builds of this machine depend on. */
 export interface MachineFacts {
@@ -24,6 +24,8 @@ interface ListeningFacts extends MachineFacts {
   readonly host: string;
   readonly port: number;
   readonly pin: string;
+  /** The second and further build servers as which this one shows itself. */
+  readonly furtherLanes: readonly LaneView[];
 }
 
 export interface ServeReport {
@@ -61,7 +63,7 @@ export function textReport(out: Writable): ServeReport {
   const line = (text: string): void => void out.write(`${text}\n`);
   return {
     warning: (message) => line(`Warning: ${message}`),
-    listening({ host, port, pin, esphome, python, slots, freeBytes }) {
+    listening({ host, port, pin, esphome, python, slots, freeBytes, furtherLanes }) {
       const pictures = pinPictures(pin);
       line(`Listening for dashboards on ${host}:${port}`);
       const facts = [
@@ -74,6 +76,12 @@ export function textReport(out: Writable): ServeReport {
       line(`Fingerprint: ${pictures.map(({ emoji }) => emoji).join(' ')}`);
       line(`             ${pictures.map(({ name }) => name).join(', ')}`);
       line(`             ${pinText(pin)}`);
+      for (const lane of furtherLanes) {
+        const where = lane.port === null ? `not listening (${lane.fault})` : `${host}:${lane.port}`;
+        line(
+          `Lane ${lane.number}:      ${where}  ${lane.fingerprint?.pictures.map(({ emoji }) => emoji).join(' ') ?? ''}`,
+        );
+      }
     },
     pairingKey(key, validMs) {
       line(`Pairing key: ${key}   (pairs one dashboard, valid for ${validMs / 60_000} minutes)`);

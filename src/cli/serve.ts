@@ -22,8 +22,8 @@ import { jsonReport, textReport, type MachineFacts, type ServeReport, stderrLog 
 
 /** Runs until SIGTERM or SIGINT; resolves to the exit code. */
 export async function serve(args: string[]): Promise<number> {
-  const { directory, port, host, esphome, takeOver, newIdentity, connectBack, announce, json, admin } =
-    readFlags(args);
+  const { directory, port, host, json, admin, ...options } = readFlags(args);
+  const { esphome, announce } = options;
   // The reader of the output can leave (`| head`); the builds go on without it.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
@@ -36,12 +36,8 @@ export async function serve(args: string[]): Promise<number> {
     throw new ReceiverError('PROVISION', `ESPHome not found: ${what}; set --esphome to its command`);
   }
   const receiver = await createReceiver({
+    ...options,
     configDir: directory,
-    esphome,
-    takeOver,
-    newIdentity,
-    connectBack,
-    announce,
     pairingByKey: true,
     log: stderrLog,
   });
@@ -56,7 +52,8 @@ export async function serve(args: string[]): Promise<number> {
     // A program that hangs is asked for 15 s.
     const facts = await Promise.race([finding, stopped]);
     if (typeof facts === 'number') return facts;
-    report.listening({ host, port: bound, pin: receiver.pin, ...facts });
+    const furtherLanes = receiver.lanes().slice(1);
+    report.listening({ host, port: bound, pin: receiver.pin, ...facts, furtherLanes });
     receiver.subscribe(report.event);
     return await Promise.race([stopped, pairedInTime(receiver, report, ending.signal)]);
   } finally {

@@ -26,7 +26,7 @@ import type { JobStore } from './store.js';
 
 export type JobLimits = Pick<
   ResolvedOptions,
-  'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'
+  'slots' | 'maxOutputBytes' | 'maxJobsPerPeer' | 'maxResultsPerPeer' | 'resultTtlMs' | 'absentPeerGraceMs'
 >;
 
 export interface JobServiceDeps extends JobLimits, JobSteps {
@@ -48,7 +48,7 @@ export async function createJobService(deps: JobServiceDeps) {
   const registry = createJobRegistry({ store, removeRest, clock, log });
   const listeners = createEmitter<JobEvent>('jobs', log);
   const local = createLocalWork(deps.queue, clock, tellQueue);
-  const view = createQueueSummary(registry, local, deps.queue);
+  const view = createQueueSummary(registry, local, deps.queue, deps.slots);
   const prune = (id: DashboardId): Promise<void> => kept.prune(id);
   const lifecycle = createJobLifecycle({ ...deps, removeArtifacts, registry, listeners, tellQueue, prune });
   const drop = (id: DashboardId): void =>

@@ -87,12 +87,14 @@ export interface QueueStatus {
   readonly running: boolean;
   /** The number of waiting builds, without the running ones. */
   readonly queueDepth: number;
+  readonly freeSlots: number;
 }
 
 export function createQueueSummary(
   registry: Pick<JobRegistry, 'get' | 'live'>,
   local: Pick<ReturnType<typeof createLocalWork>, 'list'>,
   queue: Pick<JobQueue, 'status'>,
+  slots: number,
 ) {
   function ownerOf(id: string): Owner {
     const record = registry.get(id)?.record;
@@ -104,7 +106,8 @@ export function createQueueSummary(
       const jobs = [...registry.live().map(({ record }) => record), ...local.list()];
       const running = jobs.some(({ state }) => state === 'running');
       const queueDepth = jobs.filter(({ state }) => state === 'queued').length;
-      return { idle: !running && queueDepth === 0, running, queueDepth };
+      const freeSlots = Math.max(0, slots - queue.status().running.length);
+      return { idle: !running && queueDepth === 0, running, queueDepth, freeSlots };
     },
     /** Adds to each job that only waits for a slot who comes before it. */
     withTurns<T extends JobRecord | LocalJob>(jobs: readonly T[]): T[] {

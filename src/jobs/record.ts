@@ -44,6 +44,8 @@ export interface JobRequest {
   readonly peerLabel: string;
   /** The dashboard's own id of the job. Several jobs can share one, because a dashboard can submit a lost job again. */
   readonly peerJobId: string;
+  /** The number of the lane that it came by, and that its events go to. */
+  readonly lane: number;
   /** The name of the YAML file. */
   readonly file: FileName;
   /** The directory of the device, derived from the file name. */
@@ -185,6 +187,7 @@ const schema = z.object({
   target: z.enum(['compile', 'clean']),
   bundleSha256: z.string(),
   targetVersion: z.string(),
+  lane: z.int().min(1).default(1),
   skipBootloader: z.boolean(),
   deviceName: z.string(),
   deviceFriendlyName: z.string(),

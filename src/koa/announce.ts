@@ -30,7 +30,10 @@ export type Announcer = ReturnType<typeof createAnnouncer>;
 
 interface AnnouncerOptions {
   readonly publisher: Publisher;
-  readonly core: Pick<ReceiverCore, 'options' | 'pin' | 'esphomeVersion'>;
+  readonly core: Pick<ReceiverCore, 'options' | 'pin' | 'esphomeVersion'> & {
+    /** Default: the first. */
+    readonly lane?: number;
+  };
   /** Default: the port of the peer link. */
   readonly httpPort?: number | undefined;
   /** The IPv4 address of the only adapter to announce on. */
@@ -89,7 +92,13 @@ export function createAnnouncer({
     dashboardId ??= await loadDashboardId(stateDir, log);
     // An ESPHome that does not answer right now most likely still has the same version.
     esphomeVersion = await core.esphomeVersion().catch(() => esphomeVersion);
-    const facts = { pin: core.pin, friendlyName, haAddon, serverVersion: await ownVersion() };
+    const facts = {
+      pin: core.pin,
+      lane: core.lane,
+      friendlyName,
+      haAddon,
+      serverVersion: await ownVersion(),
+    };
     return announcementOf(
       { ...facts, dashboardId, esphomeVersion, bound, httpPort: httpPort ?? bound.port },
       addresses,

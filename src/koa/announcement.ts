@@ -28,6 +28,8 @@ export interface Announcement {
 
 export interface AnnouncedFacts {
   readonly dashboardId: DashboardId;
+  /** Default: the first. */
+  readonly lane?: number | undefined;
   readonly pin: string;
   readonly friendlyName: string;
   readonly haAddon: boolean;
@@ -47,7 +49,8 @@ const product = 'esphome-builder';
 const maxTxtBytes = 255;
 
 export function announcementOf(facts: AnnouncedFacts, addresses: readonly string[]): Announcement {
-  const instance = instanceName(facts.dashboardId);
+  const { lane = 1 } = facts;
+  const instance = `${instanceName(facts.dashboardId)}${lane === 1 ? '' : `-${lane}`}`;
   const { httpPort: port } = facts;
   return { type: 'esphomebuilder', instance, host: `${instance}.local`, port, txt: txtOf(facts), addresses };
 }

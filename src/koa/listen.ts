@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 import type { Clock } from '../async/clock.js';
-import { ReceiverError, systemCode } from '../errors.js';
+import { messageOf, ReceiverError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { ConnectionLimits } from '../options/core-options.js';
 import { maxMessageBytes } from '../protocol/noise.js';
@@ -87,6 +87,64 @@ export async function listenForPeers({
         server.close(() => resolve());
         for (const socket of open.keys()) socket.destroy();
       }),
+  };
+}
+
+/** One port of a lane, or why it has none. */
+export interface LanePort {
+  readonly port: number | null;
+  readonly fault: string | null;
+}
+
+interface LanesOptions {
+  /** Lanes that have a key, without the first. */
+  readonly lanes: readonly number[];
+  /** The requested port of each of them. */
+  readonly portOf: (lane: number) => number;
+  readonly listen: (port: number, lane: number) => Promise<Listener>;
+  readonly onListening: (lane: number, listener: Listener) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const lanePortRetryMs = 10_000;
+
+/**
+ * Binds the further lanes of a receiver, each on its own port. The others serve while the port of one is taken, which is
+ * tried again every ten seconds. Resolves when each was tried once.
+ */
+export async function listenOnLanes({ lanes, portOf, listen, onListening, clock, log }: LanesOptions) {
+  const ports = new Map<number, LanePort>();
+  const listeners: Listener[] = [];
+  const timers = new Map<number, () => void>();
+  let isClosed = false;
+
+  async function tryLane(lane: number): Promise<void> {
+    try {
+      const listener = await listen(portOf(lane), lane);
+      if (isClosed) return await listener.close();
+      listeners.push(listener);
+      ports.set(lane, { port: listener.port, fault: null });
+      onListening(lane, listener);
+    } catch (error) {
+      if (isClosed) return;
+      if (!ports.has(lane)) log.warn({ lane, err: error }, 'lane does not listen, trying again');
+      ports.set(lane, { port: null, fault: messageOf(error) });
+      timers.set(
+        lane,
+        clock.after(lanePortRetryMs, () => void tryLane(lane)),
+      );
+    }
+  }
+
+  await Promise.all(lanes.map(tryLane));
+  return {
+    ports: ports as ReadonlyMap<number, LanePort>,
+    async close(): Promise<void> {
+      isClosed = true;
+      for (const cancel of timers.values()) cancel();
+      await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+    },
   };
 }
 

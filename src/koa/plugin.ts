@@ -11,12 +11,13 @@ import { ReceiverError } from '../errors.js';
 import type { ReceiverCore } from '../receiver-api.js';
 import { openReceiver } from '../receiver.js';
 import { defaultConnectBackTiming, type ConnectBackTiming } from '../server/connect-back-schedule.js';
+import { fingerprintOf, type LaneView } from '../views.js';
 import { callStepMs } from '../server/connect-back.js';
-import { createAnnouncer } from './announce.js';
+import { createAnnouncer, type Announcer } from './announce.js';
 import { resolveAnnounce } from './bonjour.js';
 import { callFrom, dial } from './dial.js';
 import { createHostPaths, type HostPaths } from './host-paths.js';
-import { listenForPeers, type Listener, createUpgrade } from './listen.js';
+import { listenForPeers, listenOnLanes, type Listener, createUpgrade } from './listen.js';
 import { resolveReceiverOptions } from './options.js';
 import type { ReceiverOptions } from './receiver-options.js';
 import { loadWebsockify, createRoutes } from './routes.js';
@@ -37,6 +38,11 @@ type Shared = Pick<
 >;
 
 export interface Receiver extends Shared {
+  /**
+   * The build servers as which the receiver shows itself: more than one with the option `lanes`. A client sends one build at
+   * a time to each.
+   */
+  lanes(): readonly LaneView[];
   /** The same functions as `ctx.esphomePaths`. */
   readonly hostPaths: HostPaths;
   /** The admin routes and `ctx.esphomePaths`, for `app.use`. */
@@ -67,6 +73,8 @@ export interface MountOptions {
   readonly peerLink?: boolean | undefined;
 }
 
+type LaneListeners = Awaited<ReturnType<typeof listenOnLanes>>;
+
 const maxEventMessageBytes = 1024 * 1024;
 
 /** Creates a receiver. Throws `OPTIONS`, `STATE` for a peers file of a newer release, and system errors. */
@@ -85,23 +93,75 @@ export async function createTimedReceiver(
     resolved.announce === false ? null : await resolveAnnounce(resolved.announce, resolved.log);
   const core = await openReceiver(resolved);
   const { paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe } = core;
-  const announcer = announce && createAnnouncer({ ...announce, core, clock });
+  const announcers = new Map<number, Announcer>();
+  if (announce) announcers.set(1, createAnnouncer({ ...announce, core, clock }));
   const hostPaths = createHostPaths(core);
   const handleUpgrade = createUpgrade(core.accept);
-  const hostSockets = createHostSockets({ core, prefix, authorize, handleUpgrade });
+  const hostSockets = createHostSockets({ core, lanes, prefix, authorize, handleUpgrade });
   const listeners: Listener[] = [];
+  const laneListeners: LaneListeners[] = [];
   let isClosed = false;
 
   function assertOpen(): void {
     if (isClosed) throw new ReceiverError('STATE', 'the receiver is closed');
   }
 
+  function lanes(): readonly LaneView[] {
+    return core.lanes.map((lane) => {
+      const [bound] = laneListeners.flatMap(({ ports }) => ports.get(lane.number) ?? []);
+      const own = lane.number === 1 ? { port: listeners[0]?.port ?? null, fault: null } : bound;
+      const fault = lane.fault ?? own?.fault ?? null;
+      return {
+        ...lane,
+        fault,
+        port: own?.port ?? null,
+        fingerprint: lane.pin === null ? null : fingerprintOf(lane.pin),
+      };
+    });
+  }
+
+  /** Announces a lane once it listens; each needs a publisher of its own. */
+  async function announceLane(number: number, listener: Listener): Promise<void> {
+    const { announce: option, log } = resolved;
+    const lane = core.lanes.find((each) => each.number === number);
+    if (option === false || isClosed || !lane?.pin) return;
+    const named = { ...core.options, friendlyName: lane.friendlyName };
+    const facts = { options: named, pin: lane.pin, esphomeVersion: core.esphomeVersion, lane: number };
+    const own = createAnnouncer({ ...(await resolveAnnounce(option, log)), core: facts, clock });
+    announcers.set(number, own);
+    own.begin(listener);
+  }
+
+  async function listenFurther(requested: number, host: string): Promise<void> {
+    const { log, connectionLimits, lanePorts } = core.options;
+    const further = core.lanes.filter(({ number, pin: lanePin }) => number > 1 && lanePin !== null);
+    const opened = await listenOnLanes({
+      lanes: further.map(({ number }) => number),
+      portOf: (lane) => lanePorts?.[lane - 2] ?? (requested === 0 ? 0 : requested + lane - 1),
+      listen: (port, lane) =>
+        listenForPeers({
+          ...{ port, host, connectionLimits, clock, log },
+          handleUpgrade: createUpgrade((transport) => core.accept(transport, lane)),
+        }),
+      onListening(lane, listener) {
+        log.info({ lane, host, port: listener.port, pin: core.lanes[lane - 1]?.pin }, 'lane listening');
+        void announceLane(lane, listener).catch((err: unknown) =>
+          log.warn({ err, lane }, 'lane not announced'),
+        );
+      },
+      ...{ clock, log },
+    });
+    laneListeners.push(opened);
+    if (isClosed) await opened.close();
+  }
+
   const receiver: Receiver = {
+    lanes,
     ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
     ...{ hostPaths, handleUpgrade },
     routes() {
       assertOpen();
-      return createRoutes({ core, hostPaths, prefix, authorize });
+      return createRoutes({ core, lanes, hostPaths, prefix, authorize });
     },
     sockets({ peerLink = true } = {}) {
       assertOpen();
@@ -128,15 +188,16 @@ export async function createTimedReceiver(
           dial(where, { signal, timeoutMs: callStepMs, localAddress: callFrom(host, where.host) }),
         timing,
       });
-      announcer?.begin(listener);
+      announcers.get(1)?.begin(listener);
       log.info({ host, port: listener.port, pin }, 'listening');
+      if (core.lanes.length > 1) await listenFurther(port, host);
       return listener.port;
     },
     async close() {
       isClosed = true;
       hostSockets.close();
-      await Promise.all([announcer?.close(), core.close()]);
-      await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+      await Promise.all([...[...announcers.values()].map((each) => each.close()), core.close()]);
+      await Promise.all([...listeners.splice(0), ...laneListeners.splice(0)].map((each) => each.close()));
     },
   };
   return receiver;

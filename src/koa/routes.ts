@@ -16,6 +16,7 @@ import type { ResetTarget } from '../retention/service.js';
 import { refusal, type Authorize } from './authorize.js';
 import type { HostPaths } from './host-paths.js';
 import { stateOf } from './state.js';
+import type { LaneView } from '../views.js';
 
 const statusOf: Partial<Record<ErrorCode, number>> = {
   TRAVERSAL: 400,
@@ -28,6 +29,7 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
 
 interface RoutesOptions {
   readonly core: ReceiverCore;
+  readonly lanes: () => readonly LaneView[];
   readonly hostPaths: HostPaths;
   readonly prefix: string;
   readonly authorize: Authorize | undefined;
@@ -37,9 +39,9 @@ interface RoutesOptions {
  * A middleware for `app.use`. It authorizes in front of the router and not inside it: a router that matched its routes in
  * any letter case, but its own middleware only in the written case, let strangers in.
  */
-export function createRoutes({ core, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
+export function createRoutes({ core, lanes, hostPaths, prefix, authorize }: RoutesOptions): Middleware {
   const router = new (loadRouter())({ prefix, sensitive: true });
-  addRoutes(router, core);
+  addRoutes(router, core, lanes);
   addRetentionRoutes(router, core);
   const routed = router.routes() as unknown as Middleware;
   const guarded = `${prefix}/`.toLowerCase();
@@ -82,10 +84,10 @@ async function clientOf(ctx: RouterContext): Promise<string | undefined> {
   return typeof client === 'string' && client !== '' ? client : undefined;
 }
 
-function addRoutes(router: Router, core: ReceiverCore): void {
+function addRoutes(router: Router, core: ReceiverCore, lanes: () => readonly LaneView[]): void {
   const { pairing, peers, jobs } = core;
   router.get('/state', (ctx) => {
-    ctx.body = stateOf(core);
+    ctx.body = stateOf(core, lanes());
   });
   router.post('/pairing/open', async (ctx) => {
     pairing.open(await clientOf(ctx));

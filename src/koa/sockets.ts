@@ -19,6 +19,7 @@ import { refusal, type Authorize } from './authorize.js';
 import { createHalfOpen, refuseUpgrade, type HandleUpgrade } from './listen.js';
 import { stateOf } from './state.js';
 import { messageByMessage, peerLinkPath, WebSocketServer, wsTransport } from './ws-transport.js';
+import type { LaneView } from '../views.js';
 
 /** Added to the HTTP status of a refusal: a close code in the private range. */
 const refusedCode = 4000;
@@ -44,6 +45,7 @@ export interface SocketContext {
 
 interface HostSocketsOptions {
   readonly core: ReceiverCore;
+  readonly lanes: () => readonly LaneView[];
   readonly prefix: string;
   readonly authorize: Authorize | undefined;
   /** Upgrades the peer link. */
@@ -59,12 +61,12 @@ const ownMiddlewares = new WeakSet<object>();
 const guarded = new WeakSet<Server>();
 
 /** @internal */
-export function createHostSockets({ core, prefix, authorize, handleUpgrade }: HostSocketsOptions) {
+export function createHostSockets({ core, lanes, prefix, authorize, handleUpgrade }: HostSocketsOptions) {
   const { log, connectionLimits } = core.options;
   const eventsPath = `${prefix}/events`;
   const ownPrefix = `${prefix}/`.toLowerCase();
   const warnRefused = createRefusalLog(log, systemClock);
-  const events = createEvents(core);
+  const events = createEvents(core, lanes);
   const halfOpen = createHalfOpen(connectionLimits, systemClock);
   /** The places of event sockets until somebody has authorized them. */
   const places = new WeakMap<Duplex, ReleasePlace>();
@@ -199,7 +201,7 @@ function isLimited(server: Server | undefined): boolean {
  * One JSON object per message: a snapshot, then every change. A page that reads too slowly is closed, so the buffer stays
  * bounded, and gets a new snapshot when it reconnects.
  */
-function createEvents(core: ReceiverCore) {
+function createEvents(core: ReceiverCore, lanes: () => readonly LaneView[]) {
   const sockets = new Set<WebSocket>();
 
   return {
@@ -220,7 +222,7 @@ function createEvents(core: ReceiverCore) {
         sockets.delete(socket);
         unsubscribe();
       });
-      send({ type: 'snapshot', ...stateOf(core) });
+      send({ type: 'snapshot', ...stateOf(core, lanes()) });
     },
     close(): void {
       for (const socket of sockets) socket.close(goingAway);

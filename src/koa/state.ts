@@ -7,6 +7,7 @@ import {
   fingerprintOf,
   type Fingerprint,
   type JobView,
+  type LaneView,
   type LocalJobView,
   type PeerView,
   type RequestView,
@@ -17,6 +18,8 @@ export interface StateView {
   readonly pin: string;
   readonly fingerprint: Fingerprint;
   readonly friendlyName: string;
+  /** The build servers as which the receiver shows itself: at least the first, which is described above. */
+  readonly lanes: readonly LaneView[];
   /** `closesInMs` is 0 when the pairing window is closed. */
   readonly pairing: { readonly closesInMs: number; readonly requests: readonly RequestView[] };
   readonly peers: readonly PeerView[];
@@ -27,9 +30,12 @@ export interface StateView {
 
 export type StateSource = Pick<ReceiverCore, 'pin' | 'options' | 'pairing' | 'peers' | 'jobs'>;
 
-export function stateOf({ pin, options, pairing, peers, jobs }: StateSource): StateView {
+export function stateOf(
+  { pin, options, pairing, peers, jobs }: StateSource,
+  lanes: readonly LaneView[],
+): StateView {
   return {
-    ...{ pin, fingerprint: fingerprintOf(pin), friendlyName: options.friendlyName },
+    ...{ pin, fingerprint: fingerprintOf(pin), friendlyName: options.friendlyName, lanes },
     pairing: { closesInMs: pairing.closesInMs(), requests: pairing.requests() },
     peers: peers.list(),
     jobs: jobs.list(),

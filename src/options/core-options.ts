@@ -62,6 +62,14 @@ export interface CoreOptions {
    */
   readonly slots?: number | undefined;
   /**
+   * Number of build servers as which the receiver shows itself, each with a key and a port of its own. Device
+   * Builder sends one build at a time to each build server, so one dashboard needs as many lanes as slots to
+   * use them all. A dashboard that is approved on one lane is approved on all. From 1 to 16. Default: 1.
+   */
+  readonly lanes?: number | undefined;
+  /** Ports of the second and further lanes. Default: the ports after that of the first lane. */
+  readonly lanePorts?: readonly number[] | undefined;
+  /**
    * Free memory that a build needs to start while other builds run; 0 turns the check off. Each build that
    * started within the last 20 seconds counts as yet to take the same amount. From 0 to 1,099,511,627,776
    * (1 TiB). Default: 1,000,000,000 (1 GB).

@@ -9,7 +9,14 @@ import * as z from 'zod';
 
 import { silentLog, type Log } from '../log.js';
 import { stateDirName } from '../paths/segments.js';
-import { machineOf, defaultSlots, machineName, maxNameLength, maxSlots } from '../process/machine.js';
+import {
+  machineOf,
+  defaultSlots,
+  machineName,
+  maxLanes,
+  maxNameLength,
+  maxSlots,
+} from '../process/machine.js';
 import type { CoreOptions, RetentionLimits } from './core-options.js';
 import { bundleLimits, connectionLimits, dayMs, hourMs, minuteMs, retentionLimits } from './limits.js';
 import { parseOptions } from './parse.js';
@@ -135,6 +142,24 @@ export const coreOptions = {
     {
       summary: 'Number of builds that run at the same time.',
       defaultText: 'one for every 4 processors and 3 GB of memory',
+    },
+  ),
+  lanes: option(z.int().min(1).max(maxLanes).default(1), {
+    summary:
+      'Number of build servers as which the receiver shows itself, each with a key and a port of its own.',
+    details:
+      'Device Builder sends one build at a time to each build server, so one dashboard needs as many lanes as slots to use them all. A dashboard that is approved on one lane is approved on all.',
+  }),
+  lanePorts: option(
+    z
+      .array(option(z.int().min(0).max(65_535), { summary: '', isPort: true, expected: 'a port' }))
+      .readonly()
+      .optional(),
+    {
+      summary: 'Ports of the second and further lanes.',
+      defaultText: 'the ports after that of the first lane',
+      type: 'readonly number[]',
+      expected: 'an array of ports',
     },
   ),
   minFreeMemoryBytes: option(freeBytes.default(1_000_000_000), {

@@ -7,7 +7,7 @@ import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
 import type { Clock } from '../async/clock.js';
-import { isReceiverError, ReceiverError } from '../errors.js';
+import { isReceiverError, messageOf, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardId, type DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';
@@ -29,6 +29,15 @@ export const dashboardIdFile = 'dashboard-id';
 /** The DER in front of a raw X25519 key in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
+/** One of the build servers as which a receiver shows itself: a client sends one build at a time to each. */
+export interface Lane {
+  /** 1 for the first, whose key is that of the receiver. */
+  readonly number: number;
+  readonly identity: Identity;
+  /** The name that clients show. */
+  readonly friendlyName: string;
+}
+
 export interface NewTrust {
   /** Whether a missing or unusable file is replaced although dashboards rely on it. Default: no. */
   readonly newIdentity?: boolean | undefined;
@@ -44,8 +53,9 @@ export async function loadIdentity(
   directory: string,
   log: Log,
   { newIdentity = false, isReliedOn = async () => false }: NewTrust = {},
+  name = identityFile,
 ): Promise<Identity> {
-  const file = join(directory, identityFile);
+  const file = join(directory, name);
   const kept = {
     parse: (content: Buffer) => (keyFault(content) === null ? identityOf(content) : undefined),
     create: () => randomBytes(keyBytes),
@@ -54,12 +64,50 @@ export async function loadIdentity(
       const fault = content
         ? keyFault(content)
         : 'is missing, although dashboards are paired or builds exist';
-      const message = `the identity key (${identityFile} in the state directory) ${fault}: expected ${keyBytes} random bytes`;
+      const message = `the identity key (${name} in the state directory) ${fault}: expected ${keyBytes} random bytes`;
       const loss = 'all dashboards must then pair again';
-      throw new ReceiverError('STATE', `${message}; ${wayOut(identityFile, loss)}`, { file });
+      throw new ReceiverError('STATE', `${message}; ${wayOut(name, loss)}`, { file });
     },
   };
   return loadOrCreate(file, kept, log);
+}
+
+/** A lane that cannot be had. */
+export interface LaneFault extends Pick<Lane, 'number' | 'friendlyName'> {
+  readonly fault: string;
+}
+
+/**
+ * Loads the keys of the second and further lanes, each of which is created once. A lane whose key is unusable is not
+ * started: another key would be another build server to the dashboards.
+ */
+export async function loadFurtherLanes({
+  stateDir,
+  lanes,
+  friendlyName,
+  log,
+}: {
+  stateDir: string;
+  lanes: number;
+  friendlyName: string;
+  log: Log;
+}): Promise<(Lane | LaneFault)[]> {
+  const numbers = Array.from({ length: lanes - 1 }, (_, index) => index + 2);
+  return Promise.all(
+    numbers.map(async (number) => {
+      const lane = { number, friendlyName: `${friendlyName} ${number}` };
+      try {
+        return { ...lane, identity: await loadIdentity(stateDir, log, {}, laneFile(number)) };
+      } catch (error) {
+        log.error({ lane: number, err: error }, 'lane not started');
+        return { ...lane, fault: messageOf(error) };
+      }
+    }),
+  );
+}
+
+function laneFile(number: number): string {
+  return `identity-${number}.key`;
 }
 
 /** Writes the key again if it was removed while the receiver runs. Throws system errors. */

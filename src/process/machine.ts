@@ -110,6 +110,7 @@ function read(file: string): string {
   }
 }
 
+export const maxLanes = 16;
 export const maxSlots = 64;
 export const maxNameLength = 128;
 

@@ -218,7 +218,7 @@ interface ConnectBackOptions extends CallingPlace {
   readonly identity: KeyPair;
   readonly table: PeerTable;
   readonly pairing: PairingService;
-  readonly sessions: Pick<Sessions, 'get' | 'subscribe'>;
+  readonly sessions: Pick<Sessions, 'isConnected' | 'subscribe'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -228,7 +228,7 @@ export function startConnectBack(options: ConnectBackOptions): () => Promise<voi
   const { identity, port, dial, timing, table, pairing, sessions, clock, log } = options;
   const schedule = startConnectBackSchedule({
     peers: () => table.list(),
-    isConnected: (id) => sessions.get(id) !== undefined,
+    isConnected: sessions.isConnected,
     call({ address: host, connectBackPort, pin: expectedPin }, signal) {
       const connect = (): Promise<Transport> => dial({ host, port: connectBackPort }, signal);
       return connectBack(connect, { identity, expectedPin, port, clock, signal });

@@ -10,7 +10,6 @@ import type { IntentResponse, RejectReason } from '../protocol/constants.js';
 
 /** Facts about the receiver in every answer. */
 export interface ReceiverFacts {
-  readonly friendlyName: string;
   readonly haAddon: boolean;
   /** Whether pairing needs the printed key; sent only in the answer to a preview. */
   readonly pairingByKey: boolean;
@@ -58,7 +57,7 @@ function callerOf({ hello, peerStaticKey, channel }: Responded): PairingCaller |
 export function answerOf(
   { response, reason }: IntentDecision,
   responded: Responded,
-  about: ReceiverFacts,
+  about: ReceiverFacts & { readonly friendlyName: string },
   { version, provisions, resets }: { version: string; provisions: boolean; resets: boolean },
 ): IntentAnswer {
   return {

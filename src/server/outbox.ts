@@ -147,7 +147,16 @@ export function stateFrame(job: JobRecord): FrameOf<'job_state_changed'> | undef
   };
 }
 
-export function queueStatusFrame({ idle, running, queueDepth }: QueueStatus): FrameOf<'queue_status'> {
+/**
+ * With one lane, whether builds run or wait, as Device Builder says it. With several, a lane is idle as long as a slot is
+ * free: a client prefers idle servers, and sends the next build to the next lane.
+ */
+export function queueStatusFrame(
+  { idle, running, queueDepth, freeSlots }: QueueStatus,
+  lanes: number,
+): FrameOf<'queue_status'> {
+  if (lanes > 1 && freeSlots > queueDepth)
+    return { type: 'queue_status', idle: true, running: false, queue_depth: 0 };
   return { type: 'queue_status', idle, running, queue_depth: queueDepth };
 }
 

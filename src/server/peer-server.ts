@@ -9,7 +9,7 @@ import { isReceiverError, type ErrorCode } from '../errors.js';
 import type { JobEvent } from '../jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import { createRefusalLog } from '../log.js';
-import type { Identity } from '../peers/identity.js';
+import type { Lane } from '../peers/identity.js';
 import type { PairingCaller, PairingService } from '../peers/pairing.js';
 import type { ReceiverChannel } from '../protocol/channel.js';
 import type { IntentResponse } from '../protocol/constants.js';
@@ -24,7 +24,8 @@ import { openSession } from './session.js';
 import type { Sessions } from './sessions.js';
 
 export interface PeerServerOptions extends SessionPorts {
-  readonly identity: Identity;
+  /** At least the first. */
+  readonly lanes: readonly [Lane, ...Lane[]];
   readonly pairing: PairingService;
   readonly maxUploadsPerPeer: number;
   readonly about: ReceiverFacts;
@@ -41,10 +42,10 @@ export interface PeerServerOptions extends SessionPorts {
 export type PeerServer = ReturnType<typeof createPeerServer>;
 
 export function createPeerServer(options: PeerServerOptions) {
-  const { pairing, jobs, sessions, clock, log, connectionLimits } = options;
+  const { lanes, pairing, jobs, sessions, clock, log, connectionLimits } = options;
   const strangers = createStrangerPool(connectionLimits, clock);
   const warnRefused = createRefusalLog(log, clock);
-  const fanOut = startJobFanOut(jobs, sessions, options.stripPaths ?? ((line) => line));
+  const fanOut = startJobFanOut(jobs, sessions, options.stripPaths ?? ((line) => line), lanes.length);
   const uploads = createUploads(options.maxUploadsPerPeer);
   const stopping = new AbortController();
   // Every handshake adds a listener, and more than ten can run at once.
@@ -55,8 +56,9 @@ export function createPeerServer(options: PeerServerOptions) {
     if (event.type === 'revoked') sessions.cutOff(event.dashboardId);
   });
 
-  /** Takes over a connection. Never throws. */
-  function accept(transport: Transport): void {
+  /** Takes over a connection to the lane with this number. Never throws. */
+  function accept(transport: Transport, number = 1): void {
+    const lane = lanes.find((each) => each.number === number) ?? lanes[0];
     if (stopping.signal.aborted) return transport.destroy();
     const release = strangers.enter(transport.remoteAddress, () => transport.destroy());
     if (release === null) {
@@ -64,7 +66,7 @@ export function createPeerServer(options: PeerServerOptions) {
       warnRefused({ address: transport.remoteAddress, cause }, 'connection refused');
       return transport.destroy();
     }
-    const served = serve(transport, release)
+    const served = serve(transport, lane, release)
       .catch((err: unknown) => {
         const facts = { err, address: transport.remoteAddress };
         if (isCausedByPeer(err)) log.debug(facts, 'connection failed');
@@ -78,9 +80,9 @@ export function createPeerServer(options: PeerServerOptions) {
     connections.set(transport, served);
   }
 
-  async function serve(transport: Transport, release: ReleasePlace): Promise<void> {
+  async function serve(transport: Transport, lane: Lane, release: ReleasePlace): Promise<void> {
     const { signal } = stopping;
-    const responded = await respond(transport, options.identity, {
+    const responded = await respond(transport, lane.identity, {
       timeoutMs: connectionLimits.handshakeTimeoutMs,
       signal,
     });
@@ -93,8 +95,9 @@ export function createPeerServer(options: PeerServerOptions) {
       if (refusals.has(response)) warnRefused(facts, 'connection refused');
       else log.info(facts, 'connection answered');
       const resets = options.resetBuilds !== undefined;
-      channel.answer(answerOf(decision, responded, options.about, { version, provisions, resets }));
-      if (decision.granted && (await runSession(channel, decision.granted, release))) return;
+      const about = { ...options.about, friendlyName: lane.friendlyName };
+      channel.answer(answerOf(decision, responded, about, { version, provisions, resets }));
+      if (decision.granted && (await runSession(channel, decision.granted, lane.number, release))) return;
     }
     channel.close();
     await waitForClose(channel, clock);
@@ -113,10 +116,11 @@ export function createPeerServer(options: PeerServerOptions) {
   async function runSession(
     channel: ReceiverChannel,
     caller: PairingCaller,
+    lane: number,
     release: ReleasePlace,
   ): Promise<boolean> {
     const { dashboardId } = caller;
-    const isFree = await sessions.isFree(dashboardId, channel.remoteAddress);
+    const isFree = await sessions.isFree(dashboardId, lane, channel.remoteAddress);
     const peer = pairing.seen(caller);
     if (!peer || stopping.signal.aborted) return false;
     if (!isFree) {
@@ -126,10 +130,10 @@ export function createPeerServer(options: PeerServerOptions) {
     }
     const peerLabel = peer.friendlyName || peer.label || dashboardId;
     const { mute } = fanOut;
-    const session = openSession({ ...options, dashboardId, peerLabel, channel, uploads, mute, clock });
+    const session = openSession({ ...options, dashboardId, lane, peerLabel, channel, uploads, mute, clock });
     release();
     sessions.register(session);
-    session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus()));
+    session.outbox.queueStatus(queueStatusFrame(jobs.queueStatus(), lanes.length));
     await session.ended;
     sessions.remove(session);
     return true;
@@ -166,26 +170,26 @@ function isCausedByPeer(error: unknown): boolean {
 }
 
 /**
- * Sends each event of a job to the session of its peer, under the peer's own id. Events during the peer's absence are not
+ * Sends each event of a job to the session of its peer on the lane that brought it, under the peer's own id. Events during the peer's absence are not
  * repeated: it asks for its job again when it reconnects.
  */
-function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper) {
+function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper, lanes: number) {
   const muted = new Set<string>();
 
   function state(job: JobRecord): void {
     const frame = stateFrame(job);
-    if (frame && !muted.has(job.id)) sessions.get(job.dashboardId)?.outbox.state(frame);
+    if (frame && !muted.has(job.id)) sessions.get(job.dashboardId, job.lane)?.outbox.state(frame);
     if (isTerminal(job)) muted.delete(job.id);
   }
 
   const stop = jobs.subscribe((event: JobEvent) => {
     if (event.type === 'state') state(event.job);
     if (event.type === 'output' && !muted.has(event.job.id)) {
-      const session = sessions.get(event.job.dashboardId);
+      const session = sessions.get(event.job.dashboardId, event.job.lane);
       session?.outbox.output(event.job.peerJobId, stripPaths(event.line, event.job));
     }
     if (event.type === 'queue') {
-      const frame = queueStatusFrame(event.status);
+      const frame = queueStatusFrame(event.status, lanes);
       for (const session of sessions.list()) session.outbox.queueStatus(frame);
     }
   });

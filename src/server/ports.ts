@@ -47,6 +47,8 @@ export interface SessionPorts {
 /** What one session and its transfers need. */
 export interface PeerSessionDeps extends SessionPorts {
   readonly dashboardId: DashboardId;
+  /** The number of the lane on which it connected. */
+  readonly lane: number;
   /** The name of the peer, shown to operators with its jobs. */
   readonly peerLabel: string;
   readonly channel: ReceiverChannel;

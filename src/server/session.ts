@@ -22,10 +22,10 @@ type Frame = Exclude<Parsed<ToReceiver>, { kind: 'malformed' }>;
 
 /** Opens the session on a channel that has answered `ok`. */
 export function openSession(parts: PeerSessionDeps) {
-  const { channel, clock, dashboardId, log } = parts;
+  const { channel, clock, dashboardId, lane, log } = parts;
   const outbox = createOutbox(channel);
   const endMalformed = (): void => end('malformed_frame');
-  log.info({ dashboardId, label: parts.peerLabel, address: channel.remoteAddress }, 'session opened');
+  log.info({ dashboardId, lane, label: parts.peerLabel, address: channel.remoteAddress }, 'session opened');
   const upload = createUploadHandler({ ...parts, outbox, endMalformed });
   const download = createDownloadHandler(parts);
   const reset = createResetHandler(parts, outbox, () => upload.isBusy() || download.isBusy());
@@ -147,7 +147,7 @@ export function openSession(parts: PeerSessionDeps) {
     });
   }
 
-  return { dashboardId, remoteAddress: channel.remoteAddress, outbox, end, isAnswering, ended };
+  return { dashboardId, lane, remoteAddress: channel.remoteAddress, outbox, end, isAnswering, ended };
 }
 
 /**

@@ -127,6 +127,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
       dashboardId,
       peerLabel: parts.peerLabel,
       peerJobId: frame.job_id,
+      lane: parts.lane,
       file,
       device: deviceFromFile(file),
       target,
@@ -195,6 +196,10 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
       return intake.abort();
     }
     const older = jobs.find(dashboardId, request.peerJobId);
+    if (older && !isTerminal(older) && older.lane !== request.lane) {
+      refuse(request.peerJobId, 'duplicate_submit', `lane ${older.lane} already has a job with this id`);
+      return intake.abort();
+    }
     if (older && isRepeated(older, request)) {
       accept(request.peerJobId);
       const present = stateFrame(older);

@@ -14,7 +14,7 @@ export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
   return {
     ...key,
     ...{ id: randomUUID(), configuration: formatConfiguration(key, file), file, target: 'compile' },
-    ...{ peerLabel: 'Living room', peerJobId: 'job-1', bundleSha256: 'ab'.repeat(32) },
+    ...{ peerLabel: 'Living room', peerJobId: 'job-1', lane: 1, bundleSha256: 'ab'.repeat(32) },
     ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
     ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
     ...{ createdAt: 1, startedAt: null, finishedAt: null, fetchedAt: null, esphomeVersion: null },

@@ -38,6 +38,7 @@ export function exampleRequest(facts: Partial<JobRequest> & { readonly name?: st
   const file = fileName(name);
   return {
     ...{ dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), peerLabel: 'Living room', peerJobId: 'job-1' },
+    lane: 1,
     ...{ file, device: deviceFromFile(file), target: 'compile', bundleSha256: 'ab'.repeat(32) },
     ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
     ...rest,

@@ -262,7 +262,7 @@ for (const [what, options, expected] of failures) {
     const world = await createWorld({ jobsDir: await tempDir(t), ...options });
     const { state, failureReason, errorMessage } = await submitted(world).ended;
     assert.deepEqual([state, `${failureReason}: ${errorMessage}`], ['failed', expected]);
-    assert.deepEqual(world.jobs.queueStatus(), { idle: true, running: false, queueDepth: 0 });
+    assert.deepEqual(world.jobs.queueStatus(), { idle: true, running: false, queueDepth: 0, freeSlots: 1 });
     await submitted(world, { peerJobId: 'job-2' }).ended;
     world.assertAtRest();
   });
@@ -357,7 +357,7 @@ test('The queue status is emitted at each change: busy while a job runs, idle af
   await world.reached;
   const second = submitted(world, { name: 'bath.yaml' });
   await waitForStep(world, 'slot', 2);
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 1 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 1, freeSlots: 0 });
   world.letGo();
   await Promise.all([first.ended, second.ended]);
   const told = world.events.flatMap((event) =>

@@ -171,7 +171,7 @@ for (const how of ['crash', 'stop'] as const) {
       'cancelled: replaced by a newer job for the same device',
     ]);
     assert.equal((await newer.ended).state, 'completed');
-    assert.deepEqual(next.jobs.queueStatus(), { idle: true, running: false, queueDepth: 0 });
+    assert.deepEqual(next.jobs.queueStatus(), { idle: true, running: false, queueDepth: 0, freeSlots: 1 });
     next.assertAtRest();
   });
 }

@@ -97,7 +97,7 @@ test('A job that waits for a slot names the jobs before it, and its peer receive
 test("The host's own build waits in the same queue, and everybody sees that the queue is busy", async (t) => {
   const world = await standing(t);
   const slot = await world.jobs.enqueueLocal('garage.yaml');
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 0 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 0, freeSlots: 0 });
   const id = submit(world, 'one', 'Home');
   await waitFor(() => textOf(world.jobs.get(id)) === 'behind 1 job of this host');
   const second = world.jobs.enqueueLocal('porch.yaml');
@@ -109,7 +109,7 @@ test("The host's own build waits in the same queue, and everybody sees that the 
       ['porch.yaml', 'queued', 'behind 1 job of this host and 1 of "Home"'],
     ],
   );
-  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 2 });
+  assert.deepEqual(world.jobs.queueStatus(), { idle: false, running: true, queueDepth: 2, freeSlots: 0 });
   slot.release();
   slot.release();
   await waitFor(() => world.jobs.get(id)?.state === 'running');
@@ -119,10 +119,10 @@ test("The host's own build waits in the same queue, and everybody sees that the 
   assert.deepEqual([world.jobs.local(), world.jobs.queueStatus().idle], [[], true]);
   const statuses = world.events.flatMap((event) => (event.type === 'queue' ? [event.status] : []));
   assert.deepEqual(statuses.slice(0, 2), [
-    { idle: false, running: false, queueDepth: 1 },
-    { idle: false, running: true, queueDepth: 0 },
+    { idle: false, running: false, queueDepth: 1, freeSlots: 1 },
+    { idle: false, running: true, queueDepth: 0, freeSlots: 0 },
   ]);
-  assert.deepEqual(statuses.at(-1), { idle: true, running: false, queueDepth: 0 });
+  assert.deepEqual(statuses.at(-1), { idle: true, running: false, queueDepth: 0, freeSlots: 1 });
   world.assertAtRest();
 });
 

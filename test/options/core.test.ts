@@ -21,6 +21,7 @@ test('A host that sets nothing gets all defaults, as documented', () => {
     newIdentity: false,
     takeOver: undefined,
     passEnvironment: [],
+    lanes: 1,
     haAddon: false,
     pairingByKey: false,
     minFreeMemoryBytes: 1_000_000_000,

@@ -111,7 +111,7 @@ export function fakeJobs(): FakeJobs {
       return job !== undefined && cancel(job.id);
     },
     find,
-    queueStatus: () => ({ idle: true, running: false, queueDepth: 0 }),
+    queueStatus: () => ({ idle: true, running: false, queueDepth: 0, freeSlots: 1 }),
     subscribe(listener) {
       listeners.add(listener);
       return () => void listeners.delete(listener);

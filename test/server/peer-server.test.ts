@@ -303,7 +303,7 @@ suite('Sessions', () => {
     other.send({ type: 'download_artifacts', job_id: '4be1c09a77d2' });
     assert.equal((await other.next('artifacts_end')).reason, 'unknown_job');
     const status = { idle: false, running: true, queue_depth: 2 };
-    setting.jobs.emit({ type: 'queue', status: { idle: false, running: true, queueDepth: 2 } });
+    setting.jobs.emit({ type: 'queue', status: { idle: false, running: true, queueDepth: 2, freeSlots: 0 } });
     for (const client of [mine, other]) {
       assert.deepEqual(await client.next('queue_status'), { type: 'queue_status', ...status });
     }

@@ -24,6 +24,7 @@ import { fakeJobs, type FakeJobs } from './fake-jobs.js';
 import { defaultOptions } from '../support/options.js';
 
 export const receiverIdentity = identityOf(Buffer.alloc(32, 7));
+export const laneIdentity = identityOf(Buffer.alloc(32, 8));
 export const offloaderIdentity = identityOf(Buffer.alloc(32, 9));
 export const offloaderId = dashboardId('k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG');
 
@@ -72,12 +73,15 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
   const link = createPeerServer({
     ...defaultOptions,
     sessions,
-    identity: receiverIdentity,
+    lanes: [
+      { number: 1, identity: receiverIdentity, friendlyName: 'buildbox' },
+      { number: 2, identity: laneIdentity, friendlyName: 'buildbox 2' },
+    ],
     pairing,
     jobs,
     openIntake: intakes.open,
     isPlaceSafe: () => Promise.resolve(true),
-    about: { friendlyName: 'buildbox', haAddon: false, pairingByKey: false },
+    about: { haAddon: false, pairingByKey: false },
     esphomeVersion: () => Promise.resolve('2026.10.0'),
     clock,
     log,
@@ -93,7 +97,7 @@ export async function linkSetting(t: Cleanups, changes: Partial<PeerServerOption
       await peers.add({ dashboardId: id, publicKey: identity.publicKey, ...nobody, ...place });
     },
     connect: (intent, hello, identity = offloaderIdentity) => connect(link, intent, hello, identity),
-    isConnected: () => sessions.get(offloaderId) !== undefined,
+    isConnected: () => sessions.isConnected(offloaderId),
     async session() {
       if (!peers.get(offloaderId)) await setting.approve();
       const client = await setting.connect('peer_link', { dashboardId: offloaderId });

@@ -65,7 +65,15 @@ function play(steps: readonly string[], plan: readonly Fault[]) {
   const { submit, find } = jobs;
   const channel = { send: () => true, pause() {}, resume() {} } as unknown as ReceiverChannel;
   const handler = createUploadHandler({
-    ...{ dashboardId: offloaderId, peerLabel: 'Home', channel, uploads: counted, log, clock: systemClock },
+    ...{
+      dashboardId: offloaderId,
+      peerLabel: 'Home',
+      lane: 1,
+      channel,
+      uploads: counted,
+      log,
+      clock: systemClock,
+    },
     jobs: {
       ...jobs,
       submit(...args) {
