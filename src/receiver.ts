@@ -11,8 +11,7 @@ import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { makeDirectory } from './disk/atomic-write.js';
 import { isInside } from './disk/contained.js';
 import { createReserve, type Reserve } from './disk/reserve.js';
-import { quote, ReceiverError, systemCode } from './errors.js';
-import { createEnvironment } from './esphome/environment.js';
+import { checkEnvironment, createEnvironment } from './esphome/environment.js';
 import { openEsphome } from './jobs/choose-esphome.js';
 import { devicesOnDisk } from './jobs/devices-on-disk.js';
 import type { JobService } from './jobs/job-service.js';
@@ -78,7 +77,7 @@ async function assemble(
   closing: AbortController,
 ): Promise<ReceiverCore> {
   const { log, stateDir } = options;
-  await checkMachine(options);
+  await checkEnvironment(options);
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
@@ -211,18 +210,6 @@ async function assemble(
       if (isFirst) log.info({}, 'receiver closed');
     },
   } satisfies ReceiverCore);
-}
-
-/** Throws OPTIONS for a Git configuration that builds could not read: Git ignores a missing one without a word. */
-async function checkMachine({ gitConfig, environment, log }: ResolvedOptions): Promise<void> {
-  if (gitConfig !== undefined)
-    await access(gitConfig, constants.R_OK).catch((error: unknown) => {
-      const message = `invalid gitConfig: expected a readable file, got ${quote(gitConfig)} (${systemCode(error)})`;
-      throw new ReceiverError('OPTIONS', message, { gitConfig }, { cause: error });
-    });
-  const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
-  if (!environment['TZ'] && /^(?:Etc\/)?UTC$/.test(timeZone))
-    log.warn({ timeZone }, 'time zone not set: firmware without timezone: will use UTC');
 }
 
 function pathsOf(options: ResolvedOptions): Paths {

@@ -6,9 +6,11 @@
  * `ESPHOME_DATA_DIR` and once sent every remote build of an add-on to `/data`), and a peer's YAML cannot read the
  * host's secrets with `!env_var`. It is deterministic, because a changed environment makes ESPHome rebuild everything.
  */
+import { access, constants } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { ReceiverError } from '../errors.js';
+import { quote, ReceiverError, systemCode } from '../errors.js';
+import type { Log } from '../log.js';
 import type { Paths } from '../paths/index.js';
 import { toolNames } from './platforms.js';
 
@@ -92,6 +94,24 @@ export function createEnvironment(options: EnvironmentOptions): (configuration: 
     }
     return Object.fromEntries([...environment].toSorted(([a], [b]) => (a < b ? -1 : 1)));
   };
+}
+
+interface CheckedEnvironment extends Pick<EnvironmentOptions, 'gitConfig' | 'environment'> {
+  readonly log: Log;
+}
+
+/**
+ * Warns of a time zone that nobody chose. Throws OPTIONS for a Git configuration that builds could not read: Git ignores a missing one without a word.
+ */
+export async function checkEnvironment({ gitConfig, environment, log }: CheckedEnvironment): Promise<void> {
+  if (gitConfig !== undefined)
+    await access(gitConfig, constants.R_OK).catch((error: unknown) => {
+      const message = `invalid gitConfig: expected a readable file, got ${quote(gitConfig)} (${systemCode(error)})`;
+      throw new ReceiverError('OPTIONS', message, { gitConfig }, { cause: error });
+    });
+  const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+  if (!environment['TZ'] && /^(?:Etc\/)?UTC$/.test(timeZone))
+    log.warn({ timeZone }, 'time zone not set: firmware without timezone: will use UTC');
 }
 
 function definedOnly(environment: Readonly<Record<string, string | undefined>>): Environment {

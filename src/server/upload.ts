@@ -211,7 +211,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
       parts.mute(older.id);
       jobs.cancel(older.id);
     }
-    submit(request, intake.finish());
+    await submit(request, intake.finish());
   }
 
   async function isPlaceSafe(request: JobRequest): Promise<boolean> {
@@ -223,25 +223,32 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
     }
   }
 
-  /** An accepted job always ends in a state that is sent to the peer. */
-  function submit(request: JobRequest, staged: Promise<StagedBundle>): void {
-    try {
-      jobs.submit(request, staged, (fault) => {
-        if (fault === null) return accept(request.peerJobId);
-        const detail = hostFaultOf(fault.error)?.message ?? 'the build server could not store the job';
-        return refuse(request.peerJobId, isDiskFull(fault.error) ? 'disk_full' : 'not_ready', detail);
-      });
-    } catch (error) {
-      log.error({ err: error, dashboardId }, 'job not queued');
-      staged.then((bundle) => bundle.discard()).catch(() => {});
-      accept(request.peerJobId);
-      parts.outbox.state({
-        type: 'job_state_changed',
-        job_id: request.peerJobId,
-        status: 'failed',
-        error_message: 'queue_rejected: the receiver could not queue the job',
-      });
-    }
+  /**
+   * Resolves when the job was answered, so that the answers keep the order of the uploads. An accepted job always ends in a
+   * state that is sent to the peer.
+   */
+  function submit(request: JobRequest, staged: Promise<StagedBundle>): Promise<void> {
+    return new Promise((resolve) => {
+      try {
+        jobs.submit(request, staged, (fault) => {
+          resolve();
+          if (fault === null) return accept(request.peerJobId);
+          const detail = hostFaultOf(fault.error)?.message ?? 'the build server could not store the job';
+          return refuse(request.peerJobId, isDiskFull(fault.error) ? 'disk_full' : 'not_ready', detail);
+        });
+      } catch (error) {
+        log.error({ err: error, dashboardId }, 'job not queued');
+        staged.then((bundle) => bundle.discard()).catch(() => {});
+        accept(request.peerJobId);
+        parts.outbox.state({
+          type: 'job_state_changed',
+          job_id: request.peerJobId,
+          status: 'failed',
+          error_message: 'queue_rejected: the receiver could not queue the job',
+        });
+        resolve();
+      }
+    });
   }
 
   return {
