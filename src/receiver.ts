@@ -2,7 +2,7 @@
  * Creates the parts of a receiver, connects them and ends them. It knows neither Koa nor a socket library: a mount provides
  * the connections and shows the events.
  */
-import { access, constants, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 
 import { systemClock as clock } from './async/clock.js';
@@ -11,6 +11,7 @@ import { openThreadedIntake } from './bundles/threaded-intake.js';
 import { makeDirectory } from './disk/atomic-write.js';
 import { isInside } from './disk/contained.js';
 import { createReserve, type Reserve } from './disk/reserve.js';
+import { ReceiverError } from './errors.js';
 import { checkEnvironment, createEnvironment } from './esphome/environment.js';
 import { openEsphome } from './jobs/choose-esphome.js';
 import { devicesOnDisk } from './jobs/devices-on-disk.js';

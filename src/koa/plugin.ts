@@ -156,7 +156,10 @@ export async function createTimedReceiver(
   }
 
   const receiver: Receiver = {
-    lanes,
+    lanes() {
+      assertOpen();
+      return lanes();
+    },
     ...{ paths, pin, pairing, peers, jobs, retention, clean, composeEnvironment, subscribe },
     ...{ hostPaths, handleUpgrade },
     routes() {
