@@ -46,7 +46,12 @@ export function isOfThisBoot(identity: ProcessIdentity): boolean {
 
 /** True where `/proc` shows processes as on Linux. */
 export function hasProc(): boolean {
-  return readStat(process.pid) !== null;
+  try {
+    return readStat(process.pid) !== null;
+  } catch {
+    // It is there, and cannot be read now.
+    return true;
+  }
 }
 
 /**

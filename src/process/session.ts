@@ -3,6 +3,7 @@
  * pipes, and so does not say whether compilers have ended. With it, a slot or a lock could be released while compilers
  * still write, or a promise could never settle because a grandchild holds the output.
  */
+import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
@@ -69,23 +70,18 @@ export async function spawnSession(
 ): Promise<SessionProcess> {
   await assertRunnable(command[0], { cwd, path: env['PATH'] });
   if (!hasProc()) warnOnce(log);
-  const { execa } = await import('execa');
   const marker = randomUUID();
-  const child = execa(shell, ['-c', holdScript, 'sh', ...command], {
+  const child = spawn(shell, ['-c', holdScript, 'sh', ...command], {
     cwd,
     env: { ...env, [markerVariable]: marker },
-    extendEnv: false,
     detached: true,
-    buffer: false,
-    reject: false,
-    encoding: 'buffer',
-    stdin: 'pipe',
-    stdout: 'pipe',
-    stderr: 'ignore',
+    stdio: ['pipe', 'pipe', 'ignore'],
   });
+  // Must come first: with no descriptor free, there are no streams, and an error without a listener ends this process.
+  const failed = new Promise<unknown>((resolve) => child.once('error', resolve));
   const { pid } = child;
   if (pid === undefined)
-    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, await child);
+    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, { cause: await failed });
   const left = new Promise<ExitStatus>((resolve) => {
     child.once('exit', (code, signal) => resolve({ code, signal }));
   });
@@ -98,12 +94,21 @@ export async function spawnSession(
   });
   child.stdin.on('error', () => {});
 
-  const identity = { ...(identify(pid) ?? { pid, startTime: 0, bootId: '' }), marker };
+  const giveUp = async (): Promise<void> => {
+    child.stdin.destroy();
+    await Promise.all([left, closed]);
+  };
+  let identity: SessionIdentity;
+  try {
+    identity = { ...(identify(pid) ?? { pid, startTime: 0, bootId: '' }), marker };
+  } catch (cause) {
+    await giveUp();
+    throw new ReceiverError('SPAWN', 'a started program cannot be identified', { command }, { cause });
+  }
   const [watching, written] = await Promise.allSettled([watch(identity, log), beforeStart?.(identity)]);
   if (watching.status === 'rejected' || written.status === 'rejected') {
-    child.stdin.destroy();
     const watchdog = watching.status === 'fulfilled' ? watching.value : undefined;
-    await Promise.all([left, child, watchdog?.done()]);
+    await Promise.all([giveUp(), watchdog?.done()]);
     throw [watching, written].find(isRejected)?.reason;
   }
   child.stdin.end(goLine);
@@ -125,7 +130,6 @@ export async function spawnSession(
   };
   const exited = left.then(async (status) => {
     await (ending ?? end(stragglerMs));
-    await child;
     return status;
   });
 

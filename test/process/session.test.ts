@@ -1,6 +1,6 @@
 /** Covers src/process/stop.ts and src/process/watchdog.ts. */
 import assert from 'node:assert/strict';
-import { fork, spawn } from 'node:child_process';
+import { execFile, fork, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
 import { isReceiverError } from '../../src/errors.js';
 import { silentLog, type Log } from '../../src/log.js';
@@ -272,4 +273,17 @@ describe('A session', { concurrency: 4 }, () => {
     assert.equal(sessionMembers({ ...identity, marker: 'another' }).length, 0);
     assert.equal(sessionMembers({ ...identity, marker: '' }).length, 0);
   });
+});
+
+test('Without a free descriptor a start fails with SPAWN, and this process goes on', async (t) => {
+  if (spawnSync('prlimit', ['--version']).error) return t.skip('there is no prlimit');
+  const program = fileURLToPath(new URL('./descriptors-worker.ts', import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', program]);
+  const ends = JSON.parse(stdout) as string[];
+  assert.equal(ends[0], 'SPAWN');
+  assert.equal(ends.at(-1), '0');
+  assert.deepEqual(
+    ends.filter((end) => end !== 'SPAWN' && end !== '0'),
+    [],
+  );
 });
