@@ -42,19 +42,20 @@ export function createOwners({ ownersDir, removeData, spend, log }: OwnersOption
 
   function enqueue<T>(id: DashboardId, work: (file: string) => Promise<T>): Promise<T> {
     const file = fileOf(ownersDir, id);
-    return queue.run(file, () => work(file));
+    return queue
+      .run(file, () => work(file))
+      .catch((error: unknown) => {
+        throw storageError('the owner of stored data cannot be read or recorded', error, { dashboardId: id });
+      });
   }
 
   /** `isKnown`: data without an owner is kept for this key. */
   function setOwner(id: DashboardId, pin: string, isKnown: boolean): Promise<void> {
-    const work = async (file: string): Promise<void> => {
+    return enqueue(id, async (file) => {
       const owner = await readOwner(file);
       if (owner?.dashboardId === id && owner.pin === pin) return;
       if (owner !== null || !isKnown) await removeAll(id, owner?.dashboardId ?? id);
       await spend(() => writeJsonFile(file, { dashboardId: id, pin }));
-    };
-    return enqueue(id, work).catch((error: unknown) => {
-      throw storageError('the owner of stored data cannot be recorded', error, { dashboardId: id });
     });
   }
 
@@ -91,7 +92,7 @@ export function createOwners({ ownersDir, removeData, spend, log }: OwnersOption
     /** Whether an owner is recorded for this id, even of a former peer. */
     has: (id: DashboardId): Promise<boolean> =>
       enqueue(id, async (file) => (await readOwner(file))?.dashboardId === id),
-    /** Removes all data of the id, after any removal already running. False when something is left. */
+    /** Removes all data of the id, after any removal already running. False when something is left. Throws `STORAGE`. */
     remove: (id: DashboardId): Promise<boolean> =>
       enqueue(id, async (file) => {
         const isGone = await removeData(id);
