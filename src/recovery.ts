@@ -10,7 +10,7 @@ import { createArtifactStore } from './artifacts/store.js';
 import { isInstallCut, repairInstall } from './bundles/install.js';
 import { namesIn } from './disk/names.js';
 import { removeTree } from './disk/remove.js';
-import { makerOf, standingOf } from './disk/temporary.js';
+import { makerOf, standingOf } from './disk/names.js';
 import { isReceiverError } from './errors.js';
 import { devicesOnDisk } from './jobs/devices-on-disk.js';
 import { idsOnDisk, isLiveOnDisk } from './jobs/disk-store.js';

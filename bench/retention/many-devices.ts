@@ -15,7 +15,7 @@ import {
   type RetentionService,
   type RetentionServiceDeps,
 } from '../../src/retention/service.js';
-import { exampleRecord } from '../../src/testing/example-record.js';
+import { exampleRecord } from '../../src/testing/job-store-suite.js';
 import { pathsIn, realLeases } from '../../test/retention/kill-place.js';
 import { keyOf } from '../../test/retention/place.js';
 import { playedJobs } from '../../test/retention/played-jobs.js';

@@ -14,7 +14,7 @@ import { makeDirectory } from '../disk/atomic-write.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';
 import { removeTree } from '../disk/remove.js';
-import { makerOf, temporaryName } from '../disk/temporary.js';
+import { makerOf, temporaryName } from '../disk/names.js';
 import { ReceiverError, quote, systemCode } from '../errors.js';
 import type { BuildArtifacts } from './collect.js';
 import { packArtifacts, type ArtifactFacts } from './pack.js';

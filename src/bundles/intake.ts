@@ -7,7 +7,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { makeDirectory } from '../disk/atomic-write.js';
-import { temporaryName } from '../disk/temporary.js';
+import { temporaryName } from '../disk/names.js';
 import { ReceiverError, isReceiverError, quote, systemCode } from '../errors.js';
 import { manifestFile, parseManifest, type Manifest } from '../esphome/manifest.js';
 import { silentLog, type Log } from '../log.js';

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
 import { createCondition } from '../async/condition.js';
-import { temporaryName } from '../disk/temporary.js';
+import { temporaryName } from '../disk/names.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';
 import type { BundleIntake, IntakeOptions } from './intake.js';

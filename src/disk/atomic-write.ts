@@ -7,7 +7,7 @@ import { link, mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises
 import { basename, dirname, join } from 'node:path';
 
 import { systemCode } from '../errors.js';
-import { temporaryName } from './temporary.js';
+import { temporaryName } from './names.js';
 
 interface WriteOptions {
   readonly mode?: number;

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { systemCode } from '../errors.js';
 import { makeDirectory } from './atomic-write.js';
 import { entriesIn, onDisk } from './names.js';
-import { temporaryName } from './temporary.js';
+import { temporaryName } from './names.js';
 
 const maxTries = 5;
 const pauseMs = 10;

@@ -1,13 +1,15 @@
 /**
  * Room that is set aside on a volume for what makes room there. On a completely full volume nothing could be removed
- * otherwise, because a lock, a record and a revocation each need a few bytes and a file first.
+ * otherwise, because a lock, a record and a revocation each need a few bytes and a file first. And patience with a disk that
+ * refuses for a moment: a volume that is full or read-only for some seconds must not cost a build of ten minutes.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync as isThere, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { mkdir, readdir, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
-import { isDiskFull } from '../errors.js';
+import { isDiskFull, hostFaultOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { makeDirectory } from './atomic-write.js';
 import { removeTree } from './remove.js';
@@ -98,4 +100,25 @@ async function setAside(directory: string): Promise<void> {
     await removeTree(piece);
     throw error;
   }
+}
+
+const defaultPausesMs = [250, 500, 1_000, 2_000, 4_000, 8_000];
+
+/** Settles as `act` does, at last after 16 s, or earlier when the signal aborts or the error is not the host's. */
+export async function patiently<T>(
+  act: () => Promise<T>,
+  signal: AbortSignal,
+  log: Log,
+  pausesMs: readonly number[] = defaultPausesMs,
+): Promise<T> {
+  for (const pauseMs of pausesMs) {
+    try {
+      return await act();
+    } catch (error) {
+      if (signal.aborted || hostFaultOf(error) === null) throw error;
+      log.warn({ err: error }, 'disk refused the end of a build, trying again');
+      await sleep(pauseMs, undefined, { signal }).catch(() => {});
+    }
+  }
+  return act();
 }

@@ -6,7 +6,7 @@
  * continued without the lock would write into the next one's tree.
  */
 import type { ArtifactFacts } from '../artifacts/pack.js';
-import { patiently } from '../async/patience.js';
+import { patiently } from '../disk/reserve.js';
 import type { StagedBundle } from '../bundles/store.js';
 import type { BuildDir } from '../compile/build-dir.js';
 import { endingError, type CompileRequest, type CompileResult } from '../compile/compile.js';

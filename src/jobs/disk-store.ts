@@ -14,7 +14,7 @@ import { createKeyedQueue } from '../async/serial-queue.js';
 import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';
-import { ownMaker, standingOf, type Standing } from '../disk/temporary.js';
+import { ownMaker, standingOf, type Standing } from '../disk/names.js';
 import { hostFaultOf, systemCode } from '../errors.js';
 import { findSilent } from '../locks/presence.js';
 import type { Log } from '../log.js';

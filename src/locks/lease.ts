@@ -18,7 +18,7 @@ import { join } from 'node:path';
 
 import { isThere } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
-import { temporaryName } from '../disk/temporary.js';
+import { temporaryName } from '../disk/names.js';
 import { isReceiverError, ReceiverError, storageError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RemoteKey } from '../paths/configuration.js';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { makeDirectory } from '../disk/atomic-write.js';
-import { makerOf, temporaryName } from '../disk/temporary.js';
+import { makerOf, temporaryName } from '../disk/names.js';
 
 /** The presence directory of the receivers of one builds directory. */
 export function presenceDirOf(locksDir: string): string {

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { systemClock } from '../async/clock.js';
 import { makeDirectory } from '../disk/atomic-write.js';
-import { makerOf, standingOf, temporaryName } from '../disk/temporary.js';
+import { makerOf, standingOf, temporaryName } from '../disk/names.js';
 import { systemCode } from '../errors.js';
 import { cancelled, timedOut, type EnterOptions } from './fifo.js';
 import { tryFileLock, type FileLock, type FileLockOptions, createAgeJudge } from './file-lock.js';

@@ -13,7 +13,7 @@ import { writeAtomic } from '../disk/atomic-write.js';
 import { namesIn } from '../disk/names.js';
 import { readRegular } from '../disk/open-regular.js';
 import { removeTree } from '../disk/remove.js';
-import { temporaryName } from '../disk/temporary.js';
+import { temporaryName } from '../disk/names.js';
 import { systemCode, isReceiverError } from '../errors.js';
 import { type Lease, type LockTiming, acquireAt } from '../locks/lease.js';
 import { hashName } from '../paths/segments.js';

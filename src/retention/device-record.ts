@@ -10,7 +10,7 @@ import * as z from 'zod';
 
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { entriesIn, namesIn } from '../disk/names.js';
-import { makerOf } from '../disk/temporary.js';
+import { makerOf } from '../disk/names.js';
 import { blockBytes, measure, ownAll } from '../disk/usage.js';
 import { systemCode } from '../errors.js';
 import { dashboardId, type RemoteKey } from '../paths/index.js';

@@ -7,22 +7,32 @@
 import { join } from 'node:path';
 
 import { setAsideBuild } from '../compile/build-dir.js';
+import { assertUnlinked } from '../disk/contained.js';
 import { namesIn } from '../disk/names.js';
-import { ReceiverError, quote } from '../errors.js';
+import { ReceiverError, quote, isReceiverError } from '../errors.js';
 import { platformKey } from '../esphome/platforms.js';
 import { loadStorage } from '../esphome/storage-json.js';
 import { devicesOnDisk } from '../jobs/devices-on-disk.js';
 import { isTerminal } from '../jobs/record.js';
+import type { Log } from '../log.js';
 import type { RetentionLimits } from '../options/core-options.js';
 import type { DashboardId, Layout, Paths, RemoteKey } from '../paths/index.js';
 import { remoteKeyOf } from '../paths/resolver.js';
-import { openDeviceUsage } from './device-usage.js';
+import { suspectTools } from '../toolchains/gate.js';
+import { openDeviceUsage, type DeviceUsageLog } from './device-usage.js';
 import { createResultStore, removeEntries, type EvictableStore } from './evictable.js';
 import { createOwners, devicesOf, removePeerData, type PeerDataDeps } from './peer-data.js';
-import { resetDevices } from './reset.js';
-import { joinResults, removeDevice, removeFromDevice, type SweepReport } from './sweep.js';
+import {
+  joinResults,
+  removeDevice,
+  removeFromDevice,
+  type SweepReport,
+  type UnderLease,
+  itemOf,
+  removeEach,
+  type SweepResult,
+} from './sweep.js';
 import { openSweeper, type SweeperDeps } from './sweeper.js';
-import { suspectTools } from '../toolchains/gate.js';
 import type { UsageReport } from './usage.js';
 
 export interface Retention {
@@ -191,4 +201,56 @@ async function platformsOf(keys: readonly RemoteKey[], layout: Layout): Promise<
     );
   });
   return (await Promise.all(sidecars)).flat();
+}
+
+/** Entries of a device's directory that do not belong to its build. */
+const kept = new Set(['config', '.config.from', 'storage']);
+
+export interface ResetDeps {
+  readonly layout: Layout;
+  readonly usage: Pick<DeviceUsageLog, 'get' | 'measure'>;
+  readonly underLease: UnderLease;
+  readonly signal?: AbortSignal | undefined;
+  readonly log: Log;
+}
+
+/**
+ * Removes everything built for these devices, including files with unknown names; the configuration, the sidecar by which
+ * the host shows the device, and shared tools stay. Continues after a device that cannot be reset. With `dryRun` it only reports what a reset would free.
+ */
+export function resetDevices(
+  keys: readonly RemoteKey[],
+  { dryRun = false }: { readonly dryRun?: boolean },
+  deps: ResetDeps,
+): Promise<SweepResult> {
+  return removeEach(keys, itemOf, deps.signal, {
+    async remove(key) {
+      const before = builtBytes(deps, key);
+      if (dryRun) return before;
+      await removeAllBuilt(key, deps);
+      return Math.max(0, before - builtBytes(deps, key));
+    },
+    failed(error, { dashboardId, device }) {
+      if (isReceiverError(error, 'CANCELLED')) return;
+      deps.log.error({ dashboardId, device, err: error }, 'device reset failed');
+    },
+  });
+}
+
+function builtBytes({ usage }: ResetDeps, key: RemoteKey): number {
+  const sizes = usage.get(key)?.sizes;
+  return sizes ? sizes.build + sizes.other : 0;
+}
+
+async function removeAllBuilt(key: RemoteKey, deps: ResetDeps): Promise<void> {
+  const { layout, usage, signal } = deps;
+  const subtree = layout.subtree(key);
+  try {
+    await removeFromDevice(key, { reason: 'the device is being reset' }, deps, async (move) => {
+      await assertUnlinked(layout.buildsDir, subtree);
+      for (const name of await namesIn(subtree)) if (!kept.has(name)) await move(join(subtree, name));
+    });
+  } finally {
+    await usage.measure(key, signal);
+  }
 }

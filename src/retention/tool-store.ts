@@ -14,7 +14,7 @@ import type { Clock } from '../async/clock.js';
 import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { removeTree } from '../disk/remove.js';
 import { namesIn } from '../disk/names.js';
-import { makerOf } from '../disk/temporary.js';
+import { makerOf } from '../disk/names.js';
 import { measure } from '../disk/usage.js';
 import { createUseStamps } from '../disk/use-stamps.js';
 import { cacheNames, toolchains } from '../esphome/platforms.js';

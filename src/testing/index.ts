@@ -12,7 +12,7 @@ export const standInEsphome: readonly [string, ...string[]] = [
 
 export { jobStoreSuite, type StoreFactory } from './job-store-suite.js';
 export { jobQueueSuite, type QueueFactory } from './job-queue-suite.js';
-export { exampleRecord } from './example-record.js';
+export { exampleRecord } from './job-store-suite.js';
 export { hostPeer, type JobQueue, type QueueTicket, type QueueOrder, type Slot } from '../jobs/queue.js';
 export type { JobStore } from '../jobs/store.js';
 export type { JobRecord, JobState, FailureReason } from '../jobs/record.js';

@@ -1,11 +1,13 @@
 /** The contract of a job store as tests: call the suite from a test file with a factory of stores. */
-import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test, type TestContext } from 'node:test';
 
+import assert from 'node:assert/strict';
+
+import { startOfProgress } from '../esphome/progress.js';
 import type { JobRecord } from '../jobs/record.js';
 import type { JobStore } from '../jobs/store.js';
-import { exampleRecord } from './example-record.js';
+import { dashboardId, deviceFromFile, fileName, formatConfiguration } from '../paths/index.js';
 
 /**
  * Prepares an empty location for records and returns a function that opens a store on it, each time like another process
@@ -118,4 +120,20 @@ async function putAndClose(open: () => Promise<JobStore>, record: JobRecord): Pr
   const store = await open();
   await store.put(record);
   await store.close();
+}
+
+export function exampleRecord(facts: Partial<JobRecord> = {}): JobRecord {
+  const file = fileName('kitchen.yaml');
+  const key = { dashboardId: dashboardId('k3Jx0Qm7vXb2Zr8T'), device: deviceFromFile(file) };
+  return {
+    ...key,
+    ...{ id: randomUUID(), configuration: formatConfiguration(key, file), file, target: 'compile' },
+    ...{ peerLabel: 'Living room', peerJobId: 'job-1', lane: 1, bundleSha256: 'ab'.repeat(32) },
+    ...{ targetVersion: '', skipBootloader: false, deviceName: 'kitchen', deviceFriendlyName: 'Kitchen' },
+    ...{ state: 'receiving', failureReason: null, errorMessage: '', interrupted: false },
+    ...{ createdAt: 1, startedAt: null, finishedAt: null, fetchedAt: null, esphomeVersion: null },
+    ...{ progress: startOfProgress(), attempt: 1, artifacts: null, cached: false },
+    ...{ resultKey: null, platform: null, bundle: null, requeued: false, waiting: null },
+    ...facts,
+  };
 }

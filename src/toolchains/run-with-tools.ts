@@ -9,7 +9,7 @@
  * A platform that the configuration does not name directly is unknown before the build. Such a build uses all tools
  * alone, and sets none aside.
  */
-import { patiently } from '../async/patience.js';
+import { patiently } from '../disk/reserve.js';
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
 import { readRegular } from '../disk/open-regular.js';

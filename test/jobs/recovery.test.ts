@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { makerName, ownMaker, standingOf, temporaryName } from '../../src/disk/temporary.js';
+import { makerName, ownMaker, standingOf, temporaryName } from '../../src/disk/names.js';
 import { createReceiver } from '../../src/index.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import { startRecovery, type Recovery, type RecoveryOptions } from '../../src/recovery.js';

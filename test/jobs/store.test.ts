@@ -1,7 +1,6 @@
 /**
  * The stores of job records: the shared suite for both, and what is particular to the one on disk. Covers
- * src/disk/temporary.ts, src/jobs/disk-store.ts, src/jobs/record.ts, src/testing/job-store-suite.ts and
- * src/testing/example-record.ts.
+ * src/disk/names.ts, src/jobs/disk-store.ts, src/jobs/record.ts, src/testing/job-store-suite.ts.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -10,7 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { makerName, ownMaker, temporaryName } from '../../src/disk/temporary.js';
+import { makerName, ownMaker, temporaryName } from '../../src/disk/names.js';
 import { openDiskStore } from '../../src/jobs/disk-store.js';
 import type { JobStore } from '../../src/jobs/store.js';
 import { createMemoryStore, type MemoryPlace } from './memory-store.js';

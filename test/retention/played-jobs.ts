@@ -3,7 +3,7 @@ import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { isTerminal, type JobRecord } from '../../src/jobs/record.js';
 import type { RemoteKey } from '../../src/paths/index.js';
 import type { RetentionServiceDeps } from '../../src/retention/service.js';
-import { exampleRecord } from '../../src/testing/example-record.js';
+import { exampleRecord } from '../../src/testing/job-store-suite.js';
 
 export interface PlayedJobs extends Omit<RetentionServiceDeps['jobs'], 'list'> {
   list(): JobRecord[];

@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { resetDevices } from '../../src/retention/reset.js';
+import { resetDevices } from '../../src/retention/service.js';
 import { isSuspect, type ToolchainKey } from '../../src/toolchains/gate.js';
 import { keptDevices } from './kept-place.js';
 import { keyOf, mine, other, place } from './place.js';

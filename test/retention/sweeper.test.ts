@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 
-import { exampleRecord } from '../../src/testing/example-record.js';
+import { exampleRecord } from '../../src/testing/job-store-suite.js';
 import type { JobEvent } from '../../src/jobs/lifecycle.js';
 import { openSweeper, type Sweeper, type SweeperDeps } from '../../src/retention/sweeper.js';
 import type { RetentionLimits } from '../../src/options/core-options.js';

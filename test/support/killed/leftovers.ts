@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { makerOf } from '../../../src/disk/temporary.js';
+import { makerOf } from '../../../src/disk/names.js';
 
 /** Throws with the leftovers: staging, locks, temporary files, results without a job, processes. */
 export async function assertNothingLeft(configDir: string): Promise<void> {

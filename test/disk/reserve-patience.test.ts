@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { patiently } from '../../src/async/patience.js';
+import { patiently } from '../../src/disk/reserve.js';
 import { ReceiverError } from '../../src/errors.js';
 import { recordingLog } from '../support/recording-log.js';
 
