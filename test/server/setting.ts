@@ -24,7 +24,7 @@ import { fakeJobs, type FakeJobs } from './fake-jobs.js';
 import { defaultOptions } from '../support/options.js';
 
 export const receiverIdentity = identityOf(Buffer.alloc(32, 7));
-export const laneIdentity = identityOf(Buffer.alloc(32, 8));
+const laneIdentity = identityOf(Buffer.alloc(32, 8));
 export const offloaderIdentity = identityOf(Buffer.alloc(32, 9));
 export const offloaderId = dashboardId('k3Jx0Qm7vXb2Zr8TtLw5Yc1NsEaUdPfG');
 
