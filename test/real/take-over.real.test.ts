@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { startChild } from '../support/child.js';
 import { tempDir } from '../support/temp-dir.js';
 import { startOffloader, startOriginalReceiver } from './device-builder.js';
-import { realEsphome } from './support.js';
+import { esphomeVersion, realEsphome } from './support.js';
 
 test('A real dashboard that was paired with the original finds ours in its place by itself, and builds', async (t) => {
   const [esphome] = await realEsphome();
@@ -30,7 +30,8 @@ test('A real dashboard that was paired with the original finds ours in its place
   assert.equal(await original.stop(), 0);
   const server = await startChild(t, program);
   const [listening] = await server.printed(/^\{"event":"listening".*$/m, { deadlineMs: 20_000 });
-  assert.deepEqual(JSON.parse(listening), { event: 'listening', host: '127.0.0.1', port, pin });
+  const { host, port: bound, pin: shown, esphome: version } = JSON.parse(listening);
+  assert.deepEqual([host, bound, shown, version], ['127.0.0.1', port, pin, esphomeVersion]);
   const pairing = await dashboard.waitConnected(pin);
   assert.deepEqual([pairing.status, pairing.last_connect_error], ['approved', '']);
 
