@@ -85,7 +85,7 @@ export async function* entriesIn(directory: string): AsyncGenerator<DirectoryEnt
   for await (const entry of await opendir(onDisk(directory), options)) yield toEntry(entry);
 }
 
-/** The names in a directory; none when it is missing or a file, as after a person removed one of ours. Throws other system errors. */
+/** The names in a directory; none when it is gone, as one of ours that a person removed. Throws other system errors. */
 export async function namesIn(directory: string): Promise<string[]> {
   const names: string[] = [];
   try {
