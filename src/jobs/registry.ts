@@ -116,7 +116,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
     cancelRetry?.();
     // The writes below must not begin another round.
     cancelRetry = (): void => {};
-    for (const job of unsaved) if ((await persist(job)) !== null) break;
+    for (const job of [...unsaved]) await persist(job);
     retryMs = unsaved.size > 0 ? Math.min(2 * retryMs, longestRetryMs) : firstRetryMs;
     cancelRetry = unsaved.size > 0 ? clock.after(retryMs, () => void saveAgain()) : undefined;
   }

@@ -132,6 +132,7 @@ export async function ending(t: Cleanups): Promise<Attempt<JobRecord>> {
       assert.ok('result' in outcome, at);
       const { result: job } = outcome;
       assertReadable(job, at);
+      if (at.includes(' at call')) assert.equal(job.state, 'completed', `${at}: ${job.errorMessage}`);
       assert.ok(here.jobs.queueStatus().idle, at);
       const lease = await acquireLease({
         ...{ locksDir: layout.locksDir, key: job, reason: 'test', deadlineMs: 60_000 },

@@ -272,10 +272,11 @@ test('An end that cannot be stored is told, frees its slot, and is stored as soo
   clock.advance(60_000);
   await turn();
   isReadOnly = false;
-  while (disk.place.records.get(id)?.state !== 'completed') {
+  for (let n = 0; n < 1_000 && disk.place.records.get(id)?.state !== 'completed'; n += 1) {
     clock.advance(60_000);
     await turn();
   }
+  assert.equal(disk.place.records.get(id)?.state, 'completed');
   await waitForStep(world, 'discard');
   await world.jobs.close();
   world.assertAtRest();
