@@ -11,6 +11,7 @@ import { join } from 'node:path';
 
 import { raceAbort } from '../async/abort.js';
 import { removeTree } from '../disk/remove.js';
+import { patiently } from '../disk/reserve.js';
 import { measure } from '../disk/usage.js';
 import type { Manifest } from '../esphome/manifest.js';
 import type { Log } from '../log.js';
@@ -150,7 +151,11 @@ export function factsOf(staged: StagedBundle): BundleFacts {
  * Waits for bundles that are still being unpacked and loses none: a bundle that arrives after its job was cancelled
  * is discarded, and `settled` waits for that. `keep`, `remove` and `discard` log an error and never reject.
  */
-export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log: Log) {
+export function createBundleWait(
+  kept: Pick<BundleStore, 'keep' | 'remove'>,
+  log: Log,
+  pausesMs?: readonly number[],
+) {
   const late = new Set<Promise<void>>();
 
   async function discard(staged: StagedBundle): Promise<void> {
@@ -170,8 +175,8 @@ export function createBundleWait(kept: Pick<BundleStore, 'keep' | 'remove'>, log
     discard,
     discardLater,
     /** Returns null after an error. */
-    keep: async (id: string, staged: StagedBundle) =>
-      kept.keep(id, staged).catch((error: unknown) => {
+    keep: async (id: string, staged: StagedBundle, signal: AbortSignal) =>
+      patiently(() => kept.keep(id, staged), signal, log, pausesMs).catch((error: unknown) => {
         log.error({ id, err: error }, 'bundle not kept for a restart');
         return null;
       }),

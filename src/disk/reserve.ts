@@ -104,7 +104,11 @@ async function setAside(directory: string): Promise<void> {
 
 const defaultPausesMs = [250, 500, 1_000, 2_000, 4_000, 8_000];
 
-/** Settles as `act` does, at last after 16 s, or earlier when the signal aborts or the error is not the host's. */
+/**
+ * Tries again what the host's disk refuses: a volume that is full or read-only for some seconds must cost neither a build
+ * that has just ended nor a bundle. Settles as `act` does, at last after 16 s, or earlier when the signal aborts or the
+ * error is not the host's.
+ */
 export async function patiently<T>(
   act: () => Promise<T>,
   signal: AbortSignal,
@@ -115,8 +119,10 @@ export async function patiently<T>(
     try {
       return await act();
     } catch (error) {
-      if (signal.aborted || hostFaultOf(error) === null) throw error;
-      log.warn({ err: error }, 'disk refused the end of a build, trying again');
+      const fault = hostFaultOf(error);
+      // What was removed does not come back.
+      if (signal.aborted || fault === null || fault.code === 'ENOENT') throw error;
+      log.warn({ err: error }, 'disk refused a step of a job, trying again');
       await sleep(pauseMs, undefined, { signal }).catch(() => {});
     }
   }

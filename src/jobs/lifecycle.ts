@@ -48,6 +48,8 @@ export interface JobSteps {
   /** The directory of the logs; must exist. */
   readonly jobsDir: string;
   readonly maxOutputBytes: number;
+  /** See {@link patiently}. */
+  readonly pausesMs?: readonly number[] | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -84,7 +86,7 @@ const stopping = new ReceiverError('CANCELLED', 'the build server is stopping');
 
 export function createJobLifecycle(deps: JobLifecycleDeps) {
   const { registry, listeners, tellQueue, queue, jobsDir, clock, log } = deps;
-  const bundles = createBundleWait(deps.bundles, log);
+  const bundles = createBundleWait(deps.bundles, log, deps.pausesMs);
   let isClosing = false;
 
   /** What is not on disk is not acknowledged, because a crash would lose it. Never rejects. */
@@ -121,7 +123,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     log.info({ ...namesOf(job.record), peerJobId: job.record.peerJobId }, 'job accepted');
     held.staged = await bundles.receive(intake, job.controller.signal);
     if (refusal) return;
-    const kept = await bundles.keep(job.record.id, held.staged);
+    const kept = await bundles.keep(job.record.id, held.staged, job.controller.signal);
     held.staged = kept ?? held.staged;
     recordStep(job, { to: 'queued', bundle: kept && factsOf(kept) });
     // From now on the record counts it.

@@ -84,8 +84,12 @@ export async function accepting(t: Cleanups): Promise<Attempt<unknown>> {
     directory: buildsDir,
     act: () =>
       new Promise<void>((resolve, reject) => {
-        const done = (fault: { readonly error: unknown } | null): void =>
-          fault === null ? resolve() : reject(fault.error);
+        here.jobs.subscribe((event) => {
+          if (event.type === 'state') resolve();
+        });
+        const done = (fault: { readonly error: unknown } | null): void => {
+          if (fault !== null) reject(fault.error);
+        };
         id = here.jobs.submit(exampleRequest(), Promise.resolve(bundle), done).id;
       }),
     async check(outcome, at) {
@@ -102,6 +106,7 @@ export async function accepting(t: Cleanups): Promise<Attempt<unknown>> {
         }
       } else {
         assert.ok(await recordOf(layout, id), at);
+        if (at.includes(' at call')) assert.notEqual(here.jobs.get(id)?.bundle, null, at);
       }
       letGo();
       if ('result' in outcome) {

@@ -119,7 +119,7 @@ export async function site(
     run: (job, staged, esphome) => runJob(job, staged, esphome, runner),
     openArtifacts: ({ id }) => artifacts.open(id),
     removeArtifacts: (id) => artifacts.remove(id),
-    ...{ jobsDir: layout.jobsDir, clock: jobClock, log },
+    ...{ jobsDir: layout.jobsDir, pausesMs: run.pausesMs, clock: jobClock, log },
   });
   t.after(() => jobs.close());
   const submit = async (text: string, facts: Parameters<Site['submit']>[1] = {}): Promise<string> => {
