@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { makeDirectory } from '../disk/atomic-write.js';
 import { makerOf, temporaryName } from '../disk/names.js';
+import { isDiskFull } from '../errors.js';
 
 /** The presence directory of the receivers of one builds directory. */
 export function presenceDirOf(locksDir: string): string {
@@ -23,8 +24,10 @@ export async function showPresence(directory: string, updateMs: number) {
     await makeDirectory(directory);
     await writeFile(mark, String(Date.now()), { mode: 0o600 });
   }
-  await touch();
-  // The next touch makes up for a failed one.
+  // The next touch makes up for a failed one, as on a full volume where this receiver is about to make room.
+  await touch().catch((error: unknown) => {
+    if (!isDiskFull(error)) throw error;
+  });
   let touching = Promise.resolve();
   const heartbeat = setInterval(() => {
     touching = touch().catch(() => {});

@@ -10,7 +10,7 @@ import { acquireLease, forgetLease, type Lease, type LeaseOptions } from '../../
 import { isUsed, showUse } from '../../src/locks/shared-use.js';
 import { silentLog } from '../../src/log.js';
 import { hashName } from '../../src/paths/segments.js';
-import { everyFailure } from '../support/failing-disk.js';
+import { everyFailure, type Attempt } from '../support/failing-disk.js';
 import { recordingLog } from '../support/recording-log.js';
 import { fillVolume, remount, smallVolume } from '../support/small-volume.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -22,7 +22,7 @@ const { getLocks } = createRequire(import.meta.url)('proper-lockfile/lib/lockfil
 };
 
 const options = (locksDir: string, more: Partial<LeaseOptions> = {}): LeaseOptions => ({
-  ...{ locksDir, key: testKey, reason: 'a test', log: silentLog, timing: fast, deadlineMs: 20_000 },
+  ...{ locksDir, key: testKey, reason: 'a test', log: silentLog, timing: fast, deadlineMs: 60_000 },
   ...more,
 });
 
@@ -43,10 +43,34 @@ function assertSilent(locksDir: string, at: string): void {
   assert.ok(!Object.keys(getLocks()).includes(placeOf(locksDir)), `${at}: a heartbeat goes on`);
 }
 
+/**
+ * As `everyFailure`, but the checks run side by side, while the next attempts do: most of their time is spent waiting until
+ * a lock is stale.
+ */
+async function everyFailureAtOnce<Result>(
+  prepare: () => Promise<Attempt<Result>>,
+  ways?: Parameters<typeof everyFailure>[1],
+): Promise<number> {
+  const checks: Promise<void>[] = [];
+  const tried = await everyFailure(async () => {
+    const attempt = await prepare();
+    return {
+      ...attempt,
+      async check(...outcome: Parameters<typeof attempt.check>) {
+        const check = attempt.check(...outcome);
+        check.catch(() => {});
+        checks.push(check);
+      },
+    };
+  }, ways);
+  await Promise.all(checks);
+  return tried;
+}
+
 const gone = { pid: 4_000_000, startTime: 1, bootId: 'another boot', marker: 'x' };
 
 test('Whatever call of the file system fails in a release, the heartbeat ends and the lock becomes free', async (t) => {
-  const tried = await everyFailure(async () => {
+  const tried = await everyFailureAtOnce(async () => {
     const locksDir = await tempDir(t);
     const lease = await acquireLease(options(locksDir));
     await lease.recordBuild(gone);
@@ -65,7 +89,7 @@ test('Whatever call of the file system fails in a release, the heartbeat ends an
 });
 
 test('Whatever call of the file system fails in an acquisition, the error is typed, nothing beats, and the next one succeeds', async (t) => {
-  const tried = await everyFailure(
+  const tried = await everyFailureAtOnce(
     async () => {
       const locksDir = await tempDir(t);
       return {
@@ -88,7 +112,7 @@ test('Whatever call of the file system fails in an acquisition, the error is typ
 });
 
 test('Whatever call of the file system fails, a user that leaves stops counting', async (t) => {
-  const tried = await everyFailure(async () => {
+  const tried = await everyFailureAtOnce(async () => {
     const locksDir = await tempDir(t);
     const shared = { locksDir, timing: fast, reason: 'a test', log: silentLog };
     const user = await showUse(['idf', 'ccache'], shared);
@@ -96,7 +120,8 @@ test('Whatever call of the file system fails, a user that leaves stops counting'
       directory: locksDir,
       act: () => user.leave(),
       async check(_outcome, at) {
-        for (const name of ['idf', 'ccache']) await until(at, async () => !(await isUsed(name, shared)));
+        for (const name of ['idf', 'ccache'])
+          await until(at, async () => !(await isUsed(name, shared)), 60_000);
       },
     };
   });
@@ -104,7 +129,7 @@ test('Whatever call of the file system fails, a user that leaves stops counting'
 });
 
 test('Whatever call of the file system fails, a lock that is forgotten stays usable, with higher numbers', async (t) => {
-  const tried = await everyFailure(
+  const tried = await everyFailureAtOnce(
     async () => {
       const locksDir = await tempDir(t);
       const before = await acquireLease(options(locksDir));
@@ -135,7 +160,11 @@ test('A release on a volume that is read-only for a moment frees the directory a
   const lock = join(placeOf(volume), 'lock');
   const { mtimeMs } = await stat(lock);
   remount(volume, 'rw');
-  await until('the directory is free', async () => !(await readdir(placeOf(volume))).includes('lock'));
+  await until(
+    'the directory is free',
+    async () => !(await readdir(placeOf(volume))).includes('lock'),
+    30_000,
+  );
   assert.ok(Date.now() - mtimeMs < 60_000, 'long before the lock is stale');
   assert.deepEqual(log.entries, [
     'warn: owner record of a lock not removed, its next owner removes it',

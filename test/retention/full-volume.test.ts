@@ -10,6 +10,8 @@ import { silentLog } from '../../src/log.js';
 import { resolveOptions } from '../../src/options/core.js';
 import type { CoreOptions } from '../../src/options/core-options.js';
 import { createPaths, type Layout } from '../../src/paths/index.js';
+import { createReceiver } from '../../src/index.js';
+import { createOffloader, dial, loadOffloaderIdentity, makeBundle } from '../../src/koa/offloader.js';
 import { loadIdentity } from '../../src/peers/identity.js';
 import { openPeerTable } from '../../src/peers/peers.js';
 import { openReceiver } from '../../src/receiver.js';
@@ -17,6 +19,7 @@ import type { ReceiverCore } from '../../src/receiver-api.js';
 import { standInEsphome } from '../../src/testing/index.js';
 import { recordingLog } from '../support/recording-log.js';
 import { fillFiles, fillVolume, smallVolume } from '../support/small-volume.js';
+import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
 import { keyOf, mine, other, plant } from './place.js';
 
@@ -118,6 +121,44 @@ for (const filling of ['bytes', 'files'] as const) {
       saved.list().map(({ dashboardId }) => dashboardId),
       [other],
     );
+  });
+
+  test(`On a volume ${without}, a receiver starts even if its reserve is used up`, async (t) => {
+    const here = await place(t, filling);
+    if (here === null) return;
+    await (await here.open()).close();
+    for (const parent of [here.layout.receiverDir, here.stateDir])
+      await rm(join(parent, 'reserve'), { recursive: true });
+    await here.fill();
+    const receiver = await here.open();
+    assert.equal(receiver.peers.list().length, 2);
+  });
+
+  test(`On a volume ${without}, a clean that a dashboard sends is completed`, async (t) => {
+    const configDir = await smallVolume(t, { megabytes: 24, files: 3_000 });
+    if (configDir === null) return;
+    const home = await tempDir(t);
+    const receiver = await createReceiver({
+      ...{ configDir, esphome: standInEsphome, provisionVersions: false, minFreeDiskBytes: 0 },
+    });
+    t.after(() => receiver.close());
+    const port = await receiver.listen(0, '127.0.0.1');
+    const identity = await loadOffloaderIdentity(join(home, 'identity'));
+    const offloader = createOffloader({ identity, connect: () => dial({ host: '127.0.0.1', port }) });
+    receiver.pairing.open();
+    await offloader.requestPairing({ pin: receiver.pin });
+    const [request] = receiver.pairing.requests();
+    assert.ok(request);
+    await receiver.pairing.approve(request.dashboardId, request.pin);
+    const session = await offloader.openSession({ pin: receiver.pin });
+    await writeFile(join(home, 'kitchen.yaml'), 'esphome:\n  name: kitchen\nhost:\n');
+    const { bytes } = await makeBundle({ configDir: home, file: 'kitchen.yaml' });
+    const job = { file: 'kitchen.yaml', bundle: bytes };
+    assert.equal((await session.build(job)).status, 'completed');
+    await (filling === 'bytes' ? fillVolume(configDir) : fillFiles(configDir));
+    const result = await session.build({ ...job, target: 'clean' });
+    assert.deepEqual([result.status, result.errorMessage], ['completed', '']);
+    await session.close();
   });
 
   test(`On a volume ${without}, a receiver starts, sweeps by itself, and says what it did`, async (t) => {
