@@ -24,7 +24,7 @@ export interface Station {
   readonly configDir: string;
   /** The one that runs now. */
   receiver: Receiver;
-  start(): Promise<Receiver>;
+  start(more?: Partial<ReceiverOptions>): Promise<Receiver>;
   /** The same as a program of its own, which can be killed. Not while another one runs. */
   startProgram(): Promise<Child>;
   /** Of the job that a peer knows by this id, whoever runs it; undefined when there is no record of it. */
@@ -39,8 +39,9 @@ export async function openStation(t: Cleanups, options: Partial<ReceiverOptions>
   const configDir = join(await tempDir(t), 'config');
   await mkdir(configDir);
   const port = await freePort();
-  async function start(): Promise<Receiver> {
-    const receiver = await createReceiver({ configDir, esphome, slots: 2, lockStaleMs, ...options });
+  async function start(more: Partial<ReceiverOptions> = {}): Promise<Receiver> {
+    const own = { configDir, esphome, slots: 2, lockStaleMs, ...options, ...more };
+    const receiver = await createReceiver(own);
     assert.equal(await receiver.listen(port, host), port);
     station.receiver = receiver;
     return receiver;

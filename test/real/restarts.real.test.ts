@@ -99,7 +99,8 @@ test('A receiver with another key is not spoken to, says so, and can be paired w
   await office.waitConnected(before);
   await station.receiver.close();
   await rm(join(station.configDir, '.esphome-receiver'), { recursive: true });
-  await station.start();
+  await assert.rejects(station.start(), { code: 'STATE', message: /identity key/ });
+  await station.start({ newIdentity: true });
   const { pin } = station.receiver;
   assert.notEqual(pin, before);
   const [refused] = await waitFor(
