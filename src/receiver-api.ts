@@ -11,6 +11,7 @@ import type { JobEvent } from './jobs/lifecycle.js';
 import type { Slot } from './jobs/queue.js';
 import type { ResolvedOptions } from './options/core.js';
 import { type Paths, dashboardId, type DashboardId } from './paths/index.js';
+import type { LaneFacts } from './peers/identity.js';
 import type { PairingEvent, PairingService } from './peers/pairing.js';
 import type { PeerTable } from './peers/peers.js';
 import type { Transport } from './protocol/transport.js';
@@ -25,7 +26,6 @@ import {
   peerView,
   requestView,
   type JobView,
-  type LaneFacts,
   type LocalJobView,
   type PeerView,
   type ReceiverEvent,

@@ -28,7 +28,7 @@ import {
   type Paths,
   type RemoteKey,
 } from './paths/index.js';
-import { keepTrust, loadFurtherLanes, loadIdentity, type Identity } from './peers/identity.js';
+import { keepTrust, laneFacts, loadFurtherLanes, loadIdentity, type Identity } from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
 import { hasPeers, openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
@@ -43,7 +43,6 @@ import { createPathStripper, withRealPaths } from './server/outbox.js';
 import { createPeerServer } from './server/peer-server.js';
 import { createSessions, type Sessions } from './server/sessions.js';
 import { createToolDirectories } from './toolchains/directories.js';
-import { laneFacts } from './views.js';
 
 /** How long operations of the host wait for a build to end. */
 const leaseDeadlineMs = 30_000;

@@ -8,7 +8,7 @@ import type { LocalJob, QueueStatus } from './jobs/local-work.js';
 import type { JobFacts, JobRecord } from './jobs/record.js';
 import { waitingText } from './jobs/waiting.js';
 import type { DashboardId } from './paths/index.js';
-import type { Lane, LaneFault } from './peers/identity.js';
+import type { LaneFacts } from './peers/identity.js';
 import type { PairingEvent } from './peers/pairing.js';
 import type { Peer } from './peers/peer-row.js';
 import type { PendingPeer } from './peers/pending.js';
@@ -32,17 +32,6 @@ export interface Fingerprint {
   readonly pictures: readonly PinPicture[];
   /** The whole pin in groups of hex digits. */
   readonly text: string;
-}
-
-/** One of the build servers as which the receiver shows itself. */
-export interface LaneFacts {
-  /** 1 for the first, whose key and name are those of the receiver. */
-  readonly number: number;
-  readonly friendlyName: string;
-  /** SHA-256 of the lane's public key in lower-case hex; null when its key file is unusable. */
-  readonly pin: string | null;
-  /** Why the lane does not serve; null if it does. */
-  readonly fault: string | null;
 }
 
 export interface LaneView extends LaneFacts {
@@ -101,12 +90,6 @@ export type ReceiverEvent =
       readonly dashboardId: DashboardId;
       readonly addresses: readonly [string, string];
     };
-
-export function laneFacts(lane: Lane | LaneFault): LaneFacts {
-  const { number, friendlyName } = lane;
-  if ('fault' in lane) return { number, friendlyName, pin: null, fault: lane.fault };
-  return { number, friendlyName, pin: lane.identity.pin, fault: null };
-}
 
 export function jobView(record: JobRecord): JobView {
   const { bundle, interrupted, attempt, requeued, resultKey, platform, ...rest } = record;

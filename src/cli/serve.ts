@@ -8,7 +8,7 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:http';
 
-import { freeSpaceBytes } from '../disk/usage.js';
+import { freeSpaceBytes } from '../disk/reserve.js';
 import { isReceiverError, messageOf, quote, ReceiverError } from '../errors.js';
 import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';

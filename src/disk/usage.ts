@@ -2,7 +2,7 @@
  * Measures the size of trees and the free space of volumes. Links are counted as links and not followed, so that a
  * planted one can neither inflate a figure nor lead out of the tree.
  */
-import { chmod, lstat, statfs } from 'node:fs/promises';
+import { chmod, lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { systemCode } from '../errors.js';
@@ -76,13 +76,3 @@ async function unlessGone(work: Promise<void>): Promise<void> {
 
 /** Read, write and enter, for the owner. */
 export const ownAll = 0o700;
-
-/** With fewer free files than this, a volume counts as full. */
-const minFreeFiles = 100;
-
-/** The free space of a volume in bytes, without what is reserved for root; 0 when it can hold no more files. Throws system errors. */
-export async function freeSpaceBytes(directory: string): Promise<number> {
-  const { bavail, bsize, files, ffree } = await statfs(directory);
-  // Some file systems do not count files.
-  return files > 0 && ffree < minFreeFiles ? 0 : bavail * bsize;
-}

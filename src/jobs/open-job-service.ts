@@ -13,7 +13,7 @@ import { createBundleStore } from '../bundles/store.js';
 import { cleanBuildDir, openBuildDir } from '../compile/build-dir.js';
 import { runCompile } from '../compile/compile.js';
 import { precheck } from '../compile/precheck.js';
-import { freeSpaceBytes } from '../disk/usage.js';
+import { freeSpaceBytes } from '../disk/reserve.js';
 import type { Environment } from '../esphome/environment.js';
 import type { Lease, LockTiming } from '../locks/lease.js';
 import { presenceDirOf } from '../locks/presence.js';

@@ -38,6 +38,17 @@ export interface Lane {
   readonly friendlyName: string;
 }
 
+/** One of the build servers as which the receiver shows itself. */
+export interface LaneFacts {
+  /** 1 for the first, whose key and name are those of the receiver. */
+  readonly number: number;
+  readonly friendlyName: string;
+  /** SHA-256 of the lane's public key in lower-case hex; null when its key file is unusable. */
+  readonly pin: string | null;
+  /** Why the lane does not serve; null if it does. */
+  readonly fault: string | null;
+}
+
 export interface NewTrust {
   /** Whether a missing or unusable file is replaced although dashboards rely on it. Default: no. */
   readonly newIdentity?: boolean | undefined;
@@ -104,6 +115,12 @@ export async function loadFurtherLanes({
       }
     }),
   );
+}
+
+export function laneFacts(lane: Lane | LaneFault): LaneFacts {
+  const { number, friendlyName } = lane;
+  if ('fault' in lane) return { number, friendlyName, pin: null, fault: lane.fault };
+  return { number, friendlyName, pin: lane.identity.pin, fault: null };
 }
 
 function laneFile(number: number): string {

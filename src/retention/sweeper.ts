@@ -6,7 +6,7 @@ import type { Clock } from '../async/clock.js';
 import { createSerialQueue } from '../async/serial-queue.js';
 import type { NoRoom, StagingRoom } from '../bundles/store.js';
 import type { Reserve } from '../disk/reserve.js';
-import { freeSpaceBytes } from '../disk/usage.js';
+import { freeSpaceBytes } from '../disk/reserve.js';
 import type { JobService } from '../jobs/job-service.js';
 import { isTerminal, type JobRecord } from '../jobs/record.js';
 import type { Log } from '../log.js';

@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { makeDirectory } from '../../src/disk/atomic-write.js';
-import { createReserve } from '../../src/disk/reserve.js';
-import { freeSpaceBytes } from '../../src/disk/usage.js';
+import { createReserve, freeSpaceBytes } from '../../src/disk/reserve.js';
 import { storageError } from '../../src/errors.js';
 import { silentLog } from '../../src/log.js';
 import { recordingLog } from '../support/recording-log.js';
