@@ -99,6 +99,9 @@ export interface PublishGuard {
   publish<T>(act: () => Promise<T>): Promise<T>;
 }
 
+/** Trees whose deletion failed. The next one in this process tries them again. */
+const undeleted: string[] = [];
+
 /**
  * Removes in two steps: `move` renames each item out of sight, `empty` deletes the items when no one waits for it. The next
  * start deletes what a crash leaves in between.
@@ -108,19 +111,35 @@ export function openTrash(trashDir: string) {
   return {
     /** False when nothing was there. Throws what the guard throws, and system errors. */
     async move(path: string, fence: PublishGuard): Promise<boolean> {
-      const target = await fence.publish(() => moveToTrash(path, trashDir));
-      if (target !== null) moved.push(target);
-      return target !== null;
+      return fence.publish(async () => {
+        const target = await moveToTrash(path, trashDir);
+        // Also if the guard then finds the ownership lost.
+        if (target !== null) moved.push(target);
+        return target !== null;
+      });
     },
     /** Deletes what was moved; ends early when the signal aborts. Throws system errors. */
     async empty(signal?: AbortSignal): Promise<void> {
-      try {
-        for (const path of moved.splice(0)) await removeTree(path, signal);
-      } catch (error) {
-        if (signal?.aborted !== true) throw error;
-      }
+      const earlier = undeleted.splice(0);
+      const failures = await deleteAll(moved.splice(0), signal);
+      await deleteAll(earlier, signal);
+      if (failures.length > 0 && signal?.aborted !== true) throw failures[0];
     },
   };
+}
+
+async function deleteAll(paths: readonly string[], signal: AbortSignal | undefined): Promise<unknown[]> {
+  const failures: unknown[] = [];
+  for (const path of paths) {
+    if (signal?.aborted === true) break;
+    try {
+      await removeTree(path, signal);
+    } catch (error) {
+      failures.push(error);
+      undeleted.push(path);
+    }
+  }
+  return failures;
 }
 
 /** An unwritable directory cannot be moved to another parent, so it is made writable first. */

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 
 import { type PublishGuard, moveToTrash, openTrash, removeTree } from '../../src/disk/remove.js';
 import { measure } from '../../src/disk/usage.js';
+import { failingDisk } from '../support/failing-disk.js';
 import { tempDir } from '../support/temp-dir.js';
 
 const isRoot = process.getuid?.() === 0;
@@ -147,4 +148,39 @@ test('Emptying the trash ends with its signal, and leaves the rest for the next 
   await trash.move(join(base, 'build'), lostAfter(1));
   await trash.empty(AbortSignal.abort());
   assert.equal((await readdir(trashDir)).length, 1);
+});
+
+test('What could not be deleted from the trash is deleted by the next removal, whosever it is', async (t) => {
+  const base = await tempDir(t);
+  const trashDir = join(base, 'trash');
+  const guard: PublishGuard = { publish: (act) => act() };
+  const disk = failingDisk(base);
+  t.after(() => disk[Symbol.dispose]());
+  const trash = openTrash(trashDir);
+  for (const name of ['attic', 'hall']) {
+    await mkdir(join(base, name));
+    await writeFile(join(base, name, 'file'), 'text');
+    await trash.move(join(base, name), guard);
+  }
+  disk.failAt(1, 'EROFS', true);
+  await assert.rejects(trash.empty(), { code: 'EROFS' });
+  disk.heal();
+  assert.equal((await readdir(trashDir)).length, 2);
+  await openTrash(join(base, 'another trash')).empty();
+  assert.deepEqual(await readdir(trashDir), []);
+});
+
+test('What was moved when the lease turned out to be lost is deleted as well', async (t) => {
+  const base = await tempDir(t);
+  const trash = openTrash(join(base, 'trash'));
+  await mkdir(join(base, 'attic'));
+  const late: PublishGuard = {
+    async publish(act) {
+      await act();
+      throw new Error('the lease was lost meanwhile');
+    },
+  };
+  await assert.rejects(trash.move(join(base, 'attic'), late), /lost meanwhile/);
+  await trash.empty();
+  assert.deepEqual(await readdir(join(base, 'trash')), []);
 });
