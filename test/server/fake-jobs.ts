@@ -19,7 +19,7 @@ export interface FakeJobs extends SessionJobs {
   /** Drops all records. */
   forget(): void;
   /** Stores a new record and calls back, at once unless a test delays it. */
-  store: (done: () => void) => void;
+  store: (done: (error?: Error) => void) => void;
   /** The content of a completed job's download, and how it is read. */
   artifacts: Buffer;
   open: (id: string) => ReturnType<SessionJobs['openArtifacts']>;
@@ -93,7 +93,10 @@ export function fakeJobs(): FakeJobs {
         waiting: null,
       };
       records.set(job.id, job);
-      jobs.store(() => acknowledge(null));
+      jobs.store((error) => {
+        if (error) records.delete(job.id);
+        acknowledge(error ? { error } : null);
+      });
       staged.then(
         () => change(job.id, { state: 'queued' }),
         (error: unknown) =>

@@ -316,6 +316,22 @@ suite('submit_job_chunk', () => {
 });
 
 suite('A whole bundle', () => {
+  for (const [code, reason] of [
+    ['ENOSPC', 'disk_full: the disk of the build server is full; make room there and build again'],
+    ['EROFS', 'not_ready: the disk of the build server is read-only; its operator must make it writable'],
+    ['EMFILE', 'not_ready: the build server has too many open files; build again when it has less to do'],
+    ['EUNKNOWN', 'not_ready: the build server could not store the job'],
+  ] as const)
+    test(`A job that cannot be recorded (${code}) is refused with the reason, and can be sent again`, async (t) => {
+      const { client, jobs } = await open(t);
+      jobs.store = (done) => done(Object.assign(new Error('write /some/place'), { code }));
+      upload(client, bundle);
+      await assertRefused(client, reason, false);
+      jobs.store = (done) => done();
+      upload(client, bundle);
+      assert.equal((await client.next('submit_job_ack')).accepted, true);
+    });
+
   test('It is acknowledged once, before any frame of its job, and its bytes arrive in order', async (t) => {
     const { client, intakes } = await open(t);
     upload(client, bundle, { bundle_sha256: String(headerFrame(bundle)['bundle_sha256']).toUpperCase() });
@@ -335,7 +351,7 @@ suite('A whole bundle', () => {
   test('It is acknowledged when its job is recorded, and an earlier cancel is not lost', async (t) => {
     const { client, jobs } = await open(t);
     let stored = (): void => {};
-    jobs.store = (done) => void (stored = done);
+    jobs.store = (done) => void (stored = () => done());
     upload(client, bundle);
     client.send({ type: 'cancel_job', job_id: jobId });
     client.send({ type: 'ping', nonce: 1 });
