@@ -172,7 +172,7 @@ async function assemble(
   const { slots, lanes } = options;
   log.info({ pin: identity.pin, buildsDir, stateDir, slots, lanes, peers }, 'receiver started');
   if (lanes === 1 && slots > 1)
-    log.info({ slots }, 'one dashboard uses one slot at a time: more lanes let it use more');
+    log.info({ slots }, 'one lane for several slots: a dashboard uses one slot at a time');
   let isCalling = false;
 
   return Object.freeze({

@@ -38,7 +38,7 @@ export function createReserve(parents: readonly string[], log: Log) {
       if (piece === undefined) continue;
       await removeTree(join(directory, piece));
       isGiven = true;
-      log.warn({ directory }, 'volume full, reserve given up');
+      log.warn({ directory }, 'volume full, reserve released');
     }
     return isGiven;
   }
@@ -60,7 +60,7 @@ export function createReserve(parents: readonly string[], log: Log) {
         for (const piece of isThere(directory) ? readdirSync(directory) : []) {
           if (!isFull(directory)) break;
           rmSync(join(directory, piece), { recursive: true, force: true });
-          log.warn({ directory }, 'volume full, reserve given up');
+          log.warn({ directory }, 'volume full, reserve released');
         }
       }
     },

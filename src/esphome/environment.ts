@@ -111,7 +111,7 @@ export async function checkEnvironment({ gitConfig, environment, log }: CheckedE
     });
   const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
   if (!environment['TZ'] && /^(?:Etc\/)?UTC$/.test(timeZone))
-    log.warn({ timeZone }, 'time zone not set: firmware without timezone: will use UTC');
+    log.warn({ timeZone }, 'time zone not set, firmware defaults to UTC');
 }
 
 function definedOnly(environment: Readonly<Record<string, string | undefined>>): Environment {

@@ -107,7 +107,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
       cancelRetry ??= clock.after(retryMs, () => void saveAgain());
       return { error };
     }
-    if (unsaved.delete(job)) log.info({ id: record.id }, 'job record stored at last');
+    if (unsaved.delete(job)) log.info({ id: record.id }, 'job record stored after retries');
     wake();
     return null;
   }
@@ -199,7 +199,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
     async close(): Promise<void> {
       await saveAgain();
       cancelRetry?.();
-      if (unsaved.size > 0) log.error({ jobs: unsaved.size }, 'job records lost: the disk did not take them');
+      if (unsaved.size > 0) log.error({ jobs: unsaved.size }, 'job records lost: not stored before close');
     },
   };
 }

@@ -128,7 +128,7 @@ export async function listenOnLanes({ lanes, portOf, listen, onListening, clock,
       onListening(lane, listener);
     } catch (error) {
       if (isClosed) return;
-      if (!ports.has(lane)) log.warn({ lane, err: error }, 'lane does not listen, trying again');
+      if (!ports.has(lane)) log.warn({ lane, err: error }, 'lane listen failed, trying again');
       ports.set(lane, { port: null, fault: messageOf(error) });
       timers.set(
         lane,

@@ -145,7 +145,7 @@ export function keepTrust(
   let cancel = clock.after(keepTrustMs, check);
   function check(): void {
     checking = keepIdentity(directory, identity, log)
-      .catch((err: unknown) => log.error({ err, directory }, 'identity key not written again'))
+      .catch((err: unknown) => log.error({ err, directory }, 'identity key not restored'))
       .then(reread);
     cancel = clock.after(keepTrustMs, check);
   }

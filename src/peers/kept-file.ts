@@ -45,7 +45,7 @@ export async function restoreIfGone(file: string, content: Uint8Array, log: Log)
 }
 
 export function warnRestored(file: string, log: Log): void {
-  log.warn({ file }, 'removed file of the state directory written again');
+  log.warn({ file }, 'missing state file written again');
 }
 
 export async function makeParent(file: string): Promise<void> {
@@ -77,7 +77,7 @@ export function setAside(file: string, content: Buffer, log: Log): boolean {
     if (systemCode(error) === 'ENOENT') return false;
     throw error;
   }
-  log.warn({ file, aside }, 'unusable file of the state directory set aside');
+  log.warn({ file, aside }, 'unusable state file set aside');
   return true;
 }
 

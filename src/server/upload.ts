@@ -152,7 +152,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
       upload = { request, assembler, intake, release };
     } catch (error) {
       release();
-      log.error({ err: error, dashboardId }, 'upload not begun');
+      log.error({ err: error, dashboardId }, 'upload start failed');
       refuse(frame.job_id, 'not_ready', 'the build server cannot unpack bundles now; its log says why');
     }
   }

@@ -180,7 +180,7 @@ function endedByItself({ cancelled, leaseLost, timedOut, silent }: CompileResult
 
 async function trust(key: ToolchainKey, { paths, log }: ToolsDeps): Promise<void> {
   await trustTools(paths.layout.toolchainsDir, key).catch((error: unknown) => {
-    log.warn({ err: error }, 'doubt about tools not removed');
+    log.warn({ err: error }, 'tools still marked as suspect');
   });
 }
 

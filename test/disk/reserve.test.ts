@@ -28,7 +28,7 @@ test('What is set aside is given up piece by piece, until the work succeeds or n
   };
   assert.equal(await reserve.spend(work), 'done');
   assert.equal((await readdir(join(parent, 'reserve'))).length, pieces - 2);
-  assert.deepEqual(new Set(log.entries), new Set(['warn: volume full, reserve given up']));
+  assert.deepEqual(new Set(log.entries), new Set(['warn: volume full, reserve released']));
   attempts = -100;
   await assert.rejects(reserve.spend(work), { code: 'STORAGE' });
   assert.deepEqual(await readdir(join(parent, 'reserve')), []);

@@ -135,7 +135,7 @@ for (const [what, message, plant] of unusableKeys) {
     assert.deepEqual([...pins], [(await loadIdentity(directory, log)).pin]);
     const aside = (await readdir(directory)).filter((name) => name.startsWith('identity.key.unusable-'));
     assert.equal(aside.length, 1);
-    assert.deepEqual(log.entries, ['warn: unusable file of the state directory set aside']);
+    assert.deepEqual(log.entries, ['warn: unusable state file set aside']);
     assert.equal((await loadIdentity(directory, log, { newIdentity: true })).pin, [...pins][0]);
   });
 }
@@ -182,7 +182,7 @@ test('A key that is removed while it is in use is written again, and a changed o
   await writeFile(join(directory, 'identity.key'), Buffer.alloc(32, 9));
   await keepIdentity(directory, identity, log);
   assert.deepEqual(await readFile(join(directory, 'identity.key')), Buffer.alloc(32, 9));
-  assert.deepEqual(log.entries, ['warn: removed file of the state directory written again']);
+  assert.deepEqual(log.entries, ['warn: missing state file written again']);
 });
 
 test('An unreadable key file is an error, and no new key is created', async (t) => {

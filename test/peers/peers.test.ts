@@ -124,7 +124,7 @@ for (const [what, content] of [
     const log = recordingLog();
     const peers = await openPeerTable(directory, { clock, log, newIdentity: true });
     await peers.add(home);
-    assert.deepEqual(log.entries, ['warn: unusable file of the state directory set aside']);
+    assert.deepEqual(log.entries, ['warn: unusable state file set aside']);
     const aside = (await readdir(directory)).find((name) => name.includes('unusable')) ?? '';
     assert.equal(await readFile(join(directory, aside), 'utf8'), content);
   });
@@ -157,9 +157,9 @@ test('A peers file that is removed or damaged while it is in use is written agai
   await peers.reread();
   assert.deepEqual(await read(directory), { version: 1, peers: [row] });
   assert.deepEqual(log.entries, [
-    'warn: removed file of the state directory written again',
-    'warn: unusable file of the state directory set aside',
-    'warn: removed file of the state directory written again',
+    'warn: missing state file written again',
+    'warn: unusable state file set aside',
+    'warn: missing state file written again',
   ]);
   assert.deepEqual(peers.list().length, 1);
 });
