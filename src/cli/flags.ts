@@ -28,6 +28,7 @@ export const serveOptions = {
   takeOver: coreOptions.takeOver,
   newIdentity: coreOptions.newIdentity,
   lanes: coreOptions.lanes,
+  gitConfig: coreOptions.gitConfig,
   connectBack: coreOptions.connectBack,
   announce: mountOptions.announce,
   admin: option(port().optional(), {
@@ -52,6 +53,7 @@ export const flagValues: Readonly<Partial<Record<FlagName, string>>> = {
   esphome: 'COMMAND',
   takeOver: 'DIR',
   lanes: 'NUMBER',
+  gitConfig: 'FILE',
   admin: 'PORT',
 };
 

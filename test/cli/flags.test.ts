@@ -10,6 +10,8 @@ const flags = [
   '--esphome',
   '--take-over',
   '--new-identity',
+  '--lanes',
+  '--git-config',
   '--connect-back',
   '--announce',
   '--admin',
@@ -20,15 +22,24 @@ test('Without flags, `serve` uses the defaults', () => {
   assert.deepEqual(readFlags(['dir']), {
     ...{ directory: 'dir', port: 6055, host: '0.0.0.0', connectBack: false, announce: false, json: false },
     ...{ esphome: undefined, takeOver: undefined, newIdentity: false, admin: undefined },
+    ...{ lanes: 1, gitConfig: undefined },
   });
 });
 
 test('Each flag is read as its option, with numbers as numbers', () => {
   const words =
-    '--port 0 --host ::1 --esphome esp --take-over old --new-identity --connect-back --announce --admin 80 --json dir';
+    '--port 0 --host ::1 --esphome esp --take-over old --new-identity --lanes 3 --git-config git --connect-back --announce --admin 80 --json dir';
   assert.deepEqual(readFlags(words.split(' ')), {
     ...{ directory: 'dir', port: 0, host: '::1', esphome: 'esp', takeOver: 'old' },
-    ...{ newIdentity: true, connectBack: true, announce: true, admin: 80, json: true },
+    ...{
+      newIdentity: true,
+      lanes: 3,
+      gitConfig: 'git',
+      connectBack: true,
+      announce: true,
+      admin: 80,
+      json: true,
+    },
   });
 });
 
