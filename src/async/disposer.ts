@@ -3,7 +3,7 @@
  * fails half-way and an orderly stop walk the same list, so neither can forget what the other remembers, and an error in
  * one end hides no other.
  */
-import { runOnce } from './single-flight.js';
+import { runOnce } from './calls.js';
 
 export type Disposer = ReturnType<typeof createDisposer>;
 

@@ -10,7 +10,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Gunzip } from 'minizlib';
 
 import { ReceiverError } from '../errors.js';
-import { createCondition } from '../async/condition.js';
+import { createCondition } from '../async/signals.js';
 import type { BundleLimits } from '../options/core-options.js';
 
 export type Inflater = ReturnType<typeof createInflater>;

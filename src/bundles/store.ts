@@ -9,7 +9,7 @@
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { raceAbort } from '../async/abort.js';
+import { raceAbort } from '../async/calls.js';
 import { removeTree } from '../disk/remove.js';
 import { patiently } from '../disk/reserve.js';
 import { measure } from '../disk/usage.js';

@@ -8,7 +8,7 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
-import { createCondition } from '../async/condition.js';
+import { createCondition } from '../async/signals.js';
 import { temporaryName } from '../disk/names.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog } from '../log.js';

@@ -5,7 +5,7 @@
 import { parentPort, type MessagePort } from 'node:worker_threads';
 
 import { systemClock as clock } from '../async/clock.js';
-import { createSerialQueue, type SerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue, type SerialQueue } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import { openIntake, type BundleIntake, type IntakeOptions } from './intake.js';

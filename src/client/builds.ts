@@ -5,9 +5,9 @@
  */
 import { randomBytes, createHash } from 'node:crypto';
 
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 import { quote, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { lowWaterBytes, type OffloaderChannel } from '../protocol/channel.js';

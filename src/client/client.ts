@@ -5,7 +5,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 
-import { raceAbort } from '../async/abort.js';
+import { raceAbort } from '../async/calls.js';
 import { systemClock, type Clock } from '../async/clock.js';
 import { isReceiverError, quote, ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';

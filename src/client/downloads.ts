@@ -13,7 +13,7 @@ import { announcementFault, createAssembler, type Assembler } from '../protocol/
 import { quote, ReceiverError } from '../errors.js';
 import type { OffloaderChannel } from '../protocol/channel.js';
 import type { FrameOf } from '../protocol/frames.js';
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 
 /** The most received bytes that wait for the disk. */
 const maxWaitingBytes = 1_048_576;

@@ -2,8 +2,8 @@
  * The session with a receiver: uploads, output and states of builds, downloads. When it ends, for any reason, every
  * pending call fails with that reason; a build continues at the receiver and can be resumed with the same job id.
  */
-import { onAbort } from '../async/abort.js';
-import { createEmitter } from '../async/emitter.js';
+import { onAbort } from '../async/calls.js';
+import { createEmitter } from '../async/signals.js';
 import { quote, ReceiverError } from '../errors.js';
 import type { FrameOf, ToOffloader } from '../protocol/frames.js';
 import type { Initiated } from '../protocol/handshake.js';

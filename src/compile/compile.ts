@@ -7,7 +7,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import type { Log } from '../log.js';

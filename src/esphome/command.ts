@@ -7,7 +7,7 @@
  */
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 
-import { isExecutable } from '../process/session.js';
+import { isExecutable } from '../process/machine.js';
 import { isReleaseAtLeast } from './version.js';
 
 /** A program (absolute once resolved) and its leading arguments, as in `python -m esphome`. */

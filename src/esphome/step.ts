@@ -2,7 +2,7 @@
  * Runs one helper program in its own session, with a time limit and a signal. However it ends, none of its processes
  * keeps running: a cancelled installer must not go on writing.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 import { type Log, silentLog } from '../log.js';
 import { createLineSplitter } from '../process/lines.js';

@@ -7,7 +7,7 @@
  * toggle it. A build always starts when no other one runs, because a small machine may never have that much free
  * memory. Only on a nearly full disk does it fail, because waiting frees no disk space.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
 import { ReceiverError } from '../errors.js';
 import type { ResolvedOptions } from '../options/core.js';

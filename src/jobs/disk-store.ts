@@ -10,7 +10,7 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
-import { createKeyedQueue } from '../async/serial-queue.js';
+import { createKeyedQueue } from '../async/calls.js';
 import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFileSync, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';

@@ -11,7 +11,7 @@ import { rm } from 'node:fs/promises';
 
 import type { StoredArtifacts } from '../artifacts/store.js';
 import { spaceOf, type StagedBundle } from '../bundles/store.js';
-import { createEmitter } from '../async/emitter.js';
+import { createEmitter } from '../async/signals.js';
 import { ReceiverError, quote } from '../errors.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { ResolvedOptions } from '../options/core.js';

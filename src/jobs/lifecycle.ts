@@ -7,7 +7,7 @@
  * as a restart needs it.
  */
 import type { Clock } from '../async/clock.js';
-import type { Emitter } from '../async/emitter.js';
+import type { Emitter } from '../async/signals.js';
 import { type StagedBundle, factsOf, type BundleStore, createBundleWait } from '../bundles/store.js';
 import { lostBundle } from '../bundles/install.js';
 import { ReceiverError } from '../errors.js';

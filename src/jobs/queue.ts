@@ -21,7 +21,7 @@
  * A slot is a share of a machine, not a lock: the device's lease guards against concurrent work in one directory.
  * `status` is what this process knows now; a queue on another machine can be ahead of it.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Shortage } from './waiting.js';
 
 /** In place of a dashboard's id, none of which begins with a dot: the host's own work. */

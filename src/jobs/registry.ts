@@ -8,7 +8,7 @@
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 
 import type { Clock } from '../async/clock.js';
-import { createCondition } from '../async/condition.js';
+import { createCondition } from '../async/signals.js';
 import { startOfProgress } from '../esphome/progress.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

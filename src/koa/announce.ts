@@ -9,7 +9,7 @@ import { networkInterfaces } from 'node:os';
 import type { ReceiverCore } from '../receiver-api.js';
 import { ReceiverError } from '../errors.js';
 import type { DashboardId } from '../paths/index.js';
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
 import { loadDashboardId } from '../peers/identity.js';
 import { announcementOf, reachableAddresses, type Announcement, type Networks } from './announcement.js';

@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
 
 import type * as ws from 'ws';
 
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import { quote, ReceiverError, systemCode } from '../errors.js';
 import { maxMessageBytes } from '../protocol/noise.js';
 import type { Transport } from '../protocol/transport.js';

@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 
 import type * as ws from 'ws';
 
-import { createCondition } from '../async/condition.js';
+import { createCondition } from '../async/signals.js';
 import type { Transport, TransportEvents } from '../protocol/transport.js';
 
 /** The path of the peer link, fixed by Device Builder 1.26. */

@@ -3,7 +3,7 @@
  * on disk, and waiting is free. A place passes on only when its holder leaves, even if the lock on disk was lost: that
  * holder must end its build first.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 
 /** The purpose of a lock's holder or waiter. */

@@ -11,7 +11,7 @@ import { readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { runOnce } from '../async/single-flight.js';
+import { runOnce } from '../async/calls.js';
 import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFile } from '../disk/json-file.js';
 import { systemCode } from '../errors.js';

@@ -5,7 +5,7 @@
  * clicking.
  */
 import type { Clock } from '../async/clock.js';
-import { createEmitter } from '../async/emitter.js';
+import { createEmitter } from '../async/signals.js';
 import { ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

@@ -7,7 +7,7 @@ import { copyFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Clock } from '../async/clock.js';
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 import { ReceiverError, storageError, systemCode } from '../errors.js';
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

@@ -3,7 +3,7 @@
  * held in memory only and expire with the window. Their number is limited, because anyone on the network can create them
  * while the window is open.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
 import { createFairPool, type ReleasePlace } from '../async/fair-pool.js';
 import { ReceiverError } from '../errors.js';

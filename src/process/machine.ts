@@ -1,7 +1,9 @@
 /**
  * Measures the processors and memory that the receiver can use, and computes the defaults from them. Inside a container
- * the usual calls report the whole machine, and the kernel kills compilers that were started for that size.
+ * the usual calls report the whole machine, and the kernel kills compilers that were started for that size. And tells
+ * whether this machine can run a file.
  */
+import { access, constants, stat as statFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem, hostname } from 'node:os';
 import { join, posix } from 'node:path';
@@ -138,4 +140,14 @@ export function compilersPerBuild(slots: number, { cores }: Machine): number | n
 /** The first label of the host name, as Device Builder shows it. */
 export function machineName(): string {
   return hostname().split('.', 1)[0]?.trim().slice(0, maxNameLength) || 'esphome-dashboard';
+}
+
+/** Whether `file` is an executable file, and not a directory, which has the same permission bit. */
+export async function isExecutable(file: string): Promise<boolean> {
+  try {
+    await access(file, constants.X_OK);
+    return (await statFile(file)).isFile();
+  } catch {
+    return false;
+  }
 }

@@ -5,14 +5,14 @@
  */
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
-import { access, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { resolve as resolvePath } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ReceiverError, quote } from '../errors.js';
 import type { Log } from '../log.js';
 import { hasProc, identify } from './identity.js';
+import { isExecutable } from './machine.js';
 import { markerVariable, type SessionIdentity, awaitEnd, terminateGroup, type StopReport } from './stop.js';
 import { goLine, holdScript, shell, watch } from './watchdog.js';
 
@@ -196,14 +196,4 @@ async function isDirectory(path: string): Promise<boolean> {
     (found) => found.isDirectory(),
     () => false,
   );
-}
-
-/** Whether `file` is an executable file, and not a directory, which has the same permission bit. */
-export async function isExecutable(file: string): Promise<boolean> {
-  try {
-    await access(file, constants.X_OK);
-    return (await stat(file)).isFile();
-  } catch {
-    return false;
-  }
 }

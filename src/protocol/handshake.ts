@@ -3,7 +3,7 @@
  * the handshake is complete, so every failure closes silently; every wait has a limit, because a silent stranger must not
  * hold a socket. The initiator checks the receiver's key before it names itself, so a false receiver learns nothing.
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 import {
   createChannel,

@@ -2,7 +2,7 @@
  * Detects a dead connection, and limits the wait for a close. A machine that lost its network closes nothing: a dead
  * session would block its peer, and the results of its jobs would be lost (Device Builder 1.26).
  */
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
 import type { OffloaderChannel } from './channel.js';
 

@@ -5,7 +5,7 @@
  * never ends.
  */
 
-import { createCondition } from '../async/condition.js';
+import { createCondition } from '../async/signals.js';
 
 /** Called one at a time, in the order of arrival, never inside `start`. */
 export interface TransportEvents {

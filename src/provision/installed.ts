@@ -4,9 +4,9 @@
  *
  * A query takes 0.1 s or more, so it starts when a bundle begins to arrive, and not after its last byte.
  */
-import { raceAbort } from '../async/abort.js';
+import { raceAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
-import { shareInFlight } from '../async/single-flight.js';
+import { shareInFlight } from '../async/calls.js';
 import { ReceiverError } from '../errors.js';
 import { findEsphome, type EsphomeCommand, type FindOptions } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';

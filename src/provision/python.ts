@@ -11,7 +11,7 @@ import { homedir } from 'node:os';
 import { basename, delimiter, isAbsolute, join } from 'node:path';
 
 import { ReceiverError } from '../errors.js';
-import { isExecutable } from '../process/session.js';
+import { isExecutable } from '../process/machine.js';
 
 /** ESPHome 2026.10 requires `>=3.12.0,<3.15`. Newest first. */
 const minors = [14, 13, 12] as const;

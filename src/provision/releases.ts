@@ -7,8 +7,8 @@
  */
 import { dirname, join } from 'node:path';
 
-import { createSerialQueue } from '../async/serial-queue.js';
-import { createSingleFlight, runOnce, type FlightCaller } from '../async/single-flight.js';
+import { createSerialQueue } from '../async/calls.js';
+import { createSingleFlight, runOnce, type FlightCaller } from '../async/calls.js';
 import { ReceiverError, isReceiverError, quote } from '../errors.js';
 import type { EsphomeCommand } from '../esphome/command.js';
 import { isPinnable } from '../esphome/version.js';

@@ -3,7 +3,7 @@
  * and for other receivers on the same directories. As in `disk/use-stamps`, an unknown use never counts as an old one.
  */
 import { type Clock, watchWallClock } from '../async/clock.js';
-import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
+import { createKeyedQueue, createSerialQueue } from '../async/calls.js';
 import { isThere } from '../disk/open-regular.js';
 import { canBeUse, precisionMs } from '../disk/use-stamps.js';
 import { devicesOnDisk, type Strange } from '../jobs/devices-on-disk.js';

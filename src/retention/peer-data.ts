@@ -9,7 +9,7 @@ import { join, dirname } from 'node:path';
 
 import * as z from 'zod';
 
-import { createKeyedQueue, createSerialQueue } from '../async/serial-queue.js';
+import { createKeyedQueue, createSerialQueue } from '../async/calls.js';
 import { hashName } from '../paths/segments.js';
 import { nullUnlessRecord, readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';

@@ -3,7 +3,7 @@
  * announced upload would not fit. Sweeps run one at a time and check each device again under its lease.
  */
 import type { Clock } from '../async/clock.js';
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 import type { NoRoom, StagingRoom } from '../bundles/store.js';
 import type { Reserve } from '../disk/reserve.js';
 import { freeSpaceBytes } from '../disk/reserve.js';

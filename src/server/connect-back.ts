@@ -5,7 +5,7 @@
  * dashboard checks for our key at the caller's address before it accepts that address.
  */
 import { isReceiverError } from '../errors.js';
-import { onAbort } from '../async/abort.js';
+import { onAbort } from '../async/calls.js';
 import type { Clock } from '../async/clock.js';
 import { waitForClose } from '../protocol/heartbeat.js';
 import { initiate } from '../protocol/handshake.js';

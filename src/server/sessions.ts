@@ -7,7 +7,7 @@
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import type { Clock } from '../async/clock.js';
-import { createEmitter } from '../async/emitter.js';
+import { createEmitter } from '../async/signals.js';
 import type { PeerSession } from './session.js';
 
 /** A peer's first session was opened or its last one closed. */

@@ -5,7 +5,7 @@
  * lose it. A bundle without acknowledgement leaves no file. A job that is submitted again under its old id, as clients do
  * after a lost connection, is found and not built twice.
  */
-import { createSerialQueue } from '../async/serial-queue.js';
+import { createSerialQueue } from '../async/calls.js';
 import type { BundleIntake } from '../bundles/intake.js';
 import type { StagedBundle } from '../bundles/store.js';
 import { hostFaultOf, isDiskFull, TraversalError, quote } from '../errors.js';

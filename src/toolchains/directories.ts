@@ -8,7 +8,7 @@
  */
 import { join } from 'node:path';
 
-import { runOnce } from '../async/single-flight.js';
+import { runOnce } from '../async/calls.js';
 import { isThere } from '../disk/open-regular.js';
 import { moveToTrash } from '../disk/remove.js';
 import { createUseStamps, type UseStampsOptions } from '../disk/use-stamps.js';

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 
 import * as z from 'zod';
 
-import { runOnce } from '../async/single-flight.js';
+import { runOnce } from '../async/calls.js';
 import { readJsonFile, writeJsonFile } from '../disk/json-file.js';
 import { namesIn } from '../disk/names.js';
 import { ReceiverError } from '../errors.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { createKeyedQueue, createSerialQueue } from '../../src/async/serial-queue.js';
+import { createKeyedQueue, createSerialQueue } from '../../src/async/calls.js';
 
 /** Work that a test ends by hand, and what began and ended in which order. */
 function handWork() {

@@ -9,7 +9,7 @@ import {
   runOnce,
   shareInFlight,
   type FlightCaller,
-} from '../../src/async/single-flight.js';
+} from '../../src/async/calls.js';
 import { manualClock } from './manual-clock.js';
 
 const limits = { maxAtOnce: 2, maxLines: 3, maxLineLength: 10 } as const;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { createEmitter } from '../../src/async/emitter.js';
+import { createEmitter } from '../../src/async/signals.js';
 import { recordingLog } from '../support/recording-log.js';
 
 test('Listeners receive each event in the order of subscription, until they unsubscribe', () => {

@@ -1,6 +1,6 @@
 /**
- * Calls listeners that cannot harm the emitter or each other (short because it is one primitive): a panel that throws
- * while it hears of an approval must not undo the approval, nor keep a peer from its own event.
+ * Tells others that something has changed. An emitter calls listeners that cannot harm it or each other: a panel that throws
+ * while it hears of an approval must not undo the approval. A condition wakes those who wait until something holds.
  */
 import type { Log } from '../log.js';
 
@@ -28,6 +28,26 @@ export function createEmitter<E>(name: string, log: Log): Emitter<E> {
         } catch (error) {
           log.error({ err: error, events: name }, 'event listener threw');
         }
+      }
+    },
+  };
+}
+
+export interface Condition {
+  /** Resolves when `holds` is true, which is asked now and at each `wake`. Never rejects. */
+  until(holds: () => boolean): Promise<void>;
+  wake(): void;
+}
+
+export function createCondition(): Condition {
+  const waiting = new Map<() => void, () => boolean>();
+  return {
+    async until(holds) {
+      if (!holds()) await new Promise<void>((resolve) => waiting.set(resolve, holds));
+    },
+    wake() {
+      for (const [resolve, holds] of waiting) {
+        if (holds() && waiting.delete(resolve)) resolve();
       }
     },
   };

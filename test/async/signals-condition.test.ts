@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { createCondition } from '../../src/async/condition.js';
+import { createCondition } from '../../src/async/signals.js';
 
 test('A true condition resolves at once, and a false one waits for a wake', async () => {
   const { until, wake } = createCondition();

@@ -4,7 +4,7 @@ import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 
-import { onAbort, raceAbort } from '../../src/async/abort.js';
+import { onAbort, raceAbort } from '../../src/async/calls.js';
 
 const never = new Promise<never>(() => {});
 

@@ -1,11 +1,8 @@
 /**
- * Shares one piece of work among all callers that request it while it runs. A caller that aborts does not stop it for
- * the others; the last one stops it and waits for its end, so that nothing runs for a cancelled job.
- *
- * Its output, which is bounded, goes to all callers, including lines from before they joined. Only a few pieces of work
- * run at once: each is a pip with a compiler or two.
+ * Calls that overlap: one after the other (serial queue), one for all who ask meanwhile (single flight), once and never
+ * again, and until a signal aborts. Written once, because each has a moment that is easy to miss, such as the last caller
+ * that aborts, or a signal that was aborted before anybody listened.
  */
-import { raceAbort } from './abort.js';
 import type { Clock } from './clock.js';
 
 export interface FlightCaller {
@@ -132,4 +129,60 @@ export function shareInFlight<T>(
 export function runOnce<T>(work: () => T): () => T {
   let done: { readonly result: T } | undefined;
   return () => (done ??= { result: work() }).result;
+}
+
+export type SerialQueue = ReturnType<typeof createSerialQueue>;
+
+export function createSerialQueue() {
+  const { run, idle } = createKeyedQueue();
+  return { run: <T>(work: () => Promise<T>): Promise<T> => run('', work), idle };
+}
+
+/** A queue for each key; different keys do not wait for each other. */
+export function createKeyedQueue() {
+  /** For each busy key, settles with its last call. */
+  const tails = new Map<string, Promise<void>>();
+
+  return {
+    run<T>(key: string, work: () => Promise<T>): Promise<T> {
+      const result = (tails.get(key) ?? Promise.resolve()).then(work);
+      const removeTail = (): void => {
+        if (tails.get(key) === tail) tails.delete(key);
+      };
+      const tail = result.then(removeTail, removeTail);
+      tails.set(key, tail);
+      return result;
+    },
+    /** Resolves when nothing runs or waits. Never rejects. */
+    async idle(): Promise<void> {
+      while (tails.size > 0) await Promise.all(tails.values());
+    },
+  };
+}
+
+/** Calls `listener` once: when the signal aborts, or at once when it has. Returns the function that stops listening. */
+export function onAbort(signal: AbortSignal | undefined, listener: () => void): () => void {
+  if (signal?.aborted === true) listener();
+  else signal?.addEventListener('abort', listener, { once: true });
+  return () => signal?.removeEventListener('abort', listener);
+}
+
+/**
+ * Settles as `promise` does, or rejects with the signal's reason (or `reasonOf()`) as soon as the signal is aborted. The
+ * work behind the promise goes on, and a later rejection of it is nobody's.
+ */
+export async function raceAbort<T>(
+  promise: T | PromiseLike<T>,
+  signal: AbortSignal | undefined,
+  reasonOf: () => unknown = () => signal?.reason,
+): Promise<T> {
+  let stopListening = (): void => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    stopListening = onAbort(signal, () => reject(reasonOf()));
+  });
+  try {
+    return await Promise.race([aborted, promise]);
+  } finally {
+    stopListening();
+  }
 }
