@@ -57,7 +57,8 @@ export const frameTypes = {
 
 /** Why a job was refused. The offloader shows the reason and fails the job. */
 export const ackReasons = {
-  duplicate_submit: 'another bundle is being received, or the peer has too many unfinished uploads',
+  duplicate_submit:
+    'another bundle is being received, the peer has too many unfinished uploads, or another lane has a job with this id',
   invalid_header: 'a field of the announcement is missing, of the wrong type or not allowed',
   invalid_chunk: 'a field of the chunk is missing or of the wrong type',
   no_inflight_submit: 'a chunk without an announced bundle',
