@@ -150,7 +150,7 @@ export interface OffloaderIdentity {
   readonly dashboardId: DashboardId;
 }
 
-/** Loads the identity from a directory, or creates it. Throws system errors. */
+/** Loads the identity from a directory, or creates it. Throws `STATE` for a damaged key, and system errors. */
 export async function loadOffloaderIdentity(
   directory: string,
   log: Log = silentLog,

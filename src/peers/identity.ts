@@ -50,7 +50,7 @@ export interface LaneFacts {
 }
 
 export interface NewTrust {
-  /** Whether a missing or unusable file is replaced although dashboards rely on it. Default: no. */
+  /** Whether a missing or unusable file is replaced although dashboards rely on it. Undefined: there is no such choice. */
   readonly newIdentity?: boolean | undefined;
   /** Whether dashboards rely on it, so that a missing file must have been lost. Default: no. */
   readonly isReliedOn?: (() => Promise<boolean>) | undefined;
@@ -63,7 +63,7 @@ export interface NewTrust {
 export async function loadIdentity(
   directory: string,
   log: Log,
-  { newIdentity = false, isReliedOn = async () => false }: NewTrust = {},
+  { newIdentity, isReliedOn = async () => false }: NewTrust = {},
   name = identityFile,
 ): Promise<Identity> {
   const file = join(directory, name);
@@ -71,13 +71,16 @@ export async function loadIdentity(
     parse: (content: Buffer) => (keyFault(content) === null ? identityOf(content) : undefined),
     create: () => randomBytes(keyBytes),
     async assertReplaceable(content: Buffer | undefined) {
-      if (newIdentity || (content === undefined && !(await isReliedOn()))) return;
+      if (newIdentity === true || (content === undefined && !(await isReliedOn()))) return;
       const fault = content
         ? keyFault(content)
         : 'is missing, although dashboards are paired or builds exist';
       const message = `the identity key (${name} in the state directory) ${fault}: expected ${keyBytes} random bytes`;
-      const loss = 'all dashboards must then pair again';
-      throw new ReceiverError('STATE', `${message}; ${wayOut(name, loss)}`, { file });
+      const way =
+        newIdentity === undefined
+          ? 'restore it from a backup, or remove it and pair again'
+          : wayOut(name, 'all dashboards must then pair again');
+      throw new ReceiverError('STATE', `${message}; ${way}`, { file });
     },
   };
   return loadOrCreate(file, kept, log);

@@ -116,7 +116,9 @@ for (const [what, message, plant] of unusableKeys) {
     const directory = await tempDir(t);
     const file = join(directory, 'identity.key');
     await plant(file);
-    const starts = Array.from({ length: 8 }, () => loadIdentity(directory, silentLog));
+    const starts = Array.from({ length: 8 }, () =>
+      loadIdentity(directory, silentLog, { newIdentity: false }),
+    );
     for (const { reason } of (await Promise.allSettled(starts)) as PromiseRejectedResult[]) {
       assert.equal(reason.code, 'STATE');
       assert.match(reason.message, message);
@@ -144,7 +146,8 @@ test('A missing key on which dashboards rely is refused, unless a new start is w
   const directory = await tempDir(t);
   const isReliedOn = async (): Promise<boolean> => true;
   const message = /is missing, although dashboards are paired or builds exist.*--new-identity/;
-  await assert.rejects(loadIdentity(directory, silentLog, { isReliedOn }), { code: 'STATE', message });
+  const asked = { isReliedOn, newIdentity: false };
+  await assert.rejects(loadIdentity(directory, silentLog, asked), { code: 'STATE', message });
   assert.deepEqual(await readdir(directory), []);
   await loadIdentity(directory, silentLog, { isReliedOn, newIdentity: true });
   await loadIdentity(directory, silentLog, { isReliedOn });
@@ -255,4 +258,14 @@ test('Whatever call of the file system fails, a stored key is read or the start 
     };
   });
   assert.ok(tried >= 4, `${tried} failures`);
+});
+
+test('A client with a damaged key is told to restore or remove it, without options that it does not have', async (t) => {
+  const directory = await tempDir(t);
+  await writeFile(join(directory, 'identity.key'), 'short');
+  await assert.rejects(loadIdentity(directory, silentLog), (error: Error) => {
+    assert.match(error.message, /restore it from a backup, or remove it/);
+    assert.doesNotMatch(error.message, /newIdentity/);
+    return true;
+  });
 });

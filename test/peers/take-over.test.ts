@@ -161,7 +161,10 @@ test("A damaged or lost key is left to the receiver's own refusal, which says ho
   await both.again();
   await writeFile(join(both.stateDir, 'identity.key'), '');
   await both.again();
-  await assert.rejects(loadIdentity(both.stateDir, log), { code: 'STATE', message: /restore identity\.key/ });
+  await assert.rejects(loadIdentity(both.stateDir, log, { newIdentity: false }), {
+    code: 'STATE',
+    message: /restore identity\.key/,
+  });
   await rm(join(both.stateDir, 'identity.key'));
   await rm(join(both.from, keyName));
   await both.again();
