@@ -206,12 +206,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
       if (present) parts.outbox.state(present);
       return intake.abort();
     }
-    if (older && !isTerminal(older)) {
-      // Its `cancelled` would otherwise be sent under the id that now means the newer job.
-      parts.mute(older.id);
-      jobs.cancel(older.id);
-    }
-    await submit(request, intake.finish());
+    await submit(request, intake.finish(), older);
   }
 
   async function isPlaceSafe(request: JobRequest): Promise<boolean> {
@@ -227,12 +222,19 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
    * Resolves when the job was answered, so that the answers keep the order of the uploads. An accepted job always ends in a
    * state that is sent to the peer.
    */
-  function submit(request: JobRequest, staged: Promise<StagedBundle>): Promise<void> {
+  function submit(request: JobRequest, staged: Promise<StagedBundle>, older?: JobRecord): Promise<void> {
     return new Promise((resolve) => {
       try {
         jobs.submit(request, staged, (fault) => {
           resolve();
-          if (fault === null) return accept(request.peerJobId);
+          if (fault === null) {
+            // A refused job replaces none. `cancelled` of the older one would be sent under the id of the newer.
+            if (older && !isTerminal(older)) {
+              parts.mute(older.id);
+              jobs.cancel(older.id);
+            }
+            return accept(request.peerJobId);
+          }
           const detail = hostFaultOf(fault.error)?.message ?? 'the build server could not store the job';
           return refuse(request.peerJobId, isDiskFull(fault.error) ? 'disk_full' : 'not_ready', detail);
         });

@@ -521,6 +521,17 @@ suite('A repeated job id', () => {
     assert.equal(again.all('job_state_changed').length, 1, 'the older one ends without a word');
   });
 
+  test('that cannot be recorded is refused, and the older job goes on', async (t) => {
+    const { again, jobs } = await reconnected(t);
+    jobs.store = (done) => done(Object.assign(new Error('full'), { code: 'ENOSPC' }));
+    upload(again, Buffer.alloc(80_000, 'other'));
+    assert.equal((await again.next('submit_job_ack')).accepted, false);
+    const [job = assert.fail(), ...others] = jobs.records();
+    assert.deepEqual([job.state, others], ['queued', []]);
+    jobs.emit({ type: 'output', job, line: 'still building\n' });
+    assert.equal((await again.next('job_output')).line, 'still building\n');
+  });
+
   for (const [what, changes] of [
     ['target', { target: 'clean' }],
     ['version', { target_esphome_version: '2026.9.0' }],
