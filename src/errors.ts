@@ -99,8 +99,8 @@ function shownOrEscaped(character: string): string {
 export const diskFullMessage = 'the disk of the build server is full; make room there and build again';
 
 /**
- * What a fault of the disk or a lack of descriptors means to the user of another machine, and who can mend it. Their own
- * messages name host paths and say nothing to that user.
+ * What a disk fault or a lack of descriptors means to the user of another machine, and who can fix it. The system's own
+ * messages name host paths and mean nothing to that user.
  */
 const hostFaults: Readonly<Record<string, string>> = {
   ENOSPC: diskFullMessage,
@@ -112,9 +112,9 @@ const hostFaults: Readonly<Record<string, string>> = {
   EMFILE: 'the build server has too many open files; build again when it has less to do',
   ENFILE: 'the build server has too many open files; build again when it has less to do',
   ENOMEM: 'the build server is out of memory; build again when it has less to do',
-  ENOENT: 'a file or directory of the build server was removed meanwhile; build again',
+  ENOENT: 'a file or directory on the build server was removed during the job; build again',
 };
-/** The codes that tell of too little of something. The other faults need the operator. */
+/** The codes of a shortage, which can pass. The other faults need the operator. */
 const shortages: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM']);
 
 export interface HostFault {
@@ -125,8 +125,8 @@ export interface HostFault {
 }
 
 /**
- * The host's fault that an error tells of; null for any other error. The cause of a receiver error counts if it is a
- * shortage, or if the error is about the server's own files: a program that cannot be executed is another matter.
+ * The host's fault behind an error; null for any other error. The cause of a receiver error counts if it is a shortage,
+ * or if the error is about the server's own files. A program that cannot be executed is not a fault of the disk.
  */
 export function hostFaultOf(error: unknown): HostFault | null {
   let cause = error;

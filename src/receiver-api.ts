@@ -57,7 +57,7 @@ export interface ReceiverCore {
   clean(configuration: string): Promise<void>;
   /** Removes all data of a peer's device, if there is any, once no build of it runs. Throws like `clean`. */
   removeDevice(configuration: string): Promise<void>;
-  /** The build servers as which the receiver shows itself; the first has its key and name. */
+  /** The build servers that the receiver presents; the first has its key and name. */
   readonly lanes: readonly LaneFacts[];
   /** Takes over a connection of the peer link, to the lane with this number. Default: the first. */
   accept(transport: Transport, lane?: number): void;
@@ -68,7 +68,7 @@ export interface ReceiverCore {
   callBackFrom(place: CallingPlace): void;
   /** Reports events of jobs, pairing and sessions. The returned function ends that. */
   subscribe(listener: (event: ReceiverEvent) => void): () => void;
-  /** Ends sessions, builds and timers; resolves when none is running. From its call on, all else throws `STATE`. */
+  /** Ends sessions, builds and timers; resolves when none is running. Once it is called, all else throws `STATE`. */
   close(): Promise<void>;
 }
 

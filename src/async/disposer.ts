@@ -1,7 +1,6 @@
 /**
- * One list of what must end, in the reverse order of its beginning (short because it is one primitive). A start that
- * fails half-way and an orderly stop walk the same list, so neither can forget what the other remembers, and an error in
- * one end hides no other.
+ * A list of cleanups that run in reverse order (short because it is one primitive). A start that fails half-way and an
+ * orderly stop run the same list, so neither can forget a part. An error in one cleanup hides no other error.
  */
 import { runOnce } from './calls.js';
 
@@ -26,7 +25,7 @@ export function createDisposer() {
   }
 
   return {
-    /** Adds an end. What began later ends first. */
+    /** Adds a cleanup. The one added last runs first. */
     add: (end: End): void => void ends.push(end),
     /**
      * Ends everything, one after the other, whatever fails. Rejects with the one error, or with an `AggregateError` of

@@ -1,7 +1,7 @@
 /**
- * A bounded number of places that strangers take. A full pool accepts the newcomer and evicts the oldest one of the network
- * with the most: a refusal would let silent strangers who came first keep everybody else out. Who is alone at an address
- * keeps the place in any flood from fewer addresses than the pool has places.
+ * A bounded number of places that strangers take. A full pool accepts the newcomer and evicts the oldest guest of the
+ * network with the most guests: otherwise silent strangers who came first would keep everybody else out. A guest who is
+ * alone at its address keeps its place in any flood from fewer addresses than the pool has places.
  */
 import { isIPv6 } from 'node:net';
 

@@ -34,7 +34,7 @@ export function createEmitter<E>(name: string, log: Log): Emitter<E> {
 }
 
 export interface Condition {
-  /** Resolves when `holds` is true, which is asked now and at each `wake`. Never rejects. */
+  /** Resolves when `holds` returns true; calls it now and at each `wake`. Never rejects. */
   until(holds: () => boolean): Promise<void>;
   wake(): void;
 }

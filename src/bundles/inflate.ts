@@ -16,8 +16,8 @@ import type { BundleLimits } from '../options/core-options.js';
 export type Inflater = ReturnType<typeof createInflater>;
 
 /**
- * How long an upload works before the others of the thread get their turn: a few packed bytes can hold 20,000 files, whose
- * writing takes seconds.
+ * How long one upload works before the thread turns to the others: a few packed bytes can hold 20,000 files, which take
+ * seconds to write.
  */
 const turnMs = 10;
 /** Inflated at a time. Deflate expands a byte to at most 1,032, so at most 33 MiB come before the limits apply. */
@@ -64,7 +64,7 @@ export function createInflater(limits: BundleLimits) {
     return pieces;
   }
 
-  /** Gives each of them to the reader, and from time to time the thread to other uploads. */
+  /** Passes each piece to the reader, and yields to other uploads from time to time. */
   async function* inTurns(pieces: readonly Buffer[]): AsyncGenerator<Buffer, void> {
     for (const piece of pieces) {
       if (isOver) return;

@@ -151,7 +151,7 @@ function checkConfiguration({ configFilename }: Manifest, announced: FileName, t
 function toBundleError(cause: unknown): unknown {
   const code = systemCode(cause);
   if (code === 'EILSEQ') {
-    const message = 'a name in the bundle is not UTF-8, and the disk of the build server takes no other';
+    const message = "a name in the bundle is not UTF-8, but the build server's disk accepts only UTF-8 names";
     return new ReceiverError('BUNDLE', message, { code }, { cause });
   }
   if (isReceiverError(cause) || !code?.startsWith('Z_')) return cause;

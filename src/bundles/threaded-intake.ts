@@ -20,7 +20,7 @@ import { removeOrWarn, unpackError, type FromThread, type ToThread } from './unp
 const bufferBytes = 128 * 1024;
 /** Buffers of one upload in transit while another one is being filled. */
 const maxOut = 2;
-/** The room that is asked for at once. */
+/** The room that one request asks for. */
 const roomStepBytes = 1_048_576;
 
 type Ending =
@@ -76,7 +76,7 @@ export function openThreadedIntake(options: ThreadedIntakeOptions): BundleIntake
     wake();
   }
 
-  /** Many members share one question, unless the room is almost used up. */
+  /** One request covers many members, unless the room is almost used up. */
   function giveRoom(neededBytes: number): void {
     const wanted = Math.max(neededBytes, roomStepBytes);
     if (room === undefined || room.take(wanted) === null)

@@ -39,7 +39,7 @@ export type ToThread =
 
 export type FromThread =
   | { readonly type: 'taken'; readonly upload: number; readonly buffer: ArrayBuffer }
-  /** Asks for room on the disk. One question at a time. */
+  /** Asks for room on the disk. One request at a time. */
   | { readonly type: 'room'; readonly upload: number; readonly neededBytes: number }
   | { readonly type: 'finished'; readonly upload: number; readonly facts: StagedFacts }
   | { readonly type: 'failed'; readonly upload: number; readonly error: SentError }

@@ -15,7 +15,7 @@ interface ThreadUpload {
   readonly intake: BundleIntake;
   /** Keeps the buffers and the end in order. */
   readonly queue: SerialQueue;
-  /** The question for room that is not answered yet. */
+  /** The request for room that is not answered yet. */
   asked: { grant(bytes: number): void; refuse(error: ReceiverError): void } | undefined;
 }
 

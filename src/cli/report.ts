@@ -24,7 +24,7 @@ interface ListeningFacts extends MachineFacts {
   readonly host: string;
   readonly port: number;
   readonly pin: string;
-  /** The second and further build servers as which this one shows itself. */
+  /** The lanes after the first. */
   readonly furtherLanes: readonly LaneView[];
 }
 

@@ -49,7 +49,7 @@ export async function serve(args: string[]): Promise<number> {
   try {
     const bound = await receiver.listen(port, host);
     if (admin !== undefined) closeAdmin = await serveAdmin(receiver, admin);
-    // A program that hangs is asked for 15 s.
+    // A program that hangs delays the facts by 15 s.
     const facts = await Promise.race([finding, stopped]);
     if (typeof facts === 'number') return facts;
     const furtherLanes = receiver.lanes().slice(1);
@@ -63,7 +63,7 @@ export async function serve(args: string[]): Promise<number> {
   }
 }
 
-/** What decides which builds succeed here. Warns of an ESPHome that does not run; never rejects. */
+/** The facts that decide which builds succeed here. Warns of an ESPHome that does not run. Never rejects. */
 async function machineFacts(
   command: EsphomeCommand,
   directory: string,

@@ -1,10 +1,10 @@
 /**
- * Names of files as text without loss. A Linux name is bytes, and Node's text for a name that is not UTF-8 finds no file:
- * such a tree could neither be measured nor removed. Each byte that is not UTF-8 becomes a lone surrogate from U+DC80 to
- * U+DCFF, as in Python, so that every path can stay a string between the disk and the disk.
+ * File names as text without loss. A Linux name is bytes, and Node decodes one that is not UTF-8 to a name that finds no
+ * file, so such a tree could be neither measured nor removed. Each byte that is not UTF-8 becomes a lone surrogate from
+ * U+DC80 to U+DCFF, as in Python, so every path can stay a string.
  *
- * And names for temporary files. Each contains its process, so that leftovers of a crash can be distinguished from files in
- * use by another receiver on the same disk. Their age would not show it: a queued upload can be hours old.
+ * The names of temporary files are here too. Each contains its process, which tells leftovers of a crash from files that
+ * another receiver on the same disk uses. The age would not: a queued upload can be hours old.
  */
 import { isUtf8 } from 'node:buffer';
 import { createHash, randomUUID } from 'node:crypto';
@@ -85,7 +85,7 @@ export async function* entriesIn(directory: string): AsyncGenerator<DirectoryEnt
   for await (const entry of await opendir(onDisk(directory), options)) yield toEntry(entry);
 }
 
-/** The names in a directory; none when it is gone, as one of ours that a person removed. Throws other system errors. */
+/** The names in a directory; none if somebody removed it. Throws other system errors. */
 export async function namesIn(directory: string): Promise<string[]> {
   const names: string[] = [];
   try {

@@ -1,7 +1,7 @@
 /**
- * Room that is set aside on a volume for what makes room there. On a completely full volume nothing could be removed
- * otherwise, because a lock, a record and a revocation each need a few bytes and a file first. And patience with a disk that
- * refuses for a moment: a volume that is full or read-only for some seconds must not cost a build of ten minutes.
+ * Space that is set aside on a volume for removals. Without it, nothing could be removed from a completely full volume,
+ * because a lock, a record and a revocation each need a few bytes and a file first. {@link patiently} covers faults that
+ * pass within seconds.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync as isThere, readdirSync, rmSync, statfsSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { removeTree } from './remove.js';
 
 export type Reserve = ReturnType<typeof createReserve>;
 
-/** A piece serves one removal: its locks, its records, and the directories that these stand in. */
+/** A piece is enough for one removal: its locks, its records and their directories. */
 const pieceBytes = 65_536;
 const pieceFiles = 12;
 const pieces = 8;
@@ -44,7 +44,7 @@ export function createReserve(parents: readonly string[], log: Log) {
   }
 
   return {
-    /** Runs the work, and again with a piece of the reserve given up as long as the volume is too full for it. */
+    /** Runs the work. While the volume is too full for it, releases a piece of the reserve and runs it again. */
     async spend<T>(work: () => Promise<T>): Promise<T> {
       for (;;) {
         try {
@@ -54,7 +54,7 @@ export function createReserve(parents: readonly string[], log: Log) {
         }
       }
     },
-    /** Gives up what the record, the log and the lock of one job need, if the volume is too full for them. */
+    /** Releases what the record, the log and the lock of one job need, if the volume is too full for them. */
     makeRoom(): void {
       for (const directory of directories) {
         for (const piece of isThere(directory) ? readdirSync(directory) : []) {
@@ -64,7 +64,7 @@ export function createReserve(parents: readonly string[], log: Log) {
         }
       }
     },
-    /** Sets aside again what was given up, if there is plenty of room. Never rejects. */
+    /** Sets released pieces aside again if there is plenty of room. Never rejects. */
     async refill(): Promise<void> {
       for (const directory of directories) {
         await fill(directory).catch((err: unknown) => log.debug({ err, directory }, 'reserve not filled'));
@@ -105,9 +105,9 @@ async function setAside(directory: string): Promise<void> {
 const defaultPausesMs = [250, 500, 1_000, 2_000, 4_000, 8_000];
 
 /**
- * Tries again what the host's disk refuses: a volume that is full or read-only for some seconds must cost neither a build
- * that has just ended nor a bundle. Settles as `act` does, at last after 16 s, or earlier when the signal aborts or the
- * error is not the host's.
+ * Retries what the host's disk refuses: a volume that is full or read-only for some seconds must cost neither a bundle
+ * nor a build of ten minutes. Settles as the last try does: after 16 s, or earlier when the signal aborts or the error is
+ * not the host's.
  */
 export async function patiently<T>(
   act: () => Promise<T>,
@@ -120,7 +120,7 @@ export async function patiently<T>(
       return await act();
     } catch (error) {
       const fault = hostFaultOf(error);
-      // What was removed does not come back.
+      // A removed file does not come back.
       if (signal.aborted || fault === null || fault.code === 'ENOENT') throw error;
       log.warn({ err: error }, 'disk refused a step of a job, trying again');
       await sleep(pauseMs, undefined, { signal }).catch(() => {});

@@ -42,7 +42,7 @@ const fixed: Environment = {
   PYTHONNOUSERSITE: '1',
   PYTHONUNBUFFERED: '1',
   PYTHONUTF8: '1',
-  // A private repository without credentials is an error, not a question that nobody answers.
+  // Git would otherwise ask for a password and wait forever.
   GIT_TERMINAL_PROMPT: '0',
   // Without it a compile dies where the configuration's directory is read-only.
   ESPHOME_NOGITIGNORE: '1',
@@ -101,7 +101,8 @@ interface CheckedEnvironment extends Pick<EnvironmentOptions, 'gitConfig' | 'env
 }
 
 /**
- * Warns of a time zone that nobody chose. Throws OPTIONS for a Git configuration that builds could not read: Git ignores a missing one without a word.
+ * Warns if the time zone is UTC by default. Throws `OPTIONS` for a Git configuration that cannot be read, because Git
+ * silently ignores a missing one.
  */
 export async function checkEnvironment({ gitConfig, environment, log }: CheckedEnvironment): Promise<void> {
   if (gitConfig !== undefined)

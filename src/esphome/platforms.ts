@@ -150,7 +150,7 @@ export const cacheNames: readonly string[] = [toolNames.ccache, toolNames.home, 
 
 /** Which tools a configuration asks for. */
 export interface BuildTarget {
-  /** Null if it is unknown: defined elsewhere, or with tools of the configuration's own choice. */
+  /** Null if it is unknown: a package defines it, or the configuration chooses its own tools. */
   readonly platform: PlatformKey | null;
   readonly framework: string;
   /** As the configuration names it; `default` is the choice of ESPHome, which depends on its release. */
@@ -186,7 +186,7 @@ export function readTarget(yaml: string): BuildTarget {
   let platform: PlatformKey | null = null;
   let framework: string | undefined;
   let isUnknown = yaml.includes('platform_packages');
-  /** The indentation of `components:`, whose entries have sources that are no tools. */
+  /** The indentation of `components:`, whose entries have sources that are not tools. */
   let components = Infinity;
   for (const [line] of yaml.matchAll(/[^\r\n]+/g)) {
     let rest = line;

@@ -242,7 +242,7 @@ export function createJobLifecycle(deps: JobLifecycleDeps) {
     }
   }
 
-  /** Requests a job's end as cancelled. False for no job, or an ended one. */
+  /** Requests that a job end as cancelled. False for an unknown or ended one. */
   function stop(job: Job | undefined, message: string): boolean {
     if (job === undefined || isTerminal(job.record)) return false;
     job.controller.abort(new ReceiverError('CANCELLED', message));

@@ -44,7 +44,7 @@ export function openJobLog(file: string, { maxOutputBytes, onLine, log }: JobLog
 
   function open(): WriteStream {
     try {
-      // A person can have removed it since the record of the job was stored.
+      // Somebody could have removed it since the job's record was stored.
       mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     } catch {
       // The stream reports what is wrong.

@@ -44,7 +44,7 @@ export interface JobRequest {
   readonly peerLabel: string;
   /** The dashboard's own id of the job. Several jobs can share one, because a dashboard can submit a lost job again. */
   readonly peerJobId: string;
-  /** The number of the lane that it came by, and that its events go to. */
+  /** The number of the lane on which it arrived, and to which its events go. */
   readonly lane: number;
   /** The name of the YAML file. */
   readonly file: FileName;
@@ -59,7 +59,7 @@ export interface JobRequest {
   readonly deviceFriendlyName: string;
 }
 
-/** What of a job can be seen outside. Times are in milliseconds since 1970. */
+/** The facts of a job that are visible outside. Times are in milliseconds since 1970. */
 export interface JobFacts extends JobRequest {
   /** The receiver's id of the job, a UUID. */
   readonly id: string;
@@ -101,7 +101,7 @@ export interface JobRecord extends JobFacts {
   readonly platform: string | null;
 }
 
-/** A job as those see it who work on it. */
+/** A job as the modules that work on it see it. */
 export interface QueuedJob {
   readonly record: Pick<JobRecord, 'target' | 'targetVersion' | 'waiting'>;
   readonly signal: AbortSignal;

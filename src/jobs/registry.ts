@@ -130,7 +130,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
 
   /**
    * Stores the record as it is now or a moment later, so that two steps in a row cost one write of some milliseconds.
-   * Resolves with the fault of a store that fails, which is then tried again. Never rejects.
+   * Resolves with the fault if the store fails, and then tries again. Never rejects.
    */
   function persist(job: Job): Promise<StoreFault | null> {
     return (job.writing ??= write(job));
@@ -195,7 +195,7 @@ export function createJobRegistry({ store, removeRest, clock, log }: JobRegistry
         log.warn({ id, err: error }, 'record of a refused job not removed');
       });
     },
-    /** Tries once more to store what is not on disk, and then no longer. Never rejects. */
+    /** Tries one last time to store what is not on disk. Never rejects. */
     async close(): Promise<void> {
       await saveAgain();
       cancelRetry?.();

@@ -79,7 +79,7 @@ function cancelled(): ReceiverError {
 interface Attempt {
   isConnected: boolean;
   isTimedOut: boolean;
-  /** Of an HTTP answer that is not a WebSocket's. */
+  /** Of an HTTP response that is not an upgrade. */
   status: number | undefined;
 }
 
@@ -116,7 +116,7 @@ export type ConnectFailure =
 
 /** What a person can do about each way in which no receiver answers. */
 const failures: Readonly<Record<ConnectFailure, string>> = {
-  refused: 'nothing listens there; check the port, and that the build server runs',
+  refused: 'nothing listens there; check the port, and whether the build server is running',
   unknown_host: 'the name of the host cannot be resolved; check its spelling, or use its address',
   unreachable: 'the host cannot be reached; check the address, the network and any firewall',
   silent:
@@ -160,7 +160,7 @@ async function failureOf(
 
 const tlsProbeMs = 2_000;
 
-/** Asks a server that did not understand us, by a second connection. Never rejects. */
+/** Tries TLS on a second connection, after the server did not understand the first. Never rejects. */
 async function speaksTls(
   { host, port }: Where,
   { localAddress, signal }: Pick<DialOptions, 'localAddress' | 'signal'>,

@@ -49,7 +49,7 @@ export async function listenForPeers({
 }: ListenOptions): Promise<Listener> {
   const answered = new WeakSet<Duplex>();
   const server = createServer(({ socket }, response) => {
-    // One page for each connection: a read holds thousands of requests, which would all be answered in one turn.
+    // One response per connection: a single read can hold thousands of requests, and all would be answered in one turn.
     if (answered.has(socket)) {
       socket.destroy();
       return;
@@ -97,7 +97,7 @@ export interface LanePort {
 }
 
 interface LanesOptions {
-  /** Lanes that have a key, without the first. */
+  /** The lanes after the first that have a key. */
   readonly lanes: readonly number[];
   /** The requested port of each of them. */
   readonly portOf: (lane: number) => number;
@@ -110,8 +110,8 @@ interface LanesOptions {
 const lanePortRetryMs = 10_000;
 
 /**
- * Binds the further lanes of a receiver, each on its own port. The others serve while the port of one is taken, which is
- * tried again every ten seconds. Resolves when each was tried once.
+ * Binds each lane after the first to its own port. If a port is taken, it tries again every ten seconds while the other
+ * lanes serve. Resolves when it has tried each once.
  */
 export async function listenOnLanes({ lanes, portOf, listen, onListening, clock, log }: LanesOptions) {
   const ports = new Map<number, LanePort>();

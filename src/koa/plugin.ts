@@ -39,8 +39,7 @@ type Shared = Pick<
 
 export interface Receiver extends Shared {
   /**
-   * The build servers as which the receiver shows itself: more than one with the option `lanes`. A client sends one build at
-   * a time to each.
+   * The build servers that the receiver presents: more than one with the option `lanes`.
    */
   lanes(): readonly LaneView[];
   /** The same functions as `ctx.esphomePaths`. */
@@ -49,7 +48,7 @@ export interface Receiver extends Shared {
   routes(): Middleware;
   /**
    * The event stream and the peer link on the host's port, for `app.ws.use` of koa-websocket with a `maxPayload` of at most
-   * 65,535. On a server that takes larger messages of a stranger, both are refused.
+   * 65,535. On a server that accepts larger messages, both are refused.
    */
   sockets(options?: MountOptions): SocketMiddleware;
   /**
@@ -62,8 +61,8 @@ export interface Receiver extends Shared {
   /** Opens the peer link on its own port and resolves to the port. Default host: `0.0.0.0`. Throws `STATE`. */
   listen(port: number, host?: string): Promise<number>;
   /**
-   * Ends everything that was started: peers are sent `server_shutting_down`, running builds are stopped. From its call on,
-   * every function throws `STATE`, except those that only compute or read paths.
+   * Ends everything that was started: sends peers `server_shutting_down` and stops running builds. Once it is called, every
+   * function throws `STATE`, except those that only compute or read paths.
    */
   close(): Promise<void>;
 }

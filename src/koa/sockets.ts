@@ -1,7 +1,8 @@
 /**
- * The sockets on the host's port: live events for operators' pages, and the peer link. A WebSocket server of koa-websocket
- * takes any path from anybody, with messages of 100 MiB, and keeps a socket that no middleware answers for ever. So our
- * paths are upgraded by our own servers, with our limits, and a path that nobody serves is answered before the upgrade.
+ * The sockets on the host's port: live events for operators' pages, and the peer link. A WebSocket server of
+ * koa-websocket accepts any path from anybody, with messages of 100 MiB, and never closes a socket that no middleware
+ * answers. So our own servers upgrade our paths, with our limits, and refuse a path that nobody serves before the
+ * upgrade.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
@@ -68,7 +69,7 @@ export function createHostSockets({ core, lanes, prefix, authorize, handleUpgrad
   const warnRefused = createRefusalLog(log, systemClock);
   const events = createEvents(core, lanes);
   const halfOpen = createHalfOpen(connectionLimits, systemClock);
-  /** The places of event sockets until somebody has authorized them. */
+  /** The bounded pool of event sockets that are not authorized yet. */
   const places = new WeakMap<Duplex, ReleasePlace>();
   const server = new WebSocketServer({
     ...{ noServer: true, clientTracking: false, ...messageByMessage },
@@ -100,7 +101,7 @@ export function createHostSockets({ core, lanes, prefix, authorize, handleUpgrad
       }
       websocket.on('error', () => websocket.terminate());
       if (!isLimited(ctx.app.ws.server)) {
-        const cause = `the host's WebSocket server takes messages of more than ${maxMessageBytes} bytes: use mount, or give koa-websocket a smaller maxPayload`;
+        const cause = `the host's WebSocket server accepts messages of more than ${maxMessageBytes} bytes: use mount, or give koa-websocket a smaller maxPayload`;
         warnRefused({ path, address: ctx.ip, cause }, 'connection refused');
         return websocket.terminate();
       }

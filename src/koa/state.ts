@@ -18,7 +18,7 @@ export interface StateView {
   readonly pin: string;
   readonly fingerprint: Fingerprint;
   readonly friendlyName: string;
-  /** The build servers as which the receiver shows itself: at least the first, which is described above. */
+  /** The build servers that the receiver presents: at least the first, which is described above. */
   readonly lanes: readonly LaneView[];
   /** `closesInMs` is 0 when the pairing window is closed. */
   readonly pairing: { readonly closesInMs: number; readonly requests: readonly RequestView[] };

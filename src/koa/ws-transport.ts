@@ -1,7 +1,7 @@
 /**
  * Adapts a `ws` socket to the peer link's transport. Messages that arrive before the link listens are kept; koa-websocket
- * alone loses them, and the handshake then waits forever. Each connection gets one message in each turn of the event loop:
- * one read holds thousands of small ones, which would stop all other work for seconds. A socket error closes the
+ * alone loses them, and the handshake then waits forever. Each connection gets one message per turn of the event loop: a
+ * single read can hold thousands of small ones, which would stop all other work for seconds. A socket error closes the
  * connection: unhandled, `ws` throws it, and a stranger's malformed frame would end the host's process.
  */
 import { createRequire } from 'node:module';

@@ -1,8 +1,8 @@
 /**
- * Fourth layer of the lock: a number for each acquisition, higher than all before. Two owners never hold the same
- * number, so every reader can tell an owner that was suspended from its successor, however wrong clocks and locks were.
- * A number is a file made by exclusive creation. The newest is never removed, unless the parent directory has one that is
- * higher: there the numbers of removed directories go on.
+ * Fourth layer of the lock: a number for each acquisition, higher than all before. Two owners never hold the same number,
+ * so every reader can tell an owner that was suspended from its successor, however wrong clocks and locks were. A number
+ * is a file made by exclusive creation. The newest is never removed unless the parent directory has a higher one: there
+ * the numbering of removed directories continues.
  */
 import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -43,7 +43,7 @@ export function openFence(directory: string) {
     },
 
     /**
-     * Lets the numbers go on in the parent, so that the directory can be removed. With a gap: an owner that came while the
+     * Continues the numbering in the parent, so that the directory can be removed. Leaves a gap: an owner that came while the
      * remover was suspended must not have the number of the next one.
      */
     retire(): void {

@@ -20,7 +20,7 @@ export function presenceDirOf(locksDir: string): string {
 export async function showPresence(directory: string, updateMs: number) {
   const mark = join(directory, temporaryName());
   async function touch(): Promise<void> {
-    // A person can remove it while the receiver runs, which others must not take for its end.
+    // If somebody removes it while the receiver runs, others must not conclude that the receiver has ended.
     await makeDirectory(directory);
     await writeFile(mark, String(Date.now()), { mode: 0o600 });
   }

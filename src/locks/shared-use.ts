@@ -97,8 +97,8 @@ export interface SoleUser extends Pick<Lease, 'signal' | 'recordBuild'> {
 }
 
 /**
- * Waits until these resources have no users and can get none, for one that changes what users read. Throws CANCELLED,
- * LOCK_TIMEOUT, STORAGE; then it holds none of them.
+ * Waits until these resources have no users, and keeps new ones out, for a caller that changes what users read. Throws
+ * CANCELLED, LOCK_TIMEOUT, STORAGE; then it holds none of them.
  */
 export async function useAlone(names: readonly string[], options: SharedOptions): Promise<SoleUser> {
   const { locksDir, signal, deadlineMs = Infinity, timing, onBlocked, log } = options;

@@ -42,9 +42,9 @@ export interface CoreOptions {
   /** Names of further variables of `environment` that remote builds get. Default: none. */
   readonly passEnvironment?: readonly string[] | undefined;
   /**
-   * Git configuration file for remote builds that fetch from private repositories. With `insteadOf`,
-   * credential helpers or `core.sshCommand`. Every peer's build can read it and what it names. Without it
-   * builds see no configuration of this account. Default: none.
+   * Git configuration file for remote builds that fetch from private repositories. It can hold `insteadOf`,
+   * credential helpers or `core.sshCommand`. Every peer's build can read it and the files that it names.
+   * Without it, builds do not see this account's Git configuration. Default: none.
    */
   readonly gitConfig?: string | undefined;
   /**
@@ -62,9 +62,9 @@ export interface CoreOptions {
    */
   readonly slots?: number | undefined;
   /**
-   * Number of build servers as which the receiver shows itself, each with a key and a port of its own. Device
-   * Builder sends one build at a time to each build server, so one dashboard needs as many lanes as slots to
-   * use them all. A dashboard that is approved on one lane is approved on all. From 1 to 16. Default: 1.
+   * Number of build servers that the receiver presents, each with its own key and port. Device Builder sends
+   * one build at a time to each build server, so one dashboard needs as many lanes as slots to use them all.
+   * A dashboard that is approved on one lane is approved on all. From 1 to 16. Default: 1.
    */
   readonly lanes?: number | undefined;
   /** Ports of the second and further lanes. Default: the ports after that of the first lane. */

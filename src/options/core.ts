@@ -119,7 +119,7 @@ export const coreOptions = {
   gitConfig: option(path().optional(), {
     summary: 'Git configuration file for remote builds that fetch from private repositories.',
     details:
-      "With `insteadOf`, credential helpers or `core.sshCommand`. Every peer's build can read it and what it names. Without it builds see no configuration of this account.",
+      "It can hold `insteadOf`, credential helpers or `core.sshCommand`. Every peer's build can read it and the files that it names. Without it, builds do not see this account's Git configuration.",
     defaultText: 'none',
     ...isPath,
   }),
@@ -145,8 +145,7 @@ export const coreOptions = {
     },
   ),
   lanes: option(z.int().min(1).max(maxLanes).default(1), {
-    summary:
-      'Number of build servers as which the receiver shows itself, each with a key and a port of its own.',
+    summary: 'Number of build servers that the receiver presents, each with its own key and port.',
     details:
       'Device Builder sends one build at a time to each build server, so one dashboard needs as many lanes as slots to use them all. A dashboard that is approved on one lane is approved on all.',
   }),

@@ -29,7 +29,7 @@ export const dashboardIdFile = 'dashboard-id';
 /** The DER in front of a raw X25519 key in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
-/** One of the build servers as which a receiver shows itself: a client sends one build at a time to each. */
+/** A lane with its private key. */
 export interface Lane {
   /** 1 for the first, whose key is that of the receiver. */
   readonly number: number;
@@ -38,7 +38,7 @@ export interface Lane {
   readonly friendlyName: string;
 }
 
-/** One of the build servers as which the receiver shows itself. */
+/** One of the build servers that the receiver presents. A client sends one build at a time to each. */
 export interface LaneFacts {
   /** 1 for the first, whose key and name are those of the receiver. */
   readonly number: number;
@@ -86,14 +86,14 @@ export async function loadIdentity(
   return loadOrCreate(file, kept, log);
 }
 
-/** A lane that cannot be had. */
+/** A lane that cannot serve. */
 export interface LaneFault extends Pick<Lane, 'number' | 'friendlyName'> {
   readonly fault: string;
 }
 
 /**
- * Loads the keys of the second and further lanes, each of which is created once. A lane whose key is unusable is not
- * started: another key would be another build server to the dashboards.
+ * Loads the keys of the lanes after the first, and creates missing ones. A lane whose key is unusable does not start:
+ * with a new key, dashboards would see a different build server.
  */
 export async function loadFurtherLanes({
   stateDir,
@@ -137,7 +137,9 @@ export async function keepIdentity(directory: string, { privateKey }: Identity, 
 
 const keepTrustMs = 60_000;
 
-/** Writes the key and the peers again when somebody has removed them: memory has both. Returns its end. */
+/**
+ * Writes the key and the peers again from memory when somebody has removed them. Returns the function that stops this.
+ */
 export function keepTrust(
   directory: string,
   identity: Identity,
@@ -162,7 +164,7 @@ export function keepTrust(
 export function keyFault(key: Buffer): string | null {
   if (key.length === 0) return 'is empty, or a link to a missing file';
   if (key.length !== keyBytes) return `has ${key.length} bytes`;
-  // What a power cut can leave of a file.
+  // A power cut can leave such a file.
   return key.every((byte) => byte === 0) ? 'contains only zeros' : null;
 }
 

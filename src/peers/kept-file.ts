@@ -1,7 +1,7 @@
 /**
- * Small files that are created once and kept, such as the private key. What peers have pinned is never replaced in silence:
- * an unusable file can be the only copy, and a person can restore it. An unreadable file is an error, because a wrong owner
- * or a failing disk must not cost every pairing.
+ * Small files that are created once and kept, such as the private key. What peers have pinned is never replaced silently:
+ * an unusable file can be the only copy, and a person can restore it. An unreadable file is an error, because a wrong
+ * owner or a failing disk must not cost every pairing.
  */
 import { randomUUID } from 'node:crypto';
 import { readFileSync, renameSync } from 'node:fs';
@@ -29,7 +29,7 @@ export async function loadOrCreate<T>(file: string, kept: KeptFile<T>, log: Log)
     const value = stored && kept.parse(stored);
     if (value !== undefined) return value;
     await kept.assertReplaceable(stored);
-    // Another receiver on this directory can have replaced or created it meanwhile, and both act as one server.
+    // Another receiver on this directory could have replaced or created it meanwhile, and both act as one server.
     if (stored && !setAside(file, stored, log)) continue;
     const created = kept.create();
     await makeParent(file);
@@ -37,7 +37,7 @@ export async function loadOrCreate<T>(file: string, kept: KeptFile<T>, log: Log)
   }
 }
 
-/** Creates the file with this content if a person, or a program that cleans up, has removed it. Throws system errors. */
+/** Writes the file again if a person or a cleanup program has removed it. Throws system errors. */
 export async function restoreIfGone(file: string, content: Uint8Array, log: Log): Promise<void> {
   if (await isThere(file)) return;
   await makeParent(file);
@@ -52,7 +52,9 @@ export async function makeParent(file: string): Promise<void> {
   await makeDirectory(dirname(file));
 }
 
-/** The content, or undefined if the file is missing. Empty for a link to a missing file: it must not pass for no file. */
+/**
+ * The content, or undefined if the file is missing. Empty for a link to a missing file, which must not count as missing.
+ */
 export async function readIfAny(file: string): Promise<Buffer | undefined> {
   try {
     return await readFile(file);
@@ -95,7 +97,7 @@ export function asideName(file: string): string {
   return `${file}.unusable-${randomUUID()}`;
 }
 
-/** How an operator gets out of a refused start. */
+/** What an operator can do about a refused start, for the error message. */
 export function wayOut(file: string, loss: string): string {
   return `restore ${basename(file)} from a backup, or start anew with the option newIdentity (--new-identity): ${loss}`;
 }

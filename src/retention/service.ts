@@ -136,7 +136,7 @@ export async function openRetentionService(deps: RetentionServiceDeps) {
     }
   }
 
-  /** Also puts the tools of their platforms in doubt: only a client that distrusts them asks for this. */
+  /** Also marks the tools of their platforms as suspect: a client asks for this only if it distrusts them. */
   async function resetAll(ids: readonly DashboardId[]): Promise<void> {
     const keys = await devices(ids);
     const platforms = new Set(await platformsOf(keys, layout));

@@ -131,7 +131,7 @@ export function openSweeper(deps: SweeperDeps) {
     return taken;
   }
 
-  /** The bytes of bundles that arrive, and of those that jobs hold, by peer. */
+  /** The bytes of bundles that are arriving or that jobs hold, by peer. */
   function stagedNow(): Map<DashboardId, number> {
     const staged = new Map(jobs.stagedBytes());
     for (const [id, bytes] of arriving) staged.set(id, (staged.get(id) ?? 0) + bytes);

@@ -148,8 +148,8 @@ export function stateFrame(job: JobRecord): FrameOf<'job_state_changed'> | undef
 }
 
 /**
- * With one lane, whether builds run or wait, as Device Builder says it. With several, a lane is idle as long as a slot is
- * free: a client prefers idle servers, and sends the next build to the next lane.
+ * With one lane, says whether builds run or wait, as Device Builder does. With several, a lane is idle as long as a slot
+ * is free: a client prefers idle servers, so it sends the next build to the next lane.
  */
 export function queueStatusFrame(
   { idle, running, queueDepth, freeSlots }: QueueStatus,

@@ -18,7 +18,7 @@ export type SessionJobs = Pick<
   'submit' | 'cancel' | 'cancelByPeer' | 'find' | 'queueStatus' | 'subscribe' | 'openArtifacts'
 >;
 
-/** Begins to unpack a bundle. `onRefused` is called when its peer has no more room for it. */
+/** Starts to unpack a bundle. Calls `onRefused` when its peer has no more room for it. */
 export type OpenIntake = (
   request: Pick<JobRequest, 'dashboardId' | 'target' | 'file'>,
   onRefused: (why: NoRoom) => void,

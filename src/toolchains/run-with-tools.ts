@@ -161,7 +161,7 @@ function hasSucceeded(result: CompileResult): boolean {
   return !cancelled && !leaseLost && isSuccess(result);
 }
 
-/** Where no host could be reached, new tools could not be downloaded either. */
+/** If a host could not be reached, new tools could not be downloaded either. */
 function soundsBroken(result: CompileResult): boolean {
   const { brokenTools, downloadFailed } = result.marks;
   return brokenTools && !downloadFailed && endedByItself(result) && !isSuccess(result);
