@@ -118,7 +118,7 @@ test('A start removes what another key has left under the id of a peer, before i
   await assert.rejects(namesIn(receiver), { code: 'ENOENT' });
 });
 
-test('A Git configuration that builds could not read is refused by name', async (t) => {
+test('A Git configuration that cannot be read is refused, and the error names it', async (t) => {
   const gitConfig = join(await tempDir(t), 'missing');
   await assert.rejects(startReceiver(t, { gitConfig }), {
     code: 'OPTIONS',
@@ -126,7 +126,7 @@ test('A Git configuration that builds could not read is refused by name', async 
   });
 });
 
-test('A start in a time zone of UTC that nobody chose warns, and one that was chosen does not', async (t) => {
+test('A start warns about UTC if TZ is not set, and does not if it is', async (t) => {
   const warnings = async (environment: Record<string, string>): Promise<string[]> => {
     const recorded = recordingLog();
     await startReceiver(t, { log: recorded, environment: { PATH: '/usr/bin:/bin', ...environment } });

@@ -53,7 +53,7 @@ test('A newcomer always gets a place, the limits always hold, and the oldest of 
   );
 });
 
-test('Who is alone at an address keeps the place in a flood from fewer addresses than places', () => {
+test('A guest who is alone at its address keeps its place in a flood from fewer addresses than places', () => {
   const places = createFairPool({ most: 16 });
   const flood = (count: number): void => {
     for (let n = 0; n < count; n += 1) places.enter(`192.0.2.${n % 15}`, () => {});

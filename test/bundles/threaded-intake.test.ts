@@ -87,7 +87,7 @@ function roomOf(bytes: number): StagingRoom & { held: number } {
   };
 }
 
-test('What a bundle takes on the disk is counted before it is written, until the bundle is discarded', async (t) => {
+test('The space of a bundle on the disk is counted before each write, until the bundle is discarded', async (t) => {
   const uploadsDir = await tempDir(t);
   const members = Array.from({ length: 300 }, (_, n) => file(`f${n}`, 'x'));
   const bytes = gzipSync(tar(manifest(), config, ...members, file('zeros', Buffer.alloc(3 << 20))));
@@ -100,7 +100,7 @@ test('What a bundle takes on the disk is counted before it is written, until the
   assert.equal(room.held, 0);
 });
 
-test('A bundle without room is refused while it is unpacked, and leaves neither a file nor a share', async (t) => {
+test('A bundle without room is refused while it is unpacked, and leaves no file and no counted space', async (t) => {
   const uploadsDir = await tempDir(t);
   const options = { uploadsDir, configurationFilename, bundleLimits };
   const room = roomOf(2 << 20);
@@ -230,7 +230,7 @@ test('When the thread dies its uploads fail and leave nothing, and the next bund
   assert.equal((await treeOf(next.directory)).size, 3);
 });
 
-test('A small bundle overtakes bundles of many files, which arrived before it', async (t) => {
+test('A small bundle overtakes bundles of many files that arrived before it', async (t) => {
   const uploadsDir = await tempDir(t);
   const many = Array.from({ length: 5_000 }, (_, index) => file(`many/${index % 50}/${index}`, 'x'));
   const directories = Array.from({ length: 50 }, (_, index) => directoryMember(`many/${index}`));
@@ -254,7 +254,7 @@ test('A small bundle overtakes bundles of many files, which arrived before it', 
   await Promise.all(larges);
 });
 
-test('An upload that is cancelled between its turns stops, and leaves nothing', async (t) => {
+test('An upload that is cancelled between its turns stops and leaves nothing behind', async (t) => {
   const uploadsDir = await tempDir(t);
   const many = Array.from({ length: 15_000 }, (_, index) => file(`${index}`, 'x'));
   const large = gzipSync(tar(manifest(), config, ...many), { level: 1 });

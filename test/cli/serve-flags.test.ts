@@ -24,7 +24,7 @@ test('The banner names what builds depend on: ESPHome, Python, the number of bui
   assert.ok(Number(slots) >= 1 && Number(freeBytes) > 0);
 });
 
-test('An ESPHome that does not run is reported before the banner, with its last words', async (t) => {
+test('An ESPHome that does not run is reported before the banner, with its last line of output', async (t) => {
   const directory = await tempDir(t);
   const broken = join(directory, 'esphome');
   const script = '#!/bin/sh\necho "Traceback" >&2\necho "ModuleNotFoundError: no voluptuous" >&2\nexit 1\n';
@@ -59,7 +59,7 @@ test('An ESPHome that does not run is reported before the banner, with its last 
   }
 });
 
-test('While it asks a program that hangs, SIGTERM still ends it in good order', async (t) => {
+test('SIGTERM ends the server in good order while it probes a program that hangs', async (t) => {
   const directory = await tempDir(t);
   const hangs = join(directory, 'esphome');
   const asked = join(directory, 'asked');

@@ -70,7 +70,7 @@ test('usage counts files and follows no link', async () => {
   assert.deepEqual(await measure(join(dir, 'missing')), { bytes: 0, files: 0, diskBytes: 0 });
 });
 
-test('A directory that a full volume cannot hold is refused as such, and never as missing', async (t) => {
+test('A directory that does not fit on a full volume fails with that reason, never as missing', async (t) => {
   const volume = await smallVolume(t, { megabytes: 4, files: 200 });
   if (volume === null) return;
   await makeDirectory(join(volume, 'a', 'b'));

@@ -27,7 +27,7 @@ const nearUtf8 = fc
   .map((parts) => Buffer.concat(parts));
 const anyName = fc.oneof(anyBytes, nearUtf8);
 
-test('Any bytes come back from their text, different bytes have different texts, and UTF-8 is its own text', () => {
+test('Any bytes can be restored from their text, different bytes have different texts, and UTF-8 stays as it is', () => {
   fc.assert(
     fc.property(anyName, anyName, (one, other) => {
       const text = decodeName(one);
@@ -66,7 +66,7 @@ test('Exactly the characters that are UTF-8 keep their letters, one by one', () 
   }
 });
 
-test('The time to read a name grows with its length only, whatever it holds', () => {
+test('The time to decode a name grows only with its length', () => {
   const work = (size: number): void => void encodeName(decodeName(Buffer.alloc(size, 0xff)));
   assertLinear(work, 1 << 20, 'a name');
 });

@@ -8,7 +8,7 @@ import { recordingLog } from '../support/recording-log.js';
 const full = Object.assign(new Error('write /a/place'), { code: 'ENOSPC' });
 const { signal } = new AbortController();
 
-test('What the disk refuses is tried again, and each refusal is logged', async () => {
+test('A step that the disk refuses is repeated, and each refusal is logged', async () => {
   const log = recordingLog();
   let left = 2;
   const act = async (): Promise<string> => {

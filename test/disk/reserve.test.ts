@@ -14,7 +14,7 @@ import { tempDir } from '../support/temp-dir.js';
 
 const full = (): Error => Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
 
-test('What is set aside is given up piece by piece, until the work succeeds or nothing is left', async (t) => {
+test('The reserve is released piece by piece, until the work succeeds or nothing is left', async (t) => {
   const parent = await tempDir(t);
   const log = recordingLog();
   const reserve = createReserve([parent], log);
@@ -36,7 +36,7 @@ test('What is set aside is given up piece by piece, until the work succeeds or n
   assert.equal((await readdir(join(parent, 'reserve'))).length, pieces);
 });
 
-test('Another error than a full volume costs no reserve, and a reserve that was never made is no error', async (t) => {
+test('An error other than a full volume releases no reserve, and a missing reserve is not an error', async (t) => {
   const parent = await tempDir(t);
   const reserve = createReserve([parent, join(parent, 'missing')], silentLog);
   await reserve.refill();
@@ -52,7 +52,7 @@ test('Another error than a full volume costs no reserve, and a reserve that was 
   );
 });
 
-test('On a volume without a free byte, a piece holds a directory with files', async (t) => {
+test('On a volume without a free byte, one piece makes room for a directory with files', async (t) => {
   const parent = await smallVolume(t, { megabytes: 16 });
   if (parent === null) return;
   const reserve = createReserve([parent], silentLog);
@@ -68,7 +68,7 @@ test('On a volume without a free byte, a piece holds a directory with files', as
   assert.equal((await readdir(join(parent, 'reserve'))).length, 7, 'not while the volume is full');
 });
 
-test('On a volume that can hold no more files, a piece does, and the volume counts as full', async (t) => {
+test('On a volume that can hold no more files, one piece makes room for some, and the volume counts as full', async (t) => {
   const parent = await smallVolume(t, { megabytes: 16, files: 2_000 });
   if (parent === null) return;
   const reserve = createReserve([parent], silentLog);

@@ -31,7 +31,7 @@ test('A wrong flag is answered by a sentence and the usage, an invalid port by a
   }
 });
 
-test('A port in use is named with the flag that chooses another', async (t) => {
+test('The error for a port in use names the flag that chooses another', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   t.after(() => server.close());
   await once(server, 'listening');

@@ -252,7 +252,7 @@ test('A job whose record cannot be stored is not acknowledged, and nothing of it
   world.assertAtRest();
 });
 
-test('An end that cannot be stored is told, frees its slot, and is stored as soon as the disk takes it', async (t) => {
+test('An end that cannot be stored is reported, frees its slot, and is stored as soon as the disk allows it', async (t) => {
   const disk = emptyDisk();
   const clock = manualClock();
   const memory = createMemoryStore(disk.place);
@@ -282,7 +282,7 @@ test('An end that cannot be stored is told, frees its slot, and is stored as soo
   world.assertAtRest();
 });
 
-test('What could not be stored is stored when the receiver closes', async (t) => {
+test('Records that could not be stored are stored when the receiver closes', async (t) => {
   const disk = emptyDisk();
   const memory = createMemoryStore(disk.place);
   let isReadOnly = false;

@@ -95,7 +95,7 @@ test('A refused port, and a name that does not exist, are recognised as that, wi
   assert.equal(unknown.facts['reason'], 'unknown_host');
 });
 
-test('A host that takes no connection in time is unreachable, which is not the same as silent', async (t) => {
+test('A host that accepts no connection in time is reported as unreachable, not as silent', async (t) => {
   // Nobody accepts, so the kernel takes as many connections as it queues, and then leaves the next ones unanswered.
   const stopped = await startChild(t, [
     process.execPath,

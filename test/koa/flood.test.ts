@@ -145,7 +145,7 @@ test('A stranger is closed in time, whatever it sent before it went silent', asy
   );
 });
 
-test("On a host's port too, a stranger is closed in time once it asks for one of our paths, or for a path of nobody", async (t) => {
+test("Also on a host's port, a stranger that asks for one of our paths or an unknown one is disconnected in time", async (t) => {
   const { receiver } = await startReceiver(t, {
     connectionLimits: limits,
     authorize: () => new Promise(() => {}),

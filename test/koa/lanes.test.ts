@@ -160,7 +160,7 @@ test('A revocation ends the sessions on all lanes, and the peer counts as connec
   assert.deepEqual(events, [false]);
 });
 
-test('The keys of lanes survive a lower and a higher number', async (t) => {
+test('Lane keys survive when the number of lanes falls and rises again', async (t) => {
   const { receiver, options } = await start(t);
   const pins = receiver.lanes().map(({ pin }) => pin);
   await receiver.close();
@@ -174,7 +174,7 @@ test('The keys of lanes survive a lower and a higher number', async (t) => {
   assert.deepEqual(await again(3), pins);
 });
 
-test('A lane with a damaged key does not start, and its key is not made anew; the others serve', async (t) => {
+test('A lane with a damaged key does not start and gets no new key, and the others serve', async (t) => {
   const stateDir = await tempDir(t);
   const { receiver, options } = await start(t, { stateDir });
   const file = join(stateDir, 'identity-2.key');
@@ -196,7 +196,7 @@ test('A lane with a damaged key does not start, and its key is not made anew; th
   assert.equal(await readFile(file, 'utf8'), 'short');
 });
 
-test('A lane whose port is taken is tried again, and the others serve meanwhile', async () => {
+test('A lane whose port is taken tries again, and the others serve meanwhile', async () => {
   const clock = manualClock();
   const taken = new Set([6056]);
   const bound: number[] = [];

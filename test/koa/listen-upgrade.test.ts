@@ -138,7 +138,7 @@ test('A client that keeps sending other requests or invalid upgrades is closed i
   assert.equal(upgraded.readyState, WebSocket.OPEN);
 });
 
-test('A connection gets one page, so that thousands of requests in one read cost little', async (t) => {
+test('A connection gets one response, so that thousands of requests in one read cost little', async (t) => {
   const { port } = await listening(t);
   const socket = connect(port, '127.0.0.1').on('error', () => {});
   t.after(() => socket.destroy());

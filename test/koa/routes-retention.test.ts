@@ -112,7 +112,7 @@ test('Bundles that unpack to more than their dashboard’s share are refused, an
   assert.equal((await receiver.retention.usage()).staged, 0);
 });
 
-test('A receiver whose directories are removed while it runs goes on, and forgets no job that comes later', async (t) => {
+test('A receiver whose directories are removed while it runs continues, and loses no later job', async (t) => {
   const whole = await startReceiver(t);
   const client = await pairedClient(t, whole);
   await build(client, 'kitchen');

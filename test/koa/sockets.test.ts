@@ -132,7 +132,7 @@ test('The guard also holds on a WebSocket server that the host opened before it 
   assert.equal(await statusOf(t, port, '/esphome-receiver/other'), 404);
 });
 
-test('A listener for upgrades that the host adds to its server gets the paths that nobody else serves', async (t) => {
+test('An upgrade listener of the host gets the paths that nobody else serves', async (t) => {
   const { receiver } = await startReceiver(t);
   const app = new Koa();
   receiver.mount(app);

@@ -157,7 +157,7 @@ async function turnsUntil(isOver: () => boolean): Promise<number> {
   return turns;
 }
 
-test('However many small messages arrive in one read, each turn of the event loop delivers one of a connection', async (t) => {
+test('However many small messages arrive in one read, a connection delivers one per turn of the event loop', async (t) => {
   const { transport, client } = await pair(t);
   const count = 20_000;
   const seen: string[] = [];
@@ -182,7 +182,7 @@ test('However many small messages arrive in one read, each turn of the event loo
   assert.ok(most <= 2, `${most} messages in one turn`);
 });
 
-test("A stranger's pings and pongs are read one in each turn too", async (t) => {
+test("A stranger's pings and pongs are also read one per turn", async (t) => {
   const accepted: Transport[] = [];
   const upgrade = createUpgrade((transport) => accepted.push(transport));
   const server = createServer().on('upgrade', upgrade).listen(0, '127.0.0.1');
@@ -202,7 +202,7 @@ test("A stranger's pings and pongs are read one in each turn too", async (t) => 
   }
 });
 
-test('What was read before a pause waits for the resume, and is then delivered in order', async (t) => {
+test('Messages read before a pause wait for the resume and are then delivered in order', async (t) => {
   const { transport, client } = await pair(t);
   const seen: string[] = [];
   transport.start({

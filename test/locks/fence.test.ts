@@ -107,7 +107,7 @@ test('A planted number beyond all others is an error, not an endless search', as
   assert.throws(() => openFence(directory).next(), { code: 'STORAGE' });
 });
 
-test('After the directory was removed, the numbers go on above all that were taken in it', async (t) => {
+test('After the directory was removed, numbering continues above all numbers taken in it', async (t) => {
   const parent = await freshDir(t);
   const [one, two] = [join(parent, 'one'), join(parent, 'two')];
   const fence = openFence(one);

@@ -69,7 +69,7 @@ async function everyFailureAtOnce<Result>(
 
 const gone = { pid: 4_000_000, startTime: 1, bootId: 'another boot', marker: 'x' };
 
-test('Whatever call of the file system fails in a release, the heartbeat ends and the lock becomes free', async (t) => {
+test('Whichever file system call fails in a release, the heartbeat ends and the lock becomes free', async (t) => {
   const tried = await everyFailureAtOnce(async () => {
     const locksDir = await tempDir(t);
     const lease = await acquireLease(options(locksDir));
@@ -88,7 +88,7 @@ test('Whatever call of the file system fails in a release, the heartbeat ends an
   assert.ok(tried > 10, `${tried} failures`);
 });
 
-test('Whatever call of the file system fails in an acquisition, the error is typed, nothing beats, and the next one succeeds', async (t) => {
+test('Whichever file system call fails in an acquisition, the error is typed, nothing beats, and the next one succeeds', async (t) => {
   const tried = await everyFailureAtOnce(
     async () => {
       const locksDir = await tempDir(t);
@@ -111,7 +111,7 @@ test('Whatever call of the file system fails in an acquisition, the error is typ
   assert.ok(tried > 30, `${tried} failures`);
 });
 
-test('Whatever call of the file system fails, a user that leaves stops counting', async (t) => {
+test('Whichever file system call fails, a user that leaves stops counting', async (t) => {
   const tried = await everyFailureAtOnce(async () => {
     const locksDir = await tempDir(t);
     const shared = { locksDir, timing: fast, reason: 'a test', log: silentLog };
@@ -128,7 +128,7 @@ test('Whatever call of the file system fails, a user that leaves stops counting'
   assert.ok(tried > 8, `${tried} failures`);
 });
 
-test('Whatever call of the file system fails, a lock that is forgotten stays usable, with higher numbers', async (t) => {
+test('Whichever file system call fails, a lock that is forgotten stays usable, with higher numbers', async (t) => {
   const tried = await everyFailureAtOnce(
     async () => {
       const locksDir = await tempDir(t);

@@ -113,7 +113,7 @@ test('A sole user waits for the others, keeps them out, and counts as a user its
   assert.deepEqual([await isUsed('a', here), await isUsed('b', here)], [false, false]);
 });
 
-test('Those that want several resources alone, in any order, never wait for each other in a circle', async (t) => {
+test('Callers that want sole use of several resources, in any order, never deadlock', async (t) => {
   const here = await place(t);
   const holding = new Map<string, number>();
   const wanted = [

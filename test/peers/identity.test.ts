@@ -128,7 +128,7 @@ for (const [what, message, plant] of unusableKeys) {
     assert.deepEqual(await readdir(directory), ['identity.key']);
   });
 
-  test(`Where a new start is wanted, a key that is ${what} is renamed, and all receivers use one new key`, async (t) => {
+  test(`With newIdentity, a key that is ${what} is renamed, and all receivers use one new key`, async (t) => {
     const directory = await tempDir(t);
     await plant(join(directory, 'identity.key'));
     const log = recordingLog();
@@ -142,7 +142,7 @@ for (const [what, message, plant] of unusableKeys) {
   });
 }
 
-test('A missing key on which dashboards rely is refused, unless a new start is wanted', async (t) => {
+test('A missing key on which dashboards rely is refused, unless newIdentity is set', async (t) => {
   const directory = await tempDir(t);
   const isReliedOn = async (): Promise<boolean> => true;
   const message = /is missing, although dashboards are paired or builds exist.*--new-identity/;
@@ -226,7 +226,7 @@ for (const [title, text, shown] of labels) {
   test(`In labels, ${title}`, () => assert.equal(cleanLabel(text), shown));
 }
 
-test('Whatever call of the file system fails, a key is made once and never changes', async (t) => {
+test('Whichever file system call fails, a key is made once and never changes', async (t) => {
   const tried = await everyFailure(async () => {
     const directory = await tempDir(t);
     return {
@@ -243,7 +243,7 @@ test('Whatever call of the file system fails, a key is made once and never chang
   assert.ok(tried > 20, `${tried} failures`);
 });
 
-test('Whatever call of the file system fails, a stored key is read or the start fails, and it stays as it is', async (t) => {
+test('Whichever file system call fails, a stored key is read or the start fails, and it stays as it is', async (t) => {
   const tried = await everyFailure(async () => {
     const directory = await tempDir(t);
     const { pin } = await loadIdentity(directory, silentLog);

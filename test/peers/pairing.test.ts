@@ -145,7 +145,7 @@ suite('pair_request', () => {
     );
   });
 
-  test('Pending requests are limited, a stranger displaces only its own, and a newcomer always gets in', async (t) => {
+  test('Pending requests are limited, a stranger displaces only its own requests, and a newcomer always gets in', async (t) => {
     const { pairing, types } = await setting(t);
     const from = (host: number, n: number): PairingCaller =>
       caller({ dashboardId: dashboardId(`stranger-${host}-${n}`), address: `192.0.2.${host}` });
@@ -513,7 +513,7 @@ suite('The one-time key', () => {
     assert.deepEqual(await pairing.pairRequest(caller({ pairingKey })), { response: 'approved' });
   });
 
-  test('An operator who opens the window beside the key gets requests without it, and the key still pairs', async (t) => {
+  test('If an operator opens the window beside the key, requests without the key wait, and the key still pairs', async (t) => {
     const { pairing, peers, pairingKey } = await armed(t);
     const stranger = caller({ dashboardId: dashboardId('dashboard-2'), publicKey: keyB });
     const wrong = { ...stranger, pairingKey: 'ABCD' };

@@ -115,7 +115,7 @@ for (const [what, content] of [
   ['a list', '[]'],
   ['an empty file', ''],
 ] as const) {
-  test(`A peers file that is ${what} is refused, and set aside only where a new start is wanted`, async (t) => {
+  test(`A peers file that is ${what} is refused, and set aside only with newIdentity`, async (t) => {
     const directory = await tempDir(t);
     await writeFile(join(directory, 'peers.json'), content);
     const message = /peers\.json.*the file is damaged; restore peers\.json.*--new-identity/;
@@ -130,7 +130,7 @@ for (const [what, content] of [
   });
 }
 
-test('A missing peers file on which builds rely is refused, and so is a link to a missing one', async (t) => {
+test('A missing peers file is refused if builds exist, and so is a link to a missing file', async (t) => {
   const directory = await tempDir(t);
   const isReliedOn = async (): Promise<boolean> => true;
   const message = /is missing, although builds exist; restore peers\.json/;
@@ -203,7 +203,7 @@ test('A revocation that could not be saved is saved by an orderly stop', async (
   assert.deepEqual((await openPeerTable(directory, quiet)).list(), []);
 });
 
-test('Whatever call of the file system fails, an approval is made or not, and can be repeated', async (t) => {
+test('Whichever file system call fails, an approval is made or not, and can be repeated', async (t) => {
   const tried = await everyFailure(async () => {
     const directory = await tempDir(t);
     const peers = await openPeerTable(directory, quiet);
@@ -232,7 +232,7 @@ test('Whatever call of the file system fails, an approval is made or not, and ca
   assert.ok(tried > 50, `${tried} failures`);
 });
 
-test('Whatever call of the file system fails, a revocation is in force and reaches the disk', async (t) => {
+test('Whichever file system call fails, a revocation is in force and reaches the disk', async (t) => {
   const tried = await everyFailure(async () => {
     const directory = await tempDir(t);
     const peers = await openPeerTable(directory, quiet);
@@ -307,7 +307,7 @@ test('Concurrent changes all reach the disk, and two approvals of one id give on
   ]);
 });
 
-test('An approval that cannot be written fails, and one whose directory is gone makes it again', async (t) => {
+test('An approval that cannot be written fails, and a missing directory is created again', async (t) => {
   const directory = join(await tempDir(t), 'gone');
   await writeFile(directory, 'a file in the place of the directory');
   await assert.rejects(openPeerTable(directory, quiet), { code: 'ENOTDIR' });

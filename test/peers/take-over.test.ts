@@ -137,7 +137,7 @@ test('A takeover that was interrupted before the key starts again', async (t) =>
   assert.deepEqual((await stateOf(both)).toSorted(), ['identity.key', 'peers.json']);
 });
 
-test('A key that was lost since the takeover is not fetched again beside other peers, unless a new start is wanted', async (t) => {
+test('A key that was lost since the takeover is not fetched again beside other peers, unless newIdentity is set', async (t) => {
   for (const peers of [[], [row('dashboard-two')], 'damaged']) {
     const both = await servers(t, [row('dashboard-one'), row('dashboard-two')]);
     await mkdir(both.stateDir);

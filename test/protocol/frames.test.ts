@@ -87,7 +87,7 @@ const directions = [
   { side: 'offloader', parse: parseToOffloader, own: toOffloader, foreign: toReceiver },
 ] as const;
 
-test('The tables have the words of the protocol: 5 intents, 5 responses, 9 reasons, 16 frames, 14 ack reasons and three of our own', () => {
+test('The tables have the words of the protocol: 5 intents, 5 responses, 9 reasons, 16 frames, 14 ack reasons, and three of our own', () => {
   const sizes = [intents, intentResponses, rejectReasons, frameTypes, ackReasons, jobStatuses].map(
     (table) => Object.keys(table).length,
   );

@@ -151,7 +151,7 @@ const platforms = {
   nrf52: 'nrf52: {board: adafruit_feather_nrf52840, bootloader: adafruit_nrf52_sd140_v6}',
 };
 
-test('tools that cannot be downloaded are not the fault of the configuration, on any platform', async (t) => {
+test('a failed download of tools is not reported as a fault of the configuration, on any platform', async (t) => {
   const offline = ['unshare', '--map-root-user', '--net'] as const;
   try {
     execFileSync(offline[0], [...offline.slice(1), 'true'], { stdio: 'ignore' });

@@ -34,7 +34,7 @@ function running({ receiver }: Station): number {
   return receiver.jobs.list().filter(({ state }) => state === 'running').length;
 }
 
-test('A bulk of four builds runs on three lanes at once, one on each, and a revocation is one for all', async (t) => {
+test('A bulk of four builds runs on three lanes at once, one on each, and a revocation holds for all', async (t) => {
   const station = await openLanes(t, 3, { esphome: standInEsphome, provisionVersions: false });
   const barrier = join(await tempDir(t), 'go-on');
   const names = ['one', 'two', 'three', 'four'];
@@ -64,7 +64,7 @@ test('A bulk of four builds runs on three lanes at once, one on each, and a revo
   await station.close();
 });
 
-test('A device builds incrementally by whichever lane it comes, and each dashboard gets its own program', async (t) => {
+test('A device builds incrementally whichever lane it arrives on, and each dashboard gets its own program', async (t) => {
   const station = await openLanes(t, 2, { resultCache: false });
   const files = ['one', 'two'].map((name) => [`${name}.yaml`, speaking(name, `this is ${name}`)]);
   const dashboard = await openDashboard(t, Object.fromEntries(files));

@@ -80,7 +80,7 @@ test('An invalid configuration and one that does not compile fail, and the user 
   assert.match(home.outputOf(id), /this_is_no_cpp/);
 });
 
-test('Nothing of all that is left', async () => {
+test('The dashboard and the build server stop in good order', async () => {
   assert.equal(await home.stop(), 0);
   await station.close();
 });

@@ -21,7 +21,7 @@ const office = await openDashboard(
   { 'kitchen.yaml': speaking('kitchen', 'the kitchen of the office') },
 );
 
-test('Both have builds', async () => {
+test('Each of two dashboards builds its devices', async () => {
   await pair(home, station);
   await pair(office, station);
   const jobs = await Promise.all([
@@ -53,7 +53,7 @@ test('Cleaning a device removes its build here, and that of no other', async () 
   await access(join(station.receiver.paths.resolveDataDir(other), 'build'));
 });
 
-test("A user who resets the build environment resets his own builds and nobody else's", async () => {
+test("A user who resets the build environment resets only that user's builds", async () => {
   const { pin } = station.receiver;
   assert.equal((await home.waitConnected(pin)).reset_build_env_supported, true);
   const mine = station.newestJob('two.yaml').configuration;
@@ -69,7 +69,7 @@ test("A user who resets the build environment resets his own builds and nobody e
   await access(join(station.receiver.paths.resolveDataDir(theirs?.configuration ?? ''), 'build'));
 });
 
-test('Nothing of all that is left', async () => {
+test('The dashboards and the build server stop in good order', async () => {
   for (const dashboard of [home, office]) assert.equal(await dashboard.stop(), 0);
   await station.close();
 });

@@ -82,7 +82,7 @@ test('Six devices in bulk all end completed, each with its own program', async (
   }
 });
 
-test('Nothing of all that is left', async () => {
+test('The dashboards and the build server stop in good order', async () => {
   for (const dashboard of [home, office]) assert.equal(await dashboard.stop(), 0);
   await station.close();
 });

@@ -123,7 +123,7 @@ test('A receiver with another key is not spoken to, says so, and can be paired w
   });
 });
 
-test('Nothing of all that is left', async () => {
+test('The dashboard and the build server stop in good order', async () => {
   assert.equal(await office.stop(), 0);
   await station.close();
 });

@@ -94,7 +94,7 @@ test('A peer approved before owner records existed keeps its data, unless anothe
   assert.deepEqual(here.removed, [id]);
 });
 
-test('Whatever call of the file system fails, a claim is made or not, and can be repeated', async (t) => {
+test('Whichever file system call fails, a claim is made or not, and can be repeated', async (t) => {
   const tried = await everyFailure(async () => {
     const here = await world(t);
     const owners = here.open();
@@ -115,7 +115,7 @@ test('Whatever call of the file system fails, a claim is made or not, and can be
   assert.ok(tried > 30, `${tried} failures`);
 });
 
-test('Data of another key that cannot be removed is known as such, until it is', async (t) => {
+test('Data of another key that cannot be removed stays known as foreign until it is removed', async (t) => {
   const here = await world(t);
   await here.open().claim(id, pin);
   const owners = here.open();

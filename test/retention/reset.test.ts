@@ -80,7 +80,7 @@ test('A reset stops between two devices when the receiver closes, and reports th
   assert.ok((await here.list(mine, 'hall')).includes('build'));
 });
 
-test("A dashboard's reset puts the tools of its own platforms in doubt, and no others", async (t) => {
+test("A dashboard's reset marks the tools of its own platforms as suspect, and no others", async (t) => {
   const here = await keptDevices(t);
   const { toolchainsDir } = here.layout;
   const readyMark = async (platform: string): Promise<[ToolchainKey, string]> => {

@@ -188,7 +188,7 @@ test('A device whose measurement is aborted keeps its previous sizes', async (t)
   assert.deepEqual(here.usage.get(key), before);
 });
 
-test('Whatever call of the file system fails, a device is there as a whole or gone, and the next removal succeeds', async (t) => {
+test('Whichever file system call fails, a device is there as a whole or gone, and the next removal succeeds', async (t) => {
   const tried = await everyFailure(
     async () => {
       const here = await place(t);

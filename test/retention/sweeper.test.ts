@@ -121,7 +121,7 @@ test('Bundles that arrive or wait count in the share of their peer, and usage sh
   assert.equal(second.take(300), null);
 });
 
-test('The bundle of a clean is refused beside other bundles only', async (t) => {
+test('The bundle of a clean is refused only if other bundles exist', async (t) => {
   const { sweeper } = await play(t, {
     staged: new Map([[mine, 900]]),
     limits: { maxBuildBytesPerPeer: 1_000 },

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { createRateLimiter } from '../../src/server/connection-limits.js';
 import { manualClock } from '../async/manual-clock.js';
 
-test('Over any longer time, no network begins more than its share plus one burst, and networks do not affect each other', () => {
+test('Over any period, no network starts more than its share plus one burst, and networks do not affect each other', () => {
   const steps = fc.array(fc.record({ afterMs: fc.nat(400), of: fc.constantFrom('a', 'b') }), {
     maxLength: 300,
   });

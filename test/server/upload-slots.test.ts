@@ -114,7 +114,7 @@ function play(steps: readonly string[], plan: readonly Fault[]) {
   return { end: () => handler.end(), counts: () => ({ begun, ended }) };
 }
 
-test('Every upload that begins has exactly one end, whatever throws or rejects on the way', async () => {
+test('Every upload that begins ends exactly once, whatever throws or rejects on the way', async () => {
   const step = fc.constantFrom('header', 'first', 'second', 'wrong', 'cancel', 'whole');
   const steps = fc
     .array(step, { maxLength: 12 })
@@ -134,7 +134,7 @@ test('Every upload that begins has exactly one end, whatever throws or rejects o
   assert.ok(all > 500, `${all} uploads`);
 });
 
-test('While bundles cannot be unpacked, each is refused with a sentence, and afterwards the peer uploads as before', async (t) => {
+test('While bundles cannot be unpacked, each is refused with a message, and afterwards the peer uploads as before', async (t) => {
   const intakes = fakeIntakes();
   let isBroken = true;
   const setting = await linkSetting(t, {

@@ -282,7 +282,7 @@ suite('submit_job_chunk', () => {
     await assertRefused(client, 'no_inflight_submit', false);
   });
 
-  test('An upload whose room is used up while it arrives is refused at once, once, and can be sent again', async (t) => {
+  test('An upload that runs out of room while it arrives is refused at once, exactly once, and can be sent again', async (t) => {
     const { client, jobs, intakes } = await open(t);
     const [first, ...rest] = chunkFrames(bundle);
     client.send(headerFrame(bundle));

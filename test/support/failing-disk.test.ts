@@ -38,7 +38,7 @@ test('The chosen call fails, whichever form of the function is used', async (t) 
   await assert.rejects(finished(stream.end('text')), { code });
 });
 
-test('A full disk refuses only what writes, and other directories go on working', async (t) => {
+test('A full disk refuses only writes, and other directories keep working', async (t) => {
   const directory = await tempDir(t);
   const elsewhere = await tempDir(t);
   const disk = failingDisk(directory);

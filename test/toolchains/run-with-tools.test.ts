@@ -149,7 +149,7 @@ test('A first build waits for running builds of other platforms that share its d
   assertSucceeded(await later.ended);
 });
 
-test('Tools that a dashboard has reset are renewed if its next build fails without a reason, and only then', async (t) => {
+test('Tools that a dashboard has reset are renewed only if its next build fails for no known reason', async (t) => {
   const here = await site(t);
   const { toolchainsDir } = here.paths.layout;
   assertSucceeded(await here.build(esp32(''), { name: 'first.yaml' }));
