@@ -50,8 +50,8 @@ export async function openPeerTable(
 ) {
   const file = join(directory, peersFile);
   const rows = new Map<string, Row>();
-  /** Keys that this receiver has revoked, and when, in seconds since 1970. */
-  const removed = new Map<string, number>();
+  /** Keys that this receiver has revoked: when, and when they had been paired, in seconds since 1970. */
+  const removed = new Map<string, { readonly at: number; readonly pairedAt: number }>();
   /** Those of them that are not on disk yet. */
   const unsaved = new Set<string>();
   /** The times of approvals that could not be saved: what a failed write left in the file does not count. */
@@ -118,7 +118,9 @@ export async function openPeerTable(
     for (const row of found.rows) {
       const key = keyOf(row);
       const mine = rows.get(key);
-      const isRevoked = row.paired_at <= (removed.get(key) ?? -Infinity);
+      const revoked = removed.get(key);
+      // The clock can have been set back since: the same pairing stays revoked whatever time it bears.
+      const isRevoked = revoked && (row.paired_at <= revoked.at || row.paired_at === revoked.pairedAt);
       const isNew = !mine && !isRevoked && row.paired_at !== failed.get(key);
       // Our rows are on disk before they are in the table, so a different key is a later approval by the other receiver.
       if (isNew || (mine && mine.pin_sha256 !== row.pin_sha256)) rows.set(key, row);
@@ -216,9 +218,10 @@ export async function openPeerTable(
      */
     async remove(id: DashboardId): Promise<boolean> {
       const key = foldId(id);
-      if (rowOf(id) !== undefined) {
+      const row = rowOf(id);
+      if (row !== undefined) {
         rows.delete(key);
-        removed.set(key, clock.wall() / 1_000);
+        removed.set(key, { at: clock.wall() / 1_000, pairedAt: row.paired_at });
         unsaved.add(key);
       } else if (!unsaved.has(key)) return false;
       await turns.run(async () => {

@@ -364,6 +364,19 @@ test('A peer that this receiver has revoked does not return by a reread, althoug
   assert.equal(peers.get(id)?.label, 'Home', 'but who has paired again since is let in');
 });
 
+test('A revocation holds although the clock was set back since the pairing', async (t) => {
+  const directory = await tempDir(t);
+  const time = { wall: () => (home.pairedAt - 3_600) * 1_000, after: clock.after };
+  const peers = await openPeerTable(directory, { clock: time, log: silentLog });
+  await peers.add(home);
+  assert.equal(await peers.remove(id), true);
+  assert.equal(peers.get(id), undefined);
+  assert.deepEqual((await openPeerTable(directory, quiet)).list(), []);
+  await peers.add({ ...home, pairedAt: home.pairedAt - 3_590 });
+  await peers.reread();
+  assert.equal(peers.get(id)?.label, 'Home', 'the operator can approve it again');
+});
+
 test('A reread of an unreadable file changes nothing and is logged', async (t) => {
   const directory = await tempDir(t);
   const log = recordingLog();
