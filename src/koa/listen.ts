@@ -4,7 +4,7 @@
  * these, so silent strangers neither stay nor keep a paired dashboard out. Node's own limits do the opposite: a full
  * `maxConnections` drops the new connection, and half a request can take minutes.
  */
-import { createServer, type Server, type IncomingMessage } from 'node:http';
+import { createServer, type Server, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 
@@ -48,7 +48,7 @@ export async function listenForPeers({
   log,
 }: ListenOptions): Promise<Listener> {
   const answered = new WeakSet<Duplex>();
-  const server = createServer(({ socket }, response) => {
+  function answer({ socket }: IncomingMessage, response: ServerResponse): void {
     // One response per connection: a single read can hold thousands of requests, and all would be answered in one turn.
     if (answered.has(socket)) {
       socket.destroy();
@@ -56,7 +56,10 @@ export async function listenForPeers({
     }
     answered.add(socket);
     response.writeHead(404, { 'content-type': 'text/plain', connection: 'close' }).end('Not found\n');
-  });
+  }
+  const server = createServer(answer);
+  // Node answers these by itself otherwise, and keeps the connection.
+  server.on('checkExpectation', answer).on('checkContinue', answer);
   const halfOpen = createHalfOpen(connectionLimits, clock);
   // `server.close()` waits for upgraded sockets but cannot end them.
   const open = new Map<Duplex, ReleasePlace>();

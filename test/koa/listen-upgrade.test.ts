@@ -155,3 +155,20 @@ test('A connection gets one response, so that thousands of requests in one read 
   assert.ok(answers <= 2, `${answers} answers`);
   assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
 });
+
+test('A connection gets one page also for requests that Node would answer by itself', async (t) => {
+  const { port } = await listening(t);
+  for (const header of ['Expect: anything', 'Expect: 100-continue']) {
+    const flood = connect(port, '127.0.0.1').on('error', () => {});
+    t.after(() => flood.destroy());
+    let text = '';
+    flood.on('data', (data: Buffer) => (text += data.toString()));
+    flood.write(`GET / HTTP/1.1\r\nHost: x\r\n${header}\r\n\r\n`.repeat(20_000));
+    await once(flood, 'close');
+    const answers = text.match(/^HTTP\/1\.1 \d+/gm) ?? [];
+    assert.ok(
+      answers.length <= 1 && answers.every((line) => line.endsWith('404')),
+      `${header}: ${answers.length} answers`,
+    );
+  }
+});
