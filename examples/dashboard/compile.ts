@@ -4,8 +4,8 @@ import { mkdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 import { findEsphome, type EsphomeCommand } from '../../src/esphome/command.js';
-import type { Receiver } from '../../src/index.js';
-import { standInEsphome } from '../../src/testing/index.js';
+import type { Receiver } from 'koa-esphome-receiver';
+import { standInEsphome } from 'koa-esphome-receiver/testing';
 
 export interface Compiler {
   readonly command: EsphomeCommand;

@@ -4,7 +4,7 @@
  */
 import { readdir } from 'node:fs/promises';
 
-import { isReceiverError, type HostPaths, type Receiver } from '../../src/index.js';
+import { isReceiverError, type HostPaths, type Receiver } from 'koa-esphome-receiver';
 
 export interface Known {
   /** Names the device in every route. */

@@ -10,7 +10,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 
-import { isReceiverError } from '../../src/index.js';
+import { isReceiverError } from 'koa-esphome-receiver';
 import { startDashboard } from './dashboard.js';
 import { showOnce } from './once.js';
 

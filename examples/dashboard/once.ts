@@ -7,7 +7,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
-import { dashboardId, deviceFromFile } from '../../src/index.js';
+import { dashboardId, deviceFromFile } from 'koa-esphome-receiver';
 import { compile, findCompiler } from './compile.js';
 import { startDashboard, type Dashboard } from './dashboard.js';
 import type { Device } from './devices.js';

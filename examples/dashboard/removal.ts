@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
-import type { Receiver } from '../../src/index.js';
+import type { Receiver } from 'koa-esphome-receiver';
 
 /** Removes a device with all its files. Throws `TRAVERSAL` and `LOCK_TIMEOUT` as the hook does. */
 export async function deleteDevice({ paths, hostPaths }: Receiver, configuration: string): Promise<void> {

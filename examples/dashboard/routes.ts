@@ -11,7 +11,7 @@ import { open } from 'node:fs/promises';
 import { Router } from '@koa/router';
 import type { Context, Middleware } from 'koa';
 
-import { isReceiverError, type ErrorCode, type Receiver } from '../../src/index.js';
+import { isReceiverError, type ErrorCode, type Receiver } from 'koa-esphome-receiver';
 import { describe, knownDevices, type Known } from './devices.js';
 import { page, style } from './page.js';
 import { archiveDevice, deleteDevice } from './removal.js';

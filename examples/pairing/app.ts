@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 
 import Koa from 'koa';
 
-import { createReceiver, type Receiver, type ReceiverOptions } from '../../src/index.js';
+import { createReceiver, type Receiver, type ReceiverOptions } from 'koa-esphome-receiver';
 import { guard, operatorCheck } from '../dashboard/guard.js';
 import { pairingRoutes } from './routes.js';
 

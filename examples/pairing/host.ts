@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';
 
-import { isReceiverError } from '../../src/index.js';
+import { isReceiverError } from 'koa-esphome-receiver';
 import { anEsphome } from '../start/an-esphome.js';
 import { startHost } from './app.js';
 import { aborted, endingSignal } from './ending.js';

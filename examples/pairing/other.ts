@@ -22,8 +22,8 @@ import {
   unpackArtifacts,
   type Offloader,
   type OffloaderSession,
-} from '../../src/koa/offloader.js';
-import { dashboardId } from '../../src/paths/index.js';
+} from 'koa-esphome-receiver/offloader';
+import { dashboardId } from 'koa-esphome-receiver/paths';
 import { endingSignal } from './ending.js';
 import { show } from './screen.js';
 

@@ -5,7 +5,7 @@
  * The template escapes and isolates whatever a peer chose, so that it cannot change the text around it. Each control has
  * an id, by which the script finds it again after an update.
  */
-import { pinPictures, pinText, type Pairing, type PeerView, type Receiver } from '../../src/index.js';
+import { pinPictures, pinText, type Pairing, type PeerView, type Receiver } from 'koa-esphome-receiver';
 import { html, type Html } from '../dashboard/html.js';
 
 type Request = ReturnType<Pairing['requests']>[number];

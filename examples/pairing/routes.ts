@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { Router } from '@koa/router';
 import type { Middleware, ParameterizedContext } from 'koa';
 
-import { isReceiverError, type ErrorCode, type Receiver } from '../../src/index.js';
+import { isReceiverError, type ErrorCode, type Receiver } from 'koa-esphome-receiver';
 import { page } from './page.js';
 
 const statusOf: Partial<Record<ErrorCode, number>> = { TRAVERSAL: 400, OPTIONS: 400, PAIRING: 409 };

@@ -1,5 +1,5 @@
 /** What the other dashboard prints: its words, and a fingerprint in all three forms. */
-import { pinPictures, pinText } from '../../src/koa/offloader.js';
+import { pinPictures, pinText } from 'koa-esphome-receiver/offloader';
 
 const charactersOfHalf = 47;
 

@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 
 import Koa from 'koa';
 
-import { createReceiver, isReceiverError, ReceiverError, type Receiver } from '../../src/index.js';
+import { createReceiver, isReceiverError, ReceiverError, type Receiver } from 'koa-esphome-receiver';
 import {
   createOffloader,
   dial,
@@ -24,7 +24,7 @@ import {
   unpackArtifacts,
   type Offloader,
   type OffloaderSession,
-} from '../../src/koa/offloader.js';
+} from 'koa-esphome-receiver/offloader';
 import { anEsphome } from './an-esphome.js';
 import { runFor } from './run-for.js';
 import { say, showBuild } from './screen.js';

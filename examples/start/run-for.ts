@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-import { plainText } from '../../src/koa/offloader.js';
+import { plainText } from 'koa-esphome-receiver/offloader';
 
 /** Its last lines without colours, at most six. Throws if the program ends before that. */
 export async function runFor(program: string, ms: number): Promise<string[]> {

@@ -1,5 +1,5 @@
 /** The output of the demo: numbered steps, and a build log above a progress bar. */
-import { plainText, readProgress, startOfProgress } from '../../src/koa/offloader.js';
+import { plainText, readProgress, startOfProgress } from 'koa-esphome-receiver/offloader';
 
 const width = 30;
 

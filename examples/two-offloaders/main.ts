@@ -12,14 +12,14 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { createReceiver, isReceiverError, type Receiver } from '../../src/index.js';
+import { createReceiver, isReceiverError, type Receiver } from 'koa-esphome-receiver';
 import {
   createOffloader,
   dial,
   loadOffloaderIdentity,
   makeBundle,
   unpackArtifacts,
-} from '../../src/koa/offloader.js';
+} from 'koa-esphome-receiver/offloader';
 import { anEsphome } from '../start/an-esphome.js';
 import { runFor } from '../start/run-for.js';
 
