@@ -77,7 +77,8 @@ async function assemble(
   closing: AbortController,
 ): Promise<ReceiverCore> {
   const { log, stateDir } = options;
-  await checkEnvironment(options);
+  // Node never tries an import again that has failed, so this must not wait until descriptors are short.
+  await Promise.all([checkEnvironment(options), import('execa')]);
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);

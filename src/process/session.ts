@@ -3,8 +3,9 @@
  * pipes, and so does not say whether compilers have ended. With it, a slot or a lock could be released while compilers
  * still write, or a promise could never settle because a grandchild holds the output.
  */
-import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { stat } from 'node:fs/promises';
 import { resolve as resolvePath } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -70,18 +71,26 @@ export async function spawnSession(
 ): Promise<SessionProcess> {
   await assertRunnable(command[0], { cwd, path: env['PATH'] });
   if (!hasProc()) warnOnce(log);
+  // Loaded by the start (receiver.ts).
+  const { execa } = await import('execa');
   const marker = randomUUID();
-  const child = spawn(shell, ['-c', holdScript, 'sh', ...command], {
-    cwd,
-    env: { ...env, [markerVariable]: marker },
-    detached: true,
-    stdio: ['pipe', 'pipe', 'ignore'],
-  });
-  // Must come first: with no descriptor free, there are no streams, and an error without a listener ends this process.
-  const failed = new Promise<unknown>((resolve) => child.once('error', resolve));
+  const child = heard(command, () =>
+    execa(shell, ['-c', holdScript, 'sh', ...command], {
+      cwd,
+      env: { ...env, [markerVariable]: marker },
+      extendEnv: false,
+      detached: true,
+      buffer: false,
+      reject: false,
+      encoding: 'buffer',
+      stdin: 'pipe',
+      stdout: 'pipe',
+      stderr: 'ignore',
+    }),
+  );
   const { pid } = child;
   if (pid === undefined)
-    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, { cause: await failed });
+    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, await child);
   const left = new Promise<ExitStatus>((resolve) => {
     child.once('exit', (code, signal) => resolve({ code, signal }));
   });
@@ -96,7 +105,7 @@ export async function spawnSession(
 
   const giveUp = async (): Promise<void> => {
     child.stdin.destroy();
-    await Promise.all([left, closed]);
+    await Promise.all([left, closed, child]);
   };
   let identity: SessionIdentity;
   try {
@@ -130,6 +139,7 @@ export async function spawnSession(
   };
   const exited = left.then(async (status) => {
     await (ending ?? end(stragglerMs));
+    await child;
     return status;
   });
 
@@ -171,6 +181,27 @@ function warnOnce(log: Log): void {
 
 /** Used when the environment has no PATH. */
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
+
+/** The channel on which Node tells of each process that it is about to start. */
+const startChannel = 'child_process';
+
+/**
+ * Listens for the error of a process that could not be started. With no descriptor free, Node gives such a process no
+ * streams: execa fails on them, and the error that follows would end the receiver, because nobody else listens.
+ */
+function heard<T>(command: readonly string[], start: () => T): T {
+  const listen = (message: unknown): void => {
+    (message as { readonly process: ChildProcess }).process.on('error', () => {});
+  };
+  subscribe(startChannel, listen);
+  try {
+    return start();
+  } catch (cause) {
+    throw new ReceiverError('SPAWN', 'a program could not be started', { command }, { cause });
+  } finally {
+    unsubscribe(startChannel, listen);
+  }
+}
 
 /**
  * Throws SPAWN unless `program` is an executable file, found as a shell would find it, and `cwd` a directory. The shell

@@ -28,6 +28,7 @@ async function attempt(free: number): Promise<string> {
   }
 }
 
+await import('execa');
 execFileSync('prlimit', ['--pid', String(process.pid), '--nofile=128:']);
 const ends: string[] = [];
 for (let free = 0; free <= mostFree; free += 1) ends.push(await attempt(free));
