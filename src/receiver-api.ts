@@ -134,8 +134,8 @@ export interface Jobs {
 }
 
 /**
- * The facade, whose functions all fail with `STATE` once the receiver begins to close: an `async` one rejects. After that,
- * an old answer would look like a current one, and a decision would not be stored.
+ * The facade, whose functions all fail with `STATE` once the receiver begins to close: an `async` one rejects. A later
+ * answer would be out of date, and a later decision would not be stored.
  */
 export function whileOpen<F extends object>(facade: F, closing: AbortSignal): F {
   const members = Object.entries(facade).map(([name, member]) => [

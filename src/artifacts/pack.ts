@@ -54,7 +54,7 @@ export async function packArtifacts(build: BuildArtifacts, destination: string):
   return Object.freeze({ bytes, sha256: hash.digest('hex'), firmwareOffset: build.firmwareOffset });
 }
 
-/** A tar archive; `extended` allows names that are too long or not ASCII, which not every client of the peer link reads. */
+/** A tar archive; `extended` allows names that are too long or not ASCII, which not every client can read. */
 export async function* tarOf(members: readonly ArtifactMember[], extended = false): AsyncGenerator<Buffer> {
   for (const member of members) {
     yield await headerOf(member, extended);

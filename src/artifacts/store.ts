@@ -70,7 +70,7 @@ export function createArtifactStore(directory: string) {
       keep(id, (file) => packArtifacts(build, file)),
     /**
      * Stores the result of `from` under another id as well; the two can be removed independently. Uses hard links where
-     * possible, and so no space. Throws `NOT_FOUND` as `open`, and system errors.
+     * possible, which take no space. Throws `NOT_FOUND` like `open`, and system errors.
      */
     async copy(from: string, id: string): Promise<ArtifactFacts> {
       const facts = await completeFacts(from);

@@ -132,7 +132,10 @@ export async function patiently<T>(
 /** With fewer free files than this, a volume counts as full. */
 const minFreeFiles = 100;
 
-/** The free space of a volume in bytes, without what is reserved for root; 0 when it can hold no more files. Throws system errors. */
+/**
+ * The free space of a volume in bytes, without what is reserved for root; 0 when it can hold no more files. Throws system
+ * errors.
+ */
 export async function freeSpaceBytes(directory: string): Promise<number> {
   const { bavail, bsize, files, ffree } = await statfs(directory);
   // Some file systems do not count files.

@@ -172,7 +172,7 @@ const defaultFrameworks: Partial<Record<PlatformKey, string>> = {
 const toolSetting =
   /(?:^|[\s{,])["']?(type|toolchain|variant|board|version|platform_version|source|<<)["']?[ \t]*:(?:[ \t]*["']?([\w.+-]{1,64})["']?[ \t]*(?=$|[,}]))?/g;
 const frameworks = new Set(['arduino', 'esp-idf', 'zephyr']);
-/** The settings of ESPHome's own choice. */
+/** Values that leave the choice to ESPHome. */
 const usual = new Set(['recommended', 'platformio_default']);
 
 /**

@@ -30,7 +30,8 @@ export interface StepOptions {
 
 /**
  * Returns the last 50 lines of output. Throws PROVISION when the program fails (the facts contain the output) or takes
- * longer than `timeoutMs`, or prints nothing for `silenceTimeoutMs` (the facts have `timedOut`), CANCELLED on abort, SPAWN, and what `beforeStart` throws.
+ * longer than `timeoutMs`, or prints nothing for `silenceTimeoutMs` (the facts have `timedOut`), CANCELLED on abort,
+ * SPAWN, and what `beforeStart` throws.
  */
 export async function runStep(
   command: readonly [string, ...string[]],

@@ -160,7 +160,7 @@ export function createHostSockets({ core, lanes, prefix, authorize, handleUpgrad
       }
       if (`${path}/`.toLowerCase().startsWith(ownPrefix)) return refuseUpgrade(socket);
       if (hasOther || hasOwnMiddleware(sockets)) return pass(request, socket, head, done);
-      // Another listener of the host answers.
+      // Another upgrade listener of the host answers.
       if ((theirs.options.server?.listenerCount('upgrade') ?? 0) > 1) return;
       refuseUpgrade(socket);
     };

@@ -7,10 +7,10 @@
  * processes (moxystudio/node-proper-lockfile#121). In the same way a late `release` removes the lock of the successor,
  * and a late heartbeat keeps the successor's lock alive in the old owner's name.
  *
- * Here a directory is identified by its inode and its last seen modification time, our own also by its time of birth:
- * file managers and NAS systems write into any directory. A removal happens under a short-lived guard directory and
- * after a fresh check, synchronously. The remaining race needs a process that is
- * suspended between two system calls for longer than a guard lives; the fence and the owner record cover that.
+ * Here a directory is identified by its inode and its last seen modification time, our own also by its birth
+ * time: file managers and NAS systems write into any directory. A removal happens under a short-lived guard directory and
+ * after a fresh check, synchronously. The remaining race needs a process that is suspended between two system calls for
+ * longer than a guard lives; the fence and the owner record cover that.
  */
 import { mkdir, mkdirSync, rmdirSync, rmSync, stat, statSync, utimesSync, type Stats } from 'node:fs';
 

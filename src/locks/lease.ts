@@ -213,7 +213,7 @@ export async function forgetLease(
     const lease = await acquireLease({ ...options, reason: 'removing the lock', deadlineMs: 0 });
     try {
       await lease.confirm();
-      // In one turn, and out of sight at once: others then find no lock and make one.
+      // Synchronous, so that others find no lock and make a new one.
       openFence(directory).retire();
       renameSync(directory, aside);
       // Another owner came while this process was suspended.

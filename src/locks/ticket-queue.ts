@@ -119,7 +119,7 @@ export async function waitForFileLock(directory: string, options: WaitOptions): 
       await pauseFor(Math.min(pause * (0.75 + Math.random() / 2), until - now), signal);
     }
   } finally {
-    // Not touched any longer, it stops counting.
+    // Once nobody touches it, it stops counting.
     await ticket?.drop().catch(() => {});
   }
 }

@@ -107,7 +107,7 @@ export function createPairingService(options: PairingServiceOptions) {
       return { response: 'approved' };
     }
     if (!window.isOpen()) return { response: 'no_pairing_window' };
-    // While only the key holds the window open, no request without it is accepted, even after it was used.
+    // While only the key keeps the window open, requests without it are refused, even after it was used.
     const isAsked = window.isOpenBesides(bootstrap) && !(caller.pairingKey && oneTimeKey?.isArmed());
     if (oneTimeKey && !isAsked) return pairByKey(oneTimeKey, caller);
     if (peers.hasTwin(id) || pending.hasTwin(id)) return { response: 'rejected', reason: 'bad_dashboard_id' };
@@ -222,7 +222,10 @@ export function createPairingService(options: PairingServiceOptions) {
       if (isRejected) log.info({ dashboardId: id, by }, 'pairing request rejected');
       return isRejected;
     },
-    /** Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. Throws `STORAGE`. */
+    /**
+     * Ends an approval, at once in memory; resolves when it is on disk. False when there is no such peer. Throws
+     * `STORAGE`.
+     */
     async revoke(id: DashboardId, by = theHost): Promise<boolean> {
       const peer = peers.get(id);
       // An earlier revocation can still wait for the disk.

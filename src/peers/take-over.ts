@@ -105,8 +105,8 @@ function fieldOf(value: unknown, name: string): unknown {
 }
 
 /**
- * A peers file without a key is from an interrupted takeover. Any other is one whose key was lost: its peers pinned that key,
- * and Device Builder's file can name one that was revoked here since.
+ * A peers file without a key is from an interrupted takeover. Any other is one whose key was lost: its peers pinned that
+ * key, and Device Builder's file can name one that was revoked here since.
  */
 async function replaceOwnPeers(
   file: string,

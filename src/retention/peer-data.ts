@@ -1,8 +1,9 @@
 /**
- * Records which key owns the data stored under a peer's id, and removes a peer's data. Peers choose their ids, ids are not secret, and data can outlive its peer: the operator kept it, or a crash or a build
- * prevented its removal. A dashboard that pairs under the same id with another key must not find that data, download its
- * firmware or build on files planted in it, so the data is removed before the approval takes effect. Owner records lie
- * outside the peer's own directory, where no build can forge them.
+ * Records which key owns the data stored under a peer's id, and removes a peer's data. Peers choose their ids, ids are
+ * not secret, and data can outlive its peer: the operator kept it, or a crash or a build prevented its removal. A
+ * dashboard that pairs under the same id with another key must not find that data, download its firmware or build on
+ * files planted in it, so the data is removed before the approval takes effect. Owner records lie outside the peer's own
+ * directory, where no build can forge them.
  */
 import { rm, rmdir } from 'node:fs/promises';
 import { join, dirname } from 'node:path';

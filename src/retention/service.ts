@@ -216,7 +216,8 @@ export interface ResetDeps {
 
 /**
  * Removes everything built for these devices, including files with unknown names; the configuration, the sidecar by which
- * the host shows the device, and shared tools stay. Continues after a device that cannot be reset. With `dryRun` it only reports what a reset would free.
+ * the host shows the device, and shared tools stay. Continues after a device that cannot be reset. With `dryRun` it only
+ * reports what a reset would free.
  */
 export function resetDevices(
   keys: readonly RemoteKey[],

@@ -185,7 +185,7 @@ export async function removeFromDevice(
     try {
       await underLease(key, reason, (lease) => work((path) => trash.move(path, lease)), deadlineMs);
     } finally {
-      // Also after a failure: nothing else empties this trash while the process lives.
+      // Also after a failure, because nothing else empties this trash while the process lives.
       await trash.empty(signal);
     }
   } catch (error) {

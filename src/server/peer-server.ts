@@ -170,8 +170,8 @@ function isCausedByPeer(error: unknown): boolean {
 }
 
 /**
- * Sends each event of a job to the session of its peer on the lane that brought it, under the peer's own id. Events during the peer's absence are not
- * repeated: it asks for its job again when it reconnects.
+ * Sends each event of a job to the session of its peer on the lane that brought it, under the peer's own id. Events
+ * during the peer's absence are not repeated: it asks for its job again when it reconnects.
  */
 function startJobFanOut(jobs: SessionJobs, sessions: Sessions, stripPaths: PathStripper, lanes: number) {
   const muted = new Set<string>();

@@ -1,8 +1,8 @@
 /**
- * The open sessions, at most one per peer and lane. The newest wins, because the older one is most likely a connection whose close
- * was lost; the newest is never sent `superseded`, because a client that gets it stops for good. Two clients with the same
- * identity, as after a restored backup, would then disconnect each other in a loop, so a session is replaced at most once
- * a minute; in between, the current one is pinged and stays if it answers.
+ * The open sessions, at most one per peer and lane. The newest wins, because the older one is most likely a connection
+ * whose close was lost; the newest is never sent `superseded`, because a client that gets it stops for good. Two clients
+ * with the same identity, as after a restored backup, would then disconnect each other in a loop, so a session is
+ * replaced at most once a minute; in between, the current one is pinged and stays if it answers.
  */
 import type { Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';

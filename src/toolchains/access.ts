@@ -1,7 +1,7 @@
 /**
- * How a build enters the gate of its shared tools (gate.ts): always under the device's lease, never the other way
- * round. A build in a gate has also registered the directories it uses, so that they are not removed (directories.ts). A
- * build alone in a gate has yet to install its tools, and so uses those directories alone.
+ * How a build enters the gate of its shared tools (gate.ts): always under the device's lease, never the other way round.
+ * A build in a gate has also registered the directories it uses, so that they are not removed (directories.ts). A build
+ * that is alone in a gate can install tools, so it is the only user of those directories.
  */
 import { isReceiverError } from '../errors.js';
 import { buildDirectories, platformKey, cacheNames } from '../esphome/platforms.js';

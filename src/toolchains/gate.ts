@@ -1,11 +1,11 @@
 /**
- * Controls access to the shared tools of one (platform, framework, version). ESPHome installs them during the first
- * build without a lock: two concurrent first builds leave a half-installed toolchain that all later builds accept. So
- * builds enter alone until one has succeeded with these tools, and together afterwards.
+ * Controls access to shared tools. ESPHome installs them during the first build without a lock: two concurrent first
+ * builds leave a half-installed toolchain that all later builds accept. So builds enter alone until one has succeeded
+ * with these tools, and together afterwards.
  *
  * A ready mark beside the tools says that they are complete. It is written last, so a holder that dies leaves none, and
- * the next one enters alone again. Broken tools are also renewed alone: the mark is removed first, then the renewal
- * waits for all current users.
+ * the next one enters alone again. Broken tools are also renewed alone: the mark is removed first, then the renewal waits
+ * for all current users.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
@@ -116,21 +116,21 @@ export async function forgetReady(toolsDir: string, isGone: (key: ToolchainKey) 
 }
 
 /**
- * Puts tools in doubt that are ready: a build that fails with them has them renewed, although it does not say that they
- * are broken. New tools, and a build that succeeds, end the doubt. Throws system errors.
+ * Marks ready tools as suspect: a build that fails with them renews them even if it does not report them as broken. New
+ * tools or a successful build end the suspicion. Throws system errors.
  */
 export async function suspectTools(toolsDir: string, isMeant: (key: ToolchainKey) => boolean): Promise<void> {
   for (const { key, stamp } of await readyTools(toolsDir))
     if (isMeant(key)) await writeJsonFile(suspicionOf(toolsDir, key), { stamp });
 }
 
-/** Whether the tools with this {@link ToolchainGate.stamp} are in doubt. Never rejects. */
+/** Whether the tools with this {@link ToolchainGate.stamp} are suspect. Never rejects. */
 export async function isSuspect(toolsDir: string, key: ToolchainKey, stamp: string | null): Promise<boolean> {
   const suspicion = await readJsonFile(suspicionOf(toolsDir, key), suspicionFormat).catch(() => null);
   return suspicion !== null && suspicion.stamp === stamp;
 }
 
-/** Ends a doubt. Throws system errors. */
+/** Ends the suspicion. Throws system errors. */
 export function trustTools(toolsDir: string, key: ToolchainKey): Promise<void> {
   return rm(suspicionOf(toolsDir, key), { force: true });
 }
