@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 
-import { isReceiverError, messageOf, systemCode } from '../errors.js';
+import { isReceiverError, messageOf, quote, systemCode } from '../errors.js';
 import { serveHelp } from './flags.js';
 import { serve } from './serve.js';
 
@@ -38,7 +38,8 @@ async function main([name, ...args]: string[]): Promise<number> {
   else if (isHelp) process.stdout.write(command?.help() ?? usage);
   else if (command !== undefined) return command.run(args);
   else {
-    process.stderr.write(usage);
+    const unknown = name === undefined ? '' : `koa-esphome-receiver: unknown command ${quote(name)}\n\n`;
+    process.stderr.write(unknown + usage);
     return 2;
   }
   return 0;
@@ -56,11 +57,12 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   const code = systemCode(error) ?? '';
-  const misused = code.startsWith('ERR_PARSE_ARGS_');
+  const misused = code.startsWith('ERR_PARSE_ARGS_') || isReceiverError(error, 'OPTIONS');
   const isSystem = error instanceof Error && 'syscall' in error;
   if (!isReceiverError(error) && !misused && !isSystem) throw error;
   const file = isReceiverError(error) ? error.facts['file'] : undefined;
   const where = typeof file === 'string' ? ` (${file})` : '';
-  process.stderr.write(`koa-esphome-receiver: ${messageOf(error)}${where}\n`);
+  const help = misused ? '\nkoa-esphome-receiver serve --help lists all flags' : '';
+  process.stderr.write(`koa-esphome-receiver: ${messageOf(error)}${where}${help}\n`);
   process.exitCode = misused ? 2 : 1;
 }

@@ -73,12 +73,13 @@ test('SIGTERM ends the server in good order while it probes a program that hangs
   assert.doesNotMatch(child.output(), /^Listening/m);
 });
 
-test('An invalid command line exits with 2 and a message, an invalid value with 1', async (t) => {
+test('An invalid command line exits with 2, a message and the way to the help, any other failed start with 1', async (t) => {
   for (const [words, code, text] of [
-    [['serve', 'dir', '--colour'], 2, /--colour/],
-    [['dance'], 2, /Usage/],
-    [['serve'], 1, /one directory/],
-    [['serve', 'dir', '--port', '70000'], 1, /invalid --port: .* got 70000/],
+    [['serve', 'dir', '--colour'], 2, /--colour[^]*\nkoa-esphome-receiver serve --help lists all flags\n$/],
+    [['dance'], 2, /^koa-esphome-receiver: unknown command "dance"\n\nUsage/],
+    [[], 2, /^Usage/],
+    [['serve'], 2, /one directory, got 0\nkoa-esphome-receiver serve --help lists all flags\n$/],
+    [['serve', 'dir', '--port', '70000'], 2, /invalid --port: .* got 70000/],
     [['serve', 'dir', '--esphome', '/nope'], 1, /not a program/],
     [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
   ] as const) {
@@ -93,12 +94,12 @@ test('An invalid --admin port, or one in use, exits with a message', async (t) =
   t.after(() => server.close());
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  for (const [wish, said] of [
-    ['70000', /invalid --admin: expected an integer from 0 to 65535, got 70000/],
-    [String(port), /cannot listen on 127\.0\.0\.1/],
+  for (const [wish, code, said] of [
+    ['70000', 2, /invalid --admin: expected an integer from 0 to 65535, got 70000/],
+    [String(port), 1, /cannot listen on 127\.0\.0\.1/],
   ] as const) {
     const { child } = await serve(t, '--admin', wish);
-    assert.equal(await child.ended, 1);
+    assert.equal(await child.ended, code);
     assert.match(child.output(), said);
   }
 });
