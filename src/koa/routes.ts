@@ -109,8 +109,9 @@ function addRoutes(router: Router, core: ReceiverCore, lanes: () => readonly Lan
     ctx.body = { dashboardId };
   });
   router.post('/pairing/requests/:id/reject', (ctx) => {
-    const isRejected = pairing.reject(ctx.params['id'] ?? '', { by: requestName(ctx) });
-    ctx.status = isRejected ? 204 : 404;
+    if (!pairing.reject(ctx.params['id'] ?? '', { by: requestName(ctx) }))
+      throw new ReceiverError('NOT_FOUND', 'no such pairing request');
+    ctx.status = 204;
   });
   router.get('/peers', (ctx) => {
     ctx.body = peers.list();
@@ -119,18 +120,22 @@ function addRoutes(router: Router, core: ReceiverCore, lanes: () => readonly Lan
     const { data } = ctx.query;
     if (data !== undefined && data !== 'keep' && data !== 'delete')
       throw new ReceiverError('OPTIONS', 'query parameter "data" must be "keep" or "delete"');
-    const isRevoked = await peers.revoke(ctx.params['id'] ?? '', { data, by: requestName(ctx) });
-    ctx.status = isRevoked ? 204 : 404;
+    if (!(await peers.revoke(ctx.params['id'] ?? '', { data, by: requestName(ctx) })))
+      throw new ReceiverError('NOT_FOUND', 'no such peer');
+    ctx.status = 204;
   });
   router.get('/jobs', (ctx) => {
     ctx.body = jobs.list();
   });
   router.get('/jobs/:id', (ctx) => {
     const job = jobs.get(ctx.params['id'] ?? '');
-    if (job) ctx.body = job;
+    if (job === undefined) throw new ReceiverError('NOT_FOUND', 'no such job');
+    ctx.body = job;
   });
   router.post('/jobs/:id/cancel', (ctx) => {
-    ctx.status = jobs.cancel(ctx.params['id'] ?? '') ? 202 : 404;
+    if (!jobs.cancel(ctx.params['id'] ?? ''))
+      throw new ReceiverError('NOT_FOUND', 'no such job, or it has ended');
+    ctx.status = 202;
   });
 }
 
@@ -145,7 +150,7 @@ function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore):
     ctx.body = await retention.setLimits(await readJsonObject(ctx));
   });
   router.post('/sweep', async (ctx) => {
-    ctx.body = await retention.sweep({ dryRun: isDryRun(await readFields(ctx, [])) });
+    ctx.body = await retention.sweep({ dryRun: isDryRun(await readFields(ctx, ['dryRun'])) });
   });
   router.post('/clean', async (ctx) => {
     const { configuration } = await readFields(ctx, ['configuration']);
@@ -155,20 +160,19 @@ function addRetentionRoutes(router: Router, { retention, clean }: ReceiverCore):
     ctx.status = 204;
   });
   router.post('/reset', async (ctx) => {
-    const body = await readFields(ctx, resettable);
+    const body = await readFields(ctx, [...resettable, 'dryRun']);
     ctx.body = await retention.reset(resetTargetOf(body), { dryRun: isDryRun(body) });
   });
 }
 
 const resettable = ['configuration', 'dashboardId', 'version', 'toolchain', 'all'] as const;
 
-/** Refuses unknown fields: with a misspelt `dryRun`, the request would remove data. */
+/** Refuses unknown fields: with a `dryRun` that is misspelt, or that the route lacks, the request would remove data. */
 async function readFields(ctx: RouterContext, names: readonly string[]): Promise<Body> {
   const body = await readJsonObject(ctx);
-  const allowed = [...names, 'dryRun'];
-  const unknown = Object.keys(body).find((name) => !allowed.includes(name));
+  const unknown = Object.keys(body).find((name) => !names.includes(name));
   if (unknown === undefined) return body;
-  throw new ReceiverError('OPTIONS', `unknown field ${quote(unknown)} (allowed: ${allowed.join(', ')})`);
+  throw new ReceiverError('OPTIONS', `unknown field ${quote(unknown)} (allowed: ${names.join(', ')})`);
 }
 
 function isDryRun({ dryRun = false }: Body): boolean {

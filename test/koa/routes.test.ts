@@ -342,7 +342,21 @@ test('An upgrade to an unparsable URL is refused, and the host keeps running', a
   assert.equal((await host.ask('GET', 'state')).status, 200);
 });
 
-test('A misspelt dryRun is refused and removes nothing, like any unknown field', async (t) => {
+test('A request, peer or job that does not exist is answered as an error of the receiver', async (t) => {
+  const host = await startHost(t);
+  const id = 'nobody-here';
+  for (const [method, path, message] of [
+    ['POST', `pairing/requests/${id}/reject`, 'no such pairing request'],
+    ['DELETE', `peers/${id}`, 'no such peer'],
+    ['GET', `jobs/${id}`, 'no such job'],
+    ['POST', `jobs/${id}/cancel`, 'no such job, or it has ended'],
+  ] as const) {
+    const expected = { status: 404, body: { error: 'NOT_FOUND', message } };
+    assert.deepEqual(await host.ask(method, path), expected);
+  }
+});
+
+test('A dryRun that is misspelt, or that the route lacks, is refused and removes nothing', async (t) => {
   const host = await startHost(t);
   const client = await pairedClient(t, host);
   const session = await client.openSession();
@@ -358,6 +372,7 @@ test('A misspelt dryRun is refused and removes nothing, like any unknown field',
     assert.deepEqual([status, (answer as { error: string }).error], [400, 'OPTIONS'], JSON.stringify(body));
   }
   assert.equal((await host.ask('POST', 'sweep', { dry_run: true })).status, 400);
+  assert.equal((await host.ask('POST', 'clean', { configuration, dryRun: true })).status, 400);
   assert.equal((await host.ask('PATCH', 'retention', { buildTtl: 5 })).status, 400);
   await access(build);
 
