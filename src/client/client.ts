@@ -11,7 +11,7 @@ import { isReceiverError, quote, ReceiverError } from '../errors.js';
 import { silentLog, type Log } from '../log.js';
 import type { DashboardId } from '../paths/index.js';
 import { loadDashboardId, loadIdentity } from '../peers/identity.js';
-import type { Intent } from '../protocol/constants.js';
+import { type Intent, intentResponses } from '../protocol/constants.js';
 import { initiate, type Initiated, type InitiateOptions } from '../protocol/handshake.js';
 import { waitForClose } from '../protocol/heartbeat.js';
 import type { IntentAnswer } from '../protocol/intent.js';
@@ -124,7 +124,8 @@ function hangUp({ channel }: Initiated, clock: Clock): void {
 }
 
 function rejected({ intent_response: answer, reason }: IntentAnswer): ReceiverError {
-  const why = reason === undefined ? '' : `: ${quote(reason)}`;
+  const known = answer === 'no_pairing_window' ? `: ${intentResponses[answer]}` : '';
+  const why = reason === undefined ? known : `: ${quote(reason)}`;
   const facts = { answer, reason: reason ?? answer };
   return new ReceiverError('REJECTED', `the receiver answered ${quote(answer)}${why}`, facts);
 }
