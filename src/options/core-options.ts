@@ -33,7 +33,7 @@ export interface CoreOptions {
    */
   readonly takeOver?: string | undefined;
   /**
-   * Command that starts ESPHome. A string, or an array of the program and its arguments. Default:
+   * Command that starts ESPHome. In a string, spaces separate the program and its arguments. Default:
    * `ESPHOME_COMMAND`, then `esphome` on the `PATH`.
    */
   readonly esphome?: string | readonly string[] | undefined;

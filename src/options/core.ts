@@ -81,7 +81,7 @@ export const coreOptions = {
   }),
   esphome: option(z.union([z.string().min(1), z.array(z.string()).min(1).readonly()]).optional(), {
     summary: 'Command that starts ESPHome.',
-    details: 'A string, or an array of the program and its arguments.',
+    details: 'In a string, spaces separate the program and its arguments.',
     defaultText: '`ESPHOME_COMMAND`, then `esphome` on the `PATH`',
     type: 'string | readonly string[]',
     expected: 'a command, or an array of a program and its arguments',
