@@ -28,7 +28,15 @@ import {
   type Paths,
   type RemoteKey,
 } from './paths/index.js';
-import { keepTrust, laneFacts, loadFurtherLanes, loadIdentity, type Identity } from './peers/identity.js';
+import {
+  keepTrust,
+  laneFacts,
+  loadFurtherLanes,
+  loadIdentity,
+  type Identity,
+  type Lane,
+  type LaneFault,
+} from './peers/identity.js';
 import { createPairingService, type PairingService } from './peers/pairing.js';
 import { hasPeers, openPeerTable, type PeerTable } from './peers/peers.js';
 import { takeOver } from './peers/take-over.js';
@@ -86,9 +94,7 @@ async function assemble(
   const acquire = (request: LeaseRequest & { deadlineMs?: number }): Promise<Lease> =>
     acquireLease({ ...request, locksDir: layout.locksDir, timing, log });
 
-  const { identity, table } = await openTrust(options, layout, reserve, ends);
-  const further = await loadFurtherLanes(options);
-  const first = { number: 1, identity, friendlyName: options.friendlyName };
+  const { identity, table, lanes } = await openTrust(options, layout, reserve, ends);
   const sessions = createSessions(clock, log);
   const esphome = openEsphome(options, { layout, timing, clock, ends });
   const compilers = compilersPerBuild(options.slots, machineOf());
@@ -112,7 +118,7 @@ async function assemble(
   const server = createPeerServer({
     ...options,
     ...{ pairing, jobs, sessions, clock, about: options },
-    lanes: [first, ...further.filter((lane) => 'identity' in lane)],
+    lanes: lanes.filter((lane) => 'identity' in lane),
     openIntake(request, onRefused) {
       if (request.target === 'clean') reserve.makeRoom();
       esphome.installed.prepare();
@@ -170,9 +176,10 @@ async function assemble(
   await reserve.refill();
   const { buildsDir } = paths;
   const peers = table.list().length;
-  const { slots, lanes } = options;
-  log.info({ pin: identity.pin, buildsDir, stateDir, slots, lanes, peers }, 'receiver started');
-  if (lanes === 1 && slots > 1)
+  const { slots } = options;
+  const facts = { pin: identity.pin, buildsDir, stateDir, slots, lanes: lanes.length, peers };
+  log.info(facts, 'receiver started');
+  if (lanes.length === 1 && slots > 1)
     log.info({ slots }, 'one lane for several slots: a dashboard uses one slot at a time');
   let isCalling = false;
 
@@ -180,7 +187,7 @@ async function assemble(
     options,
     paths,
     pin: identity.pin,
-    lanes: [first, ...further].map(laneFacts),
+    lanes: lanes.map(laneFacts),
     pairing: whileOpen(pairingOf(pairing), closing.signal),
     peers: whileOpen(
       peersOf(table, pairing, sessions, { ...retentionService.owners, cancelJobs: jobs.cancelAllOf }),
@@ -227,11 +234,12 @@ async function makeDirectories(directories: readonly string[]): Promise<void> {
 }
 
 async function openTrust(
-  { stateDir, takeOver: from, newIdentity, log }: ResolvedOptions,
+  options: ResolvedOptions,
   layout: Layout,
   { spend }: Reserve,
   ends: Disposer,
-): Promise<{ identity: Identity; table: PeerTable }> {
+): Promise<{ identity: Identity; lanes: (Lane | LaneFault)[]; table: PeerTable }> {
+  const { stateDir, takeOver: from, newIdentity, friendlyName, log } = options;
   if (from !== undefined) await takeOver({ from, stateDir, newIdentity, log });
   const isReliedOn = (): Promise<boolean> => hasBuilds(layout);
   const identity = await loadIdentity(stateDir, log, {
@@ -240,8 +248,10 @@ async function openTrust(
   });
   const table = await openPeerTable(stateDir, { clock, log, newIdentity, isReliedOn, spend });
   ends.add(() => table.close());
-  ends.add(keepTrust(stateDir, identity, { reread: table.reread, clock, log }));
-  return { identity, table };
+  const lanes = [{ number: 1, identity, friendlyName }, ...(await loadFurtherLanes(options))];
+  const kept = lanes.filter((lane) => 'identity' in lane);
+  ends.add(keepTrust(stateDir, kept, { reread: table.reread, clock, log }));
+  return { identity, lanes, table };
 }
 
 /** Whether builds of dashboards exist, which must have been paired then. */

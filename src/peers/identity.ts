@@ -7,11 +7,12 @@ import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
 import type { Clock } from '../async/clock.js';
+import { writeAtomic } from '../disk/atomic-write.js';
 import { isReceiverError, messageOf, ReceiverError } from '../errors.js';
 import type { Log } from '../log.js';
 import { dashboardId, type DashboardId } from '../paths/index.js';
 import { pinOf } from '../protocol/fingerprint.js';
-import { loadOrCreate, restoreIfGone, wayOut } from './kept-file.js';
+import { loadOrCreate, readIfAny, restoreIfGone, wayOut } from './kept-file.js';
 
 export interface Identity {
   /** The raw X25519 key, 32 bytes. The only secret of the link. */
@@ -91,33 +92,44 @@ export interface LaneFault extends Pick<Lane, 'number' | 'friendlyName'> {
   readonly fault: string;
 }
 
+/** In the state directory: the highest number of a lane whose key was made, so that a lost key is not made anew. */
+const lanesFile = 'lanes';
+
 /**
- * Loads the keys of the lanes after the first, and creates missing ones. A lane whose key is unusable does not start:
- * with a new key, dashboards would see a different build server.
+ * Loads the keys of the lanes after the first, and creates those of new lanes. A lane whose key is unusable or lost does
+ * not start unless `newIdentity` allows another: with a new key, dashboards would see a different build server.
  */
 export async function loadFurtherLanes({
   stateDir,
   lanes,
   friendlyName,
+  newIdentity,
   log,
 }: {
   stateDir: string;
   lanes: number;
   friendlyName: string;
+  newIdentity: boolean;
   log: Log;
 }): Promise<(Lane | LaneFault)[]> {
+  if (lanes === 1) return [];
+  const file = join(stateDir, lanesFile);
+  const made = Number(await readIfAny(file)) || 1;
   const numbers = Array.from({ length: lanes - 1 }, (_, index) => index + 2);
-  return Promise.all(
+  const found = await Promise.all(
     numbers.map(async (number) => {
       const lane = { number, friendlyName: `${friendlyName} ${number}` };
       try {
-        return { ...lane, identity: await loadIdentity(stateDir, log, {}, laneFile(number)) };
+        const trust = { newIdentity, isReliedOn: async () => number <= made };
+        return { ...lane, identity: await loadIdentity(stateDir, log, trust, laneFile(number)) };
       } catch (error) {
         log.error({ lane: number, err: error }, 'lane not started');
         return { ...lane, fault: messageOf(error) };
       }
     }),
   );
+  if (lanes > made) await writeAtomic(file, `${lanes}\n`);
+  return found;
 }
 
 export function laneFacts(lane: Lane | LaneFault): LaneFacts {
@@ -131,8 +143,13 @@ function laneFile(number: number): string {
 }
 
 /** Writes the key again if it was removed while the receiver runs. Throws system errors. */
-export async function keepIdentity(directory: string, { privateKey }: Identity, log: Log): Promise<void> {
-  await restoreIfGone(join(directory, identityFile), privateKey, log);
+export async function keepIdentity(
+  directory: string,
+  { privateKey }: Identity,
+  log: Log,
+  name = identityFile,
+): Promise<void> {
+  await restoreIfGone(join(directory, name), privateKey, log);
 }
 
 const keepTrustMs = 60_000;
@@ -142,14 +159,18 @@ const keepTrustMs = 60_000;
  */
 export function keepTrust(
   directory: string,
-  identity: Identity,
+  lanes: readonly Lane[],
   parts: { reread(): Promise<void>; readonly clock: Pick<Clock, 'after'>; readonly log: Log },
 ): () => Promise<void> {
   const { reread, clock, log } = parts;
   let checking = Promise.resolve();
   let cancel = clock.after(keepTrustMs, check);
+  async function keepKeys(): Promise<void> {
+    for (const { number, identity } of lanes)
+      await keepIdentity(directory, identity, log, number === 1 ? identityFile : laneFile(number));
+  }
   function check(): void {
-    checking = keepIdentity(directory, identity, log)
+    checking = keepKeys()
       .catch((err: unknown) => log.error({ err, directory }, 'identity key not restored'))
       .then(reread);
     cancel = clock.after(keepTrustMs, check);

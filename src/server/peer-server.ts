@@ -25,7 +25,7 @@ import type { Sessions } from './sessions.js';
 
 export interface PeerServerOptions extends SessionPorts {
   /** At least the first. */
-  readonly lanes: readonly [Lane, ...Lane[]];
+  readonly lanes: readonly Lane[];
   readonly pairing: PairingService;
   readonly maxUploadsPerPeer: number;
   readonly about: ReceiverFacts;
@@ -58,8 +58,8 @@ export function createPeerServer(options: PeerServerOptions) {
 
   /** Takes over a connection to the lane with this number. Never throws. */
   function accept(transport: Transport, number = 1): void {
-    const lane = lanes.find((each) => each.number === number) ?? lanes[0];
-    if (stopping.signal.aborted) return transport.destroy();
+    const lane = lanes.find((each) => each.number === number);
+    if (stopping.signal.aborted || lane === undefined) return transport.destroy();
     const release = strangers.enter(transport.remoteAddress, () => transport.destroy());
     if (release === null) {
       const cause = 'too many unauthenticated connections or handshakes';

@@ -3,7 +3,7 @@
  * src/server/sessions.ts and src/server/peer-server.ts with more than one lane.
  */
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
@@ -18,6 +18,7 @@ import {
   type OffloaderSession,
 } from '../../src/koa/offloader.js';
 import { silentLog as log } from '../../src/log.js';
+import { keepTrust, loadIdentity } from '../../src/peers/identity.js';
 import { manualClock } from '../async/manual-clock.js';
 import { recordingLog } from '../support/recording-log.js';
 import { tempDir } from '../support/temp-dir.js';
@@ -194,6 +195,30 @@ test('A lane with a damaged key does not start and gets no new key, and the othe
   assert.match(String(lanes[1]?.fault), /identity-2\.key .* has 5 bytes/);
   assert.ok(recorded.entries.includes('error: lane not started'));
   assert.equal(await readFile(file, 'utf8'), 'short');
+});
+
+test('A lost key of a lane is not made anew, and one that is lost while the receiver runs is written again', async (t) => {
+  const stateDir = await tempDir(t);
+  const { receiver, options } = await start(t, { stateDir });
+  const pins = receiver.lanes().map(({ pin }) => pin);
+  await receiver.close();
+  await rm(join(stateDir, 'identity-3.key'));
+  const whole = await startReceiver(t, options);
+  assert.match(String(whole.receiver.lanes()[2]?.fault), /identity-3\.key .* is missing/);
+  await whole.receiver.close();
+  const anew = await startReceiver(t, { ...options, newIdentity: true });
+  const after = anew.receiver.lanes().map(({ pin }) => pin);
+  assert.deepEqual(after.slice(0, 2), pins.slice(0, 2));
+  assert.ok(after[2] !== null && after[2] !== pins[2]);
+
+  const clock = manualClock();
+  const identity = await loadIdentity(stateDir, log, {}, 'identity-2.key');
+  const kept = [{ number: 2, identity, friendlyName: '' }];
+  const end = keepTrust(stateDir, kept, { reread: async () => {}, clock, log });
+  await rm(join(stateDir, 'identity-2.key'));
+  clock.advance(60_000);
+  await end();
+  assert.deepEqual(await loadIdentity(stateDir, log, {}, 'identity-2.key'), identity);
 });
 
 test('A lane whose port is taken tries again, and the others serve meanwhile', async () => {

@@ -158,7 +158,7 @@ test('While a receiver runs, it looks every minute whether its key is still ther
   const identity = await loadIdentity(directory, silentLog);
   const time = manualClock();
   let rereads = 0;
-  const end = keepTrust(directory, identity, {
+  const end = keepTrust(directory, [{ number: 1, identity, friendlyName: '' }], {
     ...{ clock: time, log: silentLog },
     async reread() {
       rereads += 1;
