@@ -109,9 +109,9 @@ const hostFaults: Readonly<Record<string, string>> = {
   EIO: 'the disk of the build server reports errors; its operator must check it',
   EACCES: 'the build server lacks permissions on its own files; its operator must correct them',
   EPERM: 'the build server lacks permissions on its own files; its operator must correct them',
-  EMFILE: 'the build server has too many open files; build again when it has less to do',
-  ENFILE: 'the build server has too many open files; build again when it has less to do',
-  ENOMEM: 'the build server is out of memory; build again when it has less to do',
+  EMFILE: 'the build server has too many open files; build again when it is less busy',
+  ENFILE: 'the build server has too many open files; build again when it is less busy',
+  ENOMEM: 'the build server is out of memory; build again when it is less busy',
   ENOENT: 'a file or directory on the build server was removed during the job; build again',
 };
 /** The codes of a shortage, which can pass. The other faults need the operator. */

@@ -85,7 +85,7 @@ async function assemble(
   closing: AbortController,
 ): Promise<ReceiverCore> {
   const { log, stateDir } = options;
-  // Node never tries an import again that has failed, so this must not wait until descriptors are short.
+  // Node does not repeat a failed import, so this one must not wait until descriptors run short.
   await Promise.all([checkEnvironment(options), import('execa')]);
   const paths = pathsOf(options);
   const { layout } = paths;

@@ -1,7 +1,7 @@
 /**
- * Calls that overlap: one after the other (serial queue), one for all who ask meanwhile (single flight), once and never
- * again, and until a signal aborts. Written once, because each has a moment that is easy to miss, such as the last caller
- * that aborts, or a signal that was aborted before anybody listened.
+ * Calls that overlap: one after the other (serial queue), one for all who ask meanwhile (single flight), only once, and
+ * until a signal aborts. Each has a case that is easy to miss, such as the last caller that aborts, or a signal that was
+ * aborted before anybody listened.
  */
 import type { Clock } from './clock.js';
 
@@ -168,8 +168,7 @@ export function onAbort(signal: AbortSignal | undefined, listener: () => void): 
 }
 
 /**
- * Settles as `promise` does, or rejects with the signal's reason (or `reasonOf()`) as soon as the signal is aborted. The
- * work behind the promise goes on, and a later rejection of it is nobody's.
+ * Settles as `promise` does, or rejects with the signal's reason (or `reasonOf()`) as soon as the signal is aborted. The work behind the promise continues, and its later rejection is ignored.
  */
 export async function raceAbort<T>(
   promise: T | PromiseLike<T>,

@@ -1,6 +1,6 @@
 /**
  * Tells others that something has changed. An emitter calls listeners that cannot harm it or each other: a panel that throws
- * while it hears of an approval must not undo the approval. A condition wakes those who wait until something holds.
+ * while it hears of an approval must not undo the approval. A condition wakes its waiters once what they wait for is true.
  */
 import type { Log } from '../log.js';
 

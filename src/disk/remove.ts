@@ -99,7 +99,7 @@ export interface PublishGuard {
   publish<T>(act: () => Promise<T>): Promise<T>;
 }
 
-/** Trees whose deletion failed. The next one in this process tries them again. */
+/** Trees whose deletion failed. The next deletion in this process tries them again. */
 const undeleted: string[] = [];
 
 /**
@@ -113,7 +113,7 @@ export function openTrash(trashDir: string) {
     async move(path: string, fence: PublishGuard): Promise<boolean> {
       return fence.publish(async () => {
         const target = await moveToTrash(path, trashDir);
-        // Also if the guard then finds the ownership lost.
+        // Also if the guard then finds that the ownership is lost.
         if (target !== null) moved.push(target);
         return target !== null;
       });

@@ -117,7 +117,7 @@ export type ConnectFailure =
 /** What a person can do about each way in which no receiver answers. */
 const failures: Readonly<Record<ConnectFailure, string>> = {
   refused: 'nothing listens there; check the port, and whether the build server is running',
-  unknown_host: 'the name of the host cannot be resolved; check its spelling, or use its address',
+  unknown_host: 'the host name cannot be resolved; check its spelling, or use an IP address',
   unreachable: 'the host cannot be reached; check the address, the network and any firewall',
   silent:
     'it accepted the connection and then sent nothing for {ms} ms; check the port, or restart the build server',

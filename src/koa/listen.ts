@@ -58,7 +58,7 @@ export async function listenForPeers({
     response.writeHead(404, { 'content-type': 'text/plain', connection: 'close' }).end('Not found\n');
   }
   const server = createServer(answer);
-  // Node answers these by itself otherwise, and keeps the connection.
+  // Otherwise Node answers these by itself and keeps the connection.
   server.on('checkExpectation', answer).on('checkContinue', answer);
   const halfOpen = createHalfOpen(connectionLimits, clock);
   // `server.close()` waits for upgraded sockets but cannot end them.

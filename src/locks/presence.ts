@@ -24,7 +24,7 @@ export async function showPresence(directory: string, updateMs: number) {
     await makeDirectory(directory);
     await writeFile(mark, String(Date.now()), { mode: 0o600 });
   }
-  // The next touch makes up for a failed one, as on a full volume where this receiver is about to make room.
+  // The next touch makes up for a failed one, for example on a full volume where this receiver is about to free space.
   await touch().catch((error: unknown) => {
     if (!isDiskFull(error)) throw error;
   });

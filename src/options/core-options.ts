@@ -21,9 +21,9 @@ export interface CoreOptions {
    */
   readonly stateDir?: string | undefined;
   /**
-   * Starts with a new key, or without paired dashboards, where the stored ones are lost or damaged. All
-   * dashboards must then pair again. Without it the receiver refuses to start. Intact files are kept.
-   * Default: `false`.
+   * Starts with a new key, or without paired dashboards, if the stored ones are lost or damaged. All
+   * dashboards must then pair again. Without this option, the receiver refuses to start. It keeps intact
+   * files. Default: `false`.
    */
   readonly newIdentity?: boolean | undefined;
   /**
@@ -67,7 +67,7 @@ export interface CoreOptions {
    * A dashboard that is approved on one lane is approved on all. From 1 to 16. Default: 1.
    */
   readonly lanes?: number | undefined;
-  /** Ports of the second and further lanes. Default: the ports after that of the first lane. */
+  /** Ports of the lanes after the first. Default: the ports after that of the first lane. */
   readonly lanePorts?: readonly number[] | undefined;
   /**
    * Free memory that a build needs to start while other builds run; 0 turns the check off. Each build that
@@ -227,7 +227,7 @@ export interface ConnectionLimits {
   readonly handshakeTimeoutMs: number;
   /**
    * Number of pairing requests that wait for a decision; one network can have a quarter of them. A further
-   * one replaces the oldest of the network with the most. From 1 to 1,000. Default: 32.
+   * request replaces the oldest one of the network with the most. From 1 to 1,000. Default: 32.
    */
   readonly pairingRequests: number;
   /**

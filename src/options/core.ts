@@ -66,10 +66,9 @@ export const coreOptions = {
     ...isPath,
   }),
   newIdentity: option(z.boolean().default(false), {
-    summary:
-      'Starts with a new key, or without paired dashboards, where the stored ones are lost or damaged.',
+    summary: 'Starts with a new key, or without paired dashboards, if the stored ones are lost or damaged.',
     details:
-      'All dashboards must then pair again. Without it the receiver refuses to start. Intact files are kept.',
+      'All dashboards must then pair again. Without this option, the receiver refuses to start. It keeps intact files.',
   }),
   takeOver: option(path().optional(), {
     summary:
@@ -155,7 +154,7 @@ export const coreOptions = {
       .readonly()
       .optional(),
     {
-      summary: 'Ports of the second and further lanes.',
+      summary: 'Ports of the lanes after the first.',
       defaultText: 'the ports after that of the first lane',
       type: 'readonly number[]',
       expected: 'an array of ports',

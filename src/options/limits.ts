@@ -76,7 +76,7 @@ export const connectionLimits = {
   }),
   pairingRequests: option(z.int().min(1).max(1_000).default(32), {
     summary: 'Number of pairing requests that wait for a decision; one network can have a quarter of them.',
-    details: 'A further one replaces the oldest of the network with the most.',
+    details: 'A further request replaces the oldest one of the network with the most.',
   }),
   waitersPerRequest: option(z.int().min(1).max(64).default(4), {
     summary: 'Number of connections that wait for the answer to one pairing request.',

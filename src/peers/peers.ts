@@ -119,7 +119,7 @@ export async function openPeerTable(
       const key = keyOf(row);
       const mine = rows.get(key);
       const revoked = removed.get(key);
-      // The clock can have been set back since: the same pairing stays revoked whatever time it bears.
+      // The clock could have been set back since, so the same pairing stays revoked whatever its time.
       const isRevoked = revoked && (row.paired_at <= revoked.at || row.paired_at === revoked.pairedAt);
       const isNew = !mine && !isRevoked && row.paired_at !== failed.get(key);
       // Our rows are on disk before they are in the table, so a different key is a later approval by the other receiver.

@@ -182,7 +182,7 @@ function warnOnce(log: Log): void {
 /** Used when the environment has no PATH. */
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 
-/** The channel on which Node tells of each process that it is about to start. */
+/** The channel on which Node announces each process that it is about to start. */
 const startChannel = 'child_process';
 
 /**

@@ -228,7 +228,7 @@ export function createUploadHandler(parts: UploadHandlerDeps) {
         jobs.submit(request, staged, (fault) => {
           resolve();
           if (fault === null) {
-            // A refused job replaces none. `cancelled` of the older one would be sent under the id of the newer.
+            // A refused job replaces no other. The `cancelled` of the older one would be sent under the id of the newer.
             if (older && !isTerminal(older)) {
               parts.mute(older.id);
               jobs.cancel(older.id);

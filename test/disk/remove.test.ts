@@ -150,7 +150,7 @@ test('Emptying the trash ends with its signal, and leaves the rest for the next 
   assert.equal((await readdir(trashDir)).length, 1);
 });
 
-test('What could not be deleted from the trash is deleted by the next removal, whosever it is', async (t) => {
+test('Trash that could not be deleted is deleted by the next removal of any owner', async (t) => {
   const base = await tempDir(t);
   const trashDir = join(base, 'trash');
   const guard: PublishGuard = { publish: (act) => act() };
@@ -170,7 +170,7 @@ test('What could not be deleted from the trash is deleted by the next removal, w
   assert.deepEqual(await readdir(trashDir), []);
 });
 
-test('What was moved when the lease turned out to be lost is deleted as well', async (t) => {
+test('A tree that was moved under a lost lease is deleted as well', async (t) => {
   const base = await tempDir(t);
   const trash = openTrash(join(base, 'trash'));
   await mkdir(join(base, 'attic'));

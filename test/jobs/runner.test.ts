@@ -103,7 +103,7 @@ test('A precheck that takes too long is reported with its own limit, not with th
 test('A lock that cannot be used on this disk is a fault of the server, not of the configuration', async (t) => {
   const failures = [
     ['ENOSPC', 'resource', 'the disk of the build server is full; make room there and build again'],
-    ['EMFILE', 'resource', 'the build server has too many open files; build again when it has less to do'],
+    ['EMFILE', 'resource', 'the build server has too many open files; build again when it is less busy'],
     ['EROFS', 'internal', 'the disk of the build server is read-only; its operator must make it writable'],
     ['EIO', 'internal', 'the disk of the build server reports errors; its operator must check it'],
     [

@@ -156,7 +156,7 @@ test('A connection gets one response, so that thousands of requests in one read 
   assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
 });
 
-test('A connection gets one page also for requests that Node would answer by itself', async (t) => {
+test('A connection also gets one response for requests that Node would answer by itself', async (t) => {
   const { port } = await listening(t);
   for (const header of ['Expect: anything', 'Expect: 100-continue']) {
     const flood = connect(port, '127.0.0.1').on('error', () => {});

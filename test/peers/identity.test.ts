@@ -260,7 +260,7 @@ test('Whichever file system call fails, a stored key is read or the start fails,
   assert.ok(tried >= 4, `${tried} failures`);
 });
 
-test('A client with a damaged key is told to restore or remove it, without options that it does not have', async (t) => {
+test('A client with a damaged key is told to restore or remove it, and reads of no option of the receiver', async (t) => {
   const directory = await tempDir(t);
   await writeFile(join(directory, 'identity.key'), 'short');
   await assert.rejects(loadIdentity(directory, silentLog), (error: Error) => {

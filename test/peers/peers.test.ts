@@ -364,7 +364,7 @@ test('A peer that this receiver has revoked does not return by a reread, althoug
   assert.equal(peers.get(id)?.label, 'Home', 'but who has paired again since is let in');
 });
 
-test('A revocation holds although the clock was set back since the pairing', async (t) => {
+test('A revocation holds even if the clock was set back since the pairing', async (t) => {
   const directory = await tempDir(t);
   const time = { wall: () => (home.pairedAt - 3_600) * 1_000, after: clock.after };
   const peers = await openPeerTable(directory, { clock: time, log: silentLog });

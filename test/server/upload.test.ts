@@ -319,7 +319,7 @@ suite('A whole bundle', () => {
   for (const [code, reason] of [
     ['ENOSPC', 'disk_full: the disk of the build server is full; make room there and build again'],
     ['EROFS', 'not_ready: the disk of the build server is read-only; its operator must make it writable'],
-    ['EMFILE', 'not_ready: the build server has too many open files; build again when it has less to do'],
+    ['EMFILE', 'not_ready: the build server has too many open files; build again when it is less busy'],
     ['EUNKNOWN', 'not_ready: the build server could not store the job'],
   ] as const)
     test(`A job that cannot be recorded (${code}) is refused with the reason, and can be sent again`, async (t) => {
