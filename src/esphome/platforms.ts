@@ -175,11 +175,28 @@ const frameworks = new Set(['arduino', 'esp-idf', 'zephyr']);
 /** Values that leave the choice to ESPHome. */
 const usual = new Set(['recommended', 'platformio_default']);
 
+/** A line at the margin of a plain configuration; any other can be inside a text of several lines. */
+const marginLine = /^(?:["']?[\w.$<{}-]+["']?[ \t]*:(?:[ \t]|$)|-(?:[ \t]|$)|---|\.\.\.|[\]}])/;
+/** A value from elsewhere, a text of several lines, a tag, an explicit key, an escape, a line end of YAML alone. */
+const notPlain = /(?:^|[:,-][ \t]|[{[,])[ \t]*[*&!|>]|^[ \t-]*\?[ \t]|[\\\x85\u2028\u2029]/;
+
+/** Whether one line below a platform's key tells all about its settings. */
+function isPlain(text: string): boolean {
+  if (notPlain.test(text)) return false;
+  if (countOf(text, '"') % 2 !== 0 || countOf(text, "'") % 2 !== 0) return false;
+  // Otherwise it continues the value above.
+  return /:(?:[ \t]|$)|^[ \t]*-|[[\]{}]/.test(text);
+}
+
+function countOf(text: string, character: string): number {
+  return text.split(character).length - 1;
+}
+
 /**
  * Reads a platform's top-level key and the settings below it that select tools. It scans the text in one pass and does
  * not parse YAML, so it misses a platform that a package defines; `platform` is then null. It is also null for tools
- * from a source of their own, and for a setting that is not plain text: a wrong guess would let a build replace tools
- * that another one reads.
+ * from a source of their own, for a setting that is not plain text, and for YAML that a scan of lines could misread: a
+ * wrong guess would let a build replace tools that another one reads.
  */
 export function readTarget(yaml: string): BuildTarget {
   const found = new Map<string, string>();
@@ -188,19 +205,28 @@ export function readTarget(yaml: string): BuildTarget {
   let isUnknown = yaml.includes('platform_packages');
   /** The indentation of `components:`, whose entries have sources that are not tools. */
   let components = Infinity;
+  let openBrackets = 0;
+  let isInside = false;
   for (const [line] of yaml.matchAll(/[^\r\n]+/g)) {
     let rest = line;
-    if (platform === null) {
+    if (/^[^\s#]/.test(line)) {
+      isInside = false;
+      if (!marginLine.test(line)) isUnknown = true;
       const start = platformLine.exec(line);
       if (start === null) continue;
+      // ESPHome takes one platform only.
+      if (platform !== null) isUnknown = true;
+      isInside = true;
       platform = start[2] === 'rp2040' ? 'rp2' : (start[2] as PlatformKey);
       rest = line.slice(start[0].length).trim();
       if (/^[^#{]/.test(rest)) isUnknown = true;
-    } else if (/^[^\s#]/.test(line)) {
-      break;
     }
+    if (!isInside) continue;
     const text = rest.replace(/(?:^|\s)#.*$/, '');
+    if (/[\x85\u2028\u2029]/.test(rest)) isUnknown = true;
     if (text.trim() === '') continue;
+    if (!isPlain(text)) isUnknown = true;
+    for (const bracket of text.match(/[[\]{}]/g) ?? []) openBrackets += '[{'.includes(bracket) ? 1 : -1;
     const indentation = /^[\s-]*/.exec(line)![0].length;
     if (indentation <= components) components = /^\s*components:\s*$/.test(text) ? indentation : Infinity;
     if (components !== Infinity) continue;
@@ -218,7 +244,7 @@ export function readTarget(yaml: string): BuildTarget {
     .toSorted()
     .join(' ');
   framework ??= (platform && defaultFrameworks[platform]) ?? 'arduino';
-  return { platform: isUnknown ? null : platform, framework, toolchain, selection };
+  return { platform: isUnknown || openBrackets !== 0 ? null : platform, framework, toolchain, selection };
 }
 
 const nativeDirectories: Partial<Record<PlatformKey, string>> = {

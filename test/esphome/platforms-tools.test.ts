@@ -62,6 +62,42 @@ test('Settings that select other tools make another target, and unusual ones an 
     assert.equal(readTarget(unusual).platform, null, unusual);
 });
 
+test('YAML that a scan of lines could misread is of an unknown platform, and usual YAML is not', () => {
+  const esp32 = 'esp32:\n  board: x\n';
+  for (const text of [
+    // Texts of several lines.
+    'substitutions:\n  a: "\nhost:\n"\n"\\x65sp32":\n  board: x\n',
+    "esphome:\n  comment: 'x\nhost:\n'\nesp32:\n  board: x\n",
+    `${esp32}  variant: esp32\n   c3\n`,
+    `${esp32}  variant: "\n   c3"\n`,
+    // Names that are not written as they are read.
+    `${esp32}  "tool\\x63hain": platformio\n`,
+    `${esp32}  ? toolchain\n  : platformio\n`,
+    `${esp32}  !!str toolchain: platformio\n`,
+    `${esp32}  &a toolchain: platformio\n`,
+    // Settings from elsewhere.
+    `.f: &f {type: arduino}\n${esp32}  framework: *f\n`,
+    `${esp32}  framework: !include f.yaml\n`,
+    `${esp32}  framework:\n    - !include f.yaml\n`,
+    `esp32: {board: x, framework: *f}\n`,
+    // Brackets that end at the margin, and the line ends of YAML alone.
+    'esp32: {board: x,\ntoolchain: platformio}\n',
+    'esp32: {board: x\n,toolchain: platformio}\n',
+    ...['\x85', '\u2028', '\u2029'].map((end) => `esp32:\n  board: x #${end}  toolchain: platformio\n`),
+    'host:\nesp32:\n  board: x\n',
+  ])
+    assert.equal(readTarget(text).platform, null, text);
+  for (const [text, platform] of [
+    [`---\n${esp32}\nsensor:\n- platform: dht\n  name: "It's"\n-\n<<: !include common.yaml\n`, 'esp32'],
+    ["substitutions: {\n  a: b\n}\nesp8266:\n  board: d1 # it's\n.base: &b\n  x: |\n    host:\n", 'esp8266'],
+    [
+      `"esp32":\n  framework:\n    sdkconfig_options:\n      CONFIG_X: "y"\n    advanced: { a: [b, 'c'] }\n`,
+      'esp32',
+    ],
+  ] as const)
+    assert.equal(readTarget(text).platform, platform, text);
+});
+
 test('A build can write to the directories of its toolchain, and to all while that is unknown', () => {
   const cases: readonly (readonly [PlatformKey | null, string, string, string])[] = [
     ['esp32', 'default', '2026.10.0', 'idf'],
@@ -90,6 +126,11 @@ test('A large hostile text is scanned in one pass', () => {
     '{',
     '- ',
     ' components:\n',
+    '"',
+    ': *',
+    '[ ',
+    '  ?',
+    'a: b\n',
   ]) {
     const read = (size: number): void => void readTarget(`esp32:\n  ${piece.repeat(size / piece.length)}`);
     assertLinear(read, 4_000_000, piece);
