@@ -3,6 +3,7 @@
  * A build in a gate has also registered the directories it uses, so that they are not removed (directories.ts). A build
  * that is alone in a gate can install tools, so it is the only user of those directories.
  */
+import type { BuildPaths } from '../artifacts/build-location.js';
 import { isReceiverError } from '../errors.js';
 import { buildDirectories, platformKey, cacheNames } from '../esphome/platforms.js';
 import type { Lease } from '../locks/lease.js';
@@ -16,7 +17,7 @@ import type { ToolchainGate, GateOptions, ToolchainKey } from './gate.js';
 export const unknown = 'unknown';
 
 export interface ToolsDeps {
-  readonly paths: Pick<Paths, 'layout' | 'resolveConfigPath'>;
+  readonly paths: BuildPaths & Pick<Paths, 'layout' | 'resolveConfigPath'>;
   /** Rejects as the function in gate.ts does. */
   readonly enterToolchain: (
     request: Pick<GateOptions, 'key' | 'broken' | 'reason' | 'signal' | 'onBlocked'>,

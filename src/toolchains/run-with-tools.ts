@@ -9,6 +9,7 @@
  * A platform that the configuration does not name directly is unknown before the build. Such a build uses all tools
  * alone, and sets none aside.
  */
+import { readSidecar } from '../artifacts/build-location.js';
 import { patiently } from '../disk/reserve.js';
 import type { CompileResult } from '../compile/compile.js';
 import { isSuccess } from '../compile/verdict.js';
@@ -43,6 +44,7 @@ export type Tools = ReturnType<typeof createTools>;
 type Run = (guard: Guard) => Promise<CompileResult>;
 
 export function createTools(deps: ToolsDeps) {
+  /** What renewals have claimed, see {@link claimsOf}, until a build with it has succeeded. */
   const renewedWithoutSuccess = new Set<string>();
   const { toolchainsDir } = deps.paths.layout;
 
@@ -55,14 +57,15 @@ export function createTools(deps: ToolsDeps) {
       const key = await keyOf(build, deps);
       if (key.platform !== unknown) build.onPlatform(key.platform);
       if (usesNoTools(key)) return withoutGate(build, key, run, deps);
-      const name = nameOf(key);
+      const claims = claimsOf(build, key);
       let gate = await enter(build, key, deps);
       try {
         const isDoubted = gate.stamp !== null && (await isSuspect(toolchainsDir, key, gate.stamp));
         let result = await runIn(gate, build, run, deps.log);
         const seemsBroken = soundsBroken(result) || (isDoubted && failedWithoutReason(result));
-        if (seemsBroken && key.platform !== unknown && !renewedWithoutSuccess.has(name)) {
-          renewedWithoutSuccess.add(name);
+        const isBelieved = !claims.some((claim) => renewedWithoutSuccess.has(claim));
+        if (seemsBroken && key.platform !== unknown && isBelieved) {
+          for (const claim of claims) renewedWithoutSuccess.add(claim);
           const why = soundsBroken(result) ? 'are broken' : 'were reset before this failure';
           build.output(`The tools of ${key.platform} ${why}; running the build again with new ones.\n`);
           await gate.leave();
@@ -70,8 +73,9 @@ export function createTools(deps: ToolsDeps) {
           result = await runIn(gate, build, run, deps.log);
         }
         if (hasSucceeded(result)) {
-          renewedWithoutSuccess.delete(name);
-          if (gate.stamp === null && key.platform !== unknown) await markReady(gate, deps.log);
+          for (const claim of claims) renewedWithoutSuccess.delete(claim);
+          if (gate.stamp === null && key.platform !== unknown && (await usedOwnTools(build, key, deps)))
+            await markReady(gate, deps.log);
           if (isDoubted) await trust(key, deps);
         }
         return result;
@@ -80,6 +84,37 @@ export function createTools(deps: ToolsDeps) {
       }
     },
   };
+}
+
+/**
+ * What a build renews only once: its tools, the directories that they share with tools of any other name, which a
+ * configuration can choose freely, and on its own word. A dashboard whose builds succeed and fail in turns would otherwise
+ * have everybody's tools fetched again each time.
+ */
+function claimsOf({ configuration }: ToolBuild, key: ToolchainKey): readonly string[] {
+  return [nameOf(key), configuration, ...buildDirectories(platformKey(key.platform), key)];
+}
+
+/**
+ * Whether a build that succeeded was of the platform that its configuration seemed to be, and used no tools beyond those
+ * of its gate. Otherwise the tools of that name need not be there, and two first builds would install them at once.
+ */
+async function usedOwnTools(
+  { configuration, version }: ToolBuild,
+  key: ToolchainKey,
+  { paths, log }: ToolsDeps,
+): Promise<boolean> {
+  try {
+    const { espPlatform, toolchain } = await readSidecar(paths, configuration);
+    const platform = platformKey(espPlatform);
+    const used = platform && buildDirectories(platform, { toolchain: toolchain ?? key.toolchain, version });
+    const own = buildDirectories(platformKey(key.platform), key);
+    if (platform === key.platform && used?.every((directory) => own.includes(directory))) return true;
+    log.warn({ platform: key.platform, espPlatform, toolchain }, 'tools not marked as ready');
+  } catch (error) {
+    log.warn({ err: error, platform: key.platform }, 'tools not marked as ready');
+  }
+  return false;
 }
 
 /**

@@ -186,6 +186,42 @@ test('Tools that stay broken are the fault of the server, and are not fetched ag
   assert.deepEqual(renewals, [true, false]);
 });
 
+test('A device that takes working tools for broken has them renewed once, whatever it calls them, until it succeeds', async (t) => {
+  const here = await site(t);
+  const of = (board: string, knobs: string): string => esp32(knobs).replace('board: x', `board: ${board}`);
+  const knobs = 'print=sh:_1:_xtensa-esp32-elf-g++:_not_found exit=1';
+  let count = 0;
+  const renews = async (text: string, name: string): Promise<boolean> => {
+    count += 1;
+    const job = await here.build(`${text}# ${count}\n`, { name: `${name}.yaml`, peerJobId: `job${count}` });
+    return /are broken; running the build again/.test(await here.jobs.readLog(job.id));
+  };
+  assert.equal(await renews(of('x', ''), 'good'), false);
+  assert.equal(await renews(of('a', knobs), 'bad'), true);
+  assert.equal(await renews(of('b', knobs), 'bad'), false, 'tools of another name are in the same directory');
+  assert.equal(await renews(of('c', knobs), 'other'), false, 'also for another device');
+  assert.equal(await renews(of('x', ''), 'good'), false);
+  assert.equal(
+    await renews(of('x', knobs), 'bad'),
+    false,
+    'the success of another device is none of its own',
+  );
+  assert.equal(await renews(of('x', knobs), 'other'), true, 'a device that was not believed before');
+  assert.equal(await renews(of('x', ''), 'bad'), false);
+  assert.equal(await renews(of('x', knobs), 'bad'), true, 'it has succeeded meanwhile');
+});
+
+test('A build of another platform than its configuration seems to be does not make the tools of that ready', async (t) => {
+  const here = await site(t);
+  for (const platform of ['rp2', 'esp8266'])
+    assertSucceeded(await here.build(esp32(`platform=${platform}`), { name: `${platform}.yaml` }));
+  const otherTools = 'esphome:\n  name: k\nesp32:\n  toolchain: platformio\n';
+  assertSucceeded(await here.build(otherTools, { name: 'tools.yaml' }));
+  assert.deepEqual(await ready(here), []);
+  assertSucceeded(await here.build(esp32(''), { name: 'true.yaml' }));
+  assert.deepEqual(await ready(here), ['esp32 esp-idf']);
+});
+
 test('A gate that is lost ends the build as a lost lock, whichever way it is told', async (t) => {
   const here = await site(t);
   const { paths } = here;
