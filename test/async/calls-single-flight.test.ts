@@ -4,12 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 
 import fc from 'fast-check';
 
-import {
-  createSingleFlight,
-  runOnce,
-  shareInFlight,
-  type FlightCaller,
-} from '../../src/async/calls.js';
+import { createSingleFlight, runOnce, shareInFlight, type FlightCaller } from '../../src/async/calls.js';
 import { manualClock } from './manual-clock.js';
 
 const limits = { maxAtOnce: 2, maxLines: 3, maxLineLength: 10 } as const;
