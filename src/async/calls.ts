@@ -168,7 +168,8 @@ export function onAbort(signal: AbortSignal | undefined, listener: () => void): 
 }
 
 /**
- * Settles as `promise` does, or rejects with the signal's reason (or `reasonOf()`) as soon as the signal is aborted. The work behind the promise continues, and its later rejection is ignored.
+ * Settles as `promise` does, or rejects with the signal's reason (or `reasonOf()`) as soon as the signal is aborted. The
+ * work behind the promise continues, and its later rejection is ignored.
  */
 export async function raceAbort<T>(
   promise: T | PromiseLike<T>,

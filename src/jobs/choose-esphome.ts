@@ -1,7 +1,7 @@
 /**
  * Chooses the ESPHome for a job: the host's own if it has the requested version, else a release installed for it.
  *
- * A build with another version than the user chose is no success: the firmware would differ from that of the user's
+ * A build with another version than the user chose is not a success: the firmware would differ from that of the user's
  * own dashboard. So if the version is unavailable the job fails, with a message that lets the client build locally.
  * The host's version is checked again after a job has waited.
  */

@@ -28,6 +28,6 @@ export interface JobStore {
   /** Throws system errors; the old record is then still there. */
   put(record: JobRecord): Promise<void>;
   remove(id: string): Promise<void>;
-  /** Resolves when all puts are stored and the live jobs have no owner. No put may follow. */
+  /** Resolves when all puts are stored and the live jobs have no owner. Do not call `put` afterwards. */
   close(): Promise<void>;
 }

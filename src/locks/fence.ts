@@ -15,7 +15,7 @@ const retiredGap = 1_000;
 const maxTries = 1_000;
 const pattern = /^fence-(\d{1,15})$/;
 
-/** The fence in an existing directory. Any number of processes may open it. */
+/** The fence in an existing directory. Any number of processes can open it. */
 export function openFence(directory: string) {
   const fence = {
     /** Takes a number higher than all before. Throws system errors. */

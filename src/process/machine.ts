@@ -1,6 +1,7 @@
 /**
  * Measures the processors and memory that the receiver can use, and computes the defaults from them. Inside a container
- * the usual calls report the whole machine, and the kernel kills compilers that were started for that size. It also says whether this machine can run a file.
+ * the usual calls report the whole machine, and the kernel kills compilers that were started for that size. It also
+ * says whether this machine can run a file.
  */
 import { access, constants, stat as statFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
