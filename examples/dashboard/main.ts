@@ -8,9 +8,9 @@
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { parseArgs } from 'node:util';
 
 import { isReceiverError } from 'koa-esphome-receiver';
+import { portOf, readArgs } from '../start/read-args.js';
 import { startDashboard } from './dashboard.js';
 import { showOnce } from './once.js';
 
@@ -25,17 +25,16 @@ async function serve(configDir: string, port: number): Promise<void> {
   await dashboard.close();
 }
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readArgs(usage, {
   allowPositionals: true,
   options: { once: { type: 'boolean', default: false }, port: { type: 'string', default: '6052' } },
 });
 const [directory] = positionals;
-const port = Number(values.port);
 
 try {
   if (values.once && positionals.length === 0) await showOnce();
-  else if (directory !== undefined && positionals.length === 1 && port <= 65_535)
-    await serve(directory, port);
+  else if (directory !== undefined && positionals.length === 1 && !values.once)
+    await serve(directory, portOf('port', values.port));
   else throw new Error(usage);
 } catch (error) {
   console.error(

@@ -14,13 +14,16 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 
+import { isReceiverError } from 'koa-esphome-receiver';
+import { portOf, readArgs } from '../start/read-args.js';
 import { aborted, endingSignal } from './ending.js';
 import { playOnce } from './once.js';
 import { openTerminal } from './processes.js';
 
-const { values } = parseArgs({
+const usage = 'Usage: main.ts [--once] [--port 6052] [--link-port 6055] [--esphome CMD]';
+
+const { values } = readArgs(usage, {
   options: {
     once: { type: 'boolean', default: false },
     port: { type: 'string', default: '6052' },
@@ -30,6 +33,7 @@ const { values } = parseArgs({
 });
 
 async function beBoth(work: string, esphome: readonly string[]): Promise<void> {
+  for (const flag of ['port', 'link-port'] as const) portOf(flag, values[flag]);
   const ending = endingSignal();
   const home = join(work, 'server');
   await mkdir(home);
@@ -57,7 +61,7 @@ try {
   const esphome = values.esphome === undefined ? [] : ['--esphome', values.esphome];
   await (values.once ? playOnce(work, esphome) : beBoth(work, esphome));
 } catch (error) {
-  console.error(error);
+  console.error(isReceiverError(error) ? error.message : error);
   process.exitCode = 1;
 } finally {
   await rm(work, { recursive: true, force: true });

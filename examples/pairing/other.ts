@@ -10,7 +10,6 @@
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { parseArgs } from 'node:util';
 
 import {
   createOffloader,
@@ -24,6 +23,7 @@ import {
   type OffloaderSession,
 } from 'koa-esphome-receiver/offloader';
 import { dashboardId } from 'koa-esphome-receiver/paths';
+import { portOf, readArgs } from '../start/read-args.js';
 import { endingSignal } from './ending.js';
 import { show } from './screen.js';
 
@@ -39,7 +39,7 @@ const refusals: Readonly<Record<string, string>> = {
   no_approved_peer: 'this dashboard is not approved',
 };
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readArgs(usage, {
   allowPositionals: true,
   options: {
     port: { type: 'string', default: '6055' },
@@ -57,7 +57,7 @@ async function main(home: string | undefined): Promise<void> {
   if (home === undefined) throw new Error(usage);
   const own = await loadOffloaderIdentity(home);
   const identity = values.as === undefined ? own : { ...own, dashboardId: dashboardId(values.as) };
-  const port = Number(values.port);
+  const port = portOf('port', values.port);
   const connect = () => dial({ host, port });
   const { name } = values;
   const offloader = createOffloader({ identity, connect, label: name, friendlyName: name });

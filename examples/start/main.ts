@@ -11,7 +11,6 @@ import { cp, mkdir, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 
 import Koa from 'koa';
 
@@ -26,13 +25,15 @@ import {
   type OffloaderSession,
 } from 'koa-esphome-receiver/offloader';
 import { anEsphome } from './an-esphome.js';
+import { portOf, readArgs } from './read-args.js';
 import { runFor } from './run-for.js';
 import { say, showBuild } from './screen.js';
 
 const host = '127.0.0.1';
 const file = 'kitchen.yaml';
 const config = fileURLToPath(new URL(`../configs/${file}`, import.meta.url));
-const usage = 'npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052] [--directory DIR]';
+const usage =
+  'Usage: npm start -- [--once] [--esphome CMD] [--port 6055] [--dashboard-port 6052] [--directory DIR]';
 
 const options = {
   once: { type: 'boolean', default: false },
@@ -45,7 +46,7 @@ const options = {
 type Flags = ReturnType<typeof readFlags>;
 
 function readFlags() {
-  const { values } = parseArgs({ options });
+  const { values } = readArgs(usage, { options });
   const work = resolve(values.directory);
   return {
     ...values,
@@ -58,13 +59,6 @@ function readFlags() {
       firmware: join(work, 'firmware'),
     },
   };
-}
-
-function portOf(flag: string, text: string): number {
-  const port = /^\d+$/.test(text) ? Number(text) : NaN;
-  if (port <= 65_535) return port;
-  const message = `invalid --${flag}: expected an integer from 0 to 65535, got ${JSON.stringify(text)}`;
-  throw new ReceiverError('OPTIONS', message);
 }
 
 /** Names the flag in the error for a port that cannot be bound. */
@@ -179,8 +173,7 @@ function urlOf(address: AddressInfo | string | null): string {
 try {
   await main(readFlags());
 } catch (error) {
-  const isMisused = String((error as { code?: unknown }).code).startsWith('ERR_PARSE_ARGS_');
-  if (!isReceiverError(error) && !isMisused) throw error;
-  console.error(`\n${(error as Error).message}${isMisused ? `\nUsage: ${usage}` : ''}`);
-  process.exitCode = isMisused ? 2 : 1;
+  if (!isReceiverError(error)) throw error;
+  console.error(`\n${error.message}`);
+  process.exitCode = 1;
 }

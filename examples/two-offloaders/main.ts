@@ -10,7 +10,6 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { parseArgs } from 'node:util';
 
 import { createReceiver, isReceiverError, type Receiver } from 'koa-esphome-receiver';
 import {
@@ -21,6 +20,7 @@ import {
   unpackArtifacts,
 } from 'koa-esphome-receiver/offloader';
 import { anEsphome } from '../start/an-esphome.js';
+import { readArgs } from '../start/read-args.js';
 import { runFor } from '../start/run-for.js';
 
 const host = '127.0.0.1';
@@ -125,7 +125,7 @@ function expect(isSo: boolean, what: string): void {
   if (!isSo) throw new Error(`check failed: ${what}`);
 }
 
-const { values } = parseArgs({
+const { values } = readArgs('Usage: main.ts [--once] [--esphome CMD]', {
   options: { once: { type: 'boolean', default: false }, esphome: { type: 'string' } },
 });
 

@@ -31,6 +31,38 @@ test('A wrong flag is answered by a sentence and the usage, an invalid port by a
   }
 });
 
+test('Every other program of the examples answers an unknown flag in this way', async (t) => {
+  for (const program of [
+    'dashboard/main',
+    'pairing/main',
+    'pairing/host',
+    'pairing/other',
+    'two-offloaders/main',
+  ]) {
+    const path = fileURLToPath(new URL(`../../examples/${program}.ts`, import.meta.url));
+    const child = await startChild(t, [process.execPath, '--import', 'tsx', path, '--colour']);
+    assert.equal(await child.ended, 2, program);
+    assert.match(child.output(), /^Unknown option '--colour'.*\nUsage: \w+\.ts /m, program);
+    assert.doesNotMatch(child.output(), /^ +at /m);
+  }
+});
+
+test('Every other program of the examples that has ports answers an invalid one by a sentence', async (t) => {
+  for (const [program, ...words] of [
+    ['dashboard/main', await tempDir(t), '--port'],
+    ['pairing/main', '--link-port'],
+    ['pairing/host', await tempDir(t), '--port'],
+    ['pairing/other', await tempDir(t), '--port'],
+  ]) {
+    const path = fileURLToPath(new URL(`../../examples/${program}.ts`, import.meta.url));
+    const child = await startChild(t, [process.execPath, '--import', 'tsx', path, ...words, 'abc']);
+    assert.equal(await child.ended, 1, program);
+    const flag = words.at(-1);
+    assert.match(child.output(), new RegExp(`^invalid ${flag}: expected an integer .*, got "abc"$`, 'm'));
+    assert.doesNotMatch(child.output(), /^ +at /m);
+  }
+});
+
 test('The error for a port in use names the flag that chooses another', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   t.after(() => server.close());
