@@ -9,7 +9,7 @@ import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:http';
 
 import { freeSpaceBytes } from '../disk/reserve.js';
-import { isReceiverError, messageOf, quote, ReceiverError } from '../errors.js';
+import { isReceiverError, messageOf, quote, ReceiverError, systemCode } from '../errors.js';
 import { findEsphome, type EsphomeCommand } from '../esphome/command.js';
 import { probeVersion } from '../esphome/version.js';
 import { bind } from '../koa/listen.js';
@@ -28,7 +28,11 @@ export async function serve(args: string[]): Promise<number> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // bonjour-service prints on the console, and stdout is only for the reports of `serve`.
   if (announce) globalThis.console = new Console(process.stderr);
-  await mkdir(directory, { recursive: true });
+  await mkdir(directory, { recursive: true }).catch((cause: unknown) => {
+    if (systemCode(cause) !== 'EEXIST') throw cause;
+    const message = 'invalid arguments: expected a directory, got a file';
+    throw new ReceiverError('OPTIONS', message, { file: directory }, { cause });
+  });
   const found = await findEsphome({ esphome, environment: process.env });
   if (found === null) {
     const command = esphome ?? process.env['ESPHOME_COMMAND'];

@@ -81,6 +81,7 @@ test('An invalid command line exits with 2, a message and the way to the help, a
     [['serve'], 2, /one directory, got 0\nkoa-esphome-receiver serve --help lists all flags\n$/],
     [['serve', 'dir', '--port', '70000'], 2, /invalid --port: .* got 70000/],
     [['serve', 'dir', '--esphome', '/nope'], 1, /not a program/],
+    [['serve', import.meta.filename], 2, /expected a directory, got a file \(.*\.ts\)\n/],
     [['serve', '/dev/null/x'], 1, /^koa-esphome-receiver: ENOTDIR[^\n]*\n$/],
   ] as const) {
     const child = await start(t, ...words);
