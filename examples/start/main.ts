@@ -14,7 +14,14 @@ import { fileURLToPath } from 'node:url';
 
 import Koa from 'koa';
 
-import { createReceiver, isReceiverError, ReceiverError, type Receiver } from 'koa-esphome-receiver';
+import {
+  createReceiver,
+  isReceiverError,
+  pinPictures,
+  pinText,
+  ReceiverError,
+  type Receiver,
+} from 'koa-esphome-receiver';
 import {
   createOffloader,
   dial,
@@ -149,12 +156,16 @@ async function buildAndRun(session: OffloaderSession, directory: string): Promis
 }
 
 function explain(receiver: Receiver, port: number): void {
+  const pictures = pinPictures(receiver.pin)
+    .map(({ emoji }) => emoji)
+    .join(' ');
   receiver.pairing.open();
   console.log(`
 The server is still running, with its pairing window open for five minutes. In a real ESPHome Device Builder on this
 machine, add a build server at ${host} port ${port}, compare the fingerprint
 
-  ${receiver.pin}
+  ${pictures}
+  ${pinText(receiver.pin)}
 
 and send the request. This demo approves it as soon as it arrives. Press Ctrl-C to stop the server.`);
   receiver.subscribe((event) => {
