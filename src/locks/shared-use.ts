@@ -14,6 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runOnce } from '../async/calls.js';
 import { makeDirectory } from '../disk/atomic-write.js';
 import { readJsonFile } from '../disk/json-file.js';
+import { temporaryName } from '../disk/names.js';
 import { systemCode } from '../errors.js';
 import { identify, isAlive, isOfThisBoot } from '../process/identity.js';
 import { type SessionIdentity, endSession } from '../process/stop.js';
@@ -58,9 +59,14 @@ async function showOne(directory: string, options: SharedOptions): Promise<ToolU
   const { timing } = options;
   return usable(directory, async () => {
     const user = await addUser(directory, timing);
-    // The lock of file-lock.ts; one left by a crash counts until it goes stale.
-    if (!(await readdir(directory)).includes('lock')) return user;
-    await user.leave();
+    let isLocked = true;
+    try {
+      // The lock of file-lock.ts; one left by a crash counts until it goes stale.
+      isLocked = (await readdir(directory)).includes('lock');
+    } finally {
+      if (isLocked) await user.leave();
+    }
+    if (!isLocked) return user;
     const lease = await acquireAt(directory, options);
     try {
       return await addUser(directory, timing);
@@ -171,8 +177,15 @@ export async function addUser(directory: string, { updateMs }: LockTiming): Prom
   const owner = identify(process.pid) ?? { pid: process.pid, startTime: 0, bootId: '' };
   let build: SessionIdentity | null = null;
   const write = async (): Promise<void> => {
-    await writeFile(`${file}.new`, JSON.stringify({ owner, build }), { mode: 0o600 });
-    await rename(`${file}.new`, file);
+    // Not `writeAtomic`: after a power cut no user is left, so nothing has to be durable.
+    const temporary = `${file}.${temporaryName()}`;
+    try {
+      await writeFile(temporary, JSON.stringify({ owner, build }), { mode: 0o600 });
+      await rename(temporary, file);
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => {});
+      throw error;
+    }
   };
   await write();
   // For other containers or machines, which cannot see this process.

@@ -7,12 +7,21 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { isUsed, showUse, useAlone, whileUnused, type SharedOptions } from '../../src/locks/shared-use.js';
 import { silentLog as log } from '../../src/log.js';
+import { makerOf } from '../../src/disk/names.js';
+import { everyFailure } from '../support/failing-disk.js';
+import { waitFor } from '../support/wait-for.js';
 import { tempDir } from '../support/temp-dir.js';
 
 type Place = SharedOptions & { readonly timing: NonNullable<SharedOptions['timing']> };
 
 async function place(t: TestContext): Promise<Place> {
   return { locksDir: await tempDir(t), timing: { staleMs: 2_000, updateMs: 1_000 }, reason: 'a test', log };
+}
+
+/** What a crash or a failed write can leave counts only if a start recognizes and removes it. */
+async function leftIn({ locksDir }: Place): Promise<string[]> {
+  const names = await readdir(locksDir, { recursive: true });
+  return names.filter((name) => name.includes('user-') && makerOf(name) === null);
 }
 
 const nothing = async (): Promise<void> => {};
@@ -168,4 +177,26 @@ test('A file in place of the locks directory throws STORAGE', async (t) => {
   await writeFile(locksDir, '');
   await assert.rejects(showUse(['idf'], { ...here, locksDir }), { code: 'STORAGE' });
   await assert.rejects(whileUnused('idf', { ...here, locksDir }, nothing), { code: 'STORAGE' });
+});
+
+test('Whichever file system call fails, a user that has left or was not let in leaves nothing in the lock', async (t) => {
+  const build = { pid: 2 ** 22 + 1, startTime: 1, bootId: '', marker: '' };
+  const tried = await everyFailure(async () => {
+    const here = await place(t);
+    return {
+      directory: here.locksDir,
+      async act() {
+        const user = await showUse(['idf'], here);
+        try {
+          await user.recordBuild(build);
+        } finally {
+          await user.leave();
+        }
+      },
+      async check(_, at) {
+        await waitFor(async () => (await leftIn(here)).length === 0, { what: `nothing left: ${at}` });
+      },
+    };
+  });
+  assert.ok(tried > 5, `${tried} failures`);
 });
