@@ -67,8 +67,10 @@ test('Exactly the characters that are UTF-8 keep their letters, one by one', () 
 });
 
 test('The time to decode a name grows only with its length', () => {
-  const work = (size: number): void => void encodeName(decodeName(Buffer.alloc(size, 0xff)));
-  assertLinear(work, 1 << 20, 'a name');
+  const work = (size: number): void => {
+    for (let round = 0; round < 8; round += 1) encodeName(decodeName(Buffer.alloc(size, 0xff)));
+  };
+  assertLinear(work, 1 << 17, 'a name');
 });
 
 test('The text of bytes never holds a separator, a dot or a NUL that the bytes do not hold', () => {
