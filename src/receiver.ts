@@ -54,6 +54,8 @@ import { createToolDirectories } from './toolchains/directories.js';
 
 /** How long operations of the host wait for a build to end. */
 const leaseDeadlineMs = 30_000;
+/** What starts programs is loaded a moment after the start, which it would make longer by half. */
+const loadDelayMs = 1_000;
 
 /** Creates a receiver that is ready for connections. Throws `STATE` and system errors, with no part left running. */
 export async function openReceiver(options: ResolvedOptions): Promise<ReceiverCore> {
@@ -85,8 +87,7 @@ async function assemble(
   closing: AbortController,
 ): Promise<ReceiverCore> {
   const { log, stateDir } = options;
-  // Node does not repeat a failed import, so this one must not wait until descriptors run short.
-  await Promise.all([checkEnvironment(options), import('execa')]);
+  await checkEnvironment(options);
   const paths = pathsOf(options);
   const { layout } = paths;
   await makeDirectories([stateDir, ...layout.ownDirectories]);
@@ -179,6 +180,8 @@ async function assemble(
   const { slots } = options;
   const facts = { pin: identity.pin, buildsDir, stateDir, slots, lanes: lanes.length, peers };
   log.info(facts, 'receiver started');
+  // Node does not repeat a failed import, so this one must not wait until descriptors run short.
+  ends.add(clock.after(loadDelayMs, () => void import('execa').catch(() => {})));
   if (lanes.length === 1 && slots > 1)
     log.info({ slots }, 'one lane for several slots: a dashboard uses one slot at a time');
   let isCalling = false;

@@ -12,6 +12,8 @@ import { dial } from '../../src/koa/offloader.js';
 import { dashboardId } from '../../src/paths/index.js';
 import { identityOf, type Identity } from '../../src/peers/identity.js';
 import { newRow, type Row as PeerRow } from '../../src/peers/peer-row.js';
+import { silentLog } from '../../src/log.js';
+import { loadIdentity } from '../../src/peers/identity.js';
 import { peersFile } from '../../src/peers/peers.js';
 import type { Cleanups } from '../../test/support/temp-dir.js';
 import type { Row } from '../transfer/table.js';
@@ -29,6 +31,8 @@ export async function measureSessions(t: Cleanups, directory: string): Promise<R
   const stateDir = join(directory, '.esphome-receiver');
   await mkdir(stateDir);
   const peers = Array.from({ length: sessions }, (_, n) => peerRow(n));
+  // A receiver with peers and without its key does not start.
+  await loadIdentity(stateDir, silentLog);
   await writeFile(join(stateDir, peersFile), JSON.stringify({ version: 1, peers }));
   const receiver = await startServer(t, 'receiver', directory);
   const sockets = await startServer(t, 'sockets', directory);

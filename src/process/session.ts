@@ -71,7 +71,7 @@ export async function spawnSession(
 ): Promise<SessionProcess> {
   await assertRunnable(command[0], { cwd, path: env['PATH'] });
   if (!hasProc()) warnOnce(log);
-  // Loaded by the start (receiver.ts).
+  // Usually loaded since the start (receiver.ts).
   const { execa } = await import('execa');
   const marker = randomUUID();
   const child = heard(command, () =>
