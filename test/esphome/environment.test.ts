@@ -83,8 +83,8 @@ test('a variable that the operator names is passed on, even a proxy with credent
 test("builds use the operator's Git configuration for them, never the account's, and Git asks no questions", () => {
   const environment = {
     ...hostEnvironment,
-    GIT_CONFIG_GLOBAL: '/root/.gitconfig',
-    GIT_SSH_COMMAND: 'ssh -i /root/key',
+    GIT_CONFIG_GLOBAL: '/home/host/.gitconfig',
+    GIT_SSH_COMMAND: 'ssh -i /home/host/key',
   };
   const git = (gitConfig?: string): string[] =>
     Object.entries(createEnvironment({ paths, environment, gitConfig })(remote))
