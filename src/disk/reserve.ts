@@ -95,7 +95,10 @@ async function setAside(directory: string): Promise<void> {
     await mkdir(piece, { mode: 0o700 });
     // Random, because a file system can store zeros in no space at all.
     await writeFile(join(piece, 'bytes'), randomBytes(pieceBytes));
-    for (let n = 1; n < pieceFiles; n += 1) await writeFile(join(piece, String(n)), '');
+    const files = Array.from({ length: pieceFiles - 1 }, (_, n) => writeFile(join(piece, String(n + 1)), ''));
+    // All have ended before a piece that is incomplete is removed.
+    const failed = (await Promise.allSettled(files)).find((file) => file.status === 'rejected');
+    if (failed) throw failed.reason;
   } catch (error) {
     await removeTree(piece);
     throw error;

@@ -126,7 +126,10 @@ export async function createTimedReceiver(
     if (option === false || isClosed || !lane?.pin) return;
     const named = { ...core.options, friendlyName: lane.friendlyName };
     const facts = { options: named, pin: lane.pin, esphomeVersion: core.esphomeVersion, lane: number };
-    const own = createAnnouncer({ ...(await resolveAnnounce(option, log)), core: facts, clock });
+    const publishing = await resolveAnnounce(option, log);
+    // `close` withdraws only what it finds.
+    if (isClosed) return;
+    const own = createAnnouncer({ ...publishing, core: facts, clock });
     announcers.set(number, own);
     own.begin(listener);
   }

@@ -114,7 +114,7 @@ export async function loadFurtherLanes({
 }): Promise<(Lane | LaneFault)[]> {
   if (lanes === 1) return [];
   const file = join(stateDir, lanesFile);
-  const made = Number(await readIfAny(file)) || 1;
+  const made = madeLanes(await readIfAny(file));
   const numbers = Array.from({ length: lanes - 1 }, (_, index) => index + 2);
   const found = await Promise.all(
     numbers.map(async (number) => {
@@ -130,6 +130,13 @@ export async function loadFurtherLanes({
   );
   if (lanes > made) await writeAtomic(file, `${lanes}\n`);
   return found;
+}
+
+/** All of them if the file is damaged: no key may be made anew in doubt. */
+function madeLanes(content: Buffer | undefined): number {
+  if (content === undefined) return 1;
+  const text = content.toString('latin1').trim();
+  return /^[1-9]\d{0,3}$/.test(text) ? Number(text) : Infinity;
 }
 
 export function laneFacts(lane: Lane | LaneFault): LaneFacts {

@@ -211,14 +211,20 @@ test('A lost key of a lane is not made anew, and one that is lost while the rece
   assert.deepEqual(after.slice(0, 2), pins.slice(0, 2));
   assert.ok(after[2] !== null && after[2] !== pins[2]);
 
-  const clock = manualClock();
-  const identity = await loadIdentity(stateDir, log, {}, 'identity-2.key');
-  const kept = [{ number: 2, identity, friendlyName: '' }];
-  const end = keepTrust(stateDir, kept, { reread: async () => {}, clock, log });
+  await anew.receiver.close();
   await rm(join(stateDir, 'identity-2.key'));
+  await writeFile(join(stateDir, 'lanes'), 'damaged');
+  const doubtful = await startReceiver(t, options);
+  assert.match(String(doubtful.receiver.lanes()[1]?.fault), /identity-2\.key .* is missing/);
+
+  const clock = manualClock();
+  const identity = await loadIdentity(stateDir, log, {}, 'identity-3.key');
+  const kept = [{ number: 3, identity, friendlyName: '' }];
+  const end = keepTrust(stateDir, kept, { reread: async () => {}, clock, log });
+  await rm(join(stateDir, 'identity-3.key'));
   clock.advance(60_000);
   await end();
-  assert.deepEqual(await loadIdentity(stateDir, log, {}, 'identity-2.key'), identity);
+  assert.deepEqual(await loadIdentity(stateDir, log, {}, 'identity-3.key'), identity);
 });
 
 test('A lane whose port is taken tries again, and the others serve meanwhile', async () => {
