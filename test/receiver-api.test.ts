@@ -1,13 +1,11 @@
 /** What a receiver says after its end: in TypeScript, and in the admin routes. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 
 import Koa from 'koa';
 
 import { recordingLog } from './support/recording-log.js';
-import { startReceiver } from './support/whole.js';
+import { serveApp, startReceiver } from './support/whole.js';
 
 const remote = '.esphome/.remote_builds/abcdefgh/kitchen/config/kitchen.yaml';
 
@@ -54,13 +52,7 @@ test('After close, every admin route answers 409 with STATE', async (t) => {
   const { receiver } = await startReceiver(t);
   const app = new Koa();
   receiver.mount(app);
-  const server = app.listen(0, '127.0.0.1');
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const port = await serveApp(t, app);
   await receiver.close();
   for (const [method, path, body] of [
     ...['state', 'pairing/requests', 'peers', 'jobs', 'jobs/x', 'usage', 'retention'].map((each) => [

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, type AddressInfo, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import Koa from 'koa';
@@ -14,7 +14,7 @@ import { createInitiator } from '../../src/protocol/noise.js';
 import { encodeIntent } from '../../src/protocol/intent.js';
 import { identityOf } from '../../src/peers/identity.js';
 import { waitFor } from '../support/wait-for.js';
-import { pairedClient, startReceiver, yaml } from '../support/whole.js';
+import { pairedClient, serveApp, startReceiver, yaml } from '../support/whole.js';
 
 const strangers = 320;
 const limits = {
@@ -152,13 +152,7 @@ test("Also on a host's port, a stranger that asks for one of our paths or an unk
   });
   const app = websockify(new Koa());
   receiver.mount(app);
-  const server = app.listen(0, '127.0.0.1');
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const port = await serveApp(t, app);
   const ours = Object.entries(states).filter(([, text]) => text.toString('latin1').startsWith(upgrade));
   const paths = ['/esphome-receiver/events', '/esphome-receiver/other', '/other'];
   const elsewhere = paths.map((path) => [path, upgrade.replace('/remote-build/peer-link', path)] as const);

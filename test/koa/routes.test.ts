@@ -16,7 +16,7 @@ import { pinPictures, pinText, type ReceiverOptions } from '../../src/index.js';
 import { ReceiverError } from '../../src/errors.js';
 import { tempDir } from '../support/temp-dir.js';
 import { waitFor } from '../support/wait-for.js';
-import { newClient, pairedClient, startReceiver, yaml, type Whole } from '../support/whole.js';
+import { newClient, pairedClient, serveApp, startReceiver, yaml, type Whole } from '../support/whole.js';
 
 interface Host extends Whole {
   readonly origin: string;
@@ -28,13 +28,7 @@ async function startHost(t: TestContext, options: Partial<ReceiverOptions> = {})
   const app = new Koa();
   app.silent = true;
   whole.receiver.mount(app);
-  const server = app.listen(0, '127.0.0.1');
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, 'listening');
-  const origin = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const origin = `127.0.0.1:${await serveApp(t, app)}`;
   return {
     ...whole,
     origin,
@@ -415,13 +409,7 @@ test('With `peerLink: false`, dashboards can connect only at the port of `listen
   const whole = await startReceiver(t);
   const app = new Koa();
   whole.receiver.mount(app, { peerLink: false });
-  const server = app.listen(0, '127.0.0.1');
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const port = await serveApp(t, app);
   const elsewhere = await newClient(t, whole, 'elsewhere', port);
   await assert.rejects(elsewhere.offloader.preview(), { code: 'PROTOCOL' });
   const client = await newClient(t, whole);

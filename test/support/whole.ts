@@ -1,6 +1,10 @@
 /** A whole receiver with the stand-in compiler, and our client paired with it, over real sockets. */
+import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+
+import type Koa from 'koa';
 
 import { createReceiver, type Receiver, type ReceiverOptions } from '../../src/index.js';
 import {
@@ -36,6 +40,17 @@ export async function startReceiver(t: Cleanups, options: Partial<ReceiverOption
   const receiver = await createReceiver(own);
   t.after(() => receiver.close());
   return { receiver, options: own, port: await receiver.listen(0, host), base };
+}
+
+/** Serves the app of a host on a free port; the end of the test cuts what is open. */
+export async function serveApp(t: Cleanups, app: Pick<Koa, 'listen'>): Promise<number> {
+  const server = app.listen(0, host);
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
 }
 
 export interface Client {
